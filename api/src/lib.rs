@@ -1,1 +1,22 @@
+//! Wire types of the `airflowd` REST API: what the daemon answers, the CLI sends and the OpenAPI document describes.
+//!
+//! This crate does no I/O. Airflow's nouns keep the field names of Airflow's own REST API (`dag_id`, `dag_run_id`,
+//! `logical_date`, `try_number`, …), so that scripts can move between the two.
+//!
+//! - [`environment`]: an environment, its configuration and state
+//! - [`operation`]: long work with steps that can be followed
+//! - [`dag`]: DAG files and the DAGs that the scheduler found in them
+//! - [`run`]: DAG runs, task instances and their logs
+//! - [`daemon`]: health and version
+//! - [`problem`]: errors as RFC 9457 problem documents
 
+pub mod daemon;
+pub mod dag;
+pub mod environment;
+pub mod operation;
+pub mod problem;
+pub mod run;
+pub mod secret;
+
+pub use problem::Problem;
+pub use secret::Secret;

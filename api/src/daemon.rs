@@ -1,0 +1,21 @@
+//! The daemon itself.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Answer of `GET /v1/version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Version {
+    /// Version of `airflowd`.
+    pub version: String,
+    pub airflow_version: String,
+    pub modal_version: String,
+    pub pid: u32,
+}
+
+/// Answer of `GET /v1/health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`; a daemon that is not well does not answer 200.
+    pub status: String,
+}

@@ -1,0 +1,112 @@
+//! DAG files on the Volume, and the DAGs that the scheduler found in them.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// A DAG as the scheduler sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Dag {
+    pub dag_id: String,
+    /// Path of its file below `dags/` on the Volume.
+    pub relative_fileloc: Option<String>,
+    pub is_paused: bool,
+    /// True when the DAG is no longer in any file.
+    pub is_stale: bool,
+    pub has_import_errors: bool,
+    /// The schedule in words, such as `0 6 * * *` or `None`.
+    pub timetable_summary: Option<String>,
+    pub next_dagrun_logical_date: Option<DateTime<Utc>>,
+    pub last_parsed_time: Option<DateTime<Utc>>,
+}
+
+/// An error at import, as the scheduler recorded it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ImportError {
+    /// Path below `dags/` on the Volume.
+    pub filename: String,
+    pub timestamp: Option<DateTime<Utc>>,
+    pub stack_trace: String,
+}
+
+/// A file below `dags/` on the Volume, with what the scheduler found in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DagFile {
+    /// Path below `dags/`.
+    pub filename: String,
+    /// Bytes.
+    pub size: u64,
+    pub modified_at: Option<DateTime<Utc>>,
+    /// DAGs that the scheduler has detected in the file; empty until it has parsed it.
+    pub dags: Vec<Dag>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import_error: Option<ImportError>,
+}
+
+/// Answer of `GET …/dags`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DagFileList {
+    pub files: Vec<DagFile>,
+}
+
+/// A DAG that the validator found in a file before its upload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ValidatedDag {
+    pub dag_id: String,
+    pub schedule: Option<String>,
+    pub task_count: u32,
+}
+
+/// Query of `PUT …/dags/files/{filename}`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PutDagFile {
+    /// Whether the file must be new or must exist already.
+    pub mode: PutMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PutMode {
+    /// Refused if another file has that name; the same content again is no error.
+    Create,
+    /// Refused unless the file exists.
+    Update,
+}
+
+/// Answer of a PUT of a DAG file.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DagFileChange {
+    pub filename: String,
+    pub outcome: PutOutcome,
+    pub dags: Vec<ValidatedDag>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PutOutcome {
+    Created,
+    Updated,
+    /// The Volume already holds exactly this content.
+    Unchanged,
+}
+
+/// Query of `DELETE …/dags/{dag_id}`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteDag {
+    /// Remove the file even if it defines other DAGs too.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Answer of `DELETE …/dags/{dag_id}`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DagDeletion {
+    pub dag_id: String,
+    /// The file that was removed from the Volume.
+    pub filename: String,
+    /// All DAGs of that file, now inactive.
+    pub deactivated: Vec<String>,
+}

@@ -1,0 +1,345 @@
+//! Environments: one Airflow each, with its App, Volume, Dict and Secret on Modal.
+
+use std::{fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{operation::Operation, problem::Fault, secret::Secret};
+
+/// A valid environment name. It becomes part of the names on Modal, so it keeps to what is valid there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$", example = "dev")]
+pub struct EnvironmentName(String);
+
+/// Why a text is no environment name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "{0:?} is not a valid environment name: use 1 to 32 lower-case letters, digits and hyphens, \
+     with a letter or digit at each end"
+)]
+pub struct InvalidName(pub String);
+
+impl EnvironmentName {
+    const MAX_LENGTH: usize = 32;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `airflow-serverless-{name}`
+    pub fn app(&self) -> String {
+        format!("airflow-serverless-{self}")
+    }
+
+    /// `airflow-dags-{name}`
+    pub fn volume(&self) -> String {
+        format!("airflow-dags-{self}")
+    }
+
+    /// `airflow-state-{name}`
+    pub fn dict(&self) -> String {
+        format!("airflow-state-{self}")
+    }
+
+    /// `airflow-secrets-{name}`
+    pub fn secret(&self) -> String {
+        format!("airflow-secrets-{self}")
+    }
+}
+
+impl FromStr for EnvironmentName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let valid = (1..=Self::MAX_LENGTH).contains(&text.len())
+            && text.bytes().all(allowed)
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidName(text.to_owned())) }
+    }
+}
+
+impl TryFrom<String> for EnvironmentName {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<EnvironmentName> for String {
+    fn from(name: EnvironmentName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for EnvironmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The content of `config.yaml`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub database: Database,
+    /// The same as `database.connection_string`; accepted here too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_string: Option<Secret>,
+    #[serde(default)]
+    pub scheduler: Scheduler,
+    #[serde(default)]
+    pub executor: Executor,
+    #[serde(default)]
+    pub airflow: Airflow,
+}
+
+/// Where Airflow keeps its metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    #[serde(rename = "type")]
+    pub kind: DatabaseKind,
+    /// `postgresql://user:password@host:port/database`; only with `type: postgres`. Kept as a Modal Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_string: Option<Secret>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DatabaseKind {
+    /// A file on the environment's Volume.
+    #[default]
+    Sqlite,
+    /// A PostgreSQL server of yours.
+    Postgres,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scheduler {
+    /// Seconds between two ticks of the scheduler's cron, 1 to 86400.
+    #[schema(minimum = 1, maximum = 86400)]
+    pub interval_seconds: u32,
+}
+
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self { interval_seconds: 60 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Executor {
+    /// Tasks that may run at once, 1 to 1000.
+    #[schema(minimum = 1, maximum = 1000)]
+    pub parallelism: u32,
+    /// Seconds that a task may take if it sets no timeout of its own, 1 to 86400.
+    #[schema(minimum = 1, maximum = 86400)]
+    pub task_timeout: u32,
+}
+
+impl Default for Executor {
+    fn default() -> Self {
+        Self { parallelism: 16, task_timeout: 3600 }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Airflow {
+    /// Whether a DAG is paused when it first appears.
+    pub dags_are_paused_at_creation: bool,
+}
+
+impl Config {
+    /// Seconds in a day, the longest interval and the longest life of a Modal Function call.
+    const DAY: u32 = 86_400;
+    const MAX_PARALLELISM: u32 = 1000;
+
+    /// Checks what the types cannot say. Each fault names its key.
+    pub fn validate(&self) -> Result<(), Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut range = |key: &str, value: u32, max: u32| {
+            if !(1..=max).contains(&value) {
+                faults.push(Fault::new(key, format!("must be a whole number from 1 to {max}, not {value}")));
+            }
+        };
+        range("scheduler.interval_seconds", self.scheduler.interval_seconds, Self::DAY);
+        range("executor.parallelism", self.executor.parallelism, Self::MAX_PARALLELISM);
+        range("executor.task_timeout", self.executor.task_timeout, Self::DAY);
+        if let Some(fault) = self.database_fault() {
+            faults.push(fault);
+        }
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    fn database_fault(&self) -> Option<Fault> {
+        const KEY: &str = "database.connection_string";
+        let message = match (self.database.kind, self.secret_connection_string()) {
+            (DatabaseKind::Sqlite, None) => return None,
+            (DatabaseKind::Sqlite, Some(_)) => "only goes with `database.type: postgres`",
+            (DatabaseKind::Postgres, None) => {
+                "is required with `database.type: postgres`, such as \"postgresql://user:pass@host:5432/db\""
+            }
+            (DatabaseKind::Postgres, Some(text)) if !is_postgres_url(text.expose()) => {
+                "must be a URL of the form postgresql://user:pass@host:5432/db"
+            }
+            (DatabaseKind::Postgres, Some(_)) => {
+                return Some(Fault::new("database.type", "`postgres` is not available in this version: use `sqlite`"));
+            }
+        };
+        Some(Fault::new(KEY, message))
+    }
+
+    /// The connection string, wherever it was written.
+    pub fn secret_connection_string(&self) -> Option<&Secret> {
+        self.database.connection_string.as_ref().or(self.connection_string.as_ref())
+    }
+
+    /// The same configuration without its secrets: what the registry keeps and the API answers.
+    pub fn without_secrets(&self) -> Self {
+        let mut config = self.clone();
+        config.connection_string = None;
+        config.database.connection_string = None;
+        config
+    }
+}
+
+fn is_postgres_url(text: &str) -> bool {
+    ["postgresql://", "postgres://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+}
+
+/// Body of `POST /v1/environments`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateEnvironment {
+    pub name: EnvironmentName,
+    pub config: Config,
+}
+
+/// Body of `PATCH /v1/environments/{environment}`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateEnvironment {
+    pub config: Config,
+}
+
+/// An environment as the registry knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Environment {
+    pub name: EnvironmentName,
+    /// Where it runs.
+    pub target: Target,
+    /// The wanted configuration, without secrets.
+    pub config: Config,
+    /// Grows with each change of the configuration.
+    pub generation: i64,
+    /// The generation that was last brought to Modal completely; 0 before the first.
+    pub observed_generation: i64,
+    pub state: EnvironmentState,
+    /// Why the last attempt to reach the wanted configuration failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    pub names: ModalNames,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// Local Modal: the emulator inside the daemon.
+    #[default]
+    Local,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EnvironmentState {
+    /// Being created or changed.
+    Progressing,
+    /// What runs is what the configuration wants.
+    Ready,
+    /// The last attempt failed; the daemon tries again by itself.
+    Degraded,
+}
+
+impl fmt::Display for EnvironmentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Progressing => "progressing",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+        })
+    }
+}
+
+/// The names of an environment's objects on Modal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ModalNames {
+    pub app: String,
+    pub volume: String,
+    pub dict: String,
+    pub secret: String,
+}
+
+impl From<&EnvironmentName> for ModalNames {
+    fn from(name: &EnvironmentName) -> Self {
+        Self { app: name.app(), volume: name.volume(), dict: name.dict(), secret: name.secret() }
+    }
+}
+
+/// Answer of `GET /v1/environments`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EnvironmentList {
+    pub environments: Vec<Environment>,
+}
+
+/// Answer of a create or update: the environment and, unless nothing had to be done, the work under way.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EnvironmentChange {
+    pub environment: Environment,
+    /// Absent when the environment already is as asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_to_what_modal_accepts() {
+        for good in ["dev", "a", "team-1", &"x".repeat(32)] {
+            assert!(good.parse::<EnvironmentName>().is_ok(), "{good}");
+        }
+        for bad in ["", "-dev", "dev-", "Dev", "a b", "a/b", "ä", "a.b", "a_b", &"x".repeat(33)] {
+            assert!(bad.parse::<EnvironmentName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn faults_name_their_keys() {
+        let mut config = Config::default();
+        config.scheduler.interval_seconds = 0;
+        config.database.kind = DatabaseKind::Postgres;
+        let faults = config.validate().expect_err("two faults");
+        let keys: Vec<_> = faults.iter().map(|fault| fault.location.as_str()).collect();
+        assert_eq!(keys, ["scheduler.interval_seconds", "database.connection_string"]);
+    }
+
+    #[test]
+    fn secrets_are_hidden_and_stripped() {
+        let config = Config { connection_string: Some(Secret::new("postgresql://u:hunter2@h/d")), ..Config::default() };
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let kept = serde_json::to_string(&config.without_secrets()).expect("serialises");
+        assert!(!kept.contains("hunter2"));
+    }
+}

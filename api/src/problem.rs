@@ -1,0 +1,55 @@
+//! Errors as RFC 9457 problem documents.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The media type of a [`Problem`].
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// What went wrong, where, and what to do next (RFC 9457, with two members of ours: `hint` and `errors`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// Stable identifier of the kind of problem, `urn:airflow-serverless:problem:<kind>`.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:airflow-serverless:problem:environment-not-found")]
+    pub kind: String,
+    /// The kind of problem in a few words; the same for each problem of one type.
+    pub title: String,
+    /// HTTP status of the answer.
+    pub status: u16,
+    /// What happened this time.
+    pub detail: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The single faults, where there can be several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Fault>,
+}
+
+/// One fault of the input, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Fault {
+    /// A key (`scheduler.interval_seconds`) or a file name.
+    pub location: String,
+    /// Line in the file, from 1, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    pub message: String,
+}
+
+impl Fault {
+    pub fn new(location: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { location: location.into(), line: None, message: message.into() }
+    }
+}
+
+impl Problem {
+    /// Prefix of [`Problem::kind`].
+    pub const NAMESPACE: &'static str = "urn:airflow-serverless:problem:";
+
+    /// The kind without its namespace, such as `environment-not-found`.
+    pub fn short_kind(&self) -> &str {
+        self.kind.strip_prefix(Self::NAMESPACE).unwrap_or(&self.kind)
+    }
+}

@@ -1,0 +1,116 @@
+//! DAG runs, task instances and their logs, under Airflow's names.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// Body of `POST …/dags/{dag_id}/runs`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TriggerDagRun {
+    /// Chosen by the daemon if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dag_run_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical_date: Option<DateTime<Utc>>,
+    /// Parameters of the run: a JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub conf: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DagRun {
+    pub dag_id: String,
+    pub dag_run_id: String,
+    /// `queued`, `running`, `success` or `failed`.
+    pub state: String,
+    pub run_type: String,
+    pub logical_date: Option<DateTime<Utc>>,
+    pub queued_at: Option<DateTime<Utc>>,
+    pub start_date: Option<DateTime<Utc>>,
+    pub end_date: Option<DateTime<Utc>>,
+    /// Seconds from start to end.
+    pub duration: Option<f64>,
+    #[schema(value_type = Object)]
+    pub conf: serde_json::Value,
+}
+
+impl DagRun {
+    /// Whether nothing more will happen in this run.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state.as_str(), "success" | "failed")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskInstance {
+    pub task_id: String,
+    /// -1 unless the task is mapped.
+    pub map_index: i32,
+    /// None until the scheduler has looked at it.
+    pub state: Option<String>,
+    pub try_number: i32,
+    pub max_tries: i32,
+    pub operator: Option<String>,
+    pub start_date: Option<DateTime<Utc>>,
+    pub end_date: Option<DateTime<Utc>>,
+    /// Seconds from start to end.
+    pub duration: Option<f64>,
+}
+
+/// Answer of `GET …/runs`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DagRunList {
+    /// Newest first.
+    pub dag_runs: Vec<DagRun>,
+    /// How many there are, whatever the limit.
+    pub total_entries: i64,
+}
+
+/// Query of `GET …/runs`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListDagRuns {
+    pub dag_id: Option<String>,
+    /// At most this many, 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    pub offset: Option<u32>,
+}
+
+/// A run with its task instances, in the order in which they started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DagRunDetail {
+    #[serde(flatten)]
+    pub run: DagRun,
+    pub task_instances: Vec<TaskInstance>,
+}
+
+/// Query of `GET …/tasks/{task_id}/logs`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ReadLogs {
+    /// The last try if absent.
+    pub try_number: Option<i32>,
+    /// -1 (not mapped) if absent.
+    pub map_index: Option<i32>,
+}
+
+/// The log of one try of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskLog {
+    pub task_id: String,
+    pub map_index: i32,
+    pub try_number: i32,
+    pub lines: Vec<LogLine>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    pub timestamp: Option<String>,
+    pub level: Option<String>,
+    /// Who wrote it, such as `task.stdout`.
+    pub logger: Option<String>,
+    pub event: String,
+}
