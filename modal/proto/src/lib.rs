@@ -1,1 +1,15 @@
+//! The subset of Modal's control-plane API that this project speaks: messages, client and server.
+//!
+//! Everything in `proto/*.proto` is re-exported here under its own name: [`modal_client_client::ModalClientClient`]
+//! calls a server, [`modal_client_server::ModalClient`] is the trait of one. Fields marked `relayed` are `bytes` on
+//! purpose (see `proto/service.proto`): decode them with [`prost::Message::decode`] into the message they name.
 
+#![allow(clippy::large_enum_variant, missing_docs)]
+
+tonic::include_proto!("modal.client");
+
+/// The gRPC path prefix of every method, with both slashes.
+pub const SERVICE_PATH: &str = "/modal.client.ModalClient/";
+
+/// The SDK release whose descriptors the subset follows; sent as `x-modal-client-version`.
+pub const SDK_VERSION: &str = "1.6.4";
