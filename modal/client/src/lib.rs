@@ -1,1 +1,20 @@
+//! A typed client of Modal's API, for what the daemon needs: Apps, Volumes, Dicts, Secrets and Function calls.
+//!
+//! It starts no Python: an upload is two RPCs, a Dict read is one. Values that cross to Python are pickles of plain
+//! types (see [`pickle`]). Failed RPCs that Modal's own SDK would repeat are repeated here too (see [`wire`]).
 
+mod app;
+mod dict;
+mod error;
+mod function;
+pub mod pickle;
+mod secret;
+mod volume;
+mod wire;
+
+pub use dict::Dict;
+pub use error::{Error, Result};
+pub use function::{Function, FunctionCall, Outcome};
+pub use secret::SecretOutcome;
+pub use volume::{Entry, EntryKind, File, Volume};
+pub use wire::Client;

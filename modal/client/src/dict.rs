@@ -1,0 +1,62 @@
+//! Dicts: small shared state, written and read by Python too.
+
+use modal_proto::{
+    DictEntry, DictGetOrCreateRequest, DictGetRequest, DictPopRequest, DictUpdateRequest, ObjectCreationType,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    error::Result,
+    pickle,
+    wire::{Client, rpc},
+};
+
+/// A Dict whose keys are text. Modal keeps no owner and no expiry of entries.
+#[derive(Clone)]
+pub struct Dict {
+    client: Client,
+    id: String,
+}
+
+impl Client {
+    /// The Dict of this name, created if it is missing.
+    pub async fn dict(&self, name: &str) -> Result<Dict> {
+        let request = DictGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            object_creation_type: ObjectCreationType::CreateIfMissing.into(),
+            ..Default::default()
+        };
+        let id = rpc!(self, dict_get_or_create, request)?.dict_id;
+        Ok(Dict { client: self.clone(), id })
+    }
+}
+
+impl Dict {
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let request = DictGetRequest { dict_id: self.id.clone(), key: pickle::key(key).into() };
+        let response = rpc!(self.client, dict_get, request)?;
+        response.value.filter(|_| response.found).map(|value| pickle::loads(key, &value)).transpose()
+    }
+
+    pub async fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<()> {
+        self.update(key, value, false).await.map(|_| ())
+    }
+
+    /// Writes the entry unless the key is there; tells whether it wrote. Atomic on the server.
+    pub async fn put_if_absent<T: Serialize>(&self, key: &str, value: &T) -> Result<bool> {
+        self.update(key, value, true).await
+    }
+
+    /// Removes the entry and gives its value.
+    pub async fn pop<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let request = DictPopRequest { dict_id: self.id.clone(), key: pickle::key(key).into() };
+        let response = rpc!(self.client, dict_pop, request)?;
+        response.value.filter(|_| response.found).map(|value| pickle::loads(key, &value)).transpose()
+    }
+
+    async fn update<T: Serialize>(&self, key: &str, value: &T, if_not_exists: bool) -> Result<bool> {
+        let entry = DictEntry { key: pickle::key(key).into(), value: pickle::dumps(key, value)?.into() };
+        let request = DictUpdateRequest { dict_id: self.id.clone(), updates: vec![entry], if_not_exists };
+        Ok(rpc!(self.client, dict_update, request)?.created)
+    }
+}

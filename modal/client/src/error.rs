@@ -1,0 +1,46 @@
+//! One error for every call: what was asked of Modal, and what came of it.
+
+use tonic::Code;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot reach Modal at {url}")]
+    Connect { url: String, source: tonic::transport::Error },
+    #[error("{url:?} is not a server URL: use http://, https:// or unix:///path")]
+    Url { url: String },
+    #[error("{rpc} failed: {}", status.message())]
+    Rpc { rpc: &'static str, status: Box<tonic::Status> },
+    #[error("downloading {path} failed")]
+    Download { path: String, source: reqwest::Error },
+    #[error("{path} has {actual} bytes on the wire instead of {expected}")]
+    Truncated { path: String, expected: u64, actual: u64 },
+    #[error("{what} is not a value that this client can read")]
+    Unpickle { what: String, source: serde_pickle::Error },
+    #[error("{what} cannot be written as a Python value")]
+    Pickle { what: String, source: serde_pickle::Error },
+    #[error("{function} raised: {message}")]
+    Raised { function: String, message: String },
+    #[error("{function} gave no result that this client can read: {message}")]
+    Result { function: String, message: String },
+}
+
+impl Error {
+    pub(crate) fn rpc(rpc: &'static str, status: tonic::Status) -> Self {
+        Self::Rpc { rpc, status: Box::new(status) }
+    }
+
+    /// The gRPC status code, if the server answered with one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Rpc { status, .. } => Some(status.code()),
+            _ => None,
+        }
+    }
+
+    /// Whether the object asked for does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(Code::NotFound)
+    }
+}

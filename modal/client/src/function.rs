@@ -1,0 +1,103 @@
+//! Calls of deployed Functions.
+
+use std::time::Duration;
+
+use modal_proto::{
+    DataFormat, FunctionCallInvocationType, FunctionCallType, FunctionGetOutputsRequest, FunctionGetRequest,
+    FunctionInput, FunctionMapRequest, FunctionPutInputsItem,
+    function_input::ArgsOneof,
+    generic_result::{DataOneof, GenericStatus},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    error::{Error, Result},
+    pickle,
+    wire::{Client, rpc},
+};
+
+/// A deployed Function.
+#[derive(Clone)]
+pub struct Function {
+    client: Client,
+    id: String,
+    name: String,
+}
+
+/// A call that was accepted; Modal keeps its result for days.
+#[derive(Clone)]
+pub struct FunctionCall {
+    client: Client,
+    id: String,
+    function: String,
+}
+
+/// What is known of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome<T> {
+    Finished(T),
+    Pending,
+}
+
+impl Client {
+    /// The Function `name` of a deployed App; `NOT_FOUND` if either is missing.
+    pub async fn function(&self, app: &str, name: &str) -> Result<Function> {
+        let request =
+            FunctionGetRequest { app_name: app.to_owned(), object_tag: name.to_owned(), ..Default::default() };
+        let id = rpc!(self, function_get, request)?.function_id;
+        Ok(Function { client: self.clone(), id, name: name.to_owned() })
+    }
+}
+
+impl Function {
+    /// Starts a call with positional arguments of plain types (a tuple).
+    pub async fn spawn<A: Serialize>(&self, arguments: A) -> Result<FunctionCall> {
+        let no_keywords = std::collections::BTreeMap::<String, ()>::new();
+        let args = pickle::dumps(&self.name, &(arguments, no_keywords))?;
+        let input = FunctionInput {
+            args_oneof: Some(ArgsOneof::Args(args.into())),
+            data_format: DataFormat::Pickle.into(),
+            ..Default::default()
+        };
+        let request = FunctionMapRequest {
+            function_id: self.id.clone(),
+            function_call_type: FunctionCallType::Unary.into(),
+            function_call_invocation_type: FunctionCallInvocationType::Async.into(),
+            pipelined_inputs: vec![FunctionPutInputsItem { input: Some(input), ..Default::default() }],
+            ..Default::default()
+        };
+        let id = rpc!(self.client, function_map, request)?.function_call_id;
+        Ok(FunctionCall { client: self.client.clone(), id, function: self.name.clone() })
+    }
+}
+
+impl FunctionCall {
+    /// `fc-…`
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Waits for the result, at most `timeout`; an exception in the Function is [`Error::Raised`].
+    pub async fn get<T: DeserializeOwned>(&self, timeout: Duration) -> Result<Outcome<T>> {
+        let request = FunctionGetOutputsRequest {
+            function_call_id: self.id.clone(),
+            max_values: 1,
+            timeout: timeout.as_secs_f32(),
+            last_entry_id: "0-0".to_owned(),
+            ..Default::default()
+        };
+        let outputs = rpc!(self.client, function_get_outputs, request)?.outputs;
+        let Some(result) = outputs.into_iter().next().and_then(|output| output.result) else {
+            return Ok(Outcome::Pending);
+        };
+        let function = self.function.clone();
+        match (result.status(), result.data_oneof) {
+            (GenericStatus::Success, Some(DataOneof::Data(data))) => {
+                pickle::loads(&function, &data).map(Outcome::Finished)
+            }
+            (GenericStatus::Success, _) => Err(Error::Result { function, message: "the result is a blob".into() }),
+            (GenericStatus::Timeout, _) => Err(Error::Raised { function, message: "it took too long".into() }),
+            (_, _) => Err(Error::Raised { function, message: result.exception }),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Volumes (version 1): files uploaded by content hash, read by download URLs.
+
+use std::collections::HashSet;
+
+use modal_proto::{
+    MountFile, MountPutFileRequest, ObjectCreationType, VolumeFsVersion, VolumeGetFile2Request,
+    VolumeGetOrCreateRequest, VolumeListFiles2Request, VolumePutFilesRequest, VolumeRemoveFileRequest, file_entry,
+    mount_put_file_request::DataOneof,
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    error::{Error, Result},
+    wire::{Client, rpc},
+};
+
+#[derive(Clone)]
+pub struct Volume {
+    client: Client,
+    id: String,
+}
+
+/// A file to upload: an absolute path on the Volume and its content.
+#[derive(Clone, Debug)]
+pub struct File {
+    pub path: String,
+    pub content: Vec<u8>,
+}
+
+/// An entry of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Path from the Volume's root, without a leading slash.
+    pub path: String,
+    pub kind: EntryKind,
+    /// Bytes.
+    pub size: u64,
+    /// Seconds since the epoch.
+    pub modified: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    File,
+    Directory,
+    Other,
+}
+
+impl Client {
+    /// The Volume of this name, created if it is missing.
+    pub async fn volume(&self, name: &str) -> Result<Volume> {
+        let request = VolumeGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            object_creation_type: ObjectCreationType::CreateIfMissing.into(),
+            version: VolumeFsVersion::V1.into(),
+            ..Default::default()
+        };
+        let id = rpc!(self, volume_get_or_create, request)?.volume_id;
+        Ok(Volume { client: self.clone(), id })
+    }
+}
+
+impl Volume {
+    /// Uploads the files, over those of the same paths. Content first, then all names in one RPC.
+    pub async fn put(&self, files: Vec<File>) -> Result<()> {
+        let mut sent = HashSet::new();
+        let mut named = Vec::with_capacity(files.len());
+        for file in files {
+            let sha256_hex = hex::encode(Sha256::digest(&file.content));
+            named.push(MountFile {
+                filename: file.path,
+                sha256_hex: sha256_hex.clone(),
+                mode: Some(0o644),
+                ..Default::default()
+            });
+            if sent.insert(sha256_hex.clone()) {
+                let data_oneof = Some(DataOneof::Data(file.content.into()));
+                rpc!(self.client, mount_put_file, MountPutFileRequest { sha256_hex, data_oneof })?;
+            }
+        }
+        let request = VolumePutFilesRequest { volume_id: self.id.clone(), files: named, ..Default::default() };
+        rpc!(self.client, volume_put_files, request).map(|_| ())
+    }
+
+    /// The entries below a folder; a folder that does not exist has none.
+    pub async fn list(&self, path: &str, recursive: bool) -> Result<Vec<Entry>> {
+        let request = VolumeListFiles2Request {
+            volume_id: self.id.clone(),
+            path: path.to_owned(),
+            recursive,
+            ..Default::default()
+        };
+        let collected = async {
+            let mut stream = self.client.stub().volume_list_files2(request).await?.into_inner();
+            let mut entries = Vec::new();
+            while let Some(batch) = stream.message().await? {
+                entries.extend(batch.entries.into_iter().map(Entry::from));
+            }
+            Ok(entries)
+        };
+        match collected.await.map_err(|status| Error::rpc("volume_list_files2", status)) {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            result => result,
+        }
+    }
+
+    /// The content of a file, or `None` if there is none.
+    pub async fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let request = VolumeGetFile2Request { volume_id: self.id.clone(), path: path.to_owned(), ..Default::default() };
+        let file = match rpc!(self.client, volume_get_file2, request) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            result => result?,
+        };
+        let mut content = Vec::with_capacity(file.size as usize);
+        for url in &file.get_urls {
+            let block = self.download(url).await.map_err(|source| Error::Download { path: path.to_owned(), source })?;
+            content.extend(block);
+        }
+        let actual = content.len() as u64;
+        if actual == file.size {
+            Ok(Some(content))
+        } else {
+            Err(Error::Truncated { path: path.to_owned(), expected: file.size, actual })
+        }
+    }
+
+    async fn download(&self, url: &str) -> std::result::Result<Vec<u8>, reqwest::Error> {
+        let response = self.client.http().get(url).send().await?.error_for_status();
+        // The URL is a capability: it stays out of error messages.
+        let response = response.map_err(reqwest::Error::without_url)?;
+        Ok(response.bytes().await.map_err(reqwest::Error::without_url)?.into())
+    }
+
+    /// Removes a file; tells whether it was there.
+    pub async fn remove(&self, path: &str) -> Result<bool> {
+        let request = VolumeRemoveFileRequest { volume_id: self.id.clone(), path: path.to_owned(), recursive: false };
+        match rpc!(self.client, volume_remove_file, request) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl From<modal_proto::FileEntry> for Entry {
+    fn from(entry: modal_proto::FileEntry) -> Self {
+        let kind = match entry.r#type() {
+            file_entry::FileType::File => EntryKind::File,
+            file_entry::FileType::Directory => EntryKind::Directory,
+            _ => EntryKind::Other,
+        };
+        Self { path: entry.path, kind, size: entry.size, modified: entry.mtime }
+    }
+}
