@@ -1,0 +1,168 @@
+"""Names, settings and paths of one environment, and the Airflow configuration that follows from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+SETTINGS_VARIABLE = "AIRFLOW_SERVERLESS_SETTINGS"
+"""JSON document with the settings of the environment; required wherever this package runs."""
+VOLUME_VARIABLE = "AIRFLOW_SERVERLESS_VOLUME"
+"""Directory of the volume, if it is not mounted at `MOUNT_PATH`."""
+LOCAL_VOLUMES_VARIABLE = "MODAL_LOCAL_VOLUMES"
+"""JSON object {mount path: directory}, set by Local Modal, which does not bind volumes at absolute paths."""
+WORK_VARIABLE = "AIRFLOW_SERVERLESS_WORK"
+"""Directory for private files of this process; a temporary one by default."""
+MOUNT_PATH = "/vol"
+BUNDLE = "dags-folder"
+"""Airflow's name for the bundle that is the DAG folder."""
+PARSE_TIMEOUT_SECONDS = 30
+
+
+class SettingsError(ValueError):
+    """The settings document is absent or does not have the expected form."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one environment, as the daemon writes them.
+
+    `interval_seconds` between cron ticks, `parallelism` concurrent tasks, `task_timeout` in seconds.
+    """
+
+    environment: str
+    database_type: str = "sqlite"
+    interval_seconds: int = 60
+    parallelism: int = 16
+    task_timeout: int = 3600
+    dags_are_paused_at_creation: bool = False
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """Read the document; raises SettingsError that names what is wrong with it."""
+        try:
+            document = json.loads(text)
+            return cls(
+                environment=str(document["environment"]),
+                database_type=str(_part(document, "database").get("type", cls.database_type)),
+                interval_seconds=int(
+                    _part(document, "scheduler").get("interval_seconds", cls.interval_seconds)
+                ),
+                parallelism=int(_part(document, "executor").get("parallelism", cls.parallelism)),
+                task_timeout=int(_part(document, "executor").get("task_timeout", cls.task_timeout)),
+                dags_are_paused_at_creation=bool(
+                    _part(document, "airflow").get("dags_are_paused_at_creation", False)
+                ),
+            )
+        except KeyError as error:
+            raise SettingsError(f"{SETTINGS_VARIABLE} lacks the key {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise SettingsError(f"{SETTINGS_VARIABLE} is not valid: {error}") from error
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """The settings of the process; raises SettingsError if there are none."""
+        text = environ.get(SETTINGS_VARIABLE)
+        if not text:
+            raise SettingsError(f"{SETTINGS_VARIABLE} is not set")
+        return cls.from_json(text)
+
+    @property
+    def app_name(self) -> str:
+        return f"airflow-serverless-{self.environment}"
+
+    @property
+    def volume_name(self) -> str:
+        return f"airflow-dags-{self.environment}"
+
+    @property
+    def dict_name(self) -> str:
+        return f"airflow-state-{self.environment}"
+
+    @property
+    def secret_name(self) -> str:
+        return f"airflow-secrets-{self.environment}"
+
+
+def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    return document.get(name) or {}
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things are in this container."""
+
+    volume: Path
+    work: Path
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Paths:
+        """Paths of the process. Private files go to a directory of its own, so that containers may share a disk."""
+        mapped = json.loads(environ.get(LOCAL_VOLUMES_VARIABLE) or "{}")
+        volume = environ.get(VOLUME_VARIABLE) or mapped.get(MOUNT_PATH) or MOUNT_PATH
+        temporary = Path(environ.get("TMPDIR") or "/tmp") / f"airflow-serverless-{os.getpid()}"
+        return cls(Path(volume), Path(environ.get(WORK_VARIABLE) or temporary))
+
+    @cached_property
+    def dags(self) -> Path:
+        return self.volume / "dags"
+
+    @cached_property
+    def published_database(self) -> Path:
+        """The snapshot that all containers share; only the holder of the scheduler lock replaces it."""
+        return self.volume / "data" / "airflow.db"
+
+    @cached_property
+    def local_database(self) -> Path:
+        """The private copy that Airflow's ORM of this process works on."""
+        return self.work / "airflow.db"
+
+    @cached_property
+    def logs(self) -> Path:
+        return self.volume / "logs"
+
+    @cached_property
+    def xcom(self) -> Path:
+        return self.volume / "xcom"
+
+
+def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] | None = None) -> None:
+    """Write Airflow's configuration into the process environment; call it before Airflow is first imported.
+
+    Keys and the connection string of PostgreSQL are there already: they come with the environment's Secret.
+    """
+    target = os.environ if environ is None else environ
+    paths.work.mkdir(parents=True, exist_ok=True)
+    options = {
+        "CORE__DAGS_FOLDER": str(paths.dags),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": str(settings.dags_are_paused_at_creation),
+        "CORE__PARALLELISM": str(settings.parallelism),
+        "CORE__DEFAULT_TASK_EXECUTION_TIMEOUT": str(settings.task_timeout),
+        "CORE__EXECUTOR": "airflow_serverless.executor.modal_executor.ModalExecutor",
+        "CORE__XCOM_BACKEND": "airflow_serverless.xcom.backend.VolumeXComBackend",
+        "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        # What the validator accepted must appear, also when a file gets its DAGs from a helper module and so
+        # lacks the words by which Airflow's heuristic tells DAG files from others.
+        "CORE__DAG_DISCOVERY_SAFE_MODE": "False",
+        "CORE__DAGBAG_IMPORT_TIMEOUT": str(PARSE_TIMEOUT_SECONDS),
+        "CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "20",
+        "CORE__LAZY_DISCOVER_PROVIDERS": "True",
+        "LOGGING__BASE_LOG_FOLDER": str(paths.logs),
+        "USAGE_DATA_COLLECTION__ENABLED": "False",
+        "SCHEDULER__CATCHUP_BY_DEFAULT": "False",
+        "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+    }
+    if settings.database_type == "sqlite":
+        options["DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{paths.local_database}"
+    target["AIRFLOW_HOME"] = str(paths.work)
+    # Airflow resolves connections and variables in the database only in processes that say they are servers.
+    target["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+    for name, value in options.items():
+        target[f"AIRFLOW__{name}"] = value

@@ -1,0 +1,1 @@
+"""Parsing DAG files, in the tick and in the local validator."""

@@ -1,0 +1,147 @@
+"""Runs a function in a forked child that may die, hang, print or eat memory without harm to its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child may use: wall time in seconds and writable memory in MiB."""
+
+    seconds: float
+    memory_mb: int
+
+
+class ChildFailed(Exception):
+    """The child gave no answer; the message says in plain words how it ended."""
+
+
+def run_in_child(function: Callable[[], Any], limits: Limits) -> Any:
+    """Return what `function` returns in a forked child (JSON types only).
+
+    Raises ChildFailed if the child exits early, is killed by a signal, or exceeds its limits. Everything the child
+    started is killed with it.
+    """
+    reader, writer = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.close(reader)
+        _child(function, writer, limits)
+    os.close(writer)
+    status: int | None = None
+    try:
+        answer, status = _collect(process, reader, time.monotonic() + limits.seconds)
+    finally:
+        os.close(reader)
+        _kill_group(process)
+        if status is None:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+    if status is None:
+        raise ChildFailed(f"took longer than {limits.seconds:g} seconds")
+    try:
+        reply = json.loads(answer.rpartition(b"\n")[2])
+        if "error" in reply:
+            raise ChildFailed(reply["error"])
+        return reply["result"]
+    except (ValueError, KeyError, TypeError):
+        raise ChildFailed(_describe(os.waitstatus_to_exitcode(status), limits)) from None
+
+
+def _child(function: Callable[[], Any], writer: int, limits: Limits) -> None:
+    """Never returns: the parent's clean-up handlers and stack are not the child's to unwind."""
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null, descriptor)
+        # Code under test must not find the parent's files and sockets by their numbers.
+        os.closerange(3, writer)
+        os.closerange(writer + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        limit = limits.memory_mb * 1024 * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _keep_default_crashes()
+        # A compiled copy in the DAG folder could outlive a quick edit, and would be one more file on the volume.
+        sys.dont_write_bytecode = True
+        try:
+            reply = {"result": function()}
+        except MemoryError:
+            reply = {"error": f"needs more than {limits.memory_mb} MB of memory"}
+        except BaseException as error:
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        with os.fdopen(writer, "wb") as stream:
+            stream.write(b"\n" + json.dumps(reply).encode())
+    finally:
+        os._exit(0)
+
+
+def _keep_default_crashes() -> None:
+    """Airflow's importer handles SIGSEGV in Python, which re-runs the faulting instruction for ever."""
+    original = signal.signal
+
+    def guarded(number: int, handler: Any) -> Any:
+        return signal.SIG_DFL if number == signal.SIGSEGV else original(number, handler)
+
+    original(signal.SIGSEGV, signal.SIG_DFL)
+    original(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal = guarded  # type: ignore[assignment]
+
+
+def _collect(process: int, reader: int, deadline: float) -> tuple[bytes, int | None]:
+    """What the child wrote and its wait status, which is None if it has not ended by the deadline.
+
+    The end of the stream alone proves nothing: a grandchild may hold the pipe open, a child may close it early.
+    """
+    chunks: list[bytes] = []
+    os.set_blocking(reader, False)
+    sources = [reader]
+    while (remaining := deadline - time.monotonic()) > 0:
+        select.select(sources, [], [], min(remaining, POLL_SECONDS))
+        ended, status = os.waitpid(process, os.WNOHANG)
+        while chunk := _read(reader):
+            chunks.append(chunk)
+        if chunk == b"":
+            sources = []
+        if ended:
+            return b"".join(chunks), status
+    return b"", None
+
+
+def _read(reader: int) -> bytes | None:
+    """A chunk, b"" at the end of the stream, None if nothing is there yet."""
+    try:
+        return os.read(reader, 1 << 16)
+    except BlockingIOError:
+        return None
+
+
+def _kill_group(process: int) -> None:
+    """The group outlives its leader for as long as something that the child started is alive."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
+
+
+def _describe(code: int, limits: Limits) -> str:
+    if code == -signal.SIGSEGV:
+        return "crashed the interpreter (segmentation fault)"
+    if code == -signal.SIGABRT:
+        return f"crashed the interpreter (aborted; the memory limit is {limits.memory_mb} MB)"
+    if code == -signal.SIGKILL:
+        return "was killed (out of memory?)"
+    if code < 0:
+        return f"was ended by signal {signal.Signals(-code).name}"
+    return f"ended the interpreter (exit code {code}, as with os._exit)"

@@ -1,0 +1,142 @@
+"""Parsing of one DAG file: the same import for the scheduler and for the validator. Runs in a child process."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+from airflow_serverless.config import BUNDLE
+from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
+
+GRACE_SECONDS = 2
+
+
+class ParsedDag(TypedDict):
+    """`schedule` is Airflow's one-line summary; `data` is the serialised DAG."""
+
+    dag_id: str
+    schedule: str | None
+    task_count: int
+    data: dict[str, Any]
+
+
+class FileError(TypedDict):
+    """`file` is relative to the DAG folder; `line` is the last line of that file in the traceback, if any."""
+
+    file: str
+    line: int | None
+    message: str
+    traceback: str
+
+
+class ParsedFile(TypedDict):
+    dags: list[ParsedDag]
+    import_errors: list[FileError]
+    warnings: list[str]
+
+
+def parse_isolated(path: Path, root: Path, limits: Limits) -> ParsedFile:
+    """Parse `path` as part of the DAG folder `root` in a child process; never raises for what the file does.
+
+    Airflow's own import timeout comes first, as it can name the line; a file that evades it is killed a little later.
+    """
+
+    def parse() -> ParsedFile:
+        os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = str(limits.seconds)
+        return parse_file(path, root)
+
+    try:
+        parsed: ParsedFile = run_in_child(parse, replace(limits, seconds=limits.seconds + GRACE_SECONDS))
+    except ChildFailed as failure:
+        message = f"{path.name} {failure} while it was imported"
+        return {"dags": [], "import_errors": [_error(path, root, message, message)], "warnings": []}
+    return parsed
+
+
+def parse_file(path: Path, root: Path) -> ParsedFile:
+    """Import the file, validate and serialise its DAGs. Leaves traces in the interpreter: use a child."""
+    from airflow.dag_processing.dagbag import BundleDagBag
+    from airflow.exceptions import AirflowDagDuplicatedIdException
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    class StrictDagBag(BundleDagBag):
+        """Airflow lets one of several DAGs with the same id win; the others would vanish without a word."""
+
+        def bag_dag(self, dag: DAG) -> None:
+            if self.dags.get(dag.dag_id, dag) is not dag:
+                raise AirflowDagDuplicatedIdException(dag.dag_id, dag.fileloc, self.dags[dag.dag_id].fileloc)
+            super().bag_dag(dag)
+
+    # Airflow collects DAGs in sets, where one that looks like another would replace it before anybody can tell.
+    DAG.__eq__, DAG.__hash__ = object.__eq__, object.__hash__  # type: ignore[assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bag = StrictDagBag(
+            dag_folder=str(path), bundle_path=root, bundle_name=BUNDLE, load_op_links=False, safe_mode=False
+        )
+    errors = [_error(path, root, _message(text), text) for text in bag.import_errors.values()]
+    dags: list[ParsedDag] = []
+    for dag in sorted(bag.dags.values(), key=lambda found: found.dag_id):
+        try:
+            data = DagSerialization.to_dict(dag)
+        except Exception as error:
+            message = f"DAG {dag.dag_id!r} cannot be serialised: {error}"
+            errors.append(_error(path, root, message, traceback.format_exc()))
+            continue
+        schedule = getattr(dag.timetable, "summary", None) or (str(dag.schedule) if dag.schedule else None)
+        dags.append({"dag_id": dag.dag_id, "schedule": schedule, "task_count": len(dag.tasks), "data": data})
+    found = [line for lines in bag.captured_warnings.values() for line in lines]
+    return {"dags": dags, "import_errors": errors, "warnings": found}
+
+
+def _error(path: Path, root: Path, message: str, text: str) -> FileError:
+    name = re.escape(path.name)
+    lines = re.findall(rf'File "(?:[^"\n]*/)?{name}", line (\d+)', text)
+    return {
+        "file": path.relative_to(root).as_posix(),
+        "line": int(lines[-1]) if lines else None,
+        "message": message,
+        "traceback": text,
+    }
+
+
+def _message(text: str) -> str:
+    """The last line of a traceback, in words where the exception's own are not enough."""
+    last = next(
+        (line for line in reversed(text.strip().splitlines()) if line.strip()), "unknown error"
+    ).strip()
+    if last == "SystemExit" or last.startswith("SystemExit:"):
+        argument = last.partition(":")[2].strip()
+        return f"the file calls sys.exit({argument}) when it is imported"
+    if last.startswith(("MemoryError", "RecursionError")):
+        return f"{last} (the file uses too much memory or recursion when it is imported)"
+    if last.startswith("AirflowDagDuplicatedIdException"):
+        return (
+            last.partition(": ")[2]
+            .replace("Ignoring DAG", "more than one DAG has the id")
+            .partition(" from ")[0]
+        )
+    if "AirflowTaskTimeout" in text:
+        return "the import took too long"
+    return last
+
+
+def warm_up() -> None:
+    """Import what nearly every DAG file imports, so that forked children find it loaded."""
+    import airflow.dag_processing.dagbag
+    import airflow.providers.standard.operators.bash
+    import airflow.providers.standard.operators.empty
+    import airflow.providers.standard.operators.python
+    import airflow.sdk
+    import airflow.serialization.serialized_objects  # noqa: F401
+
+    # Airflow's lazy exports are resolved on first use; resolve the common ones once, here.
+    for name in ("DAG", "task", "dag", "Asset", "Param"):
+        getattr(sys.modules["airflow.sdk"], name)

@@ -1,0 +1,1 @@
+"""Where the metadata database lives and who may write it."""

@@ -1,0 +1,38 @@
+"""Deploys the app of an environment with the Modal SDK: `python -m airflow_serverless.deploy`.
+
+Settings come from AIRFLOW_SERVERLESS_SETTINGS, the server and the token from the SDK's own variables. Progress goes to
+standard error, one JSON line {"app_id": …, "app_name": …} to standard output; a failure is one line and status 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import modal
+import modal.exception
+
+from airflow_serverless.app import create_app
+from airflow_serverless.config import SETTINGS_VARIABLE, Settings, SettingsError
+
+
+def main() -> int:
+    """Deploy and return the exit status."""
+    try:
+        settings = Settings.from_environment()
+        print(f"Deploying {settings.app_name}", file=sys.stderr, flush=True)
+        app = create_app(settings, os.environ[SETTINGS_VARIABLE])
+        app.deploy(name=settings.app_name)
+    except (SettingsError, modal.exception.Error, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"Deployment failed: {reason}", file=sys.stderr)
+        return 1
+    functions = ", ".join(sorted(app.registered_functions))
+    print(f"Deployed functions {functions}", file=sys.stderr)
+    print(json.dumps({"app_id": app.app_id, "app_name": settings.app_name}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

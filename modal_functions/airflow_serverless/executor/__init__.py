@@ -1,0 +1,1 @@
+"""Starting tasks on Modal and running them there."""

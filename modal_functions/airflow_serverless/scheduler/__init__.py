@@ -1,0 +1,1 @@
+"""One tick of Airflow's scheduler and the gate in front of it."""

@@ -1,0 +1,1 @@
+"""Where XCom payloads live."""

@@ -1,0 +1,104 @@
+"""XCom payloads as files on the volume; the database holds a small reference to each.
+
+A file is `xcom/{dag_id}/{run_id}/{task_id}/{key}`, with `{map_index}/` before the key for mapped tasks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
+
+from airflow.sdk.bases.xcom import BaseXCom
+
+from airflow_serverless.config import Paths
+
+REFERENCE = "__volume_xcom__"
+"""Key of the reference {REFERENCE: path relative to the XCom folder, "bytes": size} that the database holds."""
+LONGEST_NAME = 200
+
+
+class VolumeXComBackend(BaseXCom):
+    """Airflow's `[core] xcom_backend` wherever tasks or the scheduler run."""
+
+    @staticmethod
+    def serialize_value(  # type: ignore[override]
+        value: Any,
+        *,
+        key: str | None = None,
+        task_id: str | None = None,
+        dag_id: str | None = None,
+        run_id: str | None = None,
+        map_index: int | None = None,
+    ) -> Any:
+        """Write the payload and return the reference. Keys that Airflow reads by itself stay in the database."""
+        serialized = BaseXCom.serialize_value(value)
+        if not (key and task_id and dag_id and run_id) or _read_by_airflow(key):
+            return serialized
+        mapped = [] if map_index is None or map_index < 0 else [str(map_index)]
+        relative = PurePosixPath(*(_name(part) for part in (dag_id, run_id, task_id, *mapped, key)))
+        payload = json.dumps(serialized).encode()
+        _write(_root() / relative, payload)
+        return {REFERENCE: str(relative), "bytes": len(payload)}
+
+    @staticmethod
+    def deserialize_value(result: Any) -> Any:
+        """The value of a row; a payload that is gone raises FileNotFoundError with its path."""
+        value = result.value
+        if path := _referenced(value):
+            value = json.loads(path.read_bytes())
+        return BaseXCom.deserialize_value(SimpleNamespace(value=value))
+
+    @classmethod
+    def purge(cls, xcom: Any, *args: Any) -> None:
+        """Delete the payload of a row that is being deleted."""
+        value = getattr(xcom, "value", None)
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                return
+        if path := _referenced(value):
+            path.unlink(missing_ok=True)
+
+
+def _read_by_airflow(key: str) -> bool:
+    """Branching (skipmixin_key) and operator links are read from the table itself, without the backend."""
+    return key == "skipmixin_key" or key.startswith("_link_")
+
+
+def _root() -> Path:
+    return Paths.from_environment().xcom
+
+
+def _referenced(value: Any) -> Path | None:
+    if not (isinstance(value, dict) and set(value) == {REFERENCE, "bytes"}):
+        return None
+    relative = PurePosixPath(str(value[REFERENCE]))
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(f"XCom reference points outside of the XCom folder: {relative}")
+    return _root() / relative
+
+
+def _name(part: str) -> str:
+    """A file name for any identifier: readable, unambiguous, and short enough for every file system."""
+    name = quote(part, safe=" !#$&'()+,:;=@[]{}~")
+    if re.fullmatch(r"\.+", name):
+        name = name.replace(".", "%2E")
+    if len(name) > LONGEST_NAME:
+        digest = hashlib.sha256(part.encode()).hexdigest()[:16]
+        name = f"{name[: LONGEST_NAME - 17]}~{digest}"
+    return name
+
+
+def _write(path: Path, payload: bytes) -> None:
+    """Replace the file in one step, so that a reader sees the old payload or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}~{path.name}"[:255])
+    temporary.write_bytes(payload)
+    temporary.replace(path)
