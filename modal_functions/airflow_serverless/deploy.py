@@ -28,8 +28,7 @@ def main() -> int:
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"Deployment failed: {reason}", file=sys.stderr)
         return 1
-    functions = ", ".join(sorted(app.registered_functions))
-    print(f"Deployed functions {functions}", file=sys.stderr)
+    print(f"Deployed {settings.app_name} as {app.app_id}", file=sys.stderr)
     print(json.dumps({"app_id": app.app_id, "app_name": settings.app_name}), flush=True)
     return 0
 

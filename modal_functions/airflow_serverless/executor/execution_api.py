@@ -1,0 +1,89 @@
+"""Airflow's Execution API inside this process, and two cures for its latency.
+
+Both touch private parts of the pinned Airflow version; each says what it replaces and why.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:
+    from airflow.sdk.api.client import Client
+
+BASE_URL = "http://in-process.invalid./"
+EXIT_POLL_SECONDS = 0.01
+
+
+@cache
+def transport() -> httpx.BaseTransport:
+    """The API as a transport for HTTP clients, working on the database of Airflow's ORM. Built once per process."""
+    _keep_newest_version_only()
+    from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
+
+    return InProcessExecutionAPI().transport
+
+
+def warm_up() -> None:
+    """Build the routes now: the first request would otherwise wait for them."""
+    with httpx.Client(transport=transport(), base_url=BASE_URL) as client:
+        client.get("health", headers={"airflow-api-version": newest_version()})
+
+
+def newest_version() -> str:
+    """The API version that this process serves."""
+    from airflow.api_fastapi.execution_api import versions
+
+    return str(versions.bundle.versions[0].value)
+
+
+def client(inner: httpx.BaseTransport) -> Client:
+    """The task supervisor's API client on a transport instead of a server."""
+    from airflow.sdk.api.client import Client
+
+    # A client without a base URL is only accepted for dry runs; the transport given here makes it a real one.
+    api: Client = Client(base_url=None, token="", dry_run=True, transport=inner)
+    api.base_url = httpx.URL(BASE_URL)
+    return api
+
+
+def _keep_newest_version_only() -> None:
+    """Airflow builds the routes of all API versions on the first request, which takes seconds.
+
+    Worker, scheduler and API are one installation here, so only the newest version is ever asked for. The last version
+    of a bundle may carry no changes, hence a new one. Routes that exist only for older versions must go as well.
+    """
+    from airflow.api_fastapi.execution_api import versions
+    from airflow.api_fastapi.execution_api.routes import execution_api_router
+    from cadwyn import HeadVersion, Version, VersionBundle
+    from cadwyn.route_generation import _DELETED_ROUTE_TAG
+
+    if len(versions.bundle.versions) == 1:
+        return
+    versions.bundle = VersionBundle(HeadVersion(), Version(versions.bundle.versions[0].value))
+    execution_api_router.routes[:] = [
+        route
+        for route in execution_api_router.routes
+        if _DELETED_ROUTE_TAG not in (getattr(route, "tags", None) or [])
+    ]
+
+
+def hasten_supervisor_exit() -> None:
+    """The supervisor waits on its child's sockets; once all are closed it waits for nothing, for five seconds.
+
+    The child has only its exit left then, so a short poll replaces the wait.
+    """
+    from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+
+    original = WatchedSubprocess._service_subprocess
+    if getattr(original, "hastened", False):
+        return
+
+    def hastened(self: Any, max_wait_time: float, *args: Any, **kwargs: Any) -> Any:
+        wait = max_wait_time if self._open_sockets else min(max_wait_time, EXIT_POLL_SECONDS)
+        return original(self, wait, *args, **kwargs)
+
+    hastened.hastened = True  # type: ignore[attr-defined]
+    WatchedSubprocess._service_subprocess = hastened

@@ -1,0 +1,48 @@
+"""What a warm scheduler process keeps between ticks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import modal
+
+from airflow_serverless.config import Paths, Settings, SettingsError, configure_airflow
+from airflow_serverless.db.sqlite_backend import SqliteBackend
+from airflow_serverless.executor.launcher import Launcher
+from airflow_serverless.scheduler.dags import DagFolder
+from airflow_serverless.state import State
+
+
+@dataclass(frozen=True)
+class TickContext:
+    settings: Settings
+    paths: Paths
+    state: State
+    backend: SqliteBackend
+    launcher: Launcher
+    folder: DagFolder
+
+    @classmethod
+    def of_process(cls) -> TickContext:
+        """The one of this process; configures Airflow when first asked for."""
+        return _context()
+
+
+@cache
+def _context() -> TickContext:
+    settings = Settings.from_environment()
+    if settings.database_type != "sqlite":
+        raise SettingsError(f"database type {settings.database_type!r} is not supported yet")
+    paths = Paths.from_environment()
+    configure_airflow(settings, paths)
+    state = State.of_environment(settings.dict_name)
+    volume = modal.Volume.from_name(settings.volume_name)
+    return TickContext(
+        settings,
+        paths,
+        state,
+        SqliteBackend(paths, volume, state.store),
+        Launcher(settings.app_name),
+        DagFolder(paths.dags),
+    )

@@ -1,0 +1,164 @@
+"""Brings the database in line with the DAG folder: parses what changed, forgets what is gone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from airflow_serverless.config import BUNDLE, PARSE_TIMEOUT_SECONDS
+from airflow_serverless.dags.isolation import Limits
+from airflow_serverless.dags.storage import ParsedFile, parse_isolated
+from airflow_serverless.db import tables
+from airflow_serverless.db.backend import DatabaseBackend
+
+LIMITS = Limits(seconds=PARSE_TIMEOUT_SECONDS, memory_mb=4096)
+DAG, HELPER, BROKEN, DATA = "dag", "helper", "broken", "data"
+
+
+@dataclass
+class Synced:
+    """Files that were parsed and files that vanished, relative to the DAG folder."""
+
+    parsed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.parsed or self.removed)
+
+
+class DagFolder:
+    """The DAG folder as a warm process knows it; content digests are kept for files that look untouched."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+
+    def sync(self, backend: DatabaseBackend) -> Synced:
+        """Parse changed files and write the result through Airflow's ORM."""
+        present = {path: self._digest(path) for path in self._walk()}
+        connection = backend.get_connection()
+        try:
+            known = tables.get_files(connection)
+            result = Synced()
+            changed = {path for path, digest in present.items() if known.get(path, ("", ""))[0] != digest}
+            gone = known.keys() - present.keys()
+            if not changed and not gone:
+                return result
+            candidates = self._dag_files()
+            kinds = {path: (known[path][1] if path in known else DATA) for path in present}
+            for path in sorted(_to_parse(candidates, changed, gone, known)):
+                kinds[path] = self._parse(path)
+                result.parsed.append(path)
+            result.removed = sorted(gone)
+            _forget_missing(candidates)
+            rows = [
+                (path, digest, kinds[path] if path in candidates else DATA)
+                for path, digest in present.items()
+            ]
+            tables.set_files(connection, rows)
+            return result
+        finally:
+            connection.close()
+
+    def _walk(self) -> Iterator[str]:
+        """All files that can matter to a DAG, relative to the folder."""
+        for directory, names, files in os.walk(self._root):
+            names[:] = [name for name in names if name != "__pycache__" and not name.startswith(".")]
+            for name in files:
+                if name == ".airflowignore" or not name.startswith("."):
+                    yield (Path(directory) / name).relative_to(self._root).as_posix()
+
+    def _digest(self, path: str) -> str:
+        file = self._root / path
+        status = file.stat()
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        remembered = self._digests.get(path)
+        if remembered and remembered[0] == stamp:
+            return remembered[1]
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        self._digests[path] = (stamp, digest)
+        return digest
+
+    def _dag_files(self) -> set[str]:
+        """Python files and archives that .airflowignore leaves in."""
+        from airflow.dag_processing.importers import get_importer_registry
+
+        found = get_importer_registry().list_dag_files(str(self._root), safe_mode=False)
+        return {Path(path).relative_to(self._root).as_posix() for path in found}
+
+    def _parse(self, path: str) -> str:
+        """Parse one file, write what came of it, and return the kind of file that it is."""
+        parsed = parse_isolated(self._root / path, self._root, LIMITS)
+        _write(path, parsed)
+        if parsed["import_errors"]:
+            return BROKEN
+        return DAG if parsed["dags"] else HELPER
+
+
+def _to_parse(
+    candidates: set[str], changed: set[str], gone: set[str], known: dict[str, tuple[str, str]]
+) -> set[str]:
+    """Changed files; with them the broken ones, which may lack what has just come. If something changed that others
+    may import or read, everything: which file depends on which is not known."""
+    touched = changed | gone
+    if any(path in known and known[path][1] in (HELPER, DATA) for path in touched):
+        return candidates
+    broken = {path for path, (_, kind) in known.items() if kind == BROKEN}
+    unseen = {path for path in candidates if path not in known}
+    return (changed | broken | unseen) & candidates
+
+
+def _write(path: str, parsed: ParsedFile) -> None:
+    from airflow._shared.timezones import timezone
+    from airflow.dag_processing.collection import update_dag_parsing_results_in_db
+    from airflow.models.dag import DagModel
+    from airflow.serialization.serialized_objects import LazyDeserializedDAG
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    now = timezone.utcnow()
+    dags = [LazyDeserializedDAG(data=dag["data"], last_loaded=now) for dag in parsed["dags"]]
+    errors = {(BUNDLE, path): "\n\n".join(error["traceback"] for error in parsed["import_errors"])}
+    with create_session() as session:
+        update_dag_parsing_results_in_db(
+            BUNDLE,
+            None,
+            dags,
+            errors if parsed["import_errors"] else {},
+            None,
+            set(),
+            session=session,
+            files_parsed={(BUNDLE, path)},
+        )
+        if parsed["import_errors"]:
+            return
+        found = [dag["dag_id"] for dag in parsed["dags"]]
+        stale = select(DagModel).where(
+            DagModel.bundle_name == BUNDLE,
+            DagModel.relative_fileloc == path,
+            DagModel.is_stale.is_(False),
+            DagModel.dag_id.not_in(found),
+        )
+        for model in session.scalars(stale):
+            model.is_stale = True
+
+
+def _forget_missing(present: set[str]) -> None:
+    """Retire the DAGs and import errors of files that are gone."""
+    from airflow.models.asset import remove_references_to_deleted_dags
+    from airflow.models.dag import DagModel
+    from airflow.models.errors import ParseImportError
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    with create_session() as session:
+        if DagModel.deactivate_deleted_dags(bundle_name=BUNDLE, rel_filelocs=present, session=session):
+            remove_references_to_deleted_dags(session=session)
+        session.execute(
+            delete(ParseImportError).where(
+                ParseImportError.bundle_name == BUNDLE, ParseImportError.filename.not_in(present)
+            )
+        )

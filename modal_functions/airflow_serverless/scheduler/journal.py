@@ -1,0 +1,99 @@
+"""Replays what tasks recorded, against the real database, before anything else of a tick looks at it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from airflow_serverless.db import tables
+from airflow_serverless.db.backend import DatabaseBackend
+from airflow_serverless.executor import execution_api
+from airflow_serverless.state import Inbox, JournalRecord, Request
+
+SETTLED = frozenset({"success", "failed", "skipped", "up_for_retry"})
+
+
+@dataclass
+class Replayed:
+    """`requests` applied, `mismatches` for the log, `keys` of Dict entries to remove once this is committed."""
+
+    requests: int = 0
+    mismatches: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+
+def replay(inbox: Inbox, backend: DatabaseBackend) -> Replayed:
+    """Apply all journal records that follow on what was applied before; others wait for those missing."""
+    result = Replayed()
+    launches: dict[tuple[str, str], list[tuple[str, JournalRecord]]] = defaultdict(list)
+    for key, record in inbox.journals.items():
+        launches[record["ti_id"], record["launch"]].append((key, record))
+    if not launches:
+        return result
+    connection = backend.get_connection()
+    try:
+        due: list[tuple[float, tuple[str, str], Request]] = []
+        offsets: dict[tuple[str, str], tuple[int, bool]] = {}
+        for launch, records in launches.items():
+            sequence, aborted = tables.get_offset(connection, *launch)
+            for key, record in sorted(records, key=lambda item: item[1]["sequence"]):
+                if record["sequence"] > sequence:
+                    break
+                result.keys.append(key)
+                if record["sequence"] == sequence:
+                    due.extend((request["at"], launch, request) for request in record["requests"])
+                    sequence += 1
+            offsets[launch] = (sequence, aborted)
+        # Across tasks the order of the workers' clocks; within a task the order of its requests (the sort is stable).
+        dropped = _apply(
+            sorted(due, key=lambda item: item[0]), {k for k, v in offsets.items() if v[1]}, result
+        )
+        for launch, (sequence, _) in offsets.items():
+            tables.set_offset(connection, *launch, sequence, launch in dropped)
+    finally:
+        connection.close()
+    return result
+
+
+def _apply(
+    due: Iterable[tuple[float, tuple[str, str], Request]], dropped: set[tuple[str, str]], result: Replayed
+) -> set[tuple[str, str]]:
+    """Send the requests; returns the launches whose requests are dropped, those given included."""
+    with httpx.Client(transport=execution_api.transport(), base_url=execution_api.BASE_URL) as client:
+        for _, launch, request in due:
+            if launch in dropped:
+                continue
+            answer = _send(client, request)
+            result.requests += 1
+            if answer.is_success:
+                continue
+            line = (
+                f"{request['method']} {request['path']}: {request['status']} there, {answer.status_code} here"
+            )
+            result.mismatches.append(line)
+            if request["path"].endswith("/run") and not _is_settled(answer):
+                # The task instance has moved on (cleared, killed, retried): nothing of this launch may count.
+                dropped.add(launch)
+    return dropped
+
+
+def _send(client: httpx.Client, request: Request) -> httpx.Response:
+    headers = {"content-type": request["content_type"], "airflow-api-version": request["api_version"]}
+    return client.request(
+        request["method"],
+        request["path"],
+        content=request["body"],
+        headers={name: value for name, value in headers.items() if value},
+    )
+
+
+def _is_settled(answer: httpx.Response) -> bool:
+    """A start that is refused because the task has ended was applied before."""
+    if answer.status_code != 409:
+        return False
+    detail: Any = answer.json().get("detail")
+    return isinstance(detail, dict) and detail.get("previous_state") in SETTLED

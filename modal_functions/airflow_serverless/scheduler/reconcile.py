@@ -1,0 +1,220 @@
+"""Compares the tasks that the database holds for running with what the Dict and Modal know of them."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_serverless.db import tables
+from airflow_serverless.db.backend import DatabaseBackend
+from airflow_serverless.executor.launcher import Launcher, Outcome
+from airflow_serverless.executor.modal_executor import Launch, ModalExecutor
+from airflow_serverless.state import (
+    FAILED,
+    FINAL,
+    Inbox,
+    State,
+    TaskEntry,
+    claim_key,
+    heartbeat_key,
+    task_key,
+)
+
+if TYPE_CHECKING:
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy.orm import Session
+
+SILENCE_SECONDS = 20.0
+"""A call without news for so long is asked for its state."""
+UNSTARTED_SECONDS = 30.0
+"""A launch whose call is unknown for so long is started again; its claim keeps it from running twice."""
+PARALLEL_REQUESTS = 8
+KEPT_SECONDS = 3600.0
+"""How long the final state of a task stays in the Dict; a call that comes back late finds it there."""
+
+
+@dataclass
+class Reconciled:
+    """`again`: news is on its way that could not be judged yet. `unwanted`: entries whose calls are to be stopped."""
+
+    events: int = 0
+    again: bool = False
+    unwanted: dict[str, TaskEntry] = field(default_factory=dict)
+    expired: list[str] = field(default_factory=list)
+
+
+def apply_heartbeats(inbox: Inbox) -> None:
+    """Write heartbeats into the database before Airflow looks for tasks without one."""
+    import datetime
+
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import update
+
+    with create_session() as session:
+        for beat in inbox.heartbeats.values():
+            at = datetime.datetime.fromtimestamp(beat["at"], datetime.UTC)
+            session.execute(
+                update(TaskInstance)
+                .where(
+                    TaskInstance.id == _uuid(beat["ti_id"]), TaskInstance.state == TaskInstanceState.RUNNING
+                )
+                .values(last_heartbeat_at=at)
+            )
+
+
+def reconcile(
+    inbox: Inbox, backend: DatabaseBackend, executor: ModalExecutor, launcher: Launcher, state: State
+) -> Reconciled:
+    """Turn what is known of each active task into executor events, launches, or nothing."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import select
+
+    result = Reconciled()
+    active = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+    silent: dict[str, TaskEntry] = {}
+    wanted: set[tuple[str, str]] = set()
+    now = time.time()
+    connection = backend.get_connection()
+    try:
+        with create_session() as session:
+            for ti in session.scalars(select(TaskInstance).where(TaskInstance.state.in_(active))):
+                executor.occupy([ti.key])
+                key = task_key(ti.dag_id, ti.task_id, ti.run_id, ti.map_index)
+                entry = inbox.tasks.get(key)
+                launch = ti.external_executor_id or ""
+                wanted.add((str(ti.id), launch))
+                if entry is None or (entry["ti_id"], entry["launch"]) != (str(ti.id), launch):
+                    if ti.state == TaskInstanceState.QUEUED:
+                        _relaunch(ti, executor, session)
+                elif entry["status"] in FINAL:
+                    offset, _ = tables.get_offset(connection, entry["ti_id"], launch)
+                    if offset < entry.get("journals", 0):
+                        result.again = True
+                        continue
+                    _report(ti, entry["status"], entry.get("error"), executor)
+                    result.events += 1
+                elif ti.state == TaskInstanceState.RESTARTING:
+                    result.unwanted[key] = entry
+                elif _last_news(entry, inbox) < now - SILENCE_SECONDS:
+                    silent[key] = entry
+            for key, outcome in _ask(silent, inbox, launcher).items():
+                _judge(key, silent[key], outcome, state, executor, session, result)
+    finally:
+        connection.close()
+    for key, entry in inbox.tasks.items():
+        if entry["status"] not in FINAL:
+            if (entry["ti_id"], entry["launch"]) not in wanted:
+                result.unwanted[key] = entry
+        elif (entry["completed_at"] or 0) < now - KEPT_SECONDS:
+            result.expired.append(key)
+    return result
+
+
+def finished_keys(inbox: Inbox) -> list[str]:
+    """Claims and heartbeats of launches that are over and were over before this tick looked."""
+    over = {(e["ti_id"], e["launch"]) for e in inbox.tasks.values() if e["status"] in FINAL}
+    claims = [claim_key(*launch) for launch in over if claim_key(*launch) in inbox.claims]
+    beats = [heartbeat_key(ti_id) for ti_id, _ in over if heartbeat_key(ti_id) in inbox.heartbeats]
+    return claims + beats
+
+
+def stop_unwanted(unwanted: dict[str, TaskEntry], state: State, launcher: Launcher) -> None:
+    """Cancel calls whose tasks were cleared, killed or replaced. What ended in the meantime is left as it is."""
+    for key, entry in unwanted.items():
+        current = state.task(key)
+        if current is None or current["launch"] != entry["launch"] or current["status"] in FINAL:
+            continue
+        if current["call_id"]:
+            launcher.cancel(current["call_id"])
+        stopped = {
+            "status": FAILED,
+            "completed_at": time.time(),
+            "error": "stopped: the task is no longer wanted",
+        }
+        state.update({key: {**current, **stopped}})
+
+
+def _relaunch(ti: TaskInstance, executor: ModalExecutor, session: Session) -> None:
+    """Queued in the database, but its start is not known: the tick that queued it did not get that far."""
+    from airflow.executors.workloads.task import ExecuteTask
+
+    workload = ExecuteTask.make(ti, generator=executor.jwt_generator)
+    if ti.external_executor_id:
+        executor.relaunch(Launch(ti.external_executor_id, workload))
+    else:
+        executor.queue_workload(workload, session)
+
+
+def _report(ti: TaskInstance, status: str, error: str | None, executor: ModalExecutor) -> None:
+    """The task's own report did not change its state, so the end of its call decides."""
+    from airflow.utils.state import TaskInstanceState
+
+    # A cleared task counts as ended well once it has stopped: only then does Airflow schedule it anew.
+    succeeded = status not in (FAILED,) or ti.state == TaskInstanceState.RESTARTING
+    executor.running.discard(ti.key)
+    if succeeded:
+        executor.success(ti.key, error)
+    else:
+        executor.fail(ti.key, error)
+
+
+def _last_news(entry: TaskEntry, inbox: Inbox) -> float:
+    beat = inbox.heartbeats.get(heartbeat_key(entry["ti_id"]))
+    beaten_at = beat["at"] if beat and beat["launch"] == entry["launch"] else 0.0
+    return max(entry["queued_at"], entry.get("started_at", 0.0), beaten_at)
+
+
+def _ask(silent: dict[str, TaskEntry], inbox: Inbox, launcher: Launcher) -> dict[str, Outcome | str | None]:
+    """{key: how the call ended, None if it has not, or "unknown" if no call is known}."""
+
+    def ask(entry: TaskEntry) -> Outcome | str | None:
+        claim = inbox.claims.get(claim_key(entry["ti_id"], entry["launch"]))
+        call_id = entry["call_id"] or (claim["call_id"] if claim else None)
+        return launcher.outcome(call_id) if call_id else "unknown"
+
+    with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+        return dict(zip(silent, pool.map(ask, silent.values()), strict=True))
+
+
+def _judge(
+    key: str,
+    entry: TaskEntry,
+    outcome: Outcome | str | None,
+    state: State,
+    executor: ModalExecutor,
+    session: Session,
+    result: Reconciled,
+) -> None:
+    from airflow.models.taskinstance import TaskInstance
+
+    if outcome is None:
+        return
+    ti = session.get(TaskInstance, _uuid(entry["ti_id"]))
+    if ti is None:
+        return
+    if isinstance(outcome, str):
+        if entry["queued_at"] < time.time() - UNSTARTED_SECONDS:
+            _relaunch(ti, executor, session)
+        return
+    current = state.task(key)
+    if current is None or current["status"] in FINAL:
+        # It ended between the look at the Dict and the question: the next look will find its journal too.
+        result.again = True
+        return
+    error = outcome.error or "its call ended without a result"
+    _report(ti, FAILED, error, executor)
+    lost = {**current, "status": FAILED, "completed_at": time.time(), "error": error}
+    state.update({key: lost})
+    result.events += 1
+
+
+def _uuid(text: str) -> object:
+    import uuid
+
+    return uuid.UUID(text)

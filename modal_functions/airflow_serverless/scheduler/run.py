@@ -1,0 +1,174 @@
+"""`run_tick`: the steps of a tick in their order, and how long it stays for more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_serverless import commands
+from airflow_serverless.db.backend import SCHEDULER_LOCK
+from airflow_serverless.scheduler import due
+from airflow_serverless.scheduler.context import TickContext
+from airflow_serverless.state import QUEUED, DueMarker, Inbox, Reply, TaskEntry, task_key
+
+if TYPE_CHECKING:
+    from airflow_serverless.executor.modal_executor import Launch
+
+LONGEST_SECONDS = 240.0
+"""After this a tick hands over to a fresh one, well within its timeout."""
+LINGER_SECONDS = 10.0
+POLL_SECONDS = 0.1
+PARALLEL_SPAWNS = 16
+
+
+@dataclass
+class Counters:
+    """What a tick did, as `run_tick` returns it."""
+
+    rounds: int = 0
+    replayed: int = 0
+    parsed: int = 0
+    commands: int = 0
+    launched: int = 0
+    mismatches: list[str] = field(default_factory=list)
+    generation: int = 0
+
+
+def run_tick(reason: str) -> dict[str, Any]:
+    """Run the scheduler until there is nothing to do soon; returns counters.
+
+    Cheap if others were faster: callers leave the wake mark first, and who takes it does the work of all.
+    """
+    started = time.monotonic()
+    context = TickContext.of_process()
+    state = context.state
+    woken = state.take_wake()
+    inbox = state.inbox()
+    if not (woken or inbox.has_news() or due.is_due(inbox.due, time.time())):
+        return {"idle": True}
+    if not context.backend.acquire_lock(SCHEDULER_LOCK, 0):
+        # The holder looks for the mark before it ends, and the gate if the holder dies.
+        state.wake(reason)
+        return {"busy": True}
+    counters = Counters()
+    try:
+        while True:
+            marker = _round(context, inbox, counters)
+            if time.monotonic() - started > LONGEST_SECONDS or not _linger(context, marker):
+                break
+            state.take_wake()
+            inbox = state.inbox()
+    except BaseException:
+        context.backend.discard()
+        raise
+    finally:
+        context.backend.release_lock(SCHEDULER_LOCK)
+    if state.is_awake():
+        context.launcher.spawn_tick("woken at the end of a tick")
+    return {"seconds": round(time.monotonic() - started, 3), **vars(counters)}
+
+
+def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
+    """Load, replay, reconcile, parse, schedule, publish, and only then tell the world."""
+    from airflow_serverless.executor.modal_executor import ModalExecutor
+    from airflow_serverless.scheduler import journal, reconcile
+    from airflow_serverless.scheduler.tick import Tick
+
+    backend, state, launcher = context.backend, context.state, context.launcher
+    backend.load()
+    replayed = journal.replay(inbox, backend)
+    reconcile.apply_heartbeats(inbox)
+    executor = ModalExecutor()
+    tick = Tick(executor)
+    found = reconcile.reconcile(inbox, backend, executor, launcher, state)
+    synced = context.folder.sync(backend)
+    replies = commands.apply(inbox.commands, backend)
+    tick.maintain()
+    tick.run_until_quiet()
+    marker = due.compute(backend.generation + 1)
+    generation = backend.publish()
+
+    launches = executor.take_launches()
+    _answer(context, inbox, replies)
+    _launch(context, launches, generation)
+    executor.end()
+    reconcile.stop_unwanted(found.unwanted, state, launcher)
+    state.remove([*replayed.keys, *reconcile.finished_keys(inbox), *found.expired])
+    if found.again:
+        state.wake("news was on its way")
+    state.set_due(marker)
+
+    counters.rounds += 1
+    counters.replayed += replayed.requests
+    counters.mismatches += replayed.mismatches
+    counters.parsed += len(synced.parsed)
+    counters.commands += len(replies)
+    counters.launched += len(launches)
+    counters.generation = generation
+    return marker
+
+
+def _answer(context: TickContext, inbox: Inbox, replies: dict[str, Reply]) -> None:
+    """Replies first, then the commands go: a command without a reply is applied again, which changes nothing."""
+    context.state.update({f"reply:{inbox.commands[key]['id']}": reply for key, reply in replies.items()})
+    context.state.remove(replies)
+
+
+def _launch(context: TickContext, launches: list[Launch], generation: int) -> None:
+    """Enter all launches into the Dict, then start them in parallel."""
+    if not launches:
+        return
+    entries = {_key(launch): _entry(launch) for launch in launches}
+    context.state.update(entries)
+
+    def start(launch: Launch) -> None:
+        key = _key(launch)
+        # The token would be of no use in the worker, whose API is its own, and is a secret elsewhere.
+        workload = {**launch.workload.model_dump(mode="json"), "token": ""}
+        payload = {"key": key, "launch": launch.id, "generation": generation, "workload": workload}
+        call_id = context.launcher.spawn_task(payload)
+        current = context.state.task(key)
+        if current and current["launch"] == launch.id and current["status"] == QUEUED:
+            context.state.update({key: {**current, "call_id": call_id}})
+
+    with ThreadPoolExecutor(min(PARALLEL_SPAWNS, len(launches))) as pool:
+        list(pool.map(start, launches))
+
+
+def _key(launch: Launch) -> str:
+    ti = launch.workload.ti
+    return task_key(ti.dag_id, ti.task_id, ti.run_id, ti.map_index if ti.map_index is not None else -1)
+
+
+def _entry(launch: Launch) -> TaskEntry:
+    ti = launch.workload.ti
+    return {
+        "status": QUEUED,
+        "call_id": None,
+        "queued_at": time.time(),
+        "completed_at": None,
+        "dag_id": ti.dag_id,
+        "task_id": ti.task_id,
+        "run_id": ti.run_id,
+        "map_index": ti.map_index if ti.map_index is not None else -1,
+        "try_number": ti.try_number,
+        "ti_id": str(ti.id),
+        "launch": launch.id,
+    }
+
+
+def _linger(context: TickContext, marker: DueMarker) -> bool:
+    """Wait for a due time that is near, or for news; True if there is something to do."""
+    until = marker["next_due"]
+    if until is None or until > time.time() + LINGER_SECONDS:
+        until = 0.0
+    while True:
+        if context.state.is_awake():
+            return True
+        remaining = until - time.time()
+        if remaining <= 0:
+            return until > 0
+        threading.Event().wait(min(POLL_SECONDS, remaining))

@@ -1,0 +1,126 @@
+"""One tick of Airflow's own scheduler: its maintenance and its passes, without its endless loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.jobs.job import Job, JobState
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+if TYPE_CHECKING:
+    from airflow_serverless.executor.modal_executor import ModalExecutor
+
+MOST_PASSES = 50
+
+
+class Tick:
+    """Airflow's scheduler on one executor."""
+
+    def __init__(self, executor: ModalExecutor) -> None:
+        from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
+
+        self._executor = executor
+        self._runner = SchedulerJobRunner(
+            job=_persistent_job(), num_runs=1, scheduler_idle_sleep_time=0, executors=[executor]
+        )
+        executor.job_id = self._runner.job.id
+        executor.callback_sink = DatabaseCallbackSink()
+        executor.start()
+
+    def maintain(self) -> None:
+        """What the scheduler's loop does by timers, which would never strike in the life of a tick."""
+        runner = self._runner
+        runner.adopt_or_reset_orphaned_tasks()
+        runner.check_trigger_timeouts()
+        runner.check_awaiting_input_timeouts()
+        runner._mark_backfills_complete()
+        runner._find_and_purge_task_instances_without_heartbeats()
+        runner._update_dag_run_state_for_paused_dags()
+        runner._handle_tasks_stuck_in_queued()
+        runner._update_asset_orphanage()
+        runner._remove_unreferenced_triggers()
+
+    def run_until_quiet(self) -> int:
+        """Make passes until nothing is queued and no state changes any more; returns how many tasks were queued.
+
+        A pass has limits of its own (runs created, tasks queued), so one is rarely enough.
+        """
+        queued = 0
+        before = _fingerprint()
+        for _ in range(MOST_PASSES):
+            count = self._pass()
+            queued += count
+            after = _fingerprint()
+            if count == 0 and after == before:
+                break
+            before = after
+        return queued
+
+    def _pass(self) -> int:
+        from airflow.utils.session import create_session
+
+        runner, executor = self._runner, self._executor
+        runner._dag_id_to_team_name = {}
+        with create_session() as session:
+            queued: int = runner._do_scheduling(session)
+            session.expunge_all()
+        executor.heartbeat()
+        with create_session() as session:
+            runner._process_executor_events(executor=executor, session=session)
+        with create_session() as session:
+            runner._process_task_event_logs(executor._task_event_logs, session)
+        _handle_missed_deadlines()
+        return queued
+
+
+def _persistent_job() -> Job:
+    """The one job row that all ticks share.
+
+    Airflow looks for lost tasks among those that its own job queued: with a job per tick it would find none.
+    """
+    from airflow._shared.timezones import timezone
+    from airflow.configuration import conf
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+    from sqlalchemy.orm import make_transient
+
+    with create_session() as session:
+        job = session.scalar(select(Job).where(Job.job_type == "SchedulerJob").order_by(Job.id).limit(1))
+        if job is None:
+            job = Job(job_type="SchedulerJob")
+            session.add(job)
+        job.state = JobState.RUNNING
+        job.end_date = None
+        job.latest_heartbeat = timezone.utcnow()
+        session.commit()
+        session.refresh(job)
+        make_transient(job)
+    # A job that is loaded does not pass through the constructor, which sets these.
+    job.max_tis_per_query = conf.getint("scheduler", "max_tis_per_query")
+    job.heartbeat_failed = False
+    job.previous_heartbeat = None
+    return job
+
+
+def _fingerprint() -> tuple[list[Any], list[Any]]:
+    """States of runs and tasks, in numbers: what changes when a pass has done something."""
+    from airflow.models import DagRun, TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    runs = select(DagRun.state, func.count(), func.max(DagRun.id)).group_by(DagRun.state)
+    tasks = select(TaskInstance.state, func.count()).group_by(TaskInstance.state)
+    with create_session() as session:
+        return sorted(map(str, session.execute(runs).all())), sorted(map(str, session.execute(tasks).all()))
+
+
+def _handle_missed_deadlines() -> None:
+    from airflow._shared.timezones import timezone
+    from airflow.models.deadline import Deadline
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        missed = select(Deadline).where(Deadline.deadline_time < timezone.utcnow()).where(~Deadline.missed)
+        for deadline in session.scalars(missed):
+            deadline.handle_miss(session)

@@ -1,0 +1,200 @@
+"""The contract of the shared Dict: its keys, the form of its values, and typed access to it.
+
+The daemon reads and writes the same Dict from another language. Keys are strings that are never parsed back (run ids
+contain colons); values are plain types and carry the ids. All times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NotRequired, TypedDict, cast
+
+import modal
+
+WAKE = "wake"
+DUE = "due"
+QUEUED, RUNNING, SUCCESS, FAILED = "QUEUED", "RUNNING", "SUCCESS", "FAILED"
+FINAL = frozenset({SUCCESS, FAILED})
+
+
+class TaskEntry(TypedDict):
+    """`task:…`: one launch of one task instance.
+
+    A task instance is launched anew, with the same id, after a reschedule or a deferral: `launch` tells them apart.
+    `journals` is how many journal records the finished launch has written.
+    """
+
+    status: str
+    call_id: str | None
+    queued_at: float
+    completed_at: float | None
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    ti_id: str
+    launch: str
+    started_at: NotRequired[float]
+    journals: NotRequired[int]
+    error: NotRequired[str | None]
+
+
+class Request(TypedDict):
+    """A request to the Execution API that changed something: method, path with query, body, and the answer's status."""
+
+    at: float
+    method: str
+    path: str
+    body: str | None
+    content_type: str | None
+    api_version: str | None
+    status: int
+
+
+class JournalRecord(TypedDict):
+    """`journal:…`: a part of what one launch did, in order of `sequence` from 0."""
+
+    ti_id: str
+    launch: str
+    sequence: int
+    requests: list[Request]
+
+
+class Claim(TypedDict):
+    """`claim:…`: the call that runs a launch. Only one call can put it."""
+
+    ti_id: str
+    launch: str
+    call_id: str | None
+    at: float
+
+
+class Heartbeat(TypedDict):
+    ti_id: str
+    launch: str
+    at: float
+
+
+class DueMarker(TypedDict):
+    """`due`: what the gate needs to know. `active`: work is in flight, so calls have to be looked after."""
+
+    next_due: float | None
+    active: bool
+    generation: int
+    full_tick_at: float
+
+
+class Command(TypedDict):
+    """`command:{id}`: a request of the daemon; the fields beyond these depend on the kind."""
+
+    id: str
+    kind: str
+    at: float
+
+
+class Reply(TypedDict):
+    """`reply:{id}`: written once the effect of the command is committed."""
+
+    ok: bool
+    error: str | None
+    result: dict[str, Any]
+
+
+def task_key(dag_id: str, task_id: str, run_id: str, map_index: int) -> str:
+    key = f"task:{dag_id}:{task_id}:{run_id}"
+    return key if map_index < 0 else f"{key}:{map_index}"
+
+
+def journal_key(ti_id: str, launch: str, sequence: int) -> str:
+    return f"journal:{ti_id}:{launch}:{sequence}"
+
+
+def claim_key(ti_id: str, launch: str) -> str:
+    return f"claim:{ti_id}:{launch}"
+
+
+def heartbeat_key(ti_id: str) -> str:
+    return f"heartbeat:{ti_id}"
+
+
+@dataclass
+class Inbox:
+    """What the Dict held when a tick looked at it, by key."""
+
+    tasks: dict[str, TaskEntry] = field(default_factory=dict)
+    journals: dict[str, JournalRecord] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
+    heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
+    commands: dict[str, Command] = field(default_factory=dict)
+    due: DueMarker | None = None
+
+    def has_news(self) -> bool:
+        return bool(self.journals or self.commands)
+
+
+class State:
+    """The Dict of one environment."""
+
+    def __init__(self, store: modal.Dict) -> None:
+        self.store = store
+
+    @classmethod
+    def of_environment(cls, name: str) -> State:
+        return cls(modal.Dict.from_name(name, create_if_missing=True))
+
+    def inbox(self) -> Inbox:
+        """Read everything. Not a snapshot: what is written meanwhile may or may not be seen."""
+        inbox = Inbox()
+        parts: Mapping[str, dict[str, Any]] = {
+            "task": cast("dict[str, Any]", inbox.tasks),
+            "journal": cast("dict[str, Any]", inbox.journals),
+            "claim": cast("dict[str, Any]", inbox.claims),
+            "heartbeat": cast("dict[str, Any]", inbox.heartbeats),
+            "command": cast("dict[str, Any]", inbox.commands),
+        }
+        for key, value in self.store.items():
+            kind, separator, _ = str(key).partition(":")
+            if separator and kind in parts:
+                parts[kind][key] = value
+            elif key == DUE:
+                inbox.due = value
+        return inbox
+
+    def wake(self, reason: str) -> bool:
+        """Leave the mark that a tick has something to look at; True if it was not there yet."""
+        return self.store.put(WAKE, {"reason": reason, "at": time.time()}, skip_if_exists=True)
+
+    def is_awake(self) -> bool:
+        return self.store.get(WAKE) is not None
+
+    def take_wake(self) -> bool:
+        """Remove the mark; True if it was there. Whatever comes after it is seen by the next look or the next mark."""
+        return self.store.pop(WAKE, None) is not None
+
+    def due(self) -> DueMarker | None:
+        return self.store.get(DUE)
+
+    def set_due(self, marker: DueMarker) -> None:
+        self.store.put(DUE, marker)
+
+    def task(self, key: str) -> TaskEntry | None:
+        return self.store.get(key)
+
+    def claim(self, claim: Claim) -> Literal[True] | Claim:
+        """True if the launch is now the caller's, otherwise the claim that came first."""
+        key = claim_key(claim["ti_id"], claim["launch"])
+        if self.store.put(key, claim, skip_if_exists=True):
+            return True
+        return cast("Claim", self.store.get(key) or claim)
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Write several keys in one request."""
+        if values:
+            self.store.update(dict(values))
+
+    def remove(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.store.pop(key, None)
