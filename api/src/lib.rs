@@ -9,14 +9,17 @@
 //! - [`run`]: DAG runs, task instances and their logs
 //! - [`daemon`]: health and version
 //! - [`problem`]: errors as RFC 9457 problem documents
+//! - [`home`], [`variables`]: where the daemon is found
 
 pub mod daemon;
 pub mod dag;
 pub mod environment;
+pub mod home;
 pub mod operation;
 pub mod problem;
 pub mod run;
 pub mod secret;
+pub mod variables;
 
 pub use problem::Problem;
 pub use secret::Secret;

@@ -1,1 +1,21 @@
+//! `airflowd`: the local daemon in front of serverless Airflow.
+//!
+//! The way through it: [`http`] takes requests; the [`registry`] records what the user wants of environments, the
+//! [`background`] reconcilers bring it to Modal in [steps](background::steps); [`airflow`] does what people do with a
+//! deployed environment; [`runtime`] is the Python side on this machine; [`modal`] is where environments run;
+//! [`store`] is the registry on disk; [`lifecycle`] starts and stops it all.
 
+pub mod airflow;
+pub mod background;
+pub mod error;
+pub mod http;
+pub mod lifecycle;
+pub mod modal;
+pub mod progress;
+pub mod registry;
+pub mod runtime;
+pub mod store;
+
+/// What the daemon deploys; `modal_functions/requirements.in` pins the same.
+pub const AIRFLOW_VERSION: &str = "3.3.2";
+pub const MODAL_VERSION: &str = "1.6.4";

@@ -1,0 +1,57 @@
+//! Where the daemon lives: its folders and its socket, as the daemon and its clients both compute them.
+
+use std::path::PathBuf;
+
+use crate::variables;
+
+/// The daemon's folders, by what they hold. Nothing here is created or read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// What cannot be made again: the registry, Local Modal's Volumes and metadata.
+    pub data: PathBuf,
+    /// Logs.
+    pub state: PathBuf,
+    /// What can be made again: downloads, snapshots of metadata.
+    pub cache: PathBuf,
+    /// Sockets and locks of the running daemon.
+    pub runtime: PathBuf,
+}
+
+/// Neither `AIRFLOW_SERVERLESS_HOME` nor a home directory of the user is known.
+#[derive(Debug, thiserror::Error)]
+#[error("no home directory: set HOME, or {} to the folder that the daemon shall use", variables::HOME)]
+pub struct NoHome;
+
+impl Home {
+    /// The folders of this user, or all below `AIRFLOW_SERVERLESS_HOME` if that is set.
+    pub fn from_environment() -> Result<Self, NoHome> {
+        if let Some(root) = std::env::var_os(variables::HOME).filter(|value| !value.is_empty()) {
+            return Ok(Self::below(PathBuf::from(root)));
+        }
+        let dirs = directories::ProjectDirs::from("", "", "airflow-serverless").ok_or(NoHome)?;
+        let data = dirs.data_local_dir().to_owned();
+        let state = dirs.state_dir().map_or_else(|| data.join("state"), ToOwned::to_owned);
+        let runtime = dirs.runtime_dir().map_or_else(|| state.join("run"), ToOwned::to_owned);
+        Ok(Self { data, state, cache: dirs.cache_dir().to_owned(), runtime })
+    }
+
+    /// All folders below one.
+    pub fn below(root: PathBuf) -> Self {
+        Self {
+            data: root.join("data"),
+            state: root.join("state"),
+            cache: root.join("cache"),
+            runtime: root.join("run"),
+        }
+    }
+
+    /// The Unix socket on which the daemon serves its API.
+    pub fn socket(&self) -> PathBuf {
+        self.runtime.join("airflowd.sock")
+    }
+
+    /// Where a daemon that the CLI started writes its log.
+    pub fn log(&self) -> PathBuf {
+        self.state.join("airflowd.log")
+    }
+}

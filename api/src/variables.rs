@@ -1,0 +1,16 @@
+//! Every environment variable that the daemon and the CLI read.
+
+/// One folder for everything of the daemon (several daemons, tests).
+pub const HOME: &str = "AIRFLOW_SERVERLESS_HOME";
+
+/// The Python interpreter (3.11 or newer) from which the runtime is made; `python3` of the PATH if unset.
+pub const PYTHON: &str = "AIRFLOW_SERVERLESS_PYTHON";
+
+/// The environment that CLI commands use without `--env`.
+pub const ENVIRONMENT: &str = "AIRFLOW_SERVERLESS_ENV";
+
+/// The `airflowd` binary that the CLI starts; the one beside the CLI if unset.
+pub const DAEMON: &str = "AIRFLOW_SERVERLESS_DAEMON";
+
+/// What the daemon logs, in the syntax of `tracing`'s filters; `info` if unset.
+pub const LOG: &str = "AIRFLOW_SERVERLESS_LOG";

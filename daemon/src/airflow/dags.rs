@@ -1,0 +1,146 @@
+//! DAGs: listed with their files, deleted with them.
+
+use std::collections::HashMap;
+
+use airflow_serverless_api::{
+    dag::{Dag, DagDeletion, DagFile, DagFileList, ImportError},
+    environment::EnvironmentName,
+};
+use chrono::{DateTime, Utc};
+use modal_client::{Entry, EntryKind};
+use serde_json::json;
+use sqlx::{FromRow, SqlitePool};
+
+use super::{Airflow, DAGS, metadata::failed};
+use crate::error::{Error, Result};
+
+#[derive(FromRow)]
+struct DagRow {
+    dag_id: String,
+    relative_fileloc: Option<String>,
+    is_paused: bool,
+    is_stale: bool,
+    has_import_errors: bool,
+    timetable_summary: Option<String>,
+    next_dagrun: Option<DateTime<Utc>>,
+    last_parsed_time: Option<DateTime<Utc>>,
+}
+
+impl From<DagRow> for Dag {
+    fn from(row: DagRow) -> Self {
+        Self {
+            dag_id: row.dag_id,
+            relative_fileloc: row.relative_fileloc,
+            is_paused: row.is_paused,
+            is_stale: row.is_stale,
+            has_import_errors: row.has_import_errors,
+            timetable_summary: row.timetable_summary,
+            next_dagrun_logical_date: row.next_dagrun,
+            last_parsed_time: row.last_parsed_time,
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct ImportErrorRow {
+    filename: String,
+    timestamp: Option<DateTime<Utc>>,
+    stacktrace: String,
+}
+
+async fn dags(pool: &SqlitePool) -> sqlx::Result<Vec<Dag>> {
+    let rows: Vec<DagRow> = sqlx::query_as(
+        "SELECT dag_id, relative_fileloc, is_paused, is_stale, has_import_errors, timetable_summary, next_dagrun,
+                last_parsed_time
+         FROM dag ORDER BY dag_id",
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(Dag::from).collect())
+}
+
+async fn import_errors(pool: &SqlitePool) -> sqlx::Result<Vec<ImportError>> {
+    let rows: Vec<ImportErrorRow> =
+        sqlx::query_as("SELECT filename, timestamp, stacktrace FROM import_error ORDER BY filename")
+            .fetch_all(pool)
+            .await?;
+    let error = |row: ImportErrorRow| ImportError {
+        filename: row.filename,
+        timestamp: row.timestamp,
+        stack_trace: row.stacktrace,
+    };
+    Ok(rows.into_iter().map(error).collect())
+}
+
+impl Airflow {
+    /// The Python files of the DAG folder, each with what the scheduler found in it.
+    pub async fn list_dag_files(&self, environment: &EnvironmentName) -> Result<DagFileList> {
+        let volume = self.volume(environment).await?;
+        let entries = volume.list(&format!("/{DAGS}"), true).await?;
+        let (mut found, mut errors) = (HashMap::<String, Vec<Dag>>::new(), HashMap::new());
+        if let Some(pool) = self.metadata(environment).await? {
+            for dag in dags(&pool).await.map_err(failed(environment))?.into_iter().filter(|dag| !dag.is_stale) {
+                found.entry(dag.relative_fileloc.clone().unwrap_or_default()).or_default().push(dag);
+            }
+            for error in import_errors(&pool).await.map_err(failed(environment))? {
+                errors.insert(error.filename.clone(), error);
+            }
+        }
+        let mut files: Vec<DagFile> = entries.into_iter().filter_map(python_file).collect();
+        for file in &mut files {
+            file.dags = found.remove(&file.filename).unwrap_or_default();
+            file.import_error = errors.remove(&file.filename);
+        }
+        files.sort_by(|a, b| a.filename.cmp(&b.filename));
+        Ok(DagFileList { files })
+    }
+
+    /// Removes the file of a DAG from the Volume and returns once the scheduler has marked its DAGs inactive.
+    pub async fn delete_dag(&self, environment: &EnvironmentName, dag_id: &str, force: bool) -> Result<DagDeletion> {
+        let filename = self.file_of_dag(environment, dag_id).await?;
+        let deactivated: Vec<String> = self
+            .list_dag_files(environment)
+            .await?
+            .files
+            .into_iter()
+            .filter(|file| file.filename == filename)
+            .flat_map(|file| file.dags)
+            .map(|dag| dag.dag_id)
+            .collect();
+        let others: Vec<String> = deactivated.iter().filter(|other| *other != dag_id).cloned().collect();
+        if !others.is_empty() && !force {
+            return Err(Error::SharedFile { file: filename, others });
+        }
+        self.volume(environment).await?.remove(&format!("/{DAGS}/{filename}")).await?;
+        self.command(environment, "refresh", json!({})).await?;
+        Ok(DagDeletion { dag_id: dag_id.to_owned(), filename, deactivated })
+    }
+
+    /// The file of an active DAG. One that is not known yet may have been uploaded a moment ago: the scheduler looks
+    /// once more before the DAG counts as missing.
+    async fn file_of_dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<String> {
+        if let Some(file) = self.known_file(environment, dag_id).await? {
+            return Ok(file);
+        }
+        self.command(environment, "refresh", json!({})).await?;
+        let missing = || Error::DagNotFound(dag_id.to_owned(), environment.clone());
+        self.known_file(environment, dag_id).await?.ok_or_else(missing)
+    }
+
+    async fn known_file(&self, environment: &EnvironmentName, dag_id: &str) -> Result<Option<String>> {
+        let files = self.list_dag_files(environment).await?.files;
+        let holds = |file: &DagFile| file.dags.iter().any(|dag| dag.dag_id == dag_id);
+        Ok(files.into_iter().find(holds).map(|file| file.filename))
+    }
+}
+
+fn python_file(entry: Entry) -> Option<DagFile> {
+    let filename = entry.path.trim_start_matches('/').strip_prefix(DAGS)?.trim_start_matches('/').to_owned();
+    (entry.kind == EntryKind::File && filename.ends_with(".py")).then(|| DagFile {
+        filename,
+        size: entry.size,
+        modified_at: DateTime::from_timestamp(entry.modified as i64, 0),
+        dags: Vec::new(),
+        import_error: None,
+    })
+}

@@ -1,0 +1,56 @@
+//! What people do with a deployed Airflow: files, DAGs, runs, logs.
+//!
+//! Reads come from the published metadata ([`metadata`]), files from the Volume; every change of the metadata is a
+//! command to the scheduler ([`scheduler`]), which alone writes the database.
+
+mod dags;
+mod files;
+mod logs;
+mod metadata;
+mod runs;
+mod scheduler;
+
+use std::path::PathBuf;
+
+use airflow_serverless_api::environment::EnvironmentName;
+use modal_client::{Client, Volume};
+
+use crate::{
+    error::Result,
+    registry::{Clock, Registry},
+    runtime::Validator,
+};
+
+pub use files::MAX_FILE_BYTES;
+
+/// Folder of the DAG files on the Volume.
+const DAGS: &str = "dags";
+
+pub struct Airflow {
+    registry: Registry,
+    client: Client,
+    validator: Validator,
+    metadata: metadata::MetadataCache,
+    /// Where files wait for the validator.
+    scratch: PathBuf,
+    clock: Clock,
+}
+
+impl Airflow {
+    pub fn new(registry: Registry, client: Client, validator: Validator, cache: PathBuf) -> Self {
+        let clock = registry.clock;
+        let metadata = metadata::MetadataCache::new(cache.join("metadata"));
+        Self { registry, client, validator, metadata, scratch: cache.join("validation"), clock }
+    }
+
+    /// Ends what runs beside the daemon.
+    pub async fn stop(&self) {
+        self.validator.stop().await;
+    }
+
+    /// The Volume of an environment that is deployed.
+    async fn volume(&self, environment: &EnvironmentName) -> Result<Volume> {
+        let environment = self.registry.deployed_environment(environment).await?;
+        Ok(self.client.volume(&environment.names.volume).await?)
+    }
+}

@@ -1,0 +1,153 @@
+//! DAG runs and their task instances.
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    run::{DagRun, DagRunDetail, DagRunList, ListDagRuns, TaskInstance, TriggerDagRun},
+};
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sqlx::FromRow;
+
+use super::{Airflow, metadata::failed};
+use crate::error::{Error, Result};
+
+const DEFAULT_LIMIT: u32 = 100;
+const LARGEST_LIMIT: u32 = 1000;
+
+/// `conf` is cast because SQLite gives Airflow's JSON columns numeric affinity: a stored `16` would come back a number.
+const RUN: &str = "SELECT dag_id, run_id, state, run_type, logical_date, queued_at, start_date, end_date,
+                          CAST(conf AS TEXT) AS conf
+                   FROM dag_run";
+
+#[derive(FromRow)]
+struct RunRow {
+    dag_id: String,
+    run_id: String,
+    state: String,
+    run_type: String,
+    logical_date: Option<DateTime<Utc>>,
+    queued_at: Option<DateTime<Utc>>,
+    start_date: Option<DateTime<Utc>>,
+    end_date: Option<DateTime<Utc>>,
+    conf: Option<String>,
+}
+
+impl From<RunRow> for DagRun {
+    fn from(row: RunRow) -> Self {
+        let duration = row.start_date.zip(row.end_date).map(|(start, end)| seconds(end - start));
+        let conf = row.conf.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| json!({}));
+        Self {
+            dag_id: row.dag_id,
+            dag_run_id: row.run_id,
+            state: row.state,
+            run_type: row.run_type,
+            logical_date: row.logical_date,
+            queued_at: row.queued_at,
+            start_date: row.start_date,
+            end_date: row.end_date,
+            duration,
+            conf,
+        }
+    }
+}
+
+fn seconds(duration: chrono::TimeDelta) -> f64 {
+    duration.num_milliseconds() as f64 / 1000.0
+}
+
+#[derive(FromRow)]
+struct TaskRow {
+    task_id: String,
+    map_index: i32,
+    state: Option<String>,
+    try_number: i32,
+    max_tries: i32,
+    operator: Option<String>,
+    start_date: Option<DateTime<Utc>>,
+    end_date: Option<DateTime<Utc>>,
+    duration: Option<f64>,
+}
+
+impl From<TaskRow> for TaskInstance {
+    fn from(row: TaskRow) -> Self {
+        Self {
+            task_id: row.task_id,
+            map_index: row.map_index,
+            state: row.state,
+            try_number: row.try_number,
+            max_tries: row.max_tries,
+            operator: row.operator,
+            start_date: row.start_date,
+            end_date: row.end_date,
+            duration: row.duration,
+        }
+    }
+}
+
+impl Airflow {
+    /// Has the scheduler create a run, and gives it as the scheduler committed it.
+    pub async fn trigger_dag_run(
+        &self,
+        environment: &EnvironmentName,
+        dag_id: &str,
+        request: TriggerDagRun,
+    ) -> Result<DagRunDetail> {
+        self.registry.deployed_environment(environment).await?;
+        let arguments = json!({
+            "dag_id": dag_id,
+            "run_id": request.dag_run_id,
+            "logical_date": request.logical_date,
+            "conf": request.conf,
+        });
+        let result = self.command(environment, "trigger", arguments).await?;
+        let run_id = result.get("dag_run_id").and_then(Value::as_str).unwrap_or_default();
+        self.dag_run(environment, dag_id, run_id).await
+    }
+
+    /// Runs, newest first.
+    pub async fn list_dag_runs(&self, environment: &EnvironmentName, query: &ListDagRuns) -> Result<DagRunList> {
+        let Some(pool) = self.metadata(environment).await? else {
+            return Ok(DagRunList { dag_runs: Vec::new(), total_entries: 0 });
+        };
+        let sql = format!(
+            "{RUN} WHERE ?1 IS NULL OR dag_id = ?1 ORDER BY coalesce(start_date, queued_at) DESC, id DESC LIMIT ?2 OFFSET ?3"
+        );
+        let rows: Vec<RunRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(&query.dag_id)
+            .bind(query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, LARGEST_LIMIT))
+            .bind(query.offset.unwrap_or(0))
+            .fetch_all(&pool)
+            .await
+            .map_err(failed(environment))?;
+        let total_entries = sqlx::query_scalar("SELECT count(*) FROM dag_run WHERE ?1 IS NULL OR dag_id = ?1")
+            .bind(&query.dag_id)
+            .fetch_one(&pool)
+            .await
+            .map_err(failed(environment))?;
+        Ok(DagRunList { dag_runs: rows.into_iter().map(DagRun::from).collect(), total_entries })
+    }
+
+    /// One run with its task instances.
+    pub async fn dag_run(&self, environment: &EnvironmentName, dag_id: &str, run_id: &str) -> Result<DagRunDetail> {
+        let missing = || Error::RunNotFound(dag_id.to_owned(), run_id.to_owned());
+        let pool = self.metadata(environment).await?.ok_or_else(missing)?;
+        let run: Option<RunRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!("{RUN} WHERE dag_id = ? AND run_id = ?")))
+            .bind(dag_id)
+            .bind(run_id)
+            .fetch_optional(&pool)
+            .await
+            .map_err(failed(environment))?;
+        let tasks: Vec<TaskRow> = sqlx::query_as(
+            "SELECT task_id, map_index, state, try_number, max_tries, operator, start_date, end_date, duration
+             FROM task_instance WHERE dag_id = ? AND run_id = ?
+             ORDER BY start_date IS NULL, start_date, task_id, map_index",
+        )
+        .bind(dag_id)
+        .bind(run_id)
+        .fetch_all(&pool)
+        .await
+        .map_err(failed(environment))?;
+        let run = DagRun::from(run.ok_or_else(missing)?);
+        Ok(DagRunDetail { run, task_instances: tasks.into_iter().map(TaskInstance::from).collect() })
+    }
+}

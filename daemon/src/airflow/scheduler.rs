@@ -1,0 +1,65 @@
+//! Talking to the scheduler: wake-ups and commands, both through the environment's Dict.
+//!
+//! A command is an entry `command:{id}`; the tick that carries it out answers with `reply:{id}` after its commit. The
+//! Dict keeps both, so neither a crash of the daemon nor one of a tick loses a command.
+
+use std::time::Duration;
+
+use airflow_serverless_api::environment::EnvironmentName;
+use modal_client::Dict;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Airflow;
+use crate::error::{Error, Result};
+
+/// Longest wait for a reply: a cold start of the scheduler, a tick under way and the command's own tick.
+const REPLY_LIMIT: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Deserialize)]
+struct Reply {
+    ok: bool,
+    error: Option<String>,
+    #[serde(default)]
+    result: Value,
+}
+
+impl Airflow {
+    /// Makes the scheduler look again, now.
+    pub(super) async fn wake_scheduler(&self, environment: &EnvironmentName, reason: &str) -> Result<()> {
+        let dict = self.client.dict(&environment.dict()).await?;
+        self.wake(environment, &dict, reason).await
+    }
+
+    async fn wake(&self, environment: &EnvironmentName, dict: &Dict, reason: &str) -> Result<()> {
+        let mark = json!({"reason": reason, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
+        dict.put_if_absent("wake", &mark).await?;
+        let tick = self.client.function(&environment.app(), "run_tick").await?;
+        tick.spawn((reason,)).await?;
+        Ok(())
+    }
+
+    /// Has the scheduler carry out a command and waits for its reply.
+    pub(super) async fn command(&self, environment: &EnvironmentName, kind: &str, arguments: Value) -> Result<Value> {
+        let dict = self.client.dict(&environment.dict()).await?;
+        let id = Uuid::now_v7().to_string();
+        let mut command = json!({"id": id, "kind": kind, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
+        if let (Some(command), Value::Object(arguments)) = (command.as_object_mut(), arguments) {
+            command.extend(arguments);
+        }
+        dict.put(&format!("command:{id}"), &command).await?;
+        self.wake(environment, &dict, kind).await?;
+        let deadline = Instant::now() + REPLY_LIMIT;
+        let key = format!("reply:{id}");
+        while Instant::now() < deadline {
+            if let Some(reply) = dict.pop::<Reply>(&key).await? {
+                return if reply.ok { Ok(reply.result) } else { Err(Error::Refused(reply.error.unwrap_or_default())) };
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(Error::SchedulerSilent(REPLY_LIMIT.as_secs()))
+    }
+}

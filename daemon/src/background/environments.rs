@@ -1,0 +1,133 @@
+//! Brings environments to Modal: whatever generation the registry wants is built, again and again until it stands.
+
+use std::{collections::HashMap, time::Duration};
+
+use airflow_serverless_api::{
+    environment::{Environment, EnvironmentName},
+    operation::{OperationState, StepState},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    recorder::Recorder,
+    steps::{StepKind, Tools},
+};
+use crate::{
+    error::{Result, chain},
+    progress::Progress,
+    registry::Registry,
+};
+
+/// A look without a wake-up, for whatever a wake-up may have missed.
+const PERIOD: Duration = Duration::from_secs(60);
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+
+pub struct EnvironmentReconciler {
+    registry: Registry,
+    tools: Tools,
+    /// Failed environments: the generation that failed, how often in a row, and when it is tried again.
+    failures: HashMap<EnvironmentName, Failure>,
+}
+
+#[derive(Clone, Copy)]
+struct Failure {
+    generation: i64,
+    count: u32,
+    retry_at: Instant,
+}
+
+impl EnvironmentReconciler {
+    pub fn new(registry: Registry, tools: Tools) -> Self {
+        Self { registry, tools, failures: HashMap::new() }
+    }
+
+    /// Runs until cancelled. A step under way is abandoned then: the next start of the daemon repeats it.
+    pub async fn run(mut self, cancelled: CancellationToken) {
+        let wake = self.registry.wake.clone();
+        loop {
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                () = self.reconcile_all() => {}
+            }
+            let pause =
+                self.next_retry().map_or(PERIOD, |retry| retry.saturating_duration_since(Instant::now()).min(PERIOD));
+            tokio::select! {
+                () = cancelled.cancelled() => return,
+                () = wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn next_retry(&self) -> Option<Instant> {
+        self.failures.values().map(|failure| failure.retry_at).min()
+    }
+
+    async fn reconcile_all(&mut self) {
+        let environments = match self.registry.list_environments().await {
+            Ok(environments) => environments,
+            Err(error) => return tracing::error!(error = chain(&error), "the registry cannot be read"),
+        };
+        for environment in environments {
+            if environment.observed_generation < environment.generation && !self.is_waiting(&environment) {
+                let name = environment.name.clone();
+                if let Err(error) = self.reconcile(environment).await {
+                    tracing::error!(environment.name = %name, error = chain(&error), "the registry cannot be written");
+                }
+            }
+        }
+    }
+
+    fn is_waiting(&self, environment: &Environment) -> bool {
+        let failure = self.failures.get(&environment.name);
+        failure.is_some_and(|f| f.generation == environment.generation && f.retry_at > Instant::now())
+    }
+
+    async fn reconcile(&mut self, environment: Environment) -> Result<()> {
+        let latest = self.registry.store.latest_operation(&environment.name).await?;
+        let operation = latest.filter(|operation| operation.state == OperationState::Running);
+        let mut recorder = Recorder::new(self.registry.clone(), operation);
+        let failure = self.run_steps(&environment, &mut recorder).await?;
+        let Environment { name, generation, .. } = &environment;
+        match &failure {
+            None => {
+                tracing::info!(environment.name = %name, environment.generation = generation, "the environment is ready");
+                self.failures.remove(name);
+            }
+            Some(error) => {
+                tracing::warn!(environment.name = %name, error, "the environment is not ready");
+                self.back_off(&environment);
+            }
+        }
+        self.registry.store.observe_environment(name, *generation, failure.as_deref(), (self.registry.clock)()).await?;
+        recorder.finish(failure.as_deref()).await
+    }
+
+    /// Gives the reason if a step failed.
+    async fn run_steps(&self, environment: &Environment, recorder: &mut Recorder) -> Result<Option<String>> {
+        for (index, kind) in StepKind::ALL.into_iter().enumerate() {
+            recorder.step(index, StepState::Running, None).await?;
+            let (progress, details) = Progress::new();
+            let work = self.tools.run(kind, environment, &progress);
+            match recorder.while_running(index, details, work).await? {
+                Ok(detail) => recorder.step(index, StepState::Succeeded, Some(detail)).await?,
+                Err(error) => {
+                    let reason = chain(&error);
+                    recorder.step(index, StepState::Failed, Some(reason.clone())).await?;
+                    return Ok(Some(reason));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn back_off(&mut self, environment: &Environment) {
+        let previous = self.failures.get(&environment.name).filter(|f| f.generation == environment.generation);
+        let count = previous.map_or(0, |failure| failure.count + 1);
+        let delay = (FIRST_RETRY * 2u32.saturating_pow(count.min(10))).min(LONGEST_RETRY);
+        let failure = Failure { generation: environment.generation, count, retry_at: Instant::now() + delay };
+        self.failures.insert(environment.name.clone(), failure);
+    }
+}

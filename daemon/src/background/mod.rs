@@ -1,0 +1,7 @@
+//! Reconcilers: each takes no input, is idempotent, and runs when woken and on a period.
+
+mod environments;
+mod recorder;
+pub mod steps;
+
+pub use environments::EnvironmentReconciler;

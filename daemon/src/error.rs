@@ -1,0 +1,74 @@
+//! What the daemon's services can answer instead of what was asked for. `http::problem` gives each its status.
+
+use airflow_serverless_api::{environment::EnvironmentName, problem::Fault};
+use uuid::Uuid;
+
+use crate::{runtime::RuntimeError, store::StoreError};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the configuration is not valid")]
+    InvalidConfig(Vec<Fault>),
+    #[error("there is no environment {0}")]
+    EnvironmentNotFound(EnvironmentName),
+    #[error("environment {0} exists with another configuration; nothing was changed")]
+    EnvironmentDiffers(EnvironmentName),
+    #[error("environment {0} is not ready yet{cause}", cause = because(.1))]
+    EnvironmentNotReady(EnvironmentName, Option<String>),
+    #[error("there is no operation {0}")]
+    OperationNotFound(Uuid),
+
+    #[error("{0:?} cannot be the name of a DAG file: {1}")]
+    InvalidFileName(String, &'static str),
+    #[error("{0} exists in environment {1} with other content; nothing was changed")]
+    FileExists(String, EnvironmentName),
+    #[error("there is no file {0} in environment {1}")]
+    FileNotFound(String, EnvironmentName),
+    #[error("{file} was not uploaded: it is not a valid DAG file")]
+    InvalidDagFile { file: String, faults: Vec<Fault> },
+
+    #[error("there is no DAG {0} in environment {1}")]
+    DagNotFound(String, EnvironmentName),
+    #[error("{file} also defines {}; nothing was removed", others.join(", "))]
+    SharedFile { file: String, others: Vec<String> },
+    #[error("there is no run {1} of DAG {0}")]
+    RunNotFound(String, String),
+    #[error("there is no log of try {try_number} of task {task_id}")]
+    LogNotFound { task_id: String, try_number: i32 },
+    #[error("the scheduler refused: {0}")]
+    Refused(String),
+    #[error("the scheduler has not answered within {0} s; the request is kept and will still be carried out")]
+    SchedulerSilent(u64),
+
+    #[error("Modal: {0}")]
+    Modal(#[from] modal_client::Error),
+    #[error("{0}")]
+    Runtime(#[from] RuntimeError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("reading the metadata of environment {environment} failed")]
+    Metadata { environment: EnvironmentName, source: sqlx::Error },
+    #[error("{action} {path} failed")]
+    Files { action: &'static str, path: String, source: std::io::Error },
+}
+
+fn because(cause: &Option<String>) -> String {
+    cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default()
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Transparent layers repeat their cause.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

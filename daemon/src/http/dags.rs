@@ -1,0 +1,66 @@
+//! DAG files and DAGs.
+
+use airflow_serverless_api::{
+    Problem,
+    dag::{DagDeletion, DagFileChange, DagFileList, DeleteDag, PutDagFile},
+    environment::EnvironmentName,
+};
+use axum::{Json, extract::State};
+
+use super::{
+    Services,
+    extract::{Body, Path, Query},
+    problem::Answer,
+};
+
+/// The DAG files of an environment, with the DAGs and import errors that the scheduler found in them
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/dags", tag = "dags",
+    params(("environment" = EnvironmentName, Path)),
+    responses(
+        (status = 200, body = DagFileList),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list_dag_files(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+) -> Answer<Json<DagFileList>> {
+    Ok(Json(services.airflow.list_dag_files(&environment).await?))
+}
+
+/// Validates a DAG file and uploads it
+#[utoipa::path(
+    put, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path), PutDagFile),
+    request_body(content = Vec<u8>, content_type = "text/x-python"),
+    responses(
+        (status = 200, body = DagFileChange),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put_dag_file(
+    State(services): State<Services>,
+    Path((environment, filename)): Path<(EnvironmentName, String)>,
+    Query(query): Query<PutDagFile>,
+    Body(content): Body,
+) -> Answer<Json<DagFileChange>> {
+    Ok(Json(services.airflow.put_dag_file(&environment, &filename, content.into(), query.mode).await?))
+}
+
+/// Removes the file of a DAG and marks the DAG inactive
+#[utoipa::path(
+    delete, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags",
+    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), DeleteDag),
+    responses(
+        (status = 200, body = DagDeletion),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete_dag(
+    State(services): State<Services>,
+    Path((environment, dag_id)): Path<(EnvironmentName, String)>,
+    Query(query): Query<DeleteDag>,
+) -> Answer<Json<DagDeletion>> {
+    Ok(Json(services.airflow.delete_dag(&environment, &dag_id, query.force).await?))
+}

@@ -1,0 +1,62 @@
+//! Extractors whose rejections are problems.
+
+use axum::{
+    body::Bytes,
+    extract::{
+        FromRequest, FromRequestParts, Request,
+        rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
+    },
+    http::{StatusCode, request::Parts},
+};
+use serde::de::DeserializeOwned;
+
+use super::problem::Failure;
+
+pub(super) struct Json<T>(pub T);
+pub(super) struct Path<T>(pub T);
+pub(super) struct Query<T>(pub T);
+/// The raw body.
+pub(super) struct Body(pub Bytes);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        axum::Json::from_request(request, state)
+            .await
+            .map(|json| Self(json.0))
+            .map_err(|rejection: JsonRejection| Failure::invalid_request(rejection.status(), rejection.body_text()))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        Bytes::from_request(request, state)
+            .await
+            .map(Self)
+            .map_err(|rejection: BytesRejection| Failure::invalid_request(rejection.status(), rejection.body_text()))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|path| Self(path.0))
+            .map_err(|rejection: PathRejection| Failure::invalid_request(rejection.status(), rejection.body_text()))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        axum::extract::Query::from_request_parts(parts, state).await.map(|query| Self(query.0)).map_err(
+            |rejection: QueryRejection| Failure::invalid_request(StatusCode::BAD_REQUEST, rejection.body_text()),
+        )
+    }
+}

@@ -1,0 +1,73 @@
+//! The REST API: [`router`] reads as its table of contents. Handlers extract, make one call and wrap the answer.
+
+mod daemon;
+mod dags;
+mod environments;
+mod extract;
+mod operations;
+mod problem;
+mod runs;
+
+use std::sync::Arc;
+
+use axum::{Router, extract::DefaultBodyLimit};
+use tower_http::trace::TraceLayer;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    airflow::{Airflow, MAX_FILE_BYTES},
+    registry::Registry,
+};
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Services {
+    pub registry: Registry,
+    pub airflow: Arc<Airflow>,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "airflowd",
+    description = "Airflow without servers: environments, DAGs and runs on Modal.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Document;
+
+/// Beyond the largest DAG file; the files' own limit answers with a better message.
+const MAX_BODY_BYTES: usize = MAX_FILE_BYTES + (64 << 10);
+
+fn routes() -> OpenApiRouter<Services> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(daemon::get_health))
+        .routes(routes!(daemon::get_version))
+        .routes(routes!(environments::list_environments, environments::create_environment))
+        .routes(routes!(environments::get_environment, environments::update_environment))
+        .routes(routes!(operations::get_operation))
+        .routes(routes!(dags::list_dag_files))
+        .routes(routes!(dags::put_dag_file))
+        .routes(routes!(dags::delete_dag))
+        .routes(routes!(runs::trigger_dag_run))
+        .routes(routes!(runs::list_dag_runs))
+        .routes(routes!(runs::get_dag_run))
+        .routes(routes!(runs::get_task_log))
+}
+
+/// The whole API.
+pub fn router(services: Services) -> Router {
+    let (router, document) = routes().split_for_parts();
+    router
+        .route("/openapi.json", axum::routing::get(async move || axum::Json(document)))
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(TraceLayer::new_for_http())
+        .with_state(services)
+}
+
+/// The OpenAPI document, as it is checked in.
+pub fn openapi_json() -> Result<String, serde_json::Error> {
+    let (_, document) = routes().split_for_parts();
+    Ok(document.to_pretty_json()? + "\n")
+}

@@ -1,0 +1,85 @@
+//! DAG runs and task logs.
+
+use airflow_serverless_api::{
+    Problem,
+    environment::EnvironmentName,
+    run::{DagRunDetail, DagRunList, ListDagRuns, ReadLogs, TaskLog, TriggerDagRun},
+};
+use axum::{Json, extract::State, http::StatusCode};
+
+use super::{
+    Services,
+    extract::{self, Path, Query},
+    problem::Answer,
+};
+
+/// Starts a run of a DAG
+#[utoipa::path(
+    post, path = "/v1/environments/{environment}/dags/{dag_id}/runs", tag = "runs", request_body = TriggerDagRun,
+    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
+    responses(
+        (status = 201, body = DagRunDetail),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn trigger_dag_run(
+    State(services): State<Services>,
+    Path((environment, dag_id)): Path<(EnvironmentName, String)>,
+    extract::Json(request): extract::Json<TriggerDagRun>,
+) -> Answer<(StatusCode, Json<DagRunDetail>)> {
+    let run = services.airflow.trigger_dag_run(&environment, &dag_id, request).await?;
+    Ok((StatusCode::CREATED, Json(run)))
+}
+
+/// Runs, newest first
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/runs", tag = "runs",
+    params(("environment" = EnvironmentName, Path), ListDagRuns),
+    responses(
+        (status = 200, body = DagRunList),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list_dag_runs(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+    Query(query): Query<ListDagRuns>,
+) -> Answer<Json<DagRunList>> {
+    Ok(Json(services.airflow.list_dag_runs(&environment, &query).await?))
+}
+
+/// A run with its task instances
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}", tag = "runs",
+    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path)),
+    responses(
+        (status = 200, body = DagRunDetail),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_dag_run(
+    State(services): State<Services>,
+    Path((environment, dag_id, run_id)): Path<(EnvironmentName, String, String)>,
+) -> Answer<Json<DagRunDetail>> {
+    Ok(Json(services.airflow.dag_run(&environment, &dag_id, &run_id).await?))
+}
+
+/// The log of a task
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/logs", tag = "runs",
+    params(
+        ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
+        ("task_id" = String, Path), ReadLogs,
+    ),
+    responses(
+        (status = 200, body = TaskLog),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_task_log(
+    State(services): State<Services>,
+    Path((environment, dag_id, run_id, task_id)): Path<(EnvironmentName, String, String, String)>,
+    Query(query): Query<ReadLogs>,
+) -> Answer<Json<TaskLog>> {
+    Ok(Json(services.airflow.task_log(&environment, &dag_id, &run_id, &task_id, &query).await?))
+}

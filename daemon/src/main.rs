@@ -1,0 +1,36 @@
+//! The `airflowd` binary: settings, logging, and the run of the daemon.
+
+use std::io::IsTerminal;
+
+use airflow_serverless_api::{home::Home, variables};
+use airflowd::{http, lifecycle};
+use anyhow::Context;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+/// The local daemon in front of serverless Airflow. It runs in the foreground; `airflow-serverless daemon start`
+/// starts it in the background.
+#[derive(Parser)]
+#[command(name = "airflowd", version)]
+struct Arguments {
+    /// Print the OpenAPI document of the API and exit
+    #[arg(long)]
+    print_openapi: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if arguments.print_openapi {
+        print!("{}", http::openapi_json()?);
+        return Ok(());
+    }
+    let filter = EnvFilter::try_from_env(variables::LOG).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let home = Home::from_environment()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(lifecycle::run(home)).context("airflowd")
+}

@@ -1,0 +1,48 @@
+//! Where environments run. This is the one module that knows Local Modal to be inside the daemon.
+
+use std::path::Path;
+
+use airflow_serverless_api::home::Home;
+use modal_client::Client;
+use modal_emulator::{Emulator, Listen, Options, StartError};
+
+/// A Modal server: Local Modal, started with the daemon and stopped with it.
+pub struct Modal {
+    emulator: Emulator,
+    client: Client,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ModalError {
+    #[error("Local Modal cannot start")]
+    Start(#[from] StartError),
+    #[error("Local Modal cannot be reached")]
+    Connect(#[from] modal_client::Error),
+}
+
+impl Modal {
+    /// Starts Local Modal; its containers will run in `interpreter`, which may be made later.
+    pub async fn start(home: &Home, interpreter: &Path) -> Result<Self, ModalError> {
+        let options = Options {
+            listen: Listen::Unix(home.runtime.join("modal.sock")),
+            python: interpreter.to_owned(),
+            ..Options::new(home.data.join("modal"))
+        };
+        let emulator = Emulator::start(options).await?;
+        let client = Client::connect(emulator.server_url()).await?;
+        Ok(Self { emulator, client })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn server_url(&self) -> &str {
+        self.emulator.server_url()
+    }
+
+    /// Ends the containers and closes the server.
+    pub async fn stop(self) {
+        self.emulator.shutdown().await;
+    }
+}

@@ -1,0 +1,132 @@
+//! What the user asked for: environments and the operations that bring them about.
+//!
+//! The registry only records wishes and wakes the reconciler; it never talks to Modal.
+
+use std::{sync::Arc, time::Duration};
+
+use airflow_serverless_api::{
+    environment::{Config, CreateEnvironment, Environment, EnvironmentChange, EnvironmentName, EnvironmentState},
+    operation::{FollowOperation, Operation, OperationKind, OperationState},
+};
+use chrono::{DateTime, Utc};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
+use uuid::Uuid;
+
+use crate::{
+    background::steps,
+    error::{Error, Result},
+    store::{NewOperation, Store},
+};
+
+/// The time, as a parameter: tests and replays choose it.
+pub type Clock = fn() -> DateTime<Utc>;
+
+const LONGEST_WAIT_SECONDS: u32 = 30;
+
+#[derive(Clone)]
+pub struct Registry {
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    /// There is something to reconcile.
+    pub(crate) wake: Arc<Notify>,
+    /// Bumped whenever an operation has changed.
+    pub(crate) changed: watch::Sender<u64>,
+}
+
+impl Registry {
+    pub fn new(store: Store, clock: Clock) -> Self {
+        Self { store, clock, wake: Arc::default(), changed: watch::Sender::new(0) }
+    }
+
+    pub async fn list_environments(&self) -> Result<Vec<Environment>> {
+        Ok(self.store.environments().await?)
+    }
+
+    pub async fn environment(&self, name: &EnvironmentName) -> Result<Environment> {
+        self.store.environment(name).await?.ok_or_else(|| Error::EnvironmentNotFound(name.clone()))
+    }
+
+    /// The environment, if it has ever been brought to Modal completely.
+    pub async fn deployed_environment(&self, name: &EnvironmentName) -> Result<Environment> {
+        let environment = self.environment(name).await?;
+        if environment.observed_generation == 0 {
+            return Err(Error::EnvironmentNotReady(name.clone(), environment.error));
+        }
+        Ok(environment)
+    }
+
+    /// Records a new environment. One that exists with the same configuration is no error: it is answered as it is,
+    /// with new work only if it is not ready.
+    pub async fn create_environment(&self, request: CreateEnvironment) -> Result<EnvironmentChange> {
+        let CreateEnvironment { name, config } = request;
+        config.validate().map_err(Error::InvalidConfig)?;
+        let config = config.without_secrets();
+        let operation = new_operation(OperationKind::Create);
+        if self.store.insert_environment(&name, &config, &operation, (self.clock)()).await? {
+            return self.started(&name, operation.id).await;
+        }
+        let environment = self.environment(&name).await?;
+        if environment.config != config {
+            return Err(Error::EnvironmentDiffers(name));
+        }
+        match environment.state {
+            EnvironmentState::Ready => Ok(EnvironmentChange { environment, operation: None }),
+            EnvironmentState::Progressing | EnvironmentState::Degraded => self.resume(environment).await,
+        }
+    }
+
+    /// Sets another configuration; the same one again changes nothing.
+    pub async fn update_environment(&self, name: &EnvironmentName, config: Config) -> Result<EnvironmentChange> {
+        config.validate().map_err(Error::InvalidConfig)?;
+        let config = config.without_secrets();
+        let environment = self.environment(name).await?;
+        if environment.config == config && environment.state == EnvironmentState::Ready {
+            return Ok(EnvironmentChange { environment, operation: None });
+        }
+        self.apply(name, &config).await
+    }
+
+    /// Follows the work under way, or starts it again if it has failed.
+    async fn resume(&self, environment: Environment) -> Result<EnvironmentChange> {
+        match self.store.latest_operation(&environment.name).await? {
+            Some(operation) if operation.state == OperationState::Running => {
+                Ok(EnvironmentChange { environment, operation: Some(operation) })
+            }
+            _ => self.apply(&environment.name, &environment.config).await,
+        }
+    }
+
+    async fn apply(&self, name: &EnvironmentName, config: &Config) -> Result<EnvironmentChange> {
+        let operation = new_operation(OperationKind::Update);
+        self.store.update_environment(name, config, &operation, (self.clock)()).await?;
+        self.started(name, operation.id).await
+    }
+
+    async fn started(&self, name: &EnvironmentName, operation: Uuid) -> Result<EnvironmentChange> {
+        self.wake.notify_one();
+        let environment = self.environment(name).await?;
+        Ok(EnvironmentChange { environment, operation: self.store.operation(operation).await? })
+    }
+
+    /// The operation; if asked to, waits until it has changed.
+    pub async fn operation(&self, id: Uuid, follow: &FollowOperation) -> Result<Operation> {
+        let seconds = follow.wait_seconds.unwrap_or(0).min(LONGEST_WAIT_SECONDS);
+        let deadline = Instant::now() + Duration::from_secs(seconds.into());
+        let mut changes = self.changed.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let operation = self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
+            let seen = follow.after.is_none_or(|revision| operation.revision > revision);
+            if seen || timeout_at(deadline, changes.changed()).await.is_err() {
+                return Ok(operation);
+            }
+        }
+    }
+}
+
+fn new_operation(kind: OperationKind) -> NewOperation {
+    NewOperation { id: Uuid::now_v7(), kind, steps: steps::all() }
+}

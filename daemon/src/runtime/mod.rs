@@ -1,0 +1,119 @@
+//! The Python side on this machine: the pinned runtime, the functions that are deployed with it and the validator.
+//!
+//! The package `airflow_serverless` and its lock file are inside the binary, so that a daemon always deploys the
+//! functions that it was built with.
+
+mod deploy;
+mod python;
+mod source;
+mod validator;
+
+use std::{path::PathBuf, process::Stdio};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::Command,
+};
+
+pub use validator::{Fault, Validator, Verdict};
+
+use crate::progress::Progress;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("no Python 3.11 or newer was found as {tried}: install one, or set AIRFLOW_SERVERLESS_PYTHON to it")]
+    NoPython { tried: String },
+    #[error("{tool} failed: {reason}")]
+    Tool { tool: &'static str, reason: String },
+    #[error("{tool} cannot be started")]
+    Start { tool: &'static str, source: std::io::Error },
+    #[error("{action} {path} failed")]
+    Files { action: &'static str, path: String, source: std::io::Error },
+    #[error("the validator gave up on {file}: {reason}")]
+    Validator { file: String, reason: String },
+}
+
+/// The Python runtime's place on disk.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// The virtual environment; its name carries the hash of the lock file.
+    venv: PathBuf,
+    /// The folder that holds the package, for PYTHONPATH; its name carries the hash of the package.
+    functions: PathBuf,
+    uv_cache: PathBuf,
+}
+
+impl Runtime {
+    pub fn new(home: &airflow_serverless_api::home::Home) -> Self {
+        Self {
+            venv: home.data.join("runtime").join(source::lock_hash()),
+            functions: home.data.join("functions").join(source::package_hash()),
+            uv_cache: home.cache.join("uv"),
+        }
+    }
+
+    /// The interpreter; it exists once [`Runtime::ensure`] has succeeded.
+    pub fn interpreter(&self) -> PathBuf {
+        self.venv.join("bin").join("python")
+    }
+
+    /// A command of the runtime's Python with the package importable and an environment that holds nothing of the
+    /// user's: neither Modal credentials nor Airflow settings may leak into it.
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.interpreter());
+        command.env_clear().env("PYTHONPATH", &self.functions).env("PYTHONUNBUFFERED", "1");
+        for name in ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+}
+
+/// Runs a tool to its end, its stderr shown as progress; gives its stdout.
+async fn run(tool: &'static str, mut command: Command, progress: &Progress) -> Result<String, RuntimeError> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|source| RuntimeError::Start { tool, source })?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, last_words) = tokio::join!(
+        async {
+            let mut text = String::new();
+            if let Some(mut stdout) = stdout {
+                tokio::io::AsyncReadExt::read_to_string(&mut stdout, &mut text).await?;
+            }
+            Ok::<_, std::io::Error>(text)
+        },
+        follow(stderr, progress),
+    );
+    let failed = |source| RuntimeError::Start { tool, source };
+    let status = child.wait().await.map_err(failed)?;
+    if status.success() {
+        stdout.map_err(failed)
+    } else {
+        let reason = if last_words.is_empty() { status.to_string() } else { last_words };
+        Err(RuntimeError::Tool { tool, reason })
+    }
+}
+
+/// Shows each line as progress; gives the last ones, which usually say why a tool failed.
+async fn follow(stream: Option<impl AsyncRead + Unpin>, progress: &Progress) -> String {
+    const KEPT: usize = 5;
+    let mut last = std::collections::VecDeque::with_capacity(KEPT);
+    if let Some(stream) = stream {
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let line = line.trim_end();
+            if line.is_empty() {
+                continue;
+            }
+            progress.detail(line);
+            if last.len() == KEPT {
+                last.pop_front();
+            }
+            last.push_back(line.to_owned());
+        }
+    }
+    Vec::from(last).join("\n")
+}

@@ -1,0 +1,108 @@
+//! Making the runtime: a virtual environment with exactly the locked packages, and the package of functions beside it.
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+use airflow_serverless_api::variables;
+use tokio::process::Command;
+
+use super::{Runtime, RuntimeError, run, source};
+use crate::progress::Progress;
+
+/// The installer of the locked packages, from the package index like them.
+const UV: &str = "uv==0.13.9";
+/// Written last: a virtual environment without it was interrupted and is made again.
+const COMPLETE: &str = ".complete";
+const OLDEST: (u32, u32) = (3, 11);
+
+impl Runtime {
+    /// Makes what is missing of the runtime. Repeating it costs one start of the interpreter.
+    pub async fn ensure(&self, progress: &Progress) -> Result<(), RuntimeError> {
+        self.unpack_functions()?;
+        if self.is_complete().await {
+            return Ok(());
+        }
+        let python = find_python().await?;
+        remove_folder(&self.venv)?;
+        progress.detail("creating the virtual environment");
+        let mut venv = Command::new(&python);
+        venv.args(["-m", "venv"]).arg(&self.venv);
+        run("python -m venv", venv, progress).await?;
+        progress.detail("fetching the installer");
+        let mut pip = Command::new(self.interpreter());
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV]);
+        run("pip install uv", pip, progress).await?;
+        progress.detail("installing Airflow, Modal and what they need");
+        let lock = self.venv.join("requirements.lock");
+        write(&lock, source::LOCK.as_bytes())?;
+        let mut uv = Command::new(self.venv.join("bin").join("uv"));
+        uv.args(["pip", "install", "--require-hashes", "--compile-bytecode", "--color=never", "--python"])
+            .arg(self.interpreter())
+            .arg("--requirement")
+            .arg(&lock)
+            .env("UV_CACHE_DIR", &self.uv_cache);
+        run("uv pip install", uv, progress).await?;
+        write(&self.venv.join(COMPLETE), b"")
+    }
+
+    /// Whether all was installed and the interpreter still runs: an upgrade of the system's Python can take it away.
+    async fn is_complete(&self) -> bool {
+        let runs = async || Command::new(self.interpreter()).args(["-c", ""]).status().await.is_ok_and(|s| s.success());
+        self.venv.join(COMPLETE).exists() && runs().await
+    }
+
+    fn unpack_functions(&self) -> Result<(), RuntimeError> {
+        if self.functions.exists() {
+            return Ok(());
+        }
+        let partial = self.functions.with_extension("partial");
+        remove_folder(&partial)?;
+        for file in source::package_files() {
+            write(&partial.join(source::PACKAGE_NAME).join(file.path()), file.contents())?;
+        }
+        std::fs::rename(&partial, &self.functions).map_err(files("creating", &self.functions))
+    }
+}
+
+async fn find_python() -> Result<PathBuf, RuntimeError> {
+    let candidates: Vec<OsString> = match std::env::var_os(variables::PYTHON) {
+        Some(chosen) => vec![chosen],
+        None => ["python3", "python3.13", "python3.12", "python3.11"].map(OsString::from).to_vec(),
+    };
+    for candidate in &candidates {
+        if version_of(candidate).await.is_some_and(|version| version >= OLDEST) {
+            return Ok(candidate.into());
+        }
+    }
+    let tried: Vec<_> = candidates.iter().map(|candidate| candidate.to_string_lossy()).collect();
+    Err(RuntimeError::NoPython { tried: tried.join(", ") })
+}
+
+async fn version_of(python: &OsString) -> Option<(u32, u32)> {
+    let script = "import sys, venv, ensurepip; print(*sys.version_info[:2])";
+    let output = Command::new(python).args(["-c", script]).output().await.ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (major, minor) = text.trim().split_once(' ')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn remove_folder(path: &Path) -> Result<(), RuntimeError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(files("removing", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<(), RuntimeError> {
+    let parent = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(parent).map_err(files("creating", parent))?;
+    std::fs::write(path, content).map_err(files("writing", path))
+}
+
+fn files(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
+    let path = path.display().to_string();
+    move |source| RuntimeError::Files { action, path, source }
+}

@@ -1,0 +1,138 @@
+//! Environments: the wanted configuration and how far it has been reached.
+
+use airflow_serverless_api::environment::{Config, Environment, EnvironmentName, EnvironmentState, Target};
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+
+use super::{NewOperation, Result, Store, StoreError, decode, encode, query};
+
+#[derive(FromRow)]
+struct Row {
+    name: String,
+    config: String,
+    generation: i64,
+    observed_generation: i64,
+    error: Option<String>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Environment {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let name: EnvironmentName = decode("environment name", &format!("{:?}", row.name))?;
+        let state = match (&row.error, row.observed_generation == row.generation) {
+            (Some(_), _) => EnvironmentState::Degraded,
+            (None, true) => EnvironmentState::Ready,
+            (None, false) => EnvironmentState::Progressing,
+        };
+        Ok(Self {
+            names: (&name).into(),
+            name,
+            target: Target::Local,
+            config: decode("configuration", &row.config)?,
+            generation: row.generation,
+            observed_generation: row.observed_generation,
+            state,
+            error: row.error,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+impl Store {
+    pub async fn environments(&self) -> Result<Vec<Environment>> {
+        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM environment ORDER BY name")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(query("listing environments"))?;
+        rows.into_iter().map(Environment::try_from).collect()
+    }
+
+    pub async fn environment(&self, name: &EnvironmentName) -> Result<Option<Environment>> {
+        let row: Option<Row> = sqlx::query_as("SELECT * FROM environment WHERE name = ?")
+            .bind(name.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(query("reading an environment"))?;
+        row.map(Environment::try_from).transpose()
+    }
+
+    /// Inserts the environment together with the operation that will create it; `false` if the name is taken.
+    pub async fn insert_environment(
+        &self,
+        name: &EnvironmentName,
+        config: &Config,
+        operation: &NewOperation,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let failed = query("creating an environment");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        let inserted = sqlx::query(
+            "INSERT INTO environment (name, config, generation, created_at, updated_at) VALUES (?, ?, 1, ?, ?)
+             ON CONFLICT (name) DO NOTHING",
+        )
+        .bind(name.as_str())
+        .bind(encode("configuration", config)?)
+        .bind(now)
+        .bind(now)
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?
+        .rows_affected();
+        if inserted == 1 {
+            operation.insert(&mut transaction, name, now).await?;
+            transaction.commit().await.map_err(&failed)?;
+        }
+        Ok(inserted == 1)
+    }
+
+    /// Sets a new configuration, one generation on, together with the operation that will apply it.
+    pub async fn update_environment(
+        &self,
+        name: &EnvironmentName,
+        config: &Config,
+        operation: &NewOperation,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let failed = query("updating an environment");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        sqlx::query(
+            "UPDATE environment SET config = ?, generation = generation + 1, error = NULL, updated_at = ?
+             WHERE name = ?",
+        )
+        .bind(encode("configuration", config)?)
+        .bind(now)
+        .bind(name.as_str())
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        operation.insert(&mut transaction, name, now).await?;
+        transaction.commit().await.map_err(&failed)
+    }
+
+    /// Records how an attempt to reach `generation` ended; the generation counts as observed if it did not fail.
+    pub async fn observe_environment(
+        &self,
+        name: &EnvironmentName,
+        generation: i64,
+        error: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let observed = if error.is_none() { generation } else { 0 };
+        sqlx::query(
+            "UPDATE environment SET observed_generation = max(observed_generation, ?), error = ?, updated_at = ?
+             WHERE name = ?",
+        )
+        .bind(observed)
+        .bind(error)
+        .bind(now)
+        .bind(name.as_str())
+        .execute(&self.pool)
+        .await
+        .map_err(query("recording an environment's state"))?;
+        Ok(())
+    }
+}
