@@ -1,1 +1,33 @@
+//! Local Modal: Modal's control plane on this machine.
+//!
+//! The unmodified SDK deploys to it (set `MODAL_SERVER_URL` to [`Emulator::server_url`], and any token), and the same
+//! functions really run: each container is a process of the SDK's own entry point in the interpreter of
+//! [`Options::python`]. Images are recipes that are kept but not built. A method of Modal's that is not spoken here
+//! answers `UNIMPLEMENTED` with its name.
+//!
+//! How it hangs together: `rpc` decodes requests and calls `state`, which holds everything in memory and has all the
+//! rules; `shared` puts a lock around it and `store` behind it; `driver` carries out what the state plans, with
+//! `containers` for the processes. `volumes` and `files` are the folders on disk; `web` serves downloads.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod containers;
+mod driver;
+mod emulator;
+mod error;
+mod files;
+mod ids;
+mod options;
+mod rpc;
+mod server;
+mod shared;
+mod state;
+mod store;
+mod volumes;
+mod web;
+
+pub use self::{
+    emulator::Emulator,
+    options::{Listen, Options, StartError},
+    store::StoreError,
+};

@@ -8,6 +8,9 @@
 
 tonic::include_proto!("modal.client");
 
+/// The compiled `google.protobuf.FileDescriptorSet` of `proto/`, comments included.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// The gRPC path prefix of every method, with both slashes.
 pub const SERVICE_PATH: &str = "/modal.client.ModalClient/";
 

@@ -1,0 +1,69 @@
+//! The files of a container: its mounts, merged into one tree per definition.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Component, Path, PathBuf},
+};
+
+use crate::{error::Error, files::blocking, ids::new_id, shared::Shared, state::Definition};
+
+/// The folder in a tree that stands for the home folder of a container's user, where Modal puts code.
+pub const HOME: &str = "root";
+
+/// Makes the tree of a definition's mounts, if it is not there yet, and returns where it is.
+pub async fn materialise(shared: &Shared, definition: &Definition) -> Result<PathBuf, Error> {
+    let trees = shared.options.data_dir.join("trees");
+    let tree = trees.join(&definition.id);
+    if tree.is_dir() {
+        return Ok(tree);
+    }
+    let files: BTreeMap<String, (String, Option<u32>)> = shared.read(|state| {
+        let mounts = definition.function.mount_ids.iter().filter_map(|id| state.mounts.get(id));
+        mounts.flat_map(|mount| mount.files.clone()).collect()
+    });
+    let store = shared.files.clone();
+    blocking(move || {
+        let building = trees.join(format!(".{}", new_id("tree")));
+        let build = || {
+            fs::create_dir_all(building.join(HOME))?;
+            for (path, (sha256_hex, mode)) in &files {
+                let source = store.path(sha256_hex).map_err(io::Error::other)?;
+                let target = building.join(inside(path));
+                fs::create_dir_all(target.parent().unwrap_or(&building))?;
+                // A copy: containers may write to their files, and the store's must not change.
+                fs::copy(source, &target)?;
+                fs::set_permissions(&target, fs::Permissions::from_mode(mode.unwrap_or(0o644) & 0o777 | 0o600))?;
+            }
+            match fs::rename(&building, &tree) {
+                // Another container of the same definition was quicker.
+                Err(_) if tree.is_dir() => fs::remove_dir_all(&building),
+                outcome => outcome,
+            }
+        };
+        build().map_err(Error::io("prepare", "the function's files"))?;
+        Ok(tree)
+    })
+    .await
+}
+
+/// An absolute path of a container as a path inside a tree.
+fn inside(path: &str) -> PathBuf {
+    let normal = |component: Component<'_>| match component {
+        Component::Normal(name) => Some(PathBuf::from(name)),
+        _ => None,
+    };
+    Path::new(path).components().filter_map(normal).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounted_paths_stay_in_the_tree() {
+        assert_eq!(inside("/root/app.py"), Path::new("root/app.py"));
+        assert_eq!(inside("/root/../../etc/passwd"), Path::new("root/etc/passwd"));
+    }
+}

@@ -1,0 +1,75 @@
+//! Containers that outlived the server that started them.
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::OwnedFd,
+    process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal},
+};
+
+use super::launch::ARGUMENTS_VARIABLE;
+
+/// How long killed processes may take to be gone before they are reported.
+const LONGEST_DEATH: Duration = Duration::from_secs(10);
+
+/// Kills the containers of an earlier server on the same data folder, and all that they started, and returns when
+/// they are gone; blocking. They are known by a variable in their environment that names a folder in `containers`, so
+/// this never meets a stranger, and finds one whose process id could not have been noted down before the server died.
+///
+/// Where there is no `/proc`, nothing is found; such a container ends by itself, as no server knows its token.
+pub fn kill_left_overs(containers: &Path) {
+    let mut marker = format!("{ARGUMENTS_VARIABLE}=").into_bytes();
+    marker.extend(containers.as_os_str().as_bytes());
+    marker.push(b'/');
+    let numbers =
+        fs::read_dir("/proc").into_iter().flatten().filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok());
+    let mut dying = Vec::new();
+    for pid in numbers.filter_map(Pid::from_raw) {
+        // First the handle, then the look: what the handle names cannot become another process in between.
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if is_marked(pid, &marker) {
+            kill(pid, &process);
+            dying.push((pid, process));
+        }
+    }
+    let until = Instant::now() + LONGEST_DEATH;
+    for (pid, process) in dying {
+        if has_ended(&process, until.saturating_duration_since(Instant::now())) {
+            tracing::info!(pid = pid.as_raw_nonzero(), "killed a container of the last run");
+        } else {
+            tracing::error!(pid = pid.as_raw_nonzero(), "a container of the last run does not die");
+        }
+    }
+}
+
+/// Kills a process and its group, in which there may be some that dropped the variable.
+fn kill(pid: Pid, process: &OwnedFd) {
+    // Each container is started in a group of its own, so whatever group one of its processes is in is its own too.
+    let group = getpgid(Some(pid)).and_then(|group| kill_process_group(group, Signal::KILL));
+    for outcome in [group, pidfd_send_signal(process, Signal::KILL)] {
+        match outcome {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => tracing::error!(%error, pid = pid.as_raw_nonzero(), "a container could not be killed"),
+        }
+    }
+}
+
+fn is_marked(pid: Pid, marker: &[u8]) -> bool {
+    // Other users' processes cannot be read, and are not ours.
+    let Ok(environment) = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())) else { return false };
+    environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(marker))
+}
+
+/// Waits for the end of a process.
+fn has_ended(process: &OwnedFd, limit: Duration) -> bool {
+    // Its handle becomes readable when a process ends.
+    let mut handles = [PollFd::new(process, PollFlags::IN)];
+    let limit = Timespec::try_from(limit).ok();
+    poll(&mut handles, limit.as_ref()).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,133 @@
+//! Starting and stopping an emulator.
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    containers::{Containers, kill_left_overs},
+    driver,
+    options::{Options, StartError},
+    server::{self, Listener},
+    shared::Shared,
+    state::{Now, Settings, State},
+    store::Store,
+    web::{self, Downloads},
+};
+
+/// How long requests may take to end after they were told that the server stops.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// A running emulator. Dropping it without [`Emulator::shutdown`] leaves its containers to the next start.
+pub struct Emulator {
+    shared: Arc<Shared>,
+    containers: TaskTracker,
+    stop_driver: CancellationToken,
+    stop_servers: CancellationToken,
+    driver: JoinHandle<()>,
+    servers: Vec<JoinHandle<()>>,
+    /// Held as long as the data folder is in use.
+    _lock: File,
+}
+
+impl Emulator {
+    /// Starts an emulator with the state that the last one left in the data folder. Containers of that one that still
+    /// run are killed first, so that nothing of theirs happens twice.
+    pub async fn start(mut options: Options) -> Result<Self, StartError> {
+        create_private(&options.data_dir)?;
+        options.data_dir = fs::canonicalize(&options.data_dir).map_err(StartError::io("find", &options.data_dir))?;
+        let lock = lock(&options.data_dir)?;
+        let containers_folder = options.containers_folder();
+        // Nothing else happens yet, so this may block.
+        kill_left_overs(&containers_folder);
+        if containers_folder.exists() {
+            fs::remove_dir_all(&containers_folder).map_err(StartError::io("clear", &containers_folder))?;
+        }
+        for name in ["containers", "files", "logs", "trees", "volumes"] {
+            create_private(&options.data_dir.join(name))?;
+        }
+        let (store, rows) = Store::open(&options.data_dir.join("state.db")).await?;
+        let mut state = State::load(rows, Now::read())?;
+        state.configure(Settings {
+            default_max_containers: options.default_max_containers,
+            stop_grace: options.stop_grace,
+        });
+        let (listener, server_url) = Listener::bind(&options.listen).await?;
+        let loopback = "127.0.0.1:0";
+        let bind_error = |source| StartError::Bind { address: loopback.to_owned(), source };
+        let web_listener = TcpListener::bind(loopback).await.map_err(bind_error)?;
+        let downloads = Downloads::new(web_listener.local_addr().map_err(bind_error)?);
+        let shared = Arc::new(Shared::new(options, server_url, downloads.clone(), state, store));
+
+        let (stop_driver, stop_servers) = (CancellationToken::new(), CancellationToken::new());
+        let containers = TaskTracker::new();
+        let grpc = server::serve(listener, shared.clone(), stop_servers.clone());
+        let web = web::serve(web_listener, downloads, stop_servers.clone());
+        let servers = vec![
+            tokio::spawn(async move { report("gRPC", grpc.await) }),
+            tokio::spawn(async move { report("download", web.await) }),
+        ];
+        let running = Arc::new(Containers::default());
+        let driver = tokio::spawn(driver::run(shared.clone(), running, containers.clone(), stop_driver.clone()));
+        Ok(Self { shared, containers, stop_driver, stop_servers, driver, servers, _lock: lock })
+    }
+
+    /// The value of `MODAL_SERVER_URL` with which the SDK finds this emulator.
+    pub fn server_url(&self) -> &str {
+        &self.shared.server_url
+    }
+
+    /// Stops the containers (they may run their exit handlers for [`Options::stop_grace`]), answers the last requests,
+    /// and makes everything durable. What was running is delivered again after the next start.
+    pub async fn shutdown(self) {
+        let Self { shared, containers, stop_driver, stop_servers, driver, servers, _lock } = self;
+        shared.change_soon(|state, _| state.close());
+        containers.close();
+        // The driver interrupts, and after the grace kills, every container.
+        containers.wait().await;
+        stop_driver.cancel();
+        shared.hang_up.cancel();
+        stop_servers.cancel();
+        if let Err(error) = driver.await {
+            tracing::error!(%error, "the driver failed");
+        }
+        for mut server in servers {
+            if tokio::time::timeout(LAST_REQUESTS, &mut server).await.is_err() {
+                // A client that keeps its connection busy; it will see it break.
+                server.abort();
+                let _ = server.await;
+            }
+        }
+        match Arc::try_unwrap(shared) {
+            Ok(shared) => shared.close().await,
+            Err(shared) => shared.flush().await,
+        }
+    }
+}
+
+fn report(which: &'static str, outcome: Result<(), impl std::fmt::Display>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "the {which} server failed");
+    }
+}
+
+fn create_private(folder: &Path) -> Result<(), StartError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(StartError::io("create", folder))
+}
+
+fn lock(data_dir: &Path) -> Result<File, StartError> {
+    let path = data_dir.join("lock");
+    let file = File::create(&path).map_err(StartError::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse(data_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(StartError::io("lock", &path)(source)),
+    }
+}

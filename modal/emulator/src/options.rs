@@ -1,0 +1,89 @@
+//! How an emulator is set up, and why it may not start.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::store::StoreError;
+
+/// The longest path that fits a Unix socket address, in bytes.
+pub const UNIX_PATH_LIMIT: usize = 107;
+
+/// Where the SDK connects.
+#[derive(Debug, Clone)]
+pub enum Listen {
+    /// A Unix socket with mode 0600; whatever lies at the path is replaced.
+    Unix(PathBuf),
+    /// A loopback address; port 0 picks a free one.
+    Tcp(SocketAddr),
+}
+
+/// The settings of one emulator.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Everything that outlives the process; created with mode 0700. One emulator at a time uses it.
+    pub data_dir: PathBuf,
+    /// Where the SDK connects.
+    pub listen: Listen,
+    /// The interpreter that runs containers. It needs the `modal` package, and need not exist before the first call.
+    pub python: PathBuf,
+    /// Most containers of a function that sets no `max_containers`.
+    pub default_max_containers: u32,
+    /// How long a container that was told to stop may take before it is killed.
+    pub stop_grace: Duration,
+}
+
+impl Options {
+    /// Settings for `data_dir` with defaults for the rest: a Unix socket in it, and `python3` from the search path.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
+        Self {
+            listen: Listen::Unix(data_dir.join("modal.sock")),
+            python: PathBuf::from("python3"),
+            default_max_containers: default_max_containers(),
+            stop_grace: Duration::from_secs(5),
+            data_dir,
+        }
+    }
+}
+
+/// Some more than there are processors: containers mostly wait, but each one that starts is busy for a second.
+fn default_max_containers() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(processors * 4).unwrap_or(u32::MAX).clamp(8, 64)
+}
+
+/// Why an emulator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0} is not a loopback address; Local Modal runs whatever it is given, so it listens on this machine only")]
+    NotLoopback(SocketAddr),
+    #[error("the socket path {path:?} has {length} bytes, and at most {UNIX_PATH_LIMIT} fit; choose a shorter one")]
+    SocketPathTooLong { path: PathBuf, length: usize },
+    #[error("another server uses the data folder {0:?}")]
+    InUse(PathBuf),
+    #[error("could not {action} {path:?}")]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not listen on {address}")]
+    Bind {
+        address: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not read the state of the last run")]
+    Store(#[from] StoreError),
+}
+
+impl StartError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}

@@ -1,0 +1,124 @@
+//! Apps.
+
+use modal_proto::{self as pb, AppState};
+
+use super::Parts;
+use crate::{
+    error::Error,
+    state::{App, Creation},
+};
+
+pub async fn create(shared: &Parts, request: pb::AppCreateRequest) -> Result<pb::AppCreateResponse, Error> {
+    let state = AppState::try_from(request.app_state).unwrap_or(AppState::Unspecified);
+    if !matches!(state, AppState::Initializing | AppState::Ephemeral | AppState::Detached) {
+        return Err(Error::invalid("app_state", "an app begins as initializing, ephemeral or detached"));
+    }
+    let app = shared
+        .change(|s, now| Ok(s.create_app("", &request.description, &request.environment_name, state, now)))
+        .await?;
+    Ok(pb::AppCreateResponse { app_page_url: page_url(&app.id), app_logs_url: page_url(&app.id), app_id: app.id })
+}
+
+pub async fn get_or_create(
+    shared: &Parts,
+    request: pb::AppGetOrCreateRequest,
+) -> Result<pb::AppGetOrCreateResponse, Error> {
+    let app = shared
+        .change(|state, now| {
+            let existing = state.deployed_app(&request.app_name, &request.environment_name).map(|a| a.id.clone());
+            match Creation::decide("App", &request.app_name, request.object_creation_type, existing)? {
+                Creation::Existing(id) => state.app(&id).cloned(),
+                Creation::Named => {
+                    let (name, environment) = (&request.app_name, &request.environment_name);
+                    Ok(state.create_app(name, name, environment, AppState::Deployed, now))
+                }
+                Creation::Anonymous { .. } | Creation::Overwrite(_) => {
+                    Err(Error::invalid("object_creation_type", "an app is only got or created"))
+                }
+            }
+        })
+        .await?;
+    Ok(pb::AppGetOrCreateResponse { handle_metadata: Some(handle_metadata(&app)), app_id: app.id })
+}
+
+pub fn get_by_deployment_name(
+    shared: &Parts,
+    request: &pb::AppGetByDeploymentNameRequest,
+) -> pb::AppGetByDeploymentNameResponse {
+    shared.read(|state| match state.deployed_app(&request.name, &request.environment_name) {
+        // No app is an answer too: the SDK creates one.
+        None => pb::AppGetByDeploymentNameResponse::default(),
+        Some(app) => pb::AppGetByDeploymentNameResponse {
+            app_id: app.id.clone(),
+            environment_name: app.environment.clone(),
+            lifecycle: Some(lifecycle(app)),
+            ..Default::default()
+        },
+    })
+}
+
+pub fn list(shared: &Parts, request: &pb::AppListRequest) -> pb::AppListResponse {
+    let environment = crate::state::environment(&request.environment_name);
+    shared.read(|state| {
+        let apps = state.apps.values().filter(|app| app.environment == environment);
+        let item = |app: &App| pb::app_list_response::AppListItem {
+            app_id: app.id.clone(),
+            description: app.description.clone(),
+            state: app.state,
+            created_at: app.created_at,
+            stopped_at: app.stopped_at,
+            n_running_tasks: i32::try_from(state.tasks_of_app(&app.id).count()).unwrap_or(i32::MAX),
+            name: app.name.clone(),
+            metadata: Some(handle_metadata(app)),
+        };
+        pb::AppListResponse { apps: apps.map(item).collect() }
+    })
+}
+
+pub async fn publish(shared: &Parts, request: pb::AppPublishRequest) -> Result<pb::AppPublishResponse, Error> {
+    let app = shared.change(|state, now| state.publish_app(request, now)).await?;
+    Ok(pb::AppPublishResponse { url: page_url(&app.id), deployed_at: app.deployed_at, ..Default::default() })
+}
+
+pub fn layout(shared: &Parts, request: &pb::AppGetLayoutRequest) -> Result<pb::AppGetLayoutResponse, Error> {
+    Ok(pb::AppGetLayoutResponse { app_layout: Some(shared.read(|state| state.layout(&request.app_id))?) })
+}
+
+pub fn heartbeat(shared: &Parts, request: &pb::AppHeartbeatRequest) -> Result<(), Error> {
+    shared.read(|state| state.app(&request.app_id).map(|_| ()))
+}
+
+pub async fn disconnect(shared: &Parts, request: pb::AppClientDisconnectRequest) -> Result<(), Error> {
+    shared.change(|state, now| state.disconnect_app(&request.app_id, now)).await
+}
+
+pub async fn stop(shared: &Parts, request: pb::AppStopRequest) -> Result<(), Error> {
+    shared.change(|state, now| state.stop_app(&request.app_id, now)).await
+}
+
+/// There is no page to look at; the SDK prints this, so it says what it is about.
+fn page_url(app_id: &str) -> String {
+    format!("modal-local://apps/{app_id}")
+}
+
+fn lifecycle(app: &App) -> pb::AppLifecycle {
+    pb::AppLifecycle {
+        app_state: app.state,
+        created_at: app.created_at,
+        deployed_at: app.deployed_at,
+        version: app.version,
+        stopped_at: app.stopped_at,
+        ..Default::default()
+    }
+}
+
+fn handle_metadata(app: &App) -> pb::AppHandleMetadata {
+    pb::AppHandleMetadata {
+        description: app.description.clone(),
+        app_id: app.id.clone(),
+        environment_name: app.environment.clone(),
+        lifecycle: Some(lifecycle(app)),
+        functions: app.function_ids.clone().into_iter().collect(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,118 @@
+//! Function calls, from the caller's side.
+
+use std::time::{Duration, Instant};
+
+use modal_proto as pb;
+
+use super::{Parts, seconds};
+use crate::{
+    error::Error,
+    state::{Now, OutputsQuery, State},
+};
+
+/// The longest that one request for outputs waits; the SDK asks again.
+const LONGEST_POLL: Duration = Duration::from_secs(60);
+
+pub async fn map(shared: &Parts, request: pb::FunctionMapRequest) -> Result<pb::FunctionMapResponse, Error> {
+    shared
+        .change(|state, now| {
+            let invocation = request.function_call_invocation_type;
+            let call_id = state.begin_call(&request.function_id, invocation, now)?;
+            let inputs = add_inputs(state, &call_id, request.pipelined_inputs, now)?;
+            let definition = state.live_definition(&request.function_id);
+            Ok(pb::FunctionMapResponse {
+                function_call_jwt: call_id.clone(),
+                function_call_id: call_id,
+                pipelined_inputs: inputs,
+                retry_policy: definition.and_then(|d| d.function.retry_policy),
+                // Retries are made here, where they outlive the caller.
+                sync_client_retries_enabled: false,
+                max_inputs_outstanding: 1_000,
+            })
+        })
+        .await
+}
+
+pub async fn put_inputs(
+    shared: &Parts,
+    request: pb::FunctionPutInputsRequest,
+) -> Result<pb::FunctionPutInputsResponse, Error> {
+    let inputs = shared.change(|state, now| add_inputs(state, &request.function_call_id, request.inputs, now)).await?;
+    Ok(pb::FunctionPutInputsResponse { inputs })
+}
+
+fn add_inputs(
+    state: &mut State,
+    call_id: &str,
+    items: Vec<pb::FunctionPutInputsItem>,
+    now: Now,
+) -> Result<Vec<pb::FunctionPutInputsResponseItem>, Error> {
+    let add = |item: pb::FunctionPutInputsItem| {
+        let input_id = state.add_input(call_id, item.idx, item.input.unwrap_or_default(), now)?;
+        Ok(pb::FunctionPutInputsResponseItem { idx: item.idx, input_jwt: input_id.clone(), input_id })
+    };
+    items.into_iter().map(add).collect()
+}
+
+pub fn finish_inputs(shared: &Parts, request: &pb::FunctionFinishInputsRequest) -> Result<(), Error> {
+    // A call is as long as its inputs; that no more will come changes nothing here.
+    shared.read(|state| state.call(&request.function_call_id).map(|_| ()))
+}
+
+pub async fn get_outputs(
+    shared: &Parts,
+    request: pb::FunctionGetOutputsRequest,
+) -> Result<pb::FunctionGetOutputsResponse, Error> {
+    let query = match (request.start_idx, request.end_idx) {
+        (Some(start), end) => OutputsQuery::Range(start, end.unwrap_or(start)),
+        (None, _) => {
+            let limit = usize::try_from(request.max_values).ok().filter(|n| *n > 0).unwrap_or(usize::MAX);
+            OutputsQuery::After(position(&request.last_entry_id), limit)
+        }
+    };
+    let until = Instant::now() + seconds(request.timeout).min(LONGEST_POLL);
+    let call_id = &request.function_call_id;
+    let found = shared
+        .wait_for(Some(until), |state, _| {
+            let reply = state.outputs(call_id, query)?;
+            Ok((!reply.items.is_empty()).then_some(reply))
+        })
+        .await?;
+    let reply = match found {
+        Some(reply) => reply,
+        None => shared.read(|state| state.outputs(call_id, query))?,
+    };
+    Ok(pb::FunctionGetOutputsResponse {
+        idxs: reply.items.iter().map(|item| item.idx).collect(),
+        outputs: reply.items,
+        last_entry_id: format!("{}-0", reply.position),
+        num_unfinished_inputs: i32::try_from(reply.unfinished).unwrap_or(i32::MAX),
+    })
+}
+
+/// How many outputs a client has seen, by the entry id that it was given with them; "0-0" at first.
+fn position(entry_id: &str) -> usize {
+    entry_id.split('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+pub async fn cancel(shared: &Parts, request: pb::FunctionCallCancelRequest) -> Result<(), Error> {
+    let terminate = request.terminate_containers;
+    shared.change(|state, now| state.cancel_call(&request.function_call_id, terminate, now)).await
+}
+
+pub fn from_id(
+    shared: &Parts,
+    request: &pb::FunctionCallFromIdRequest,
+) -> Result<pb::FunctionCallFromIdResponse, Error> {
+    shared.read(|state| {
+        let call = state.call(&request.function_call_id)?;
+        Ok(pb::FunctionCallFromIdResponse {
+            function_call_id: call.id.clone(),
+            num_inputs: i32::try_from(call.unfinished.len() + call.outputs.len()).unwrap_or(i32::MAX),
+            metadata: Some(pb::FunctionCallHandleMetadata {
+                app_id: call.app_id.clone(),
+                function_id: call.function_id.clone(),
+            }),
+        })
+    })
+}

@@ -1,0 +1,64 @@
+//! What containers ask and say.
+
+use std::time::{Duration, Instant};
+
+use modal_proto as pb;
+
+use super::Parts;
+use crate::{error::Error, state::Delivery};
+
+/// How long a heartbeat waits for something to cancel; the SDK gives it 15 s.
+const HEARTBEAT_POLL: Duration = Duration::from_secs(10);
+
+pub async fn heartbeat(shared: &Parts, task_id: &str) -> Result<pb::ContainerHeartbeatResponse, Error> {
+    let until = Instant::now() + HEARTBEAT_POLL;
+    let cancelled = shared
+        .wait_for(Some(until), |state, _| {
+            let cancelled = std::mem::take(&mut state.task_mut(task_id)?.cancelled);
+            Ok((!cancelled.is_empty()).then_some(cancelled))
+        })
+        .await?;
+    let event = cancelled.map(|input_ids| pb::CancelInputEvent {
+        input_ids,
+        terminate_containers: false,
+        cancellation_reason: "the call was cancelled".to_owned(),
+    });
+    Ok(pb::ContainerHeartbeatResponse { cancel_input_event: event })
+}
+
+pub async fn get_inputs(shared: &Parts, task_id: &str) -> Result<pb::FunctionGetInputsResponse, Error> {
+    let delivery = shared.wait_for(None, |state, now| state.take_input(task_id, now)).await?;
+    let item = match delivery {
+        Some(Delivery::Work(item)) => item,
+        Some(Delivery::Stop) | None => pb::FunctionGetInputsItem { kill_switch: true, ..Default::default() },
+    };
+    Ok(pb::FunctionGetInputsResponse { inputs: vec![item], rate_limit_sleep_duration: 0.0 })
+}
+
+pub async fn put_outputs(shared: &Parts, task_id: &str, request: pb::FunctionPutOutputsRequest) -> Result<(), Error> {
+    shared
+        .change(|state, now| {
+            for output in request.outputs {
+                state.put_output(task_id, output, now)?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+pub async fn task_result(shared: &Parts, task_id: &str, request: pb::TaskResultRequest) -> Result<(), Error> {
+    let result = request.result.unwrap_or_default();
+    shared.change(|state, now| state.task_failed(task_id, result, now)).await
+}
+
+pub fn dynamic_concurrency(
+    request: &pb::FunctionGetDynamicConcurrencyRequest,
+) -> pb::FunctionGetDynamicConcurrencyResponse {
+    // A burst is not worth another container on the same machine.
+    pb::FunctionGetDynamicConcurrencyResponse { concurrency: request.max_concurrency }
+}
+
+pub async fn stop(shared: &Parts, request: pb::ContainerStopRequest) -> Result<pb::ContainerStopResponse, Error> {
+    shared.change(|state, _| state.stop_task(&request.task_id, request.graceful)).await?;
+    Ok(pb::ContainerStopResponse {})
+}

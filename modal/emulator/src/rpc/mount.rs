@@ -1,0 +1,57 @@
+//! Mounts, and the contents of files on their way to a mount or a Volume.
+
+use modal_proto::{self as pb, mount_put_file_request::DataOneof};
+use sha2::{Digest, Sha256};
+
+use super::Parts;
+use crate::{error::Error, state::Mount};
+
+pub async fn get_or_create(
+    shared: &Parts,
+    request: pb::MountGetOrCreateRequest,
+) -> Result<pb::MountGetOrCreateResponse, Error> {
+    // A mount with a name is one that Modal publishes (the SDK itself, for one): the interpreter has those.
+    let mut hash = Sha256::new();
+    hash.update(&request.deployment_name);
+    let mut mount = Mount { id: String::new(), files: Default::default() };
+    for file in request.files {
+        if !shared.files.contains(&file.sha256_hex)? {
+            return Err(Error::not_found("uploaded data", file.sha256_hex));
+        }
+        mount.files.insert(file.filename, (file.sha256_hex, file.mode));
+    }
+    for (path, (sha256_hex, mode)) in &mount.files {
+        hash.update(format!("\0{path}\0{sha256_hex}\0{mode:?}"));
+    }
+    let checksum = hex::encode(hash.finalize());
+    mount.id = format!("mo-{}", &checksum[..32]);
+    let mount_id = mount.id.clone();
+    shared.change(|state, _| state.add_mount(mount)).await?;
+    let handle_metadata = Some(pb::MountHandleMetadata { content_checksum_sha256_hex: checksum });
+    Ok(pb::MountGetOrCreateResponse { mount_id, handle_metadata })
+}
+
+pub fn check_existence(
+    shared: &Parts,
+    request: pb::MountBatchedCheckExistenceRequest,
+) -> Result<pb::MountBatchedCheckExistenceResponse, Error> {
+    let mut missing = Vec::new();
+    for sha256_hex in request.sha256_hex_hashes {
+        if !shared.files.contains(&sha256_hex)? {
+            missing.push(sha256_hex);
+        }
+    }
+    Ok(pb::MountBatchedCheckExistenceResponse { missing_sha256_hex_hashes: missing, checked_at: None })
+}
+
+pub async fn put_file(shared: &Parts, request: pb::MountPutFileRequest) -> Result<pb::MountPutFileResponse, Error> {
+    match request.data_oneof {
+        // Without data it is only a question.
+        None => {}
+        Some(DataOneof::Data(data)) => shared.files.put(request.sha256_hex.clone(), data).await?,
+        Some(DataOneof::DataBlobId(_)) => {
+            return Err(Error::invalid("data_blob_id", "blobs are not kept here; send the data in the message"));
+        }
+    }
+    Ok(pb::MountPutFileResponse { exists: shared.files.contains(&request.sha256_hex)?, checked_at: None })
+}

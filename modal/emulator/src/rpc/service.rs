@@ -1,0 +1,180 @@
+//! The whole service, as a table of contents: which RPC is answered where.
+
+use std::sync::Arc;
+
+use modal_proto::{self as pb, modal_client_server::ModalClient};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{
+    Answers, app, call, calling_task, container, dict, function, image, mount, secret, session, volume, volume::Listing,
+};
+use crate::shared::Shared;
+
+/// Modal's control plane, as far as it is spoken here; every other method answers UNIMPLEMENTED with its name.
+#[derive(Clone)]
+pub struct Service {
+    shared: Arc<Shared>,
+}
+
+impl Service {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+/// An answer that cannot fail.
+fn ok<T>(answer: T) -> Result<T, Status> {
+    Ok(answer)
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Lists methods as `name: Request => Answer, |shared, request| call`. Those that only containers may use are given the
+/// id of the calling task as well.
+macro_rules! service {
+    (
+        anyone {
+            $($name:ident: $in:ty => $out:ty, |$shared:pat_param, $request:pat_param| $call:expr;)*
+        }
+        containers {
+            $(
+                $task_name:ident: $task_in:ty => $task_out:ty,
+                    |$task_shared:pat_param, $task:pat_param, $task_request:pat_param| $task_call:expr;
+            )*
+        }
+        streams {
+            $(
+                $stream_name:ident: $stream_in:ty => $item:ty,
+                    |$stream_shared:pat_param, $stream_request:pat_param| $stream_call:expr;
+            )*
+        }
+    ) => {
+        #[async_trait]
+        impl ModalClient for Service {
+            $(
+                async fn $name(&self, request: Request<$in>) -> Answer<$out> {
+                    let ($shared, $request) = (&self.shared, request.into_inner());
+                    Ok(Response::new($call?))
+                }
+            )*
+            $(
+                async fn $task_name(&self, request: Request<$task_in>) -> Answer<$task_out> {
+                    let $task = &calling_task(&self.shared, &request)?;
+                    let ($task_shared, $task_request) = (&self.shared, request.into_inner());
+                    Ok(Response::new($task_call?))
+                }
+            )*
+            $(
+                async fn $stream_name(&self, request: Request<$stream_in>) -> Answer<Answers<$item>> {
+                    let ($stream_shared, $stream_request) = (&self.shared, request.into_inner());
+                    Ok(Response::new($stream_call?))
+                }
+            )*
+        }
+    };
+}
+
+service! {
+    anyone {
+        client_hello: () => pb::ClientHelloResponse, |_, ()| ok(session::hello());
+        workspace_name_lookup: () => pb::WorkspaceNameLookupResponse, |_, ()| ok(session::workspace());
+        environment_get_or_create: pb::EnvironmentGetOrCreateRequest => pb::EnvironmentGetOrCreateResponse,
+            |_, r| ok(session::get_environment(&r));
+
+        app_create: pb::AppCreateRequest => pb::AppCreateResponse, |s, r| app::create(s, r).await;
+        app_get_or_create: pb::AppGetOrCreateRequest => pb::AppGetOrCreateResponse, |s, r| app::get_or_create(s, r).await;
+        app_get_by_deployment_name: pb::AppGetByDeploymentNameRequest => pb::AppGetByDeploymentNameResponse,
+            |s, r| ok(app::get_by_deployment_name(s, &r));
+        app_list: pb::AppListRequest => pb::AppListResponse, |s, r| ok(app::list(s, &r));
+        app_publish: pb::AppPublishRequest => pb::AppPublishResponse, |s, r| app::publish(s, r).await;
+        app_get_layout: pb::AppGetLayoutRequest => pb::AppGetLayoutResponse, |s, r| app::layout(s, &r);
+        app_heartbeat: pb::AppHeartbeatRequest => (), |s, r| app::heartbeat(s, &r);
+        app_client_disconnect: pb::AppClientDisconnectRequest => (), |s, r| app::disconnect(s, r).await;
+        app_stop: pb::AppStopRequest => (), |s, r| app::stop(s, r).await;
+
+        function_precreate: pb::FunctionPrecreateRequest => pb::FunctionPrecreateResponse,
+            |s, r| function::precreate(s, r).await;
+        function_create: pb::FunctionCreateRequest => pb::FunctionCreateResponse, |s, r| function::create(s, r).await;
+        function_get: pb::FunctionGetRequest => pb::FunctionGetResponse, |s, r| function::get(s, &r);
+        class_create: pb::ClassCreateRequest => pb::ClassCreateResponse, |s, r| function::create_class(s, r).await;
+        class_get: pb::ClassGetRequest => pb::ClassGetResponse, |s, r| function::get_class(s, &r);
+
+        function_map: pb::FunctionMapRequest => pb::FunctionMapResponse, |s, r| call::map(s, r).await;
+        function_put_inputs: pb::FunctionPutInputsRequest => pb::FunctionPutInputsResponse,
+            |s, r| call::put_inputs(s, r).await;
+        function_finish_inputs: pb::FunctionFinishInputsRequest => (), |s, r| call::finish_inputs(s, &r);
+        function_get_outputs: pb::FunctionGetOutputsRequest => pb::FunctionGetOutputsResponse,
+            |s, r| call::get_outputs(s, r).await;
+        function_call_cancel: pb::FunctionCallCancelRequest => (), |s, r| call::cancel(s, r).await;
+        function_call_from_id: pb::FunctionCallFromIdRequest => pb::FunctionCallFromIdResponse, |s, r| call::from_id(s, &r);
+
+        image_get_or_create: pb::ImageGetOrCreateRequest => pb::ImageGetOrCreateResponse,
+            |s, r| image::get_or_create(s, r).await;
+        image_from_id: pb::ImageFromIdRequest => pb::ImageFromIdResponse, |s, r| image::from_id(s, r);
+        mount_get_or_create: pb::MountGetOrCreateRequest => pb::MountGetOrCreateResponse,
+            |s, r| mount::get_or_create(s, r).await;
+        mount_batched_check_existence: pb::MountBatchedCheckExistenceRequest => pb::MountBatchedCheckExistenceResponse,
+            |s, r| mount::check_existence(s, r);
+        mount_put_file: pb::MountPutFileRequest => pb::MountPutFileResponse, |s, r| mount::put_file(s, r).await;
+        secret_get_or_create: pb::SecretGetOrCreateRequest => pb::SecretGetOrCreateResponse,
+            |s, r| secret::get_or_create(s, r).await;
+        secret_list: pb::SecretListRequest => pb::SecretListResponse, |s, r| ok(secret::list(s, &r));
+        secret_delete: pb::SecretDeleteRequest => (), |s, r| secret::delete(s, r).await;
+
+        dict_get_or_create: pb::DictGetOrCreateRequest => pb::DictGetOrCreateResponse,
+            |s, r| dict::get_or_create(s, r).await;
+        dict_get_by_id: pb::DictGetByIdRequest => pb::DictGetByIdResponse, |s, r| dict::get_by_id(s, &r);
+        dict_heartbeat: pb::DictHeartbeatRequest => (), |s, r| dict::heartbeat(s, &r);
+        dict_list: pb::DictListRequest => pb::DictListResponse, |s, r| ok(dict::list(s, &r));
+        dict_delete: pb::DictDeleteRequest => (), |s, r| dict::delete(s, r).await;
+        dict_update: pb::DictUpdateRequest => pb::DictUpdateResponse, |s, r| dict::update(s, r).await;
+        dict_get: pb::DictGetRequest => pb::DictGetResponse, |s, r| dict::get(s, &r);
+        dict_pop: pb::DictPopRequest => pb::DictPopResponse, |s, r| dict::pop(s, r).await;
+        dict_contains: pb::DictContainsRequest => pb::DictContainsResponse, |s, r| dict::contains(s, &r);
+        dict_len: pb::DictLenRequest => pb::DictLenResponse, |s, r| dict::len(s, &r);
+        dict_clear: pb::DictClearRequest => (), |s, r| dict::clear(s, r).await;
+
+        volume_get_or_create: pb::VolumeGetOrCreateRequest => pb::VolumeGetOrCreateResponse,
+            |s, r| volume::get_or_create(s, r).await;
+        volume_get_by_id: pb::VolumeGetByIdRequest => pb::VolumeGetByIdResponse, |s, r| volume::get_by_id(s, &r);
+        volume_heartbeat: pb::VolumeHeartbeatRequest => (), |s, r| volume::check(s, &r.volume_id);
+        volume_list: pb::VolumeListRequest => pb::VolumeListResponse, |s, r| ok(volume::list(s, &r));
+        volume_delete: pb::VolumeDeleteRequest => (), |s, r| volume::delete(s, r).await;
+        volume_get_file2: pb::VolumeGetFile2Request => pb::VolumeGetFile2Response, |s, r| volume::get_file(s, r).await;
+        volume_put_files: pb::VolumePutFilesRequest => (), |s, r| volume::put_files(s, r).await;
+        volume_remove_file: pb::VolumeRemoveFileRequest => (),
+            |s, r| volume::remove_file(s, &r.volume_id, r.path, r.recursive).await;
+        volume_remove_file2: pb::VolumeRemoveFile2Request => (),
+            |s, r| volume::remove_file(s, &r.volume_id, r.path, r.recursive).await;
+        volume_commit: pb::VolumeCommitRequest => pb::VolumeCommitResponse, |s, r| volume::commit(s, &r);
+        volume_reload: pb::VolumeReloadRequest => (), |s, r| volume::check(s, &r.volume_id);
+
+        container_stop: pb::ContainerStopRequest => pb::ContainerStopResponse, |s, r| container::stop(s, r).await;
+    }
+
+    containers {
+        container_hello: () => (), |_, _, ()| ok(());
+        container_heartbeat: pb::ContainerHeartbeatRequest => pb::ContainerHeartbeatResponse,
+            |s, task, _| container::heartbeat(s, task).await;
+        function_get_inputs: pb::FunctionGetInputsRequest => pb::FunctionGetInputsResponse,
+            |s, task, _| container::get_inputs(s, task).await;
+        function_put_outputs: pb::FunctionPutOutputsRequest => (), |s, task, r| container::put_outputs(s, task, r).await;
+        function_get_dynamic_concurrency: pb::FunctionGetDynamicConcurrencyRequest => pb::FunctionGetDynamicConcurrencyResponse,
+            |_, _, r| ok(container::dynamic_concurrency(&r));
+        task_result: pb::TaskResultRequest => (), |s, task, r| container::task_result(s, task, r).await;
+    }
+
+    streams {
+        dict_contents: pb::DictContentsRequest => pb::DictEntry, |s, r| dict::contents(s, &r);
+        image_join_streaming: pb::ImageJoinStreamingRequest => pb::ImageJoinStreamingResponse,
+            |s, r| image::join(s, &r);
+        volume_list_files: pb::VolumeListFilesRequest => pb::VolumeListFilesResponse, |s, r| {
+            let request = Listing { volume_id: r.volume_id, path: r.path, recursive: r.recursive, max_entries: r.max_entries };
+            volume::list_files(s, request, |entries| pb::VolumeListFilesResponse { entries }).await
+        };
+        volume_list_files2: pb::VolumeListFiles2Request => pb::VolumeListFiles2Response, |s, r| {
+            let request = Listing { volume_id: r.volume_id, path: r.path, recursive: r.recursive, max_entries: r.max_entries };
+            volume::list_files(s, request, |entries| pb::VolumeListFiles2Response { entries }).await
+        };
+    }
+}

@@ -1,0 +1,113 @@
+//! Volumes.
+
+use modal_proto::{self as pb, VolumeFsVersion};
+
+use super::{Answers, Parts, answers};
+use crate::{error::Error, state::Volume};
+
+/// Most entries in one message of a listing.
+const ENTRIES_PER_MESSAGE: usize = 1_000;
+
+pub async fn get_or_create(
+    shared: &Parts,
+    request: pb::VolumeGetOrCreateRequest,
+) -> Result<pb::VolumeGetOrCreateResponse, Error> {
+    let volume = shared.change(|state, now| state.get_or_create_volume(&request, now)).await?;
+    shared.volumes.create(&volume.id).await?;
+    Ok(pb::VolumeGetOrCreateResponse {
+        version: volume.version,
+        metadata: Some(volume.metadata()),
+        volume_id: volume.id,
+    })
+}
+
+pub fn get_by_id(shared: &Parts, request: &pb::VolumeGetByIdRequest) -> Result<pb::VolumeGetByIdResponse, Error> {
+    shared.read(|state| {
+        let volume = state.volume(&request.volume_id)?;
+        Ok(pb::VolumeGetByIdResponse { volume_id: volume.id.clone(), metadata: Some(volume.metadata()) })
+    })
+}
+
+pub fn list(shared: &Parts, request: &pb::VolumeListRequest) -> pb::VolumeListResponse {
+    let environment = crate::state::environment(&request.environment_name).to_owned();
+    let item = |volume: &Volume| pb::VolumeListItem {
+        label: volume.name.clone(),
+        volume_id: volume.id.clone(),
+        created_at: volume.created_at,
+        metadata: Some(volume.metadata()),
+    };
+    let items = shared.read(|state| {
+        let named = state.volumes.values().filter(|v| !v.name.is_empty() && v.environment == environment);
+        named.map(item).collect()
+    });
+    pb::VolumeListResponse { items, environment_name: environment }
+}
+
+pub async fn delete(shared: &Parts, request: pb::VolumeDeleteRequest) -> Result<(), Error> {
+    shared.change(|state, _| state.delete_volume(&request.volume_id)).await?;
+    shared.volumes.delete(&request.volume_id).await
+}
+
+/// What both versions of the listing RPC ask for.
+pub struct Listing {
+    pub volume_id: String,
+    pub path: String,
+    pub recursive: bool,
+    pub max_entries: Option<u32>,
+}
+
+pub async fn list_files<T: Send + 'static>(
+    shared: &Parts,
+    request: Listing,
+    message: fn(Vec<pb::FileEntry>) -> T,
+) -> Result<Answers<T>, Error> {
+    check(shared, &request.volume_id)?;
+    let Listing { volume_id, path, recursive, max_entries } = request;
+    let entries = shared.volumes.list(&volume_id, path, recursive, max_entries).await?;
+    Ok(answers(entries.chunks(ENTRIES_PER_MESSAGE).map(|chunk| message(chunk.to_vec())).collect()))
+}
+
+pub async fn get_file(shared: &Parts, request: pb::VolumeGetFile2Request) -> Result<pb::VolumeGetFile2Response, Error> {
+    check(shared, &request.volume_id)?;
+    let (file, size) = shared.volumes.open(&request.volume_id, request.path).await?;
+    let start = request.start.min(size);
+    let rest = size - start;
+    // No length means all of it.
+    let len = if request.len == 0 { rest } else { request.len.min(rest) };
+    let get_urls = shared.downloads.offer(file, start, len);
+    Ok(pb::VolumeGetFile2Response { get_urls, size, start, len })
+}
+
+pub async fn put_files(shared: &Parts, request: pb::VolumePutFilesRequest) -> Result<(), Error> {
+    check(shared, &request.volume_id)?;
+    let keep_existing = request.disallow_overwrite_existing_files;
+    shared.volumes.put(&request.volume_id, request.files, shared.files.clone(), keep_existing).await
+}
+
+pub async fn remove_file(shared: &Parts, volume_id: &str, path: String, recursive: bool) -> Result<(), Error> {
+    check(shared, volume_id)?;
+    shared.volumes.remove(volume_id, path, recursive).await
+}
+
+pub fn commit(shared: &Parts, request: &pb::VolumeCommitRequest) -> Result<pb::VolumeCommitResponse, Error> {
+    // Containers write to the Volume's own folder, so there is nothing to bring over, and nothing new to load after.
+    check(shared, &request.volume_id)?;
+    Ok(pb::VolumeCommitResponse { skip_reload: true })
+}
+
+pub fn check(shared: &Parts, volume_id: &str) -> Result<(), Error> {
+    shared.read(|state| state.volume(volume_id).map(|_| ()))
+}
+
+impl Volume {
+    /// The Volume as clients see it.
+    pub fn metadata(&self) -> pb::VolumeMetadata {
+        // The first version is the one that is spoken here, and what "unspecified" means.
+        let version = match VolumeFsVersion::try_from(self.version) {
+            Ok(VolumeFsVersion::Unspecified) | Err(_) => VolumeFsVersion::V1.into(),
+            Ok(version) => version.into(),
+        };
+        let creation_info = pb::CreationInfo { created_at: self.created_at, ..Default::default() };
+        pb::VolumeMetadata { version, name: self.name.clone(), creation_info: Some(creation_info) }
+    }
+}

@@ -1,0 +1,142 @@
+//! The gRPC server: one listener for clients and containers.
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use modal_proto::{SERVICE_PATH, modal_client_server::ModalClientServer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, body::Body, codegen::http, server::NamedService, transport::Server};
+use tower::Service as TowerService;
+
+use crate::{
+    options::{Listen, StartError, UNIX_PATH_LIMIT},
+    rpc::Service,
+    shared::Shared,
+    state::MAX_OBJECT_BYTES,
+};
+
+/// Room for the message around the largest object.
+const MAX_MESSAGE_BYTES: usize = MAX_OBJECT_BYTES as usize + (1 << 20);
+
+/// A bound listener.
+pub enum Listener {
+    Unix(UnixListener, PathBuf),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// Binds, and tells the URL under which the SDK finds it.
+    pub async fn bind(listen: &Listen) -> Result<(Self, String), StartError> {
+        match listen {
+            Listen::Unix(path) => {
+                let path = std::path::absolute(path).map_err(StartError::io("find", path))?;
+                let length = path.as_os_str().len();
+                if length > UNIX_PATH_LIMIT {
+                    return Err(StartError::SocketPathTooLong { path, length });
+                }
+                let listener = bind_private(&path)
+                    .map_err(|source| StartError::Bind { address: path.display().to_string(), source })?;
+                let url = format!("unix://{}", path.display());
+                Ok((Self::Unix(listener, path), url))
+            }
+            Listen::Tcp(address) if !address.ip().is_loopback() => Err(StartError::NotLoopback(*address)),
+            Listen::Tcp(address) => {
+                let bound = async { TcpListener::bind(address).await.and_then(|l| Ok((l.local_addr()?, l))) };
+                let (address, listener) =
+                    bound.await.map_err(|source| StartError::Bind { address: address.to_string(), source })?;
+                Ok((Self::Tcp(listener), format!("http://{address}")))
+            }
+        }
+    }
+}
+
+/// Binds a socket that only this user can connect to. Others never can, not even for a moment: it is made in a
+/// private folder and moved to its place.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let private =
+        tempfile::Builder::new().prefix(".s").permissions(fs::Permissions::from_mode(0o700)).tempdir_in(folder)?;
+    let unnamed = private.path().join("s");
+    // The longer path may not fit an address even if the final one does; then it is bound in place.
+    let fits = unnamed.as_os_str().len() <= UNIX_PATH_LIMIT;
+    let bound_at = if fits { unnamed.as_path() } else { path };
+    if !fits && path.exists() {
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(bound_at)?;
+    fs::set_permissions(bound_at, fs::Permissions::from_mode(0o600))?;
+    if fits {
+        fs::rename(&unnamed, path)?;
+    }
+    Ok(listener)
+}
+
+/// Serves until `stop`, then lets the requests that run end.
+pub async fn serve(
+    listener: Listener,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let service = ModalClientServer::new(Service::new(shared))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let router = Server::builder().tcp_nodelay(true).add_service(NameUnimplemented(service));
+    match listener {
+        Listener::Tcp(listener) => {
+            router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled()).await
+        }
+        Listener::Unix(listener, path) => {
+            let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled()).await;
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::debug!(%error, "the socket was gone already");
+            }
+            served
+        }
+    }
+}
+
+/// Puts the name of a method that is not there into the answer that says so.
+#[derive(Clone)]
+struct NameUnimplemented<S>(S);
+
+impl<S: NamedService> NamedService for NameUnimplemented<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> TowerService<http::Request<Body>> for NameUnimplemented<S>
+where
+    S: TowerService<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default().to_owned();
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            let status = Status::from_header_map(answer.headers());
+            if status.is_some_and(|status| status.code() == Code::Unimplemented) {
+                tracing::info!(rpc = method, "an RPC that is not implemented was called");
+                return Ok(Status::unimplemented(format!("Local Modal does not implement {method}")).into_http());
+            }
+            Ok(answer)
+        })
+    }
+}

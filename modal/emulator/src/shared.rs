@@ -1,0 +1,137 @@
+//! What every part of the server holds: the state behind its lock, the store behind it, and the folders.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::Error,
+    files::Files,
+    options::Options,
+    state::{Now, State},
+    store::{Pending, Store},
+    volumes::Volumes,
+    web::Downloads,
+};
+
+/// The server's parts. The state's lock is never held across an `await`.
+pub struct Shared {
+    pub options: Options,
+    /// Where clients and containers connect, as `MODAL_SERVER_URL`.
+    pub server_url: String,
+    pub files: Files,
+    pub volumes: Volumes,
+    pub downloads: Downloads,
+    /// Cancelled when requests that wait are to be given up.
+    pub hang_up: CancellationToken,
+    state: Mutex<State>,
+    store: Store,
+    /// Changes whenever something happened that a waiting request may be waiting for.
+    revision: watch::Sender<u64>,
+    /// Wakes the driver.
+    wake: Notify,
+}
+
+impl Shared {
+    pub fn new(options: Options, server_url: String, downloads: Downloads, state: State, store: Store) -> Self {
+        Self {
+            files: Files::new(options.data_dir.join("files")),
+            volumes: Volumes::new(options.data_dir.join("volumes")),
+            options,
+            server_url,
+            downloads,
+            hang_up: CancellationToken::new(),
+            state: Mutex::new(state),
+            store,
+            revision: watch::Sender::new(0),
+            wake: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Transitions check before they change anything, so a panic in one leaves a state that can be used.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the state.
+    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Carries out a transition; returns when its changes are durable.
+    pub async fn change<T>(&self, transition: impl FnOnce(&mut State, Now) -> Result<T, Error>) -> Result<T, Error> {
+        let (outcome, pending) = self.apply(transition);
+        pending.committed().await?;
+        outcome
+    }
+
+    /// Carries out a transition whose changes nobody waits for.
+    pub fn change_soon<T>(&self, transition: impl FnOnce(&mut State, Now) -> T) -> T {
+        let (outcome, _) = self.apply(transition);
+        outcome
+    }
+
+    fn apply<T>(&self, transition: impl FnOnce(&mut State, Now) -> T) -> (T, Pending) {
+        let mut state = self.lock();
+        let outcome = transition(&mut state, Now::read());
+        // Under the lock, so that changes reach the store in the order in which they were made.
+        let pending = self.store.queue(state.take_changes());
+        let touched = state.take_touched();
+        drop(state);
+        if touched {
+            self.revision.send_modify(|revision| *revision = revision.wrapping_add(1));
+            self.wake.notify_one();
+        }
+        (outcome, pending)
+    }
+
+    /// Tries a transition now and after every change until it yields something; `None` when the time is up.
+    pub async fn wait_for<T>(
+        &self,
+        until: Option<Instant>,
+        mut attempt: impl FnMut(&mut State, Now) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        let mut revision = self.revision.subscribe();
+        loop {
+            revision.mark_unchanged();
+            let (outcome, pending) = self.apply(&mut attempt);
+            if let Some(found) = outcome? {
+                pending.committed().await?;
+                return Ok(Some(found));
+            }
+            let time_is_up = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // The sender lives as long as `self`.
+                _ = revision.changed() => {}
+                () = time_is_up => return Ok(None),
+                () = self.hang_up.cancelled() => return Err(Error::ShuttingDown),
+            }
+        }
+    }
+
+    /// Returns when the state may have changed since the last time.
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Returns when everything changed so far is durable.
+    pub async fn flush(&self) {
+        if let Err(error) = self.store.barrier().committed().await {
+            tracing::error!(%error, "the last changes could not be saved");
+        }
+    }
+
+    /// Closes the store after everything in it is durable.
+    pub async fn close(self) {
+        self.store.close().await;
+    }
+}

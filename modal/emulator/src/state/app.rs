@@ -1,0 +1,216 @@
+//! Apps: created, published as a whole, stopped as a whole.
+
+use std::collections::{BTreeMap, HashMap};
+
+use modal_proto::AppState;
+use serde::{Deserialize, Serialize};
+
+use super::{Class, Definition, Function, Now, State, names::environment};
+use crate::{error::Error, ids::new_id, store::Record};
+
+/// An app in any stage of its life.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct App {
+    pub id: String,
+    /// The deployment's name; empty until it is deployed.
+    pub name: String,
+    pub environment: String,
+    pub description: String,
+    /// `AppState` on the wire.
+    pub state: i32,
+    pub created_at: f64,
+    pub deployed_at: f64,
+    pub stopped_at: f64,
+    /// How often it was published.
+    pub version: i32,
+    /// What is live, by the tag the user's code gave it.
+    pub function_ids: BTreeMap<String, String>,
+    pub class_ids: BTreeMap<String, String>,
+}
+
+impl Record for App {
+    const KIND: &'static str = "app";
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl App {
+    /// Whether calls of its functions may run.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state(), AppState::Deployed | AppState::Ephemeral | AppState::Detached)
+    }
+
+    /// Whether nothing will ever run in it again.
+    pub fn is_stopped(&self) -> bool {
+        self.state() == AppState::Stopped
+    }
+
+    /// Its state.
+    pub fn state(&self) -> AppState {
+        AppState::try_from(self.state).unwrap_or(AppState::Unspecified)
+    }
+}
+
+impl State {
+    /// The app of an id.
+    pub fn app(&self, id: &str) -> Result<&App, Error> {
+        self.apps.get(id).ok_or_else(|| Error::not_found("App", id))
+    }
+
+    /// The deployed app of a name, if there is one.
+    pub fn deployed_app(&self, name: &str, environment_name: &str) -> Option<&App> {
+        let environment = environment(environment_name);
+        self.apps.values().find(|a| a.state() == AppState::Deployed && a.name == name && a.environment == environment)
+    }
+
+    /// Begins an app; it is not live before it is published (or, without functions, at once if `state` says so).
+    pub fn create_app(
+        &mut self,
+        name: &str,
+        description: &str,
+        environment_name: &str,
+        state: AppState,
+        now: Now,
+    ) -> App {
+        let app = App {
+            id: new_id("ap"),
+            name: name.to_owned(),
+            environment: environment(environment_name).to_owned(),
+            description: description.to_owned(),
+            state: state.into(),
+            created_at: now.wall,
+            deployed_at: 0.0,
+            stopped_at: 0.0,
+            version: 0,
+            function_ids: BTreeMap::new(),
+            class_ids: BTreeMap::new(),
+        };
+        self.save(&app);
+        self.apps.insert(app.id.clone(), app.clone());
+        app
+    }
+
+    /// Makes the staged definitions live, all at once: what is not listed any more ends, what stays keeps its ids,
+    /// containers of older definitions finish what they do, and schedules begin anew.
+    pub fn publish_app(&mut self, request: modal_proto::AppPublishRequest, now: Now) -> Result<App, Error> {
+        let app = self.app(&request.app_id)?;
+        if app.is_stopped() {
+            return Err(Error::Conflict { kind: "App", id: request.app_id, reason: "is stopped" });
+        }
+        let (id, environment, old_state) = (app.id.clone(), app.environment.clone(), app.state);
+        for function_id in request.function_ids.values() {
+            self.function(function_id)?;
+        }
+        if !request.name.is_empty()
+            && let Some(other) = self.deployed_app(&request.name, &environment).map(|a| a.id.clone())
+            && other != id
+        {
+            self.stop_app(&other, now)?;
+        }
+        self.activate(&request.function_ids, &request.definition_ids)?;
+        self.drop_objects(
+            &id,
+            |object_id| !request.function_ids.values().chain(request.class_ids.values()).any(|live| live == object_id),
+            now,
+        );
+        let mut app = self.app(&id)?.clone();
+        app.state = if request.app_state == AppState::Unspecified as i32 { old_state } else { request.app_state };
+        app.name = request.name;
+        app.deployed_at = now.wall;
+        app.version += 1;
+        app.function_ids = request.function_ids.into_iter().collect();
+        app.class_ids = request.class_ids.into_iter().collect();
+        self.save(&app);
+        self.apps.insert(id.clone(), app.clone());
+        self.install_schedules(&id, now);
+        self.touch();
+        Ok(app)
+    }
+
+    /// Points each function at its new definition and retires what ran the old one.
+    fn activate(
+        &mut self,
+        function_ids: &HashMap<String, String>,
+        definition_ids: &HashMap<String, String>,
+    ) -> Result<(), Error> {
+        for function_id in function_ids.values() {
+            let Some(definition_id) = definition_ids.get(function_id) else { continue };
+            if !self.definitions.contains_key(definition_id) {
+                return Err(Error::not_found("Function definition", definition_id));
+            }
+        }
+        for function_id in function_ids.values() {
+            let Some(definition_id) = definition_ids.get(function_id) else { continue };
+            let mut function = self.function(function_id)?.clone();
+            function.live = Some(definition_id.clone());
+            self.save(&function);
+            self.functions.insert(function_id.clone(), function);
+            self.drop_definitions(|d| d.function_id == *function_id && d.id != *definition_id);
+            self.health.remove(function_id);
+            for task in self.tasks.values_mut() {
+                if task.definition.function_id == *function_id && task.definition.id != *definition_id {
+                    task.retire();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_definitions(&mut self, matches: impl Fn(&Definition) -> bool) {
+        let ids: Vec<String> = self.definitions.values().filter(|d| matches(d)).map(|d| d.id.clone()).collect();
+        for id in ids {
+            self.definitions.remove(&id);
+            self.forget::<Definition>(&id);
+        }
+    }
+
+    /// Removes the functions and classes of an app for which `gone` holds, and ends what was waiting for them.
+    fn drop_objects(&mut self, app_id: &str, gone: impl Fn(&str) -> bool, now: Now) {
+        let functions: Vec<String> =
+            self.functions.values().filter(|f| f.app_id == app_id && gone(&f.id)).map(|f| f.id.clone()).collect();
+        for id in &functions {
+            self.terminate_function(id, "the function is no longer part of its app", now);
+            self.schedules.remove(id);
+            self.forget::<super::Schedule>(id);
+            self.drop_definitions(|d| d.function_id == *id);
+            self.functions.remove(id);
+            self.forget::<Function>(id);
+        }
+        let classes: Vec<String> =
+            self.classes.values().filter(|c| c.app_id == app_id && gone(&c.id)).map(|c| c.id.clone()).collect();
+        for id in &classes {
+            self.classes.remove(id);
+            self.forget::<Class>(id);
+        }
+    }
+
+    /// Ends an app: its schedules, its waiting calls and its containers.
+    pub fn stop_app(&mut self, id: &str, now: Now) -> Result<(), Error> {
+        let mut app = self.app(id)?.clone();
+        if app.is_stopped() {
+            return Ok(());
+        }
+        app.state = AppState::Stopped.into();
+        app.stopped_at = now.wall;
+        self.save(&app);
+        self.apps.insert(id.to_owned(), app);
+        self.drop_objects(id, |_| true, now);
+        self.touch();
+        Ok(())
+    }
+
+    /// A client let go of its app. One that was only tried out ends; a deployment that did not come about leaves no
+    /// trace; what is deployed stays.
+    pub fn disconnect_app(&mut self, id: &str, now: Now) -> Result<(), Error> {
+        let app = self.app(id)?;
+        match app.state() {
+            AppState::Initializing | AppState::Ephemeral => self.stop_app(id, now),
+            _ => {
+                let live: Vec<String> = self.functions.values().filter_map(|f| f.live.clone()).collect();
+                self.drop_definitions(|d| d.app_id == id && !live.contains(&d.id));
+                Ok(())
+            }
+        }
+    }
+}

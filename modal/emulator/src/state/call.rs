@@ -1,0 +1,152 @@
+//! Function calls: made, awaited, cancelled, forgotten.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use modal_proto::{self as pb, FunctionCallInvocationType, generic_result::GenericStatus};
+use serde::{Deserialize, Serialize};
+
+use super::{Input, Now, Output, State, input::Attempt, task::CANCELLED};
+use crate::{error::Error, ids::new_id, store::Record};
+
+/// How long results are kept, as on Modal.
+const RESULTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A caller that waits for its result has it long before this.
+const SYNC_RESULTS_KEPT: Duration = Duration::from_secs(3600);
+/// Most finished calls that are kept, whatever their age.
+const FINISHED_CALLS: usize = 20_000;
+
+/// One call: a single input, or the many of a map.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Call {
+    pub id: String,
+    pub function_id: String,
+    pub app_id: String,
+    /// `FunctionCallInvocationType` on the wire.
+    pub invocation: i32,
+    pub created_at: f64,
+    /// Inputs that have no output yet.
+    #[serde(skip)]
+    pub unfinished: BTreeSet<String>,
+    /// In the order in which they came.
+    #[serde(skip)]
+    pub outputs: Vec<Output>,
+}
+
+impl Record for Call {
+    const KIND: &'static str = "call";
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Call {
+    fn kept(&self) -> Duration {
+        if self.invocation == FunctionCallInvocationType::Sync as i32 { SYNC_RESULTS_KEPT } else { RESULTS_KEPT }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.unfinished.is_empty() && !self.outputs.is_empty()
+    }
+}
+
+/// Which outputs of a call are wanted.
+#[derive(Debug, Clone, Copy)]
+pub enum OutputsQuery {
+    /// Those of inputs in this range of places, ends included.
+    Range(i32, i32),
+    /// Those that came after the first so many, and at most as many as the second says.
+    After(usize, usize),
+}
+
+/// Outputs, and how many are still to come.
+#[derive(Debug)]
+pub struct OutputsReply {
+    pub items: Vec<pb::FunctionGetOutputsItem>,
+    pub unfinished: usize,
+    /// The position to ask for next with [`OutputsQuery::After`].
+    pub position: usize,
+}
+
+impl State {
+    /// The call of an id.
+    pub fn call(&self, id: &str) -> Result<&Call, Error> {
+        self.calls.get(id).ok_or_else(|| Error::not_found("FunctionCall", id))
+    }
+
+    /// Begins a call of a live function.
+    pub fn begin_call(&mut self, function_id: &str, invocation: i32, now: Now) -> Result<String, Error> {
+        if self.closing {
+            return Err(Error::ShuttingDown);
+        }
+        let function = self.function(function_id)?;
+        let call = Call {
+            id: new_id("fc"),
+            function_id: function_id.to_owned(),
+            app_id: function.app_id.clone(),
+            invocation,
+            created_at: now.wall,
+            unfinished: BTreeSet::new(),
+            outputs: Vec::new(),
+        };
+        let id = call.id.clone();
+        self.save(&call);
+        self.calls.insert(id.clone(), call);
+        Ok(id)
+    }
+
+    /// The outputs of a call that a query wants and that are there.
+    pub fn outputs(&self, call_id: &str, query: OutputsQuery) -> Result<OutputsReply, Error> {
+        let call = self.call(call_id)?;
+        let mut position = call.outputs.len();
+        let items = match query {
+            OutputsQuery::Range(start, end) => {
+                let wanted = call.outputs.iter().filter(|o| (start..=end).contains(&o.item.idx));
+                wanted.map(|o| o.item.clone()).collect()
+            }
+            OutputsQuery::After(first, limit) => {
+                let wanted: Vec<_> = call.outputs.iter().skip(first).take(limit).map(|o| o.item.clone()).collect();
+                position = (first + wanted.len()).min(position);
+                wanted
+            }
+        };
+        Ok(OutputsReply { items, unfinished: call.unfinished.len(), position })
+    }
+
+    /// Cancels a call. What waits ends at once; what runs ends when its container says so, or is made to.
+    pub fn cancel_call(&mut self, call_id: &str, terminate_containers: bool, now: Now) -> Result<(), Error> {
+        let inputs: Vec<Input> =
+            self.call(call_id)?.unfinished.iter().filter_map(|id| self.inputs.get(id).cloned()).collect();
+        for input in inputs {
+            let task = input.task_id.as_ref().and_then(|id| self.tasks.get_mut(id));
+            match task {
+                Some(task) => task.cancel_input(&input.id, terminate_containers, now),
+                None => {
+                    let end = Attempt::without_report(GenericStatus::Terminated, CANCELLED, now);
+                    self.finish_input(&input.id, end);
+                }
+            }
+        }
+        self.touch();
+        Ok(())
+    }
+
+    /// Forgets finished calls that are too old, and the oldest if there are too many.
+    pub(super) fn forget_old_calls(&mut self, now: Now) {
+        // Ids sort by age.
+        let finished: Vec<&Call> = self.calls.values().filter(|c| c.is_finished()).collect();
+        let surplus = finished.len().saturating_sub(FINISHED_CALLS);
+        let old: Vec<String> = finished
+            .iter()
+            .enumerate()
+            .filter(|(n, call)| *n < surplus || call.created_at + call.kept().as_secs_f64() < now.wall)
+            .map(|(_, call)| call.id.clone())
+            .collect();
+        for id in old {
+            let Some(call) = self.calls.remove(&id) else { continue };
+            self.forget::<Call>(&id);
+            for output in &call.outputs {
+                self.forget::<Output>(&output.input_id);
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Inputs: one execution of a function each, from the queue to an output.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use modal_proto::{self as pb, generic_result::GenericStatus};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use super::{Now, State};
+use crate::{error::Error, ids::new_id, store::Record};
+
+/// How often an input is given to another container after the one that ran it died.
+const MAX_CRASHES: u32 = 3;
+
+/// An input without an output yet. After a restart it is queued again, whether or not it was running.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Input {
+    pub id: String,
+    pub call_id: String,
+    pub function_id: String,
+    /// Its place in the call.
+    pub idx: i32,
+    /// Deliveries that did not lead to an output; the SDK drops a repeated delivery unless this has grown.
+    pub retry_count: u32,
+    /// How many retries of the function's policy it has used up.
+    pub retries_used: u32,
+    /// How many containers died under it.
+    pub crashes: u32,
+    pub created_at: f64,
+    /// Not to be delivered before this.
+    #[serde(skip)]
+    pub not_before: Option<Instant>,
+    /// The container that has it.
+    #[serde(skip)]
+    pub task_id: Option<String>,
+    #[serde(skip)]
+    pub arguments: pb::FunctionInput,
+}
+
+impl Record for Input {
+    const KIND: &'static str = "input";
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn payload(&self) -> Bytes {
+        self.arguments.encode_to_vec().into()
+    }
+    fn set_payload(&mut self, payload: Bytes) {
+        // Encoded here before it was stored, so this succeeds; empty arguments would fail the call visibly.
+        self.arguments = pb::FunctionInput::decode(payload).unwrap_or_default();
+    }
+}
+
+/// The result of an input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Output {
+    pub input_id: String,
+    pub call_id: String,
+    /// Its place in the order in which the call's outputs came.
+    pub sequence: u32,
+    #[serde(skip)]
+    pub item: pb::FunctionGetOutputsItem,
+}
+
+impl Record for Output {
+    const KIND: &'static str = "output";
+    fn id(&self) -> &str {
+        &self.input_id
+    }
+    fn payload(&self) -> Bytes {
+        self.item.encode_to_vec().into()
+    }
+    fn set_payload(&mut self, payload: Bytes) {
+        self.item = pb::FunctionGetOutputsItem::decode(payload).unwrap_or_default();
+    }
+}
+
+/// How one delivery of an input ended.
+#[derive(Debug, Clone, Default)]
+pub struct Attempt {
+    pub result: pb::GenericResult,
+    pub data_format: i32,
+    pub task_id: String,
+    pub started_at: f64,
+    pub ended_at: f64,
+}
+
+impl Attempt {
+    /// An end that the container did not report itself.
+    pub fn without_report(status: GenericStatus, message: impl Into<String>, now: Now) -> Self {
+        let result = pb::GenericResult { status: status.into(), exception: message.into(), ..Default::default() };
+        Self { result, ended_at: now.wall, ..Default::default() }
+    }
+}
+
+impl State {
+    /// Adds an input to a call and queues it.
+    pub fn add_input(
+        &mut self,
+        call_id: &str,
+        idx: i32,
+        arguments: pb::FunctionInput,
+        now: Now,
+    ) -> Result<String, Error> {
+        let call = self.calls.get_mut(call_id).ok_or_else(|| Error::not_found("FunctionCall", call_id))?;
+        let input = Input {
+            id: new_id("in"),
+            call_id: call_id.to_owned(),
+            function_id: call.function_id.clone(),
+            idx,
+            retry_count: 0,
+            retries_used: 0,
+            crashes: 0,
+            created_at: now.wall,
+            not_before: None,
+            task_id: None,
+            arguments,
+        };
+        call.unfinished.insert(input.id.clone());
+        let id = input.id.clone();
+        self.save(&input);
+        self.queues.entry(input.function_id.clone()).or_default().push_back(id.clone());
+        self.inputs.insert(id.clone(), input);
+        self.touch();
+        Ok(id)
+    }
+
+    /// Puts an input that a container had back into the queue, in front of later ones.
+    pub(super) fn requeue(&mut self, input_id: &str, delay: Option<Duration>, now: Now) {
+        let Some(input) = self.inputs.get_mut(input_id) else { return };
+        input.task_id = None;
+        input.retry_count += 1;
+        input.not_before = delay.map(|delay| now.mono + delay);
+        let input = input.clone();
+        self.save(&input);
+        self.queues.entry(input.function_id).or_default().push_front(input.id);
+        self.touch();
+    }
+
+    /// Ends an attempt: another one if it failed and the function's policy allows, an output otherwise.
+    pub(super) fn end_attempt(&mut self, input_id: &str, attempt: Attempt, now: Now) {
+        let Some(input) = self.inputs.get_mut(input_id) else { return };
+        let retryable = matches!(attempt.result.status(), GenericStatus::Failure | GenericStatus::Timeout);
+        let policy = self
+            .functions
+            .get(&input.function_id)
+            .and_then(|f| self.definitions.get(f.live.as_ref()?))
+            .and_then(|d| d.function.retry_policy);
+        match policy {
+            Some(policy) if retryable && input.retries_used < policy.retries => {
+                input.retries_used += 1;
+                let delay = retry_delay(&policy, input.retries_used);
+                self.requeue(input_id, Some(delay), now);
+            }
+            _ => self.finish_input(input_id, attempt),
+        }
+    }
+
+    /// Ends a delivery whose container died on its own.
+    pub(super) fn end_crashed(&mut self, input_id: &str, how: &str, now: Now) {
+        let Some(input) = self.inputs.get_mut(input_id) else { return };
+        input.crashes += 1;
+        if input.crashes < MAX_CRASHES {
+            let delay = Duration::from_secs(1 << (input.crashes - 1));
+            self.requeue(input_id, Some(delay), now);
+        } else {
+            let message = format!("the container {how} while it ran this input, {MAX_CRASHES} times in a row");
+            self.finish_input(input_id, Attempt::without_report(GenericStatus::InternalFailure, message, now));
+        }
+    }
+
+    /// Turns an input into its output.
+    pub(super) fn finish_input(&mut self, input_id: &str, attempt: Attempt) {
+        let Some(input) = self.inputs.remove(input_id) else { return };
+        if let Some(queue) = self.queues.get_mut(&input.function_id) {
+            queue.retain(|id| id != input_id);
+        }
+        self.forget::<Input>(input_id);
+        self.touch();
+        let Some(call) = self.calls.get_mut(&input.call_id) else { return };
+        call.unfinished.remove(input_id);
+        let output = Output {
+            input_id: input.id.clone(),
+            call_id: input.call_id,
+            sequence: u32::try_from(call.outputs.len()).unwrap_or(u32::MAX),
+            item: pb::FunctionGetOutputsItem {
+                result: Some(attempt.result),
+                idx: input.idx,
+                input_id: input.id,
+                data_format: attempt.data_format,
+                task_id: attempt.task_id,
+                input_started_at: attempt.started_at,
+                output_created_at: attempt.ended_at,
+                retry_count: input.retry_count,
+                ..Default::default()
+            },
+        };
+        call.outputs.push(output.clone());
+        self.save(&output);
+    }
+
+    /// Ends every waiting input of a function and tells its containers to stop.
+    pub(super) fn terminate_function(&mut self, function_id: &str, reason: &'static str, now: Now) {
+        let waiting: Vec<String> =
+            self.inputs.values().filter(|i| i.function_id == function_id).map(|i| i.id.clone()).collect();
+        for id in waiting {
+            self.finish_input(&id, Attempt::without_report(GenericStatus::Terminated, reason, now));
+        }
+        for task in self.tasks.values_mut().filter(|t| t.definition.function_id == function_id) {
+            task.interrupt();
+        }
+    }
+}
+
+fn retry_delay(policy: &pb::FunctionRetryPolicy, retry: u32) -> Duration {
+    let exponent = i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX);
+    let factor = f64::from(policy.backoff_coefficient.max(1.0)).powi(exponent);
+    let limit = if policy.max_delay_ms == 0 { f64::from(u32::MAX) } else { f64::from(policy.max_delay_ms) };
+    let millis = (f64::from(policy.initial_delay_ms) * factor).min(limit);
+    Duration::from_secs_f64(millis / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_wait_longer_up_to_the_limit() {
+        let policy = pb::FunctionRetryPolicy {
+            backoff_coefficient: 2.0,
+            initial_delay_ms: 1_000,
+            max_delay_ms: 3_000,
+            retries: 9,
+        };
+        let delays: Vec<u64> = (1..=4).map(|n| retry_delay(&policy, n).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 3, 3]);
+        assert!(retry_delay(&policy, 2_000).as_secs() == 3);
+    }
+}

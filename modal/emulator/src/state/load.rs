@@ -1,0 +1,98 @@
+//! The state of the last run, from its rows.
+
+use std::sync::Arc;
+
+use modal_proto::AppState;
+
+use super::{
+    App, Call, Class, Definition, Dict, Function, Image, Input, Mount, Now, Output, Schedule, Secret, State, Volume,
+    dict::DictItem,
+};
+use crate::store::{Record, StoreError, StoredRow};
+
+impl State {
+    /// Builds the state from what was stored, ends what did not outlive the last run, and queues again what was
+    /// waiting or running. Rows of kinds this version does not know are left alone.
+    pub fn load(rows: Vec<StoredRow>, now: Now) -> Result<Self, StoreError> {
+        let mut state = Self::default();
+        let (mut items, mut outputs) = (Vec::new(), Vec::new());
+        for row in rows {
+            match row.kind.as_str() {
+                App::KIND => insert(row, |r: App| state.apps.insert(r.id.clone(), r))?,
+                Function::KIND => insert(row, |r: Function| state.functions.insert(r.id.clone(), r))?,
+                Definition::KIND => insert(row, |r: Definition| state.definitions.insert(r.id.clone(), Arc::new(r)))?,
+                Class::KIND => insert(row, |r: Class| state.classes.insert(r.id.clone(), r))?,
+                Schedule::KIND => insert(row, |r: Schedule| state.schedules.insert(r.function_id.clone(), r))?,
+                Call::KIND => insert(row, |r: Call| state.calls.insert(r.id.clone(), r))?,
+                Input::KIND => insert(row, |r: Input| state.inputs.insert(r.id.clone(), r))?,
+                Output::KIND => insert(row, |r: Output| outputs.push(r))?,
+                Dict::KIND => insert(row, |r: Dict| state.dicts.insert(r.id.clone(), r))?,
+                DictItem::KIND => insert(row, |r: DictItem| items.push(r))?,
+                Volume::KIND => insert(row, |r: Volume| state.volumes.insert(r.id.clone(), r))?,
+                Secret::KIND => insert(row, |r: Secret| state.secrets.insert(r.id.clone(), r))?,
+                Mount::KIND => insert(row, |r: Mount| state.mounts.insert(r.id.clone(), r))?,
+                Image::KIND => insert(row, |r: Image| state.images.insert(r.id.clone(), r))?,
+                other => tracing::warn!(kind = other, "a stored row of an unknown kind is left alone"),
+            }
+        }
+        state.join_items(items);
+        state.join_outputs(outputs);
+        state.join_inputs();
+        state.end_ephemeral(now);
+        Ok(state)
+    }
+
+    fn join_items(&mut self, items: Vec<DictItem>) {
+        for item in items {
+            let place = item.place().and_then(|(id, key)| Some((self.dicts.get_mut(id)?, key)));
+            match place {
+                Some((dict, key)) => drop(dict.entries.insert(key, item.value)),
+                None => self.forget::<DictItem>(item.id()),
+            }
+        }
+    }
+
+    fn join_outputs(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match self.calls.get_mut(&output.call_id) {
+                Some(call) => call.outputs.push(output),
+                None => self.forget::<Output>(output.id()),
+            }
+        }
+        for call in self.calls.values_mut() {
+            call.outputs.sort_by_key(|output| output.sequence);
+        }
+    }
+
+    fn join_inputs(&mut self) {
+        for input in self.inputs.values() {
+            if let Some(call) = self.calls.get_mut(&input.call_id) {
+                call.unfinished.insert(input.id.clone());
+            }
+            // Ids sort by age, so the queues are in order.
+            self.queues.entry(input.function_id.clone()).or_default().push_back(input.id.clone());
+        }
+    }
+
+    /// Apps that belonged to a client session, and anonymous objects, end with the server.
+    fn end_ephemeral(&mut self, now: Now) {
+        let unfinished = |a: &&App| matches!(a.state(), AppState::Initializing | AppState::Ephemeral);
+        let apps: Vec<String> = self.apps.values().filter(unfinished).map(|a| a.id.clone()).collect();
+        for id in apps {
+            if let Err(error) = self.stop_app(&id, now) {
+                tracing::warn!(app.id = id, %error, "an app of the last run could not be ended");
+            }
+        }
+        let dicts: Vec<String> = self.dicts.values().filter(|d| d.ephemeral).map(|d| d.id.clone()).collect();
+        for id in dicts {
+            if let Err(error) = self.delete_dict(&id) {
+                tracing::warn!(dict.id = id, %error, "a Dict of the last run could not be removed");
+            }
+        }
+    }
+}
+
+fn insert<R: Record, T>(row: StoredRow, keep: impl FnOnce(R) -> T) -> Result<(), StoreError> {
+    keep(row.decode::<R>()?);
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! The authoritative state, in memory: plain data and the transitions between its valid forms.
+//!
+//! Nothing here does I/O or waits. A transition leaves the rows it changed in [`State::take_changes`] and bumps the
+//! revision when somebody may be waiting for what it did; `crate::shared` sees to both.
+
+mod app;
+mod call;
+mod dict;
+mod function;
+mod input;
+mod load;
+mod names;
+mod object;
+mod plan;
+mod schedule;
+mod task;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+pub use self::{
+    app::App,
+    call::{Call, OutputsQuery},
+    dict::Dict,
+    function::{Class, Definition, Function, MAX_OBJECT_BYTES},
+    input::{Input, Output},
+    names::{Creation, environment},
+    object::{Image, Mount, Secret, Volume},
+    plan::StopSignal,
+    schedule::{Schedule, next_time},
+    task::{Delivery, Task, TaskExit},
+};
+use crate::store::{Change, Record};
+
+/// One reading of both clocks, taken when a transition begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Seconds since 1970, for what is shown, stored or scheduled.
+    pub wall: f64,
+    /// For limits and delays, which a changed clock must not touch.
+    pub mono: Instant,
+}
+
+impl Now {
+    /// The present.
+    pub fn read() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
+        Self { wall, mono: Instant::now() }
+    }
+}
+
+/// What a function's containers have been up to.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// Containers in a row that ended before they asked for work.
+    pub failures: u32,
+    /// No new container before this.
+    pub not_before: Option<Instant>,
+}
+
+/// All there is.
+#[derive(Default)]
+pub struct State {
+    pub apps: BTreeMap<String, App>,
+    pub functions: BTreeMap<String, Function>,
+    pub definitions: BTreeMap<String, Arc<Definition>>,
+    pub classes: BTreeMap<String, Class>,
+    pub schedules: BTreeMap<String, Schedule>,
+    pub calls: BTreeMap<String, Call>,
+    pub inputs: BTreeMap<String, Input>,
+    /// Ids of inputs that wait for a container, by function.
+    pub queues: HashMap<String, VecDeque<String>>,
+    pub tasks: BTreeMap<String, Task>,
+    pub health: HashMap<String, Health>,
+    pub dicts: BTreeMap<String, Dict>,
+    pub volumes: BTreeMap<String, Volume>,
+    pub secrets: BTreeMap<String, Secret>,
+    pub mounts: BTreeMap<String, Mount>,
+    pub images: BTreeMap<String, Image>,
+    /// Container tokens, to find the task that calls.
+    pub tokens: HashMap<String, String>,
+    /// No containers are started any more, and a container that ends was not at fault.
+    pub closing: bool,
+    settings: Settings,
+    changes: Vec<Change>,
+    touched: bool,
+    next_sweep: Option<Instant>,
+}
+
+/// The options that transitions need.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settings {
+    pub default_max_containers: u32,
+    pub stop_grace: Duration,
+}
+
+impl State {
+    /// The rows changed since the last time this was asked, oldest first.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Whether something happened since the last time this was asked that calls, containers or the driver wait for.
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Stops everything: from here on there are no new containers, and those that run are to end.
+    pub fn close(&mut self) {
+        self.closing = true;
+        self.touch();
+    }
+
+    fn save<R: Record>(&mut self, record: &R) {
+        self.changes.push(Change::put(record));
+    }
+
+    fn forget<R: Record>(&mut self, id: &str) {
+        self.changes.push(Change::delete::<R>(id));
+    }
+
+    fn touch(&mut self) {
+        self.touched = true;
+    }
+}

@@ -1,0 +1,212 @@
+//! What containers are made of: Secrets, Volumes, mounts and images.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Creation, Now, State,
+    names::{self, environment},
+};
+use crate::{error::Error, ids::new_id, store::Record};
+
+/// Environment variables for containers.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Secret {
+    pub id: String,
+    /// Empty if only its id leads to it.
+    pub name: String,
+    pub environment: String,
+    pub variables: BTreeMap<String, String>,
+    pub created_at: f64,
+}
+
+impl Record for Secret {
+    const KIND: &'static str = "secret";
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// A named file tree; its files are in the folder of the same id.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Volume {
+    pub id: String,
+    pub name: String,
+    pub environment: String,
+    /// `VolumeFsVersion` as it was asked for.
+    pub version: i32,
+    pub created_at: f64,
+    pub ephemeral: bool,
+}
+
+impl Record for Volume {
+    const KIND: &'static str = "volume";
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// Files that a container sees; the contents are in the file store, by hash.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mount {
+    pub id: String,
+    /// Absolute path in the container → (SHA-256 in hex, Unix mode if one was given).
+    pub files: BTreeMap<String, (String, Option<u32>)>,
+}
+
+impl Record for Mount {
+    const KIND: &'static str = "mount";
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// An image's recipe, as the SDK sent it. Nothing is built: containers run in the interpreter of the options.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Image {
+    pub id: String,
+    #[serde(skip)]
+    pub recipe: Bytes,
+}
+
+impl Record for Image {
+    const KIND: &'static str = "image";
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn payload(&self) -> Bytes {
+        self.recipe.clone()
+    }
+    fn set_payload(&mut self, payload: Bytes) {
+        self.recipe = payload;
+    }
+}
+
+impl State {
+    /// The Secret of an id.
+    pub fn secret(&self, id: &str) -> Result<&Secret, Error> {
+        self.secrets.get(id).ok_or_else(|| Error::not_found("Secret", id))
+    }
+
+    /// The Volume of an id.
+    pub fn volume(&self, id: &str) -> Result<&Volume, Error> {
+        self.volumes.get(id).ok_or_else(|| Error::not_found("Volume", id))
+    }
+
+    /// Gets or creates a Secret. An anonymous one with the same variables is the same one, so that deploying an app
+    /// again and again leaves nothing behind.
+    pub fn get_or_create_secret(
+        &mut self,
+        request: &modal_proto::SecretGetOrCreateRequest,
+        now: Now,
+    ) -> Result<Secret, Error> {
+        let (name, environment) = (&request.deployment_name, environment(&request.environment_name));
+        let variables: BTreeMap<_, _> = request.env_dict.clone().into_iter().collect();
+        let existing =
+            self.secrets.values().find(|s| !s.name.is_empty() && s.name == *name && s.environment == environment);
+        let creation = Creation::decide("Secret", name, request.object_creation_type, existing.map(|s| s.id.clone()))?;
+        let mut secret = match creation {
+            Creation::Existing(id) => return checked(self.secret(&id)?, &request.required_keys),
+            Creation::Overwrite(id) => self.secret(&id)?.clone(),
+            Creation::Anonymous { .. } => {
+                if let Some(same) = self.secrets.values().find(|s| s.name.is_empty() && s.variables == variables) {
+                    return Ok(same.clone());
+                }
+                Secret::new("", environment, now)
+            }
+            Creation::Named => Secret::new(name, environment, now),
+        };
+        secret.variables = variables;
+        self.save(&secret);
+        self.secrets.insert(secret.id.clone(), secret.clone());
+        checked(&secret, &request.required_keys)
+    }
+
+    /// Removes a Secret.
+    pub fn delete_secret(&mut self, id: &str) -> Result<(), Error> {
+        self.secrets.remove(id).ok_or_else(|| Error::not_found("Secret", id))?;
+        self.forget::<Secret>(id);
+        Ok(())
+    }
+
+    /// Gets or creates a Volume.
+    pub fn get_or_create_volume(
+        &mut self,
+        request: &modal_proto::VolumeGetOrCreateRequest,
+        now: Now,
+    ) -> Result<Volume, Error> {
+        let (name, environment) = (&request.deployment_name, names::environment(&request.environment_name));
+        let existing =
+            self.volumes.values().find(|v| !v.name.is_empty() && v.name == *name && v.environment == environment);
+        let creation = Creation::decide("Volume", name, request.object_creation_type, existing.map(|v| v.id.clone()))?;
+        let (name, ephemeral) = match creation {
+            Creation::Existing(id) | Creation::Overwrite(id) => return Ok(self.volume(&id)?.clone()),
+            Creation::Named => (name.clone(), false),
+            Creation::Anonymous { ephemeral } => (String::new(), ephemeral),
+        };
+        let volume = Volume {
+            id: new_id("vo"),
+            name,
+            environment: environment.to_owned(),
+            version: request.version,
+            created_at: now.wall,
+            ephemeral,
+        };
+        self.save(&volume);
+        self.volumes.insert(volume.id.clone(), volume.clone());
+        Ok(volume)
+    }
+
+    /// Removes a Volume from the books; its files are the caller's to remove.
+    pub fn delete_volume(&mut self, id: &str) -> Result<(), Error> {
+        self.volumes.remove(id).ok_or_else(|| Error::not_found("Volume", id))?;
+        self.forget::<Volume>(id);
+        Ok(())
+    }
+
+    /// Records a mount; its files must be in the file store already.
+    pub fn add_mount(&mut self, mount: Mount) -> Result<(), Error> {
+        if !self.mounts.contains_key(&mount.id) {
+            self.save(&mount);
+            self.mounts.insert(mount.id.clone(), mount);
+        }
+        Ok(())
+    }
+
+    /// Records an image's recipe.
+    pub fn add_image(&mut self, image: Image) -> Result<(), Error> {
+        if !self.images.contains_key(&image.id) {
+            self.save(&image);
+            self.images.insert(image.id.clone(), image);
+        }
+        Ok(())
+    }
+}
+
+/// The Secret, if it has all the keys that the app says it needs.
+fn checked(secret: &Secret, required_keys: &[String]) -> Result<Secret, Error> {
+    match required_keys.iter().find(|key| !secret.variables.contains_key(*key)) {
+        Some(missing) => Err(Error::not_found("Secret key", missing)),
+        None => Ok(secret.clone()),
+    }
+}
+
+impl Secret {
+    fn new(name: &str, environment: &str, now: Now) -> Self {
+        Self {
+            id: new_id("st"),
+            name: name.to_owned(),
+            environment: environment.to_owned(),
+            variables: BTreeMap::new(),
+            created_at: now.wall,
+        }
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,226 @@
+//! What is to be done now: the one place where limits, schedules and queues turn into actions.
+//!
+//! [`State::plan`] is idempotent and level-triggered: it looks at the state as it is, so that it makes no difference
+//! how often it is asked and what was missed in between.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use modal_proto::generic_result::GenericStatus;
+
+use super::{Now, Settings, State, Task, task::Stop};
+
+/// How long an idle container stays, unless its function says otherwise.
+const SCALEDOWN_WINDOW: Duration = Duration::from_secs(60);
+/// How long a container may take to end after it was told that there is no more work.
+const LEAVE_GRACE: Duration = Duration::from_secs(30);
+const SWEEP_PERIOD: Duration = Duration::from_secs(600);
+
+/// A way to end a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
+    /// It may run its exit handlers.
+    Interrupt,
+    Kill,
+}
+
+/// Actions for the outside world.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Ids of tasks whose containers are to be started.
+    pub start: Vec<String>,
+    /// Containers to be signalled.
+    pub signal: Vec<(String, StopSignal)>,
+    /// When to ask again, if nothing happens before.
+    pub wake_at: Option<Instant>,
+}
+
+impl Plan {
+    fn at(&mut self, time: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(time, |earlier| earlier.min(time)));
+    }
+}
+
+impl State {
+    /// Sets the options that transitions need.
+    pub fn configure(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Does what is due by now and says what the outside has to do.
+    pub fn plan(&mut self, now: Now) -> Plan {
+        let mut plan = Plan::default();
+        if self.closing {
+            self.tasks.values_mut().for_each(Task::interrupt);
+        } else {
+            if let Some(next) = self.fire_schedules(now) {
+                plan.at(now.mono + Duration::from_secs_f64((next - now.wall).clamp(0.0, 3600.0)));
+            }
+            self.enforce_limits(now, &mut plan);
+            self.scale(now, &mut plan);
+        }
+        self.signal_stopping(now, &mut plan);
+        if self.next_sweep.is_none_or(|at| at <= now.mono) {
+            self.forget_old_calls(now);
+            self.next_sweep = Some(now.mono + SWEEP_PERIOD);
+        }
+        plan
+    }
+
+    /// Ends what takes too long, and containers that nobody needs.
+    fn enforce_limits(&mut self, now: Now, plan: &mut Plan) {
+        let mut retired = false;
+        for task in self.tasks.values_mut() {
+            if task.stop.is_none_or(|stop| stop == Stop::Retire) {
+                limit_inputs(task, now, plan);
+            }
+            if task.stop.is_none() {
+                limit_start(task, now, plan);
+                retired |= limit_idleness(task, now, plan);
+            }
+            let leaving = task.failed || task.capacity() == 0;
+            if leaving && task.running.is_empty() && task.stop.is_none_or(|stop| stop == Stop::Retire) {
+                let by = *task.leave_by.get_or_insert(now.mono + LEAVE_GRACE);
+                if by <= now.mono {
+                    task.interrupt();
+                } else {
+                    plan.at(by);
+                }
+            }
+        }
+        if retired {
+            self.touch();
+        }
+    }
+
+    /// Decides on new containers.
+    fn scale(&mut self, now: Now, plan: &mut Plan) {
+        let warm = self.functions.values().filter(|f| f.live.is_some()).map(|f| f.id.clone());
+        let queued = self.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(id, _)| id.clone());
+        let candidates: BTreeSet<String> = warm.chain(queued).collect();
+        for function_id in candidates {
+            self.scale_function(&function_id, now, plan);
+        }
+    }
+
+    fn scale_function(&mut self, function_id: &str, now: Now, plan: &mut Plan) {
+        let Some(definition) = self.live_definition(function_id).cloned() else { return };
+        let mut due = 0;
+        for input in self.queues.get(function_id).into_iter().flatten().filter_map(|id| self.inputs.get(id)) {
+            match input.not_before {
+                Some(at) if at > now.mono => plan.at(at),
+                _ => due += 1,
+            }
+        }
+        let tasks = || self.tasks.values().filter(|t| t.definition.function_id == function_id);
+        let mut capacity: usize = tasks().map(Task::capacity).sum();
+        let mut count = tasks().filter(|t| t.stop != Some(Stop::Retire)).count();
+        let (min, max) = self.container_limits(&definition.function);
+        if due <= capacity && count >= min {
+            return;
+        }
+        let failures = self.health.get(function_id).map_or(0, |h| h.failures);
+        if let Some(at) = self.health.get(function_id).and_then(|h| h.not_before).filter(|at| *at > now.mono) {
+            return plan.at(at);
+        }
+        // One at a time after a failure: there is no point in failing in parallel.
+        let max = if failures > 0 { max.min(1) } else { max };
+        while (capacity < due || count < min) && count < max {
+            plan.start.push(self.new_task(definition.clone(), now));
+            capacity += definition.concurrency();
+            count += 1;
+        }
+    }
+
+    /// The least and the most containers of a function.
+    fn container_limits(&self, function: &modal_proto::Function) -> (usize, usize) {
+        let autoscaler = function.autoscaler_settings.unwrap_or_default();
+        let min = autoscaler.min_containers.unwrap_or(function.warm_pool_size);
+        let max = match autoscaler.max_containers.unwrap_or(function.concurrency_limit) {
+            0 => self.settings.default_max_containers.max(min),
+            max => max,
+        };
+        (min as usize, max as usize)
+    }
+
+    fn signal_stopping(&mut self, now: Now, plan: &mut Plan) {
+        let grace = self.settings.stop_grace;
+        for task in self.tasks.values_mut() {
+            match task.stop {
+                Some(Stop::Interrupt) => {
+                    plan.signal.push((task.id.clone(), StopSignal::Interrupt));
+                    task.stop = Some(Stop::Interrupted(now.mono + grace));
+                    plan.at(now.mono + grace);
+                }
+                Some(Stop::Interrupted(until)) if until <= now.mono => {
+                    plan.signal.push((task.id.clone(), StopSignal::Kill));
+                    task.stop = Some(Stop::Killed);
+                }
+                Some(Stop::Interrupted(until)) => plan.at(until),
+                None | Some(Stop::Retire | Stop::Killed) => {}
+            }
+        }
+    }
+}
+
+/// Ends a container for an input whose time is up.
+fn limit_inputs(task: &mut Task, now: Now, plan: &mut Plan) {
+    let mut over = false;
+    for running in task.running.values_mut() {
+        if running.cancel_by.is_some_and(|at| at <= now.mono) {
+            running.verdict = Some(GenericStatus::Terminated);
+        } else if running.deadline <= now.mono {
+            running.verdict = Some(GenericStatus::Timeout);
+        } else {
+            plan.at(running.cancel_by.map_or(running.deadline, |at| at.min(running.deadline)));
+        }
+        over |= running.verdict.is_some();
+    }
+    if over {
+        task.interrupt();
+    }
+}
+
+/// Ends a container that does not come to ask for work.
+fn limit_start(task: &mut Task, now: Now, plan: &mut Plan) {
+    let function = &task.definition.function;
+    let limit = match (function.startup_timeout_secs, function.timeout_secs) {
+        (0, 0) => 300,
+        (0, limit) | (limit, _) => limit,
+    };
+    if task.ready || task.failed {
+        return;
+    }
+    let until = task.started + Duration::from_secs(limit.into());
+    if until <= now.mono {
+        task.overdue = true;
+        task.interrupt();
+    } else {
+        plan.at(until);
+    }
+}
+
+/// Retires a container that has been idle for its function's window. Returns whether it did.
+fn limit_idleness(task: &mut Task, now: Now, plan: &mut Plan) -> bool {
+    if !task.ready || !task.running.is_empty() || task.stop.is_some() {
+        return false;
+    }
+    let function = &task.definition.function;
+    let autoscaler = function.autoscaler_settings.unwrap_or_default();
+    if autoscaler.min_containers.unwrap_or(function.warm_pool_size) > 0 {
+        return false;
+    }
+    let window = match autoscaler.scaledown_window.unwrap_or(function.task_idle_timeout_secs) {
+        0 => SCALEDOWN_WINDOW,
+        seconds => Duration::from_secs(seconds.into()),
+    };
+    let until = task.idle_since + window;
+    if until <= now.mono {
+        task.retire();
+        return true;
+    }
+    plan.at(until);
+    false
+}

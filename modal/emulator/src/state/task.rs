@@ -1,0 +1,324 @@
+//! Tasks: containers, from the decision to start one to its end.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use modal_proto::{self as pb, generic_result::GenericStatus};
+
+use super::{Definition, Now, State, input::Attempt};
+use crate::{
+    error::Error,
+    ids::{new_id, new_token},
+};
+
+/// Containers of a function that may fail in a row before its waiting calls are given up.
+const MAX_START_FAILURES: u32 = 3;
+/// How long a container has to end a cancelled input by itself.
+const CANCEL_GRACE: Duration = Duration::from_secs(10);
+
+/// What the caller of a cancelled call is told.
+pub(super) const CANCELLED: &str = "the call was cancelled";
+
+/// An input that a container has.
+#[derive(Debug)]
+pub struct Running {
+    pub started_at: f64,
+    /// When its attempt has taken too long.
+    pub deadline: Instant,
+    /// Set once the server decided how it ends, whatever the container says later.
+    pub verdict: Option<GenericStatus>,
+    /// When a cancelled input is ended with its container.
+    pub cancel_by: Option<Instant>,
+}
+
+/// How far stopping a container has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It gets no new work and is told to end when it asks for some.
+    Retire,
+    /// It is to be interrupted.
+    Interrupt,
+    /// It was interrupted, and is killed at this time.
+    Interrupted(Instant),
+    /// It was killed.
+    Killed,
+}
+
+/// A container.
+#[derive(Debug)]
+pub struct Task {
+    pub id: String,
+    pub token: String,
+    pub definition: Arc<Definition>,
+    pub started: Instant,
+    /// Whether it has asked for work.
+    pub ready: bool,
+    /// Whether it reported that it could not start.
+    pub failed: bool,
+    /// Whether it was stopped because it took too long to start.
+    pub overdue: bool,
+    pub running: BTreeMap<String, Running>,
+    /// Inputs that its next heartbeat tells it to cancel.
+    pub cancelled: Vec<String>,
+    pub served: u32,
+    /// Since when it has had nothing to do.
+    pub idle_since: Instant,
+    pub stop: Option<Stop>,
+    /// When a retired container is interrupted.
+    pub leave_by: Option<Instant>,
+}
+
+impl Task {
+    /// How many more inputs it would take.
+    pub fn capacity(&self) -> usize {
+        let function = &self.definition.function;
+        let used_up = (function.single_use_containers || function.max_inputs == 1) && self.served > 0;
+        if self.stop.is_some() || self.failed || used_up {
+            return 0;
+        }
+        self.definition.concurrency().saturating_sub(self.running.len())
+    }
+
+    /// Gives it no more work.
+    pub fn retire(&mut self) {
+        self.stop.get_or_insert(Stop::Retire);
+    }
+
+    /// Asks it to end now.
+    pub fn interrupt(&mut self) {
+        if matches!(self.stop, None | Some(Stop::Retire)) {
+            self.stop = Some(Stop::Interrupt);
+        }
+    }
+
+    /// Cancels one of its inputs: by its next heartbeat, or with the container.
+    pub fn cancel_input(&mut self, input_id: &str, with_container: bool, now: Now) {
+        let Some(running) = self.running.get_mut(input_id) else { return };
+        if with_container {
+            running.verdict = Some(GenericStatus::Terminated);
+            self.interrupt();
+        } else if running.cancel_by.is_none() {
+            running.cancel_by = Some(now.mono + CANCEL_GRACE);
+            self.cancelled.push(input_id.to_owned());
+        }
+    }
+}
+
+/// What a container that asks for work gets.
+#[derive(Debug)]
+pub enum Delivery {
+    Work(pb::FunctionGetInputsItem),
+    /// There will be no more.
+    Stop,
+}
+
+/// How a container ended.
+#[derive(Debug)]
+pub struct TaskExit {
+    /// Such as "exited with code 1", to follow "the container".
+    pub how: String,
+    /// The end of what it printed.
+    pub last_output: String,
+}
+
+impl State {
+    /// The task of an id.
+    pub fn task_mut(&mut self, id: &str) -> Result<&mut Task, Error> {
+        self.tasks.get_mut(id).ok_or(Error::NotAContainer)
+    }
+
+    /// The containers of an app.
+    pub fn tasks_of_app<'a>(&'a self, app_id: &'a str) -> impl Iterator<Item = &'a Task> {
+        self.tasks.values().filter(move |task| task.definition.app_id == app_id)
+    }
+
+    /// Stops a container: at once, or after what it is doing.
+    pub fn stop_task(&mut self, id: &str, graceful: bool) -> Result<(), Error> {
+        let task = self.tasks.get_mut(id).ok_or_else(|| Error::not_found("Task", id))?;
+        if graceful {
+            task.retire()
+        } else {
+            task.interrupt()
+        }
+        self.touch();
+        Ok(())
+    }
+
+    pub(super) fn new_task(&mut self, definition: Arc<Definition>, now: Now) -> String {
+        let task = Task {
+            id: new_id("ta"),
+            token: new_token(),
+            definition,
+            started: now.mono,
+            ready: false,
+            failed: false,
+            overdue: false,
+            running: BTreeMap::new(),
+            cancelled: Vec::new(),
+            served: 0,
+            idle_since: now.mono,
+            stop: None,
+            leave_by: None,
+        };
+        let id = task.id.clone();
+        self.tokens.insert(task.token.clone(), id.clone());
+        self.tasks.insert(id.clone(), task);
+        id
+    }
+
+    /// Gives a container work, if there is some for it, or tells it to end. `None`: ask again when something changed.
+    pub fn take_input(&mut self, task_id: &str, now: Now) -> Result<Option<Delivery>, Error> {
+        let task = self.task_mut(task_id)?;
+        if !task.ready {
+            task.ready = true;
+            task.idle_since = now.mono;
+            let function_id = task.definition.function_id.clone();
+            self.health.remove(&function_id);
+        }
+        let task = self.task_mut(task_id)?;
+        if task.stop.is_some() {
+            return Ok(Some(Delivery::Stop));
+        }
+        let (definition, alone) = (task.definition.clone(), task.definition.concurrency() == 1);
+        if alone && let Some(input_id) = task.running.keys().next().cloned() {
+            // It asks although it has an input: the answer that carried it got lost.
+            return Ok(self.delivery(&input_id).map(Delivery::Work));
+        }
+        if task.capacity() == 0 {
+            return Ok(None);
+        }
+        let Some(input_id) = self.next_queued(&definition.function_id, now) else { return Ok(None) };
+        let delivery = self.delivery(&input_id);
+        if let Some(input) = self.inputs.get_mut(&input_id) {
+            input.task_id = Some(task_id.to_owned());
+        }
+        let limit = definition.function.timeout_secs;
+        let limit = Duration::from_secs(if limit == 0 { 300 } else { u64::from(limit) });
+        let task = self.task_mut(task_id)?;
+        task.served += 1;
+        let running = Running { started_at: now.wall, deadline: now.mono + limit, verdict: None, cancel_by: None };
+        task.running.insert(input_id, running);
+        self.touch();
+        Ok(delivery.map(Delivery::Work))
+    }
+
+    /// Takes the first input of a queue whose time has come.
+    fn next_queued(&mut self, function_id: &str, now: Now) -> Option<String> {
+        let queue = self.queues.get_mut(function_id)?;
+        let due = |id: &String| self.inputs.get(id).is_some_and(|i| i.not_before.is_none_or(|at| at <= now.mono));
+        let position = queue.iter().position(due)?;
+        queue.remove(position)
+    }
+
+    fn delivery(&self, input_id: &str) -> Option<pb::FunctionGetInputsItem> {
+        let input = self.inputs.get(input_id)?;
+        let invocation = self.calls.get(&input.call_id).map(|c| c.invocation).unwrap_or_default();
+        Some(pb::FunctionGetInputsItem {
+            input_id: input.id.clone(),
+            input: Some(input.arguments.clone()),
+            function_call_id: input.call_id.clone(),
+            function_call_invocation_type: invocation,
+            retry_count: input.retry_count,
+            function_map_idx: Some(input.idx),
+            ..Default::default()
+        })
+    }
+
+    /// Takes a container's result of an input. Results of inputs it does not have (any more) are dropped: the server
+    /// has ended them, or another container has them.
+    pub fn put_output(&mut self, task_id: &str, output: pb::FunctionPutOutputsItem, now: Now) -> Result<(), Error> {
+        let task = self.task_mut(task_id)?;
+        let Some(running) = task.running.get(&output.input_id) else { return Ok(()) };
+        if running.verdict.is_some() {
+            return Ok(());
+        }
+        let started_at = running.started_at;
+        task.running.remove(&output.input_id);
+        if task.running.is_empty() {
+            task.idle_since = now.mono;
+        }
+        let mut result = output.result.unwrap_or_default();
+        if result.status() == GenericStatus::Terminated && result.exception.is_empty() {
+            CANCELLED.clone_into(&mut result.exception);
+        }
+        let attempt = Attempt {
+            result,
+            data_format: output.data_format,
+            task_id: task_id.to_owned(),
+            started_at,
+            ended_at: now.wall,
+        };
+        self.end_attempt(&output.input_id, attempt, now);
+        self.touch();
+        Ok(())
+    }
+
+    /// A container says that it cannot run the function (its module does not import, say): those who wait hear why.
+    pub fn task_failed(&mut self, task_id: &str, result: pb::GenericResult, now: Now) -> Result<(), Error> {
+        let task = self.task_mut(task_id)?;
+        if task.ready {
+            tracing::warn!(task.id = task_id, exception = %result.exception, "a container failed after it had started");
+            return Ok(());
+        }
+        task.failed = true;
+        let function_id = task.definition.function_id.clone();
+        let attempt = Attempt {
+            result,
+            data_format: pb::DataFormat::Pickle.into(),
+            task_id: task_id.to_owned(),
+            started_at: now.wall,
+            ended_at: now.wall,
+        };
+        self.fail_waiting(&function_id, &attempt);
+        Ok(())
+    }
+
+    fn fail_waiting(&mut self, function_id: &str, attempt: &Attempt) {
+        let waiting: Vec<String> = self.queues.get(function_id).into_iter().flatten().cloned().collect();
+        for input_id in waiting {
+            self.finish_input(&input_id, attempt.clone());
+        }
+        self.touch();
+    }
+
+    /// The process of a container is gone: what it had goes to another one, or ends.
+    pub fn task_exited(&mut self, task_id: &str, exit: &TaskExit, now: Now) {
+        let Some(task) = self.tasks.remove(task_id) else { return };
+        self.tokens.remove(&task.token);
+        let expected = task.stop.is_some() || self.closing;
+        for (input_id, running) in task.running {
+            match running.verdict.or(running.cancel_by.map(|_| GenericStatus::Terminated)) {
+                Some(status) => {
+                    let message = match status {
+                        GenericStatus::Timeout => "the input took longer than the function's timeout",
+                        _ => CANCELLED,
+                    };
+                    let mut attempt = Attempt::without_report(status, message, now);
+                    attempt.task_id = task.id.clone();
+                    attempt.started_at = running.started_at;
+                    self.end_attempt(&input_id, attempt, now);
+                }
+                None if expected => self.requeue(&input_id, None, now),
+                None => self.end_crashed(&input_id, &exit.how, now),
+            }
+        }
+        if !task.ready && (!expected || task.overdue) {
+            self.start_failed(&task.definition.function_id, task.failed, exit, now);
+        }
+        self.touch();
+    }
+
+    fn start_failed(&mut self, function_id: &str, reported: bool, exit: &TaskExit, now: Now) {
+        let health = self.health.entry(function_id.to_owned()).or_default();
+        health.failures += 1;
+        health.not_before = Some(now.mono + Duration::from_secs(1 << health.failures.min(6)) / 2);
+        if reported || health.failures < MAX_START_FAILURES {
+            return;
+        }
+        let message = format!("the container {} before it could take an input.\n{}", exit.how, exit.last_output);
+        self.fail_waiting(function_id, &Attempt::without_report(GenericStatus::InitFailure, message.trim_end(), now));
+    }
+}

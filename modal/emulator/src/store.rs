@@ -1,0 +1,240 @@
+//! Durable records: one SQLite table, one writer task, many changes per commit.
+//!
+//! The authoritative state lives in memory; the store only has to repeat it after a restart. Changes are queued in the
+//! order in which they were made (the queue is filled under the state's lock) and whoever promised durability waits
+//! for the commit that holds its change.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{
+    ConnectOptions, Connection, Row, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+/// Most changes of one commit; more waiters than this share the next one.
+const COMMIT_LIMIT: usize = 2_000;
+
+/// The store could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database could not be opened")]
+    Open(#[source] sqlx::Error),
+    #[error("the database's schema could not be brought up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("the database could not be read")]
+    Read(#[source] sqlx::Error),
+    #[error("the database holds a {kind} record {id:?} that this version cannot read")]
+    Decode {
+        kind: String,
+        id: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the database could not be written: {0}")]
+    Write(String),
+    #[error("the database is closed")]
+    Closed,
+}
+
+/// An object that outlives the process.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The name of its kind in the database.
+    const KIND: &'static str;
+    /// Its id, unique within the kind; records are loaded in the order of their ids.
+    fn id(&self) -> &str;
+    /// Bytes kept beside the JSON.
+    fn payload(&self) -> Bytes {
+        Bytes::new()
+    }
+    /// Takes the payload back after loading.
+    fn set_payload(&mut self, _payload: Bytes) {}
+}
+
+/// One row to write or to remove.
+#[derive(Debug)]
+pub enum Change {
+    Put { kind: &'static str, id: String, value: String, payload: Bytes },
+    Delete { kind: &'static str, id: String },
+}
+
+impl Change {
+    /// Writes `record` as it is now.
+    pub fn put<R: Record>(record: &R) -> Self {
+        let value = serde_json::to_string(record).unwrap_or_else(|error| {
+            // Records are plain structs with string keys: there is nothing in them that JSON cannot hold.
+            unreachable!("a {} record is always valid JSON: {error}", R::KIND)
+        });
+        Self::Put { kind: R::KIND, id: record.id().to_owned(), value, payload: record.payload() }
+    }
+
+    /// Removes the record of kind `R` with this id.
+    pub fn delete<R: Record>(id: &str) -> Self {
+        Self::Delete { kind: R::KIND, id: id.to_owned() }
+    }
+}
+
+/// A row as it was loaded.
+pub struct StoredRow {
+    pub kind: String,
+    id: String,
+    value: String,
+    payload: Bytes,
+}
+
+impl StoredRow {
+    /// Decodes the row into the record it was.
+    pub fn decode<R: Record>(self) -> Result<R, StoreError> {
+        let mut record: R = serde_json::from_str(&self.value).map_err(|source| StoreError::Decode {
+            kind: self.kind,
+            id: self.id,
+            source,
+        })?;
+        record.set_payload(self.payload);
+        Ok(record)
+    }
+}
+
+type Ack = oneshot::Sender<Result<(), StoreError>>;
+
+struct Batch {
+    changes: Vec<Change>,
+    done: Ack,
+}
+
+/// The way to the writer task.
+pub struct Store {
+    // Not bounded: what is queued is bounded by the requests in flight, each of which waits for its commit.
+    queue: mpsc::UnboundedSender<Batch>,
+    writer: JoinHandle<()>,
+}
+
+/// A queued batch of changes.
+#[must_use = "a change is only durable once it was awaited"]
+pub struct Pending(Option<oneshot::Receiver<Result<(), StoreError>>>);
+
+impl Pending {
+    /// Waits for the commit.
+    pub async fn committed(self) -> Result<(), StoreError> {
+        match self.0 {
+            None => Ok(()),
+            Some(done) => done.await.unwrap_or(Err(StoreError::Closed)),
+        }
+    }
+}
+
+impl Store {
+    /// Opens (or creates) the database, brings its schema up to date and reads every record.
+    pub async fn open(path: &Path) -> Result<(Self, Vec<StoredRow>), StoreError> {
+        let mut connection = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .connect()
+            .await
+            .map_err(StoreError::Open)?;
+        sqlx::migrate!().run(&mut connection).await.map_err(StoreError::Migrate)?;
+        let rows = sqlx::query("SELECT kind, id, value, payload FROM record ORDER BY kind, id")
+            .fetch_all(&mut connection)
+            .await
+            .map_err(StoreError::Read)?
+            .iter()
+            .map(|row| {
+                Ok(StoredRow {
+                    kind: row.try_get(0)?,
+                    id: row.try_get(1)?,
+                    value: row.try_get(2)?,
+                    payload: row.try_get::<Vec<u8>, _>(3)?.into(),
+                })
+            })
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(StoreError::Read)?;
+        let (queue, batches) = mpsc::unbounded_channel();
+        let writer = tokio::spawn(write_batches(connection, batches));
+        Ok((Self { queue, writer }, rows))
+    }
+
+    /// Queues changes behind all earlier ones. Call it under the lock under which they were made.
+    pub fn queue(&self, changes: Vec<Change>) -> Pending {
+        if changes.is_empty() {
+            return Pending(None);
+        }
+        let (done, receiver) = oneshot::channel();
+        // A closed queue drops `done`, which the waiter sees as `StoreError::Closed`.
+        drop(self.queue.send(Batch { changes, done }));
+        Pending(Some(receiver))
+    }
+
+    /// A batch of nothing, which is committed when all before it are.
+    pub fn barrier(&self) -> Pending {
+        let (done, receiver) = oneshot::channel();
+        drop(self.queue.send(Batch { changes: Vec::new(), done }));
+        Pending(Some(receiver))
+    }
+
+    /// Writes what is queued and closes the database.
+    pub async fn close(self) {
+        drop(self.queue);
+        if let Err(error) = self.writer.await {
+            tracing::error!(%error, "the database writer stopped early");
+        }
+    }
+}
+
+async fn write_batches(mut connection: SqliteConnection, mut batches: mpsc::UnboundedReceiver<Batch>) {
+    // What a failed commit left: memory has these changes, so they go first into the next one, in order.
+    let mut changes = Vec::new();
+    while let Some(first) = batches.recv().await {
+        let mut waiting = Vec::new();
+        let mut next = Some(first);
+        while let Some(batch) = next.take() {
+            changes.extend(batch.changes);
+            waiting.push(batch.done);
+            if changes.len() < COMMIT_LIMIT {
+                next = batches.try_recv().ok();
+            }
+        }
+        let outcome = commit(&mut connection, &changes).await.map_err(|error| error.to_string());
+        if outcome.is_ok() {
+            changes.clear();
+        }
+        for done in waiting {
+            // The waiter may be gone (its client hung up); the change is made all the same.
+            let _ = done.send(outcome.clone().map_err(StoreError::Write));
+        }
+    }
+    if !changes.is_empty()
+        && let Err(error) = commit(&mut connection, &changes).await
+    {
+        tracing::error!(%error, lost = changes.len(), "the last changes could not be saved");
+    }
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "the database did not close cleanly");
+    }
+}
+
+async fn commit(connection: &mut SqliteConnection, changes: &[Change]) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    for change in changes {
+        let query = match change {
+            Change::Put { kind, id, value, payload } => {
+                sqlx::query("INSERT OR REPLACE INTO record (kind, id, value, payload) VALUES (?, ?, ?, ?)")
+                    .bind(*kind)
+                    .bind(id)
+                    .bind(value)
+                    .bind(payload.as_ref())
+            }
+            Change::Delete { kind, id } => {
+                sqlx::query("DELETE FROM record WHERE kind = ? AND id = ?").bind(*kind).bind(id)
+            }
+        };
+        query.execute(&mut *transaction).await?;
+    }
+    transaction.commit().await
+}
