@@ -1,0 +1,141 @@
+//! `dags`: files up and down, DAGs listed and triggered.
+
+use std::path::Path;
+
+use airflow_serverless_api::{
+    dag::{DagFile, DagFileChange, DagFileList, PutMode, PutOutcome},
+    environment::EnvironmentName,
+    problem::Fault,
+    run::TriggerDagRun,
+};
+
+use super::{Outcome, runs};
+use crate::{
+    cli::{self, Dags, Trigger},
+    daemon::Daemon,
+    failure::{ExitStatus, Failure},
+    follow,
+    printer::{Printer, table},
+};
+
+/// The daemon has the same limit; here it saves the reading of a file that cannot be meant.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+pub async fn run(command: Dags, printer: &Printer) -> Outcome {
+    match command {
+        Dags::Create(arguments) => put(arguments, PutMode::Create, printer).await,
+        Dags::Update(arguments) => put(arguments, PutMode::Update, printer).await,
+        Dags::List(environment) => {
+            let files = Daemon::connect(printer).await?.list_dag_files(&environment.name).await?;
+            printer.result(&files, listing);
+            Ok(ExitStatus::Success)
+        }
+        Dags::Delete { environment, dag_id, force } => delete(&environment.name, &dag_id, force, printer).await,
+        Dags::Trigger(arguments) => trigger(arguments, printer).await,
+    }
+}
+
+async fn put(arguments: cli::DagFile, mode: PutMode, printer: &Printer) -> Outcome {
+    let (filename, content) = read(&arguments.file)?;
+    let environment = arguments.environment.name;
+    let daemon = Daemon::connect(printer).await?;
+    let change = daemon.put_dag_file(&environment, &filename, content, mode).await?;
+    for warning in &change.warnings {
+        printer.note(&format!("warning: {warning}"));
+    }
+    printer.result(&change, |change| uploaded(change, &environment));
+    Ok(ExitStatus::Success)
+}
+
+fn uploaded(change: &DagFileChange, environment: &EnvironmentName) -> String {
+    let what = match change.outcome {
+        PutOutcome::Created => "uploaded",
+        PutOutcome::Updated => "updated",
+        PutOutcome::Unchanged => "unchanged",
+    };
+    let dags: Vec<String> =
+        change.dags.iter().map(|dag| format!("{} ({} tasks)", dag.dag_id, dag.task_count)).collect();
+    format!("{} {what} in environment {environment}: {}", change.filename, dags.join(", "))
+}
+
+/// The name and content of a DAG file.
+fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
+    let unreadable =
+        |why: &str, hint| Failure::input(format!("{} cannot be uploaded: {why}", path.display()), Vec::new(), hint);
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error.to_string(), None))?;
+    if metadata.is_dir() {
+        return Err(unreadable("it is a folder", Some("name the files one by one")));
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        let why = format!("it has {} MiB, a DAG file at most {}", metadata.len() >> 20, MAX_FILE_BYTES >> 20);
+        return Err(unreadable(&why, Some("keep data out of the DAG file and load it in a task")));
+    }
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| unreadable("its name is not text", None))?;
+    let content = std::fs::read(path).map_err(|error| unreadable(&error.to_string(), None))?;
+    Ok((name.to_owned(), content))
+}
+
+fn listing(list: &DagFileList) -> String {
+    if list.files.is_empty() {
+        return "no DAG files; `airflow-serverless dags create --env NAME --file FILE` uploads one".to_owned();
+    }
+    let rows = list.files.iter().flat_map(rows_of_file);
+    let mut text = table(&["FILE", "DAG", "SCHEDULE", "STATE"], rows);
+    for error in list.files.iter().filter_map(|file| file.import_error.as_ref()) {
+        text.push_str(&format!("\n\n{} does not import:\n{}", error.filename, error.stack_trace.trim_end()));
+    }
+    text
+}
+
+fn rows_of_file(file: &DagFile) -> Vec<Vec<String>> {
+    let row =
+        |dag: &str, schedule: &str, state: &str| [&file.filename, dag, schedule, state].map(str::to_owned).to_vec();
+    if file.import_error.is_some() {
+        return vec![row("-", "-", "import error")];
+    }
+    if file.dags.is_empty() {
+        return vec![row("-", "-", "not parsed yet")];
+    }
+    let dag = |dag: &airflow_serverless_api::dag::Dag| {
+        let state = if dag.is_paused { "paused" } else { "active" };
+        row(&dag.dag_id, dag.timetable_summary.as_deref().unwrap_or("None"), state)
+    };
+    file.dags.iter().map(dag).collect()
+}
+
+async fn delete(environment: &EnvironmentName, dag_id: &str, force: bool, printer: &Printer) -> Outcome {
+    let daemon = Daemon::connect(printer).await?;
+    let deletion = daemon.delete_dag(environment, dag_id, force).await?;
+    printer.result(&deletion, |deletion| {
+        format!("{} removed; inactive now: {}", deletion.filename, deletion.deactivated.join(", "))
+    });
+    Ok(ExitStatus::Success)
+}
+
+async fn trigger(arguments: Trigger, printer: &Printer) -> Outcome {
+    let conf = arguments.conf.as_deref().map(parse_conf).transpose()?;
+    let request = TriggerDagRun { dag_run_id: arguments.run_id, logical_date: arguments.logical_date, conf };
+    let environment = arguments.environment.name;
+    let daemon = Daemon::connect(printer).await?;
+    let detail = daemon.trigger_dag_run(&environment, &arguments.dag_id, &request).await?;
+    if !arguments.wait {
+        printer.result(&detail, |detail| format!("run {} of {} started", detail.run.dag_run_id, detail.run.dag_id));
+        return Ok(ExitStatus::Success);
+    }
+    printer.note(&format!("run {}", detail.run.dag_run_id));
+    let detail = follow::run(&daemon, &environment, detail, printer).await?;
+    printer.result(&detail, runs::details);
+    Ok(if detail.run.state == "success" { ExitStatus::Success } else { ExitStatus::Failure })
+}
+
+fn parse_conf(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
+    serde_json::from_str(text).map_err(|error| {
+        let fault = Fault::new("--conf", error.to_string());
+        Failure::input(
+            "the parameters are not a JSON object",
+            vec![fault],
+            Some("such as --conf '{\"date\": \"2026-01-31\"}'"),
+        )
+    })
+}

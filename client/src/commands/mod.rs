@@ -1,0 +1,27 @@
+//! One file per noun; each command talks to the daemon and hands its result to the printer.
+
+mod create;
+mod daemon;
+mod dags;
+mod env;
+mod runs;
+mod tasks;
+
+use crate::{
+    cli::Command,
+    failure::{ExitStatus, Failure},
+    printer::Printer,
+};
+
+type Outcome = Result<ExitStatus, Failure>;
+
+pub async fn run(command: Command, printer: &Printer) -> Outcome {
+    match command {
+        Command::Create(arguments) => create::create(arguments, printer).await,
+        Command::Env(command) => env::run(command, printer).await,
+        Command::Dags(command) => dags::run(command, printer).await,
+        Command::Runs(command) => runs::run(command, printer).await,
+        Command::Tasks(command) => tasks::run(command, printer).await,
+        Command::Daemon(command) => daemon::run(command, printer).await,
+    }
+}

@@ -1,0 +1,177 @@
+//! `config.yaml`: read, variables expanded, every fault with its line.
+
+use std::path::Path;
+
+use airflow_serverless_api::{environment::Config, problem::Fault, secret::Secret};
+
+use crate::failure::Failure;
+
+/// A configuration is a page of text; whatever is larger is another file.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Reads and checks a configuration.
+pub fn read(path: &Path) -> Result<Config, Failure> {
+    let shown = path.display().to_string();
+    let text = text_of(path, &shown)?;
+    let lookup = |name: &str| std::env::var(name).ok();
+    parse(&text, &lookup).map_err(|faults| {
+        let faults = faults.into_iter().map(|fault| locate(fault, &text)).collect();
+        Failure::input(
+            format!("{shown} is not a valid configuration"),
+            faults,
+            Some("examples/config.yaml shows all keys"),
+        )
+    })
+}
+
+fn text_of(path: &Path, shown: &str) -> Result<String, Failure> {
+    let unreadable = |why: String| Failure::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
+    let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(unreadable("it is not a file".to_owned()));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(unreadable("it is larger than 1 MiB".to_owned()));
+    }
+    let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    String::from_utf8(bytes).map_err(|_| unreadable("it is not text in UTF-8".to_owned()))
+}
+
+type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn parse(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Fault>> {
+    // Plain values are put in before parsing, so that numbers can come from variables. All others would be read as
+    // YAML there (a password may hold any character): they wait for the parsed text.
+    let plain = |name: &str| lookup(name).filter(|value| is_plain(value));
+    let expanded = expand(text, &plain, |reference| Ok(reference.to_owned())).map_err(|fault| vec![fault])?;
+    let mut config: Config = serde_saphyr::from_str(&expanded).map_err(|error| vec![explain(&error, text)])?;
+    for secret in [&mut config.connection_string, &mut config.database.connection_string].into_iter().flatten() {
+        let value = expand(secret.expose(), lookup, |reference| {
+            Err(Fault::new("connection_string", format!("{reference} is not set in the environment")))
+        });
+        *secret = Secret::new(value.map_err(|fault| vec![fault])?);
+    }
+    config.validate().map(|()| config)
+}
+
+fn is_plain(value: &str) -> bool {
+    !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+/// Replaces each `${NAME}`; `missing` says what becomes of one that `lookup` does not know.
+fn expand(text: &str, lookup: Lookup<'_>, missing: impl Fn(&str) -> Result<String, Fault>) -> Result<String, Fault> {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let (before, reference) = rest.split_at(start);
+        result.push_str(before);
+        let Some(end) = reference.find('}') else {
+            rest = reference;
+            break;
+        };
+        let (reference, after) = reference.split_at(end + 1);
+        match lookup(&reference[2..end]) {
+            Some(value) => result.push_str(&value),
+            None => result.push_str(&missing(reference)?),
+        }
+        rest = after;
+    }
+    result.push_str(rest);
+    Ok(result)
+}
+
+/// A fault of the parser, in the words of this file's format.
+fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
+    let line = error.location().and_then(|location| u32::try_from(location.line()).ok());
+    let raw = error.without_snippet().to_string();
+    let raw = raw.split(" at line ").next().unwrap_or(&raw);
+    let source = line.and_then(|line| text.lines().nth(line as usize - 1)).unwrap_or_default();
+    let (key, value) = source.split_once(':').map_or((source.trim(), ""), |(key, value)| (key.trim(), value.trim()));
+    let message = if text.trim().is_empty() {
+        "the file is empty".to_owned()
+    } else if let Some(rest) = raw.strip_prefix("unknown field `") {
+        unknown_key(rest)
+    } else if let Some(rest) = raw.strip_prefix("unknown variant `") {
+        let (found, known) = rest.split_once("`, expected one of ").unwrap_or((rest, "?"));
+        format!("`{found}` is not supported: use one of {known}")
+    } else if raw.starts_with("invalid u32") {
+        format!("must be a whole number greater than 0, not `{value}`")
+    } else if raw.starts_with("invalid boolean") {
+        format!("must be true or false, not `{value}`")
+    } else if raw.starts_with("expected mapping") {
+        "keys and values are expected here, as in `key: value`".to_owned()
+    } else {
+        raw.to_owned()
+    };
+    Fault { location: if key.is_empty() { "config".to_owned() } else { key.to_owned() }, line, message }
+}
+
+/// `rest` is what follows "unknown field `".
+fn unknown_key(rest: &str) -> String {
+    let (found, known) = rest.split_once("`, expected one of ").unwrap_or((rest, ""));
+    let known: Vec<&str> = known.split(", ").map(|key| key.trim_matches('`')).collect();
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(found, a).total_cmp(&strsim::jaro_winkler(found, b)));
+    match nearest {
+        Some(nearest) if strsim::jaro_winkler(found, nearest) > 0.7 => {
+            format!("unknown key `{found}`; did you mean `{nearest}`?")
+        }
+        _ => format!("unknown key `{found}`; known here: {}", known.join(", ")),
+    }
+}
+
+/// Adds the line to a fault that only knows its key.
+fn locate(mut fault: Fault, text: &str) -> Fault {
+    let key = fault.location.rsplit('.').next().unwrap_or(&fault.location);
+    if fault.line.is_none() {
+        let found = text.lines().position(|line| line.trim_start().starts_with(&format!("{key}:")));
+        fault.line = found.and_then(|index| u32::try_from(index + 1).ok());
+    }
+    fault
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> Fault {
+        let mut faults = parse(text, &|_| None).expect_err("a fault");
+        locate(faults.remove(0), text)
+    }
+
+    #[test]
+    fn the_specified_file_is_read() {
+        let text = "database:\n  type: sqlite # or 'postgres'\nscheduler:\n  interval_seconds: 60\nexecutor:\n  parallelism: 16\n  task_timeout: 3600\n";
+        assert_eq!(parse(text, &|_| None).expect("valid"), Config::default());
+    }
+
+    #[test]
+    fn faults_have_lines_and_next_steps() {
+        let cases = [
+            ("", Some(1), "empty"),
+            ("database: [", Some(1), ""),
+            ("hello", Some(1), "key: value"),
+            ("database:\n  type: mysql\n", Some(2), "use one of sqlite, postgres"),
+            ("database:\n  type: sqlite\nschedular:\n  interval_seconds: 1\n", Some(3), "did you mean `scheduler`?"),
+            ("database:\n  type: sqlite\nscheduler:\n  interval: 1\n", Some(4), "did you mean `interval_seconds`?"),
+            ("database:\n  type: sqlite\nscheduler:\n  interval_seconds: soon\n", Some(4), "not `soon`"),
+            ("database:\n  type: sqlite\nscheduler:\n  interval_seconds: 0\n", Some(4), "from 1 to 86400"),
+            ("database:\n  type: postgres\n", None, "is required with"),
+        ];
+        for (text, line, part) in cases {
+            let fault = fault(text);
+            assert_eq!(fault.line, line, "{text:?}: {fault:?}");
+            assert!(fault.message.contains(part), "{text:?}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn variables_reach_numbers_and_secrets() {
+        let text = "database:\n  type: sqlite\nscheduler:\n  interval_seconds: ${EVERY}\n# ${UNSET}\n";
+        let config = parse(text, &|name| (name == "EVERY").then(|| "15".to_owned())).expect("valid");
+        assert_eq!(config.scheduler.interval_seconds, 15);
+        let url = expand("postgresql://u:${PW}@h/d", &|_| Some("a\"b: c#".to_owned()), |_| unreachable!());
+        assert_eq!(url.expect("expands"), "postgresql://u:a\"b: c#@h/d");
+        let text = "database:\n  type: postgres\n  connection_string: postgresql://u:${PW}@h/d\n";
+        assert!(fault(text).message.contains("${PW} is not set"));
+    }
+}

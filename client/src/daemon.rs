@@ -1,0 +1,159 @@
+//! The way to the daemon: its REST API over its Unix socket, one method per operation.
+
+use std::time::Duration;
+
+use airflow_serverless_api::{
+    Problem,
+    daemon::Version,
+    dag::{DagDeletion, DagFileChange, DagFileList, PutMode},
+    environment::{
+        Config, CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
+    },
+    home::Home,
+    operation::Operation,
+    run::{DagRunDetail, DagRunList, ListDagRuns, ReadLogs, TaskLog, TriggerDagRun},
+};
+use reqwest::{Client, Method, RequestBuilder, Url};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::{failure::Failure, printer::Printer, start};
+
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Longest wait for one answer; the daemon's own limits are shorter.
+const ANSWER_LIMIT: Duration = Duration::from_secs(180);
+/// The host is not looked up: the socket decides where a request goes.
+const BASE: &str = "http://localhost/v1";
+
+pub struct Daemon {
+    http: Client,
+    base: Url,
+}
+
+impl Daemon {
+    /// The daemon of this home, started if it does not run.
+    pub async fn connect(printer: &Printer) -> Result<Self> {
+        let home = Home::from_environment().map_err(|error| Failure::unexpected("finding the daemon", error))?;
+        let daemon = Self::at(&home)?;
+        if daemon.version().await.is_err() {
+            start::start(&home, &daemon, printer).await?;
+        }
+        Ok(daemon)
+    }
+
+    /// The daemon of this home, whether it runs or not.
+    pub fn at(home: &Home) -> Result<Self> {
+        let http = Client::builder().unix_socket(home.socket()).timeout(ANSWER_LIMIT).build();
+        let http = http.map_err(|error| Failure::unexpected("preparing the connection", error))?;
+        let base = BASE.parse().map_err(|error| Failure::unexpected("preparing the connection", error))?;
+        Ok(Self { http, base })
+    }
+
+    pub async fn version(&self) -> Result<Version> {
+        self.get(&["version"]).await
+    }
+
+    pub async fn list_environments(&self) -> Result<EnvironmentList> {
+        self.get(&["environments"]).await
+    }
+
+    pub async fn get_environment(&self, name: &EnvironmentName) -> Result<Environment> {
+        self.get(&["environments", name.as_str()]).await
+    }
+
+    pub async fn create_environment(&self, name: EnvironmentName, config: Config) -> Result<EnvironmentChange> {
+        let body = CreateEnvironment { name, config };
+        answer(self.request(Method::POST, &["environments"]).json(&body)).await
+    }
+
+    pub async fn update_environment(&self, name: &EnvironmentName, config: Config) -> Result<EnvironmentChange> {
+        let request = self.request(Method::PATCH, &["environments", name.as_str()]);
+        answer(request.json(&UpdateEnvironment { config })).await
+    }
+
+    /// Waits until the operation has a revision after `after`, or for some seconds.
+    pub async fn follow_operation(&self, id: Uuid, after: i64) -> Result<Operation> {
+        let request = self.request(Method::GET, &["operations", &id.to_string()]);
+        answer(request.query(&[("after", after), ("wait_seconds", 20)])).await
+    }
+
+    pub async fn list_dag_files(&self, environment: &EnvironmentName) -> Result<DagFileList> {
+        self.get(&["environments", environment.as_str(), "dags"]).await
+    }
+
+    pub async fn put_dag_file(
+        &self,
+        environment: &EnvironmentName,
+        filename: &str,
+        content: Vec<u8>,
+        mode: PutMode,
+    ) -> Result<DagFileChange> {
+        let request = self.request(Method::PUT, &["environments", environment.as_str(), "dags", "files", filename]);
+        answer(request.query(&[("mode", mode)]).header("content-type", "text/x-python").body(content)).await
+    }
+
+    pub async fn delete_dag(&self, environment: &EnvironmentName, dag_id: &str, force: bool) -> Result<DagDeletion> {
+        let request = self.request(Method::DELETE, &["environments", environment.as_str(), "dags", dag_id]);
+        answer(request.query(&[("force", force)])).await
+    }
+
+    pub async fn trigger_dag_run(
+        &self,
+        environment: &EnvironmentName,
+        dag_id: &str,
+        run: &TriggerDagRun,
+    ) -> Result<DagRunDetail> {
+        let request = self.request(Method::POST, &["environments", environment.as_str(), "dags", dag_id, "runs"]);
+        answer(request.json(run)).await
+    }
+
+    pub async fn list_dag_runs(&self, environment: &EnvironmentName, query: &ListDagRuns) -> Result<DagRunList> {
+        answer(self.request(Method::GET, &["environments", environment.as_str(), "runs"]).query(query)).await
+    }
+
+    pub async fn get_dag_run(&self, environment: &EnvironmentName, dag_id: &str, run_id: &str) -> Result<DagRunDetail> {
+        self.get(&["environments", environment.as_str(), "dags", dag_id, "runs", run_id]).await
+    }
+
+    pub async fn get_task_log(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id, task_id): (&str, &str, &str),
+        query: &ReadLogs,
+    ) -> Result<TaskLog> {
+        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks", task_id, "logs"];
+        answer(self.request(Method::GET, &path).query(query)).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    /// Each part of the path is encoded: run ids hold colons and plus signs.
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend(path);
+        }
+        self.http.request(method, url)
+    }
+}
+
+async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
+    let unreachable = |error: reqwest::Error| Failure::Unexpected {
+        message: format!("the daemon cannot be reached: {}", error.without_url()),
+        hint: Some("`airflow-serverless daemon status` tells more".to_owned()),
+    };
+    let response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    let body = response.bytes().await.map_err(unreachable)?;
+    if status.is_success() {
+        return serde_json::from_slice(&body)
+            .map_err(|error| Failure::unexpected("reading the daemon's answer", error));
+    }
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => Err(problem.into()),
+        Err(_) => Err(Failure::Unexpected { message: format!("the daemon answered {status}"), hint: None }),
+    }
+}

@@ -1,0 +1,72 @@
+//! Why a command did not do what was asked, and whose fault it is. The exit codes are documented in the README.
+
+use std::process::ExitCode;
+
+use airflow_serverless_api::{Problem, problem::Fault};
+
+/// How a command ended that was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// 0
+    Success,
+    /// 1: it was carried out, but what it waited for failed (a run, a creation).
+    Failure,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        match status {
+            ExitStatus::Success => Self::SUCCESS,
+            ExitStatus::Failure => Self::FAILURE,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum Failure {
+    /// The input is at fault (exit code 1): refused here or by the daemon.
+    Refused(Box<Problem>),
+    /// The daemon or this program is at fault (exit code 3).
+    Unexpected { message: String, hint: Option<String> },
+}
+
+impl Failure {
+    /// Input that never reached the daemon.
+    pub fn input(detail: impl Into<String>, errors: Vec<Fault>, hint: Option<&str>) -> Self {
+        Self::Refused(Box::new(Problem {
+            kind: format!("{}invalid-input", Problem::NAMESPACE),
+            title: "Invalid input".to_owned(),
+            status: 400,
+            detail: detail.into(),
+            hint: hint.map(ToOwned::to_owned),
+            errors,
+        }))
+    }
+
+    pub fn unexpected(doing: &str, error: impl std::error::Error) -> Self {
+        let mut message = format!("{doing} failed: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Self::Unexpected { message, hint: None }
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Refused(_) => ExitCode::from(1),
+            Self::Unexpected { .. } => ExitCode::from(3),
+        }
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        if problem.status >= 500 {
+            Self::Unexpected { message: problem.detail, hint: problem.hint }
+        } else {
+            Self::Refused(problem.into())
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Following long work: steps of an operation, tasks of a run. On a terminal in place, otherwise line by line.
+
+use std::{collections::HashMap, time::Duration};
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    operation::{Operation, OperationState, Step, StepState},
+    run::{DagRunDetail, TaskInstance},
+};
+use console::style;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{
+    daemon::Daemon,
+    failure::Failure,
+    printer::{Printer, seconds, state, table},
+};
+
+/// A run changes at the pace of its tasks; a look costs the daemon little.
+const RUN_POLL: Duration = Duration::from_millis(150);
+const FRAME: Duration = Duration::from_millis(100);
+
+/// Shows the steps as they happen until the operation has ended.
+pub async fn operation(daemon: &Daemon, mut operation: Operation, printer: &Printer) -> Result<Operation, Failure> {
+    let mut view = StepView::new(printer);
+    loop {
+        view.show(&operation.steps);
+        if operation.state != OperationState::Running {
+            return Ok(operation);
+        }
+        operation = daemon.follow_operation(operation.id, operation.revision).await?;
+    }
+}
+
+struct StepView<'a> {
+    printer: &'a Printer,
+    bars: MultiProgress,
+    /// The bar of each step that has begun.
+    shown: Vec<ProgressBar>,
+}
+
+impl<'a> StepView<'a> {
+    fn new(printer: &'a Printer) -> Self {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::term(printer.stderr.clone(), 10));
+        Self { printer, bars, shown: Vec::new() }
+    }
+
+    fn show(&mut self, steps: &[Step]) {
+        for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.state != StepState::Pending) {
+            if index >= self.shown.len() {
+                self.begin();
+            }
+            let bar = &self.shown[index];
+            if bar.is_finished() {
+                continue;
+            }
+            let line = describe(step);
+            if step.state == StepState::Running {
+                bar.set_message(line);
+            } else if self.printer.is_live() {
+                bar.set_style(plain());
+                bar.finish_with_message(line);
+            } else {
+                bar.finish();
+                self.printer.note(&line);
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let bar =
+            if self.printer.is_live() { self.bars.add(ProgressBar::new_spinner()) } else { ProgressBar::hidden() };
+        bar.enable_steady_tick(FRAME);
+        self.shown.push(bar);
+    }
+}
+
+fn plain() -> ProgressStyle {
+    ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+fn describe(step: &Step) -> String {
+    let mark = match step.state {
+        StepState::Succeeded => style("✓").for_stderr().green(),
+        StepState::Failed => style("✗").for_stderr().red(),
+        StepState::Running | StepState::Pending => style(""),
+    };
+    let detail = step.detail.as_ref().map(|detail| format!(": {}", style(detail).for_stderr().dim()));
+    format!("{mark} {}{}", step.title, detail.unwrap_or_default()).trim_start().to_owned()
+}
+
+/// Shows the tasks of a run as they change until the run has ended.
+pub async fn run(
+    daemon: &Daemon,
+    environment: &EnvironmentName,
+    mut detail: DagRunDetail,
+    printer: &Printer,
+) -> Result<DagRunDetail, Failure> {
+    let mut view = RunView { printer, lines: 0, states: HashMap::new() };
+    loop {
+        view.show(&detail);
+        if detail.run.is_finished() {
+            return Ok(detail);
+        }
+        tokio::time::sleep(RUN_POLL).await;
+        detail = daemon.get_dag_run(environment, &detail.run.dag_id, &detail.run.dag_run_id).await?;
+    }
+}
+
+struct RunView<'a> {
+    printer: &'a Printer,
+    /// Height of the table on the terminal.
+    lines: usize,
+    /// The state of each task that was last shown, where lines are all there is.
+    states: HashMap<(String, i32), Option<String>>,
+}
+
+impl RunView<'_> {
+    fn show(&mut self, detail: &DagRunDetail) {
+        if self.printer.is_live() {
+            self.redraw(detail);
+        } else {
+            self.tell_changes(detail);
+        }
+    }
+
+    fn redraw(&mut self, detail: &DagRunDetail) {
+        let text = if detail.run.is_finished() { String::new() } else { tasks(&detail.task_instances) };
+        // A terminal that went away has nothing to redraw.
+        let _ = self.printer.stderr.clear_last_lines(self.lines);
+        self.lines = text.lines().count();
+        if self.lines > 0 {
+            let _ = self.printer.stderr.write_line(text.trim_end());
+        }
+    }
+
+    fn tell_changes(&mut self, detail: &DagRunDetail) {
+        for task in &detail.task_instances {
+            let key = (task.task_id.clone(), task.map_index);
+            if self.states.get(&key) != Some(&task.state) {
+                if let Some(state) = &task.state {
+                    self.printer.note(&format!("{} {state}", name(task)));
+                }
+                self.states.insert(key, task.state.clone());
+            }
+        }
+    }
+}
+
+/// The table of a run's tasks.
+pub fn tasks(tasks: &[TaskInstance]) -> String {
+    let row = |task: &TaskInstance| {
+        vec![name(task), state(task.state.as_deref()), task.try_number.to_string(), seconds(task.duration)]
+    };
+    table(&["TASK", "STATE", "TRY", "DURATION"], tasks.iter().map(row))
+}
+
+fn name(task: &TaskInstance) -> String {
+    if task.map_index < 0 { task.task_id.clone() } else { format!("{}[{}]", task.task_id, task.map_index) }
+}

@@ -1,0 +1,106 @@
+//! The only place that prints: data to stdout, everything else to stderr.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use comfy_table::{Table, presets::NOTHING};
+use console::{Term, style};
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+pub struct Printer {
+    json: bool,
+    pub stderr: Term,
+}
+
+impl Printer {
+    pub fn new(json: bool) -> Self {
+        Self { json, stderr: Term::stderr() }
+    }
+
+    /// Whether progress may move the cursor.
+    pub fn is_live(&self) -> bool {
+        !self.json && self.stderr.is_term()
+    }
+
+    /// The result of a command: as JSON if that was asked for, otherwise as `human` puts it.
+    pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) {
+        let text = if self.json {
+            serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+        } else {
+            human(value)
+        };
+        let mut stdout = io::stdout().lock();
+        // A reader that has gone away (`| head`) is no failure of the command.
+        let _ = writeln!(stdout, "{}", text.trim_end());
+    }
+
+    /// A line about what is going on.
+    pub fn note(&self, line: &str) {
+        if !self.json {
+            // There is nobody left to tell if stderr is closed.
+            let _ = self.stderr.write_line(line);
+        }
+    }
+
+    pub fn failure(&self, failure: &Failure) -> ExitCode {
+        let (message, hint, errors) = match failure {
+            Failure::Refused(problem) => (&problem.detail, &problem.hint, problem.errors.as_slice()),
+            Failure::Unexpected { message, hint } => (message, hint, [].as_slice()),
+        };
+        let mut text = format!("{} {message}\n", style("error:").for_stderr().red().bold());
+        for fault in errors {
+            let line = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
+            text.push_str(&format!("  {}{line}: {}\n", fault.location, fault.message));
+        }
+        if let Some(hint) = hint {
+            text.push_str(&format!("{} {hint}\n", style("hint:").for_stderr().cyan()));
+        }
+        if self.json
+            && let Failure::Refused(problem) = failure
+        {
+            self.result(problem, |_| String::new());
+        }
+        let _ = self.stderr.write_str(&text);
+        failure.exit_code()
+    }
+}
+
+/// A table without lines, as `kubectl` and `docker` print them.
+pub fn table<R: IntoIterator<Item = Vec<String>>>(header: &[&str], rows: R) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.to_string()
+}
+
+/// `1.2 s`, or a dash for what is not known.
+pub fn seconds(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1} s"))
+}
+
+pub fn date(value: Option<chrono::DateTime<chrono::Utc>>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.format("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// The state in Airflow's colours.
+pub fn state(name: Option<&str>) -> String {
+    let name = name.unwrap_or("-");
+    let styled = style(name);
+    match name {
+        "success" => styled.green(),
+        "failed" | "upstream_failed" => styled.red(),
+        "running" => styled.cyan(),
+        "up_for_retry" | "up_for_reschedule" => styled.yellow(),
+        _ => styled,
+    }
+    .to_string()
+}
