@@ -1,0 +1,28 @@
+"""Fixtures for tests against Local Modal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from local_modal import APPS, LocalModal
+
+
+@pytest.fixture
+def local_modal() -> Iterator[LocalModal]:
+    """A server of the test's own, which it may stop and start."""
+    server = LocalModal()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def shared_modal() -> Iterator[LocalModal]:
+    """A server with the sample app, shared by a module's tests."""
+    server = LocalModal()
+    server.start()
+    deployed = server.deploy(APPS / "sample_app.py")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    yield server
+    server.close()

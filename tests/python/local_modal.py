@@ -1,0 +1,142 @@
+"""Local Modal and the real SDK for tests: a server in a temporary folder, and SDK scripts in their own processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+APPS = Path(__file__).resolve().parent / "apps"
+SCRIPT_LIMIT = 90.0
+START_LIMIT = 20.0
+
+
+def cargo_output(*arguments: str) -> bytes:
+    """What a cargo command prints."""
+    return subprocess.run(["cargo", *arguments], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE).stdout
+
+
+def binary() -> Path:
+    """The server's program: MODAL_LOCAL_BIN, or what the workspace built."""
+    return Path(os.environ.get("MODAL_LOCAL_BIN", REPOSITORY / "target/debug/modal-local"))
+
+
+def wait_until(holds: Callable[[], Any], what: str, limit: float = 30.0) -> Any:
+    """Returns the first true value of `holds`, and fails when there is none in time."""
+    until = time.monotonic() + limit
+    while True:
+        if value := holds():
+            return value
+        assert time.monotonic() < until, f"waited {limit} s for {what}"
+        time.sleep(0.05)
+
+
+class LocalModal:
+    """A server that can be stopped, killed and started again on the same data."""
+
+    def __init__(self) -> None:
+        # A short path: the socket's has to fit an address.
+        self.root = Path(tempfile.mkdtemp(prefix="lm-"))
+        self.data = self.root / "data"
+        (self.root / "home").mkdir()
+        self.log = self.root / "server.log"
+        self.python = sys.executable
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+
+    def start(self, *arguments: str) -> None:
+        """Starts the server and waits until it is ready."""
+        self.process = self.popen(*arguments)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        assert line.startswith("MODAL_SERVER_URL="), f"not ready: {line!r}\n{self.log.read_text()}"
+        self.url = line.partition("=")[2]
+
+    def popen(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts a server on the data folder without waiting for it."""
+        command = [binary(), "serve", "--data-dir", self.data, "--python", self.python, *arguments]
+        with self.log.open("a") as log:
+            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Ends the server and waits for its end; anything but a kill has to be clean."""
+        if self.process is None:
+            return
+        self.process.send_signal(how)
+        code = self.process.wait(START_LIMIT)
+        self.process = None
+        if how is not signal.SIGKILL:
+            assert code == 0, self.log.read_text()
+
+    def close(self) -> None:
+        """Ends the server, and its containers, and removes its data."""
+        self.stop()
+        assert not self.containers(), "containers outlived their server"
+        shutil.rmtree(self.root)
+
+    def containers(self) -> list[int]:
+        """Process ids of this server's containers, and of what they started."""
+        marker = f"MODAL_CONTAINER_ARGUMENTS_PATH={self.data.resolve()}/".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (process / "environ").read_bytes()
+            except OSError:
+                continue
+            if any(variable.startswith(marker) for variable in environment.split(b"\0")):
+                found.append(int(process.name))
+        return found
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The environment of an SDK process; nothing of the caller's leaks into it."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.root / "home"),
+            "PYTHONPATH": str(APPS),
+            "MODAL_SERVER_URL": self.url,
+            "MODAL_TOKEN_ID": "ak-local",
+            "MODAL_TOKEN_SECRET": "as-local",
+            **more,
+        }
+
+    def sdk(self, script: str, **more: str) -> Any:
+        """Runs a script with the SDK in a process of its own and returns what it handed to `answer`."""
+        prelude = "import json, os, sys, time\nimport modal\ndef answer(value): print('\\x1e' + json.dumps(value))\n"
+        command = [sys.executable, "-c", prelude + textwrap.dedent(script)]
+        done = subprocess.run(
+            command,
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            timeout=SCRIPT_LIMIT,
+            check=False,
+        )
+        assert done.returncode == 0, f"{done.stderr}\n{self.log.read_text()}"
+        answers = done.stdout.rpartition("\x1e")[2]
+        return json.loads(answers) if answers else None
+
+    def modal(self, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+        """Runs the SDK's command line."""
+        command = [sys.executable, "-m", "modal", *map(str, arguments)]
+        return subprocess.run(
+            command,
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            timeout=SCRIPT_LIMIT,
+            check=False,
+        )
+
+    def deploy(self, app_file: Path) -> subprocess.CompletedProcess[str]:
+        """Runs `modal deploy`."""
+        return self.modal("deploy", app_file)
