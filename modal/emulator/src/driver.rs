@@ -19,7 +19,9 @@ pub async fn run(shared: Arc<Shared>, containers: Arc<Containers>, tracker: Task
         for task_id in plan.start {
             let shared = shared.clone();
             let containers = containers.clone();
-            tracker.spawn(async move { containers::run(&shared, &containers, task_id).await });
+            // Before it runs, so that no signal for it is missed.
+            let signals = containers.begin(&task_id);
+            tracker.spawn(async move { containers::run(&shared, &containers, task_id, signals).await });
         }
         for (task_id, signal) in plan.signal {
             containers.signal(&task_id, signal);

@@ -19,6 +19,7 @@ use crate::{
     shared::Shared,
     state::{Now, Settings, State},
     store::Store,
+    sweep::{Keep, sweep},
     web::{self, Downloads},
 };
 
@@ -55,6 +56,7 @@ impl Emulator {
         }
         let (store, rows) = Store::open(&options.data_dir.join("state.db")).await?;
         let mut state = State::load(rows, Now::read())?;
+        sweep(&options.data_dir, &Keep::of(&state));
         state.configure(Settings {
             default_max_containers: options.default_max_containers,
             stop_grace: options.stop_grace,

@@ -23,6 +23,7 @@ mod server;
 mod shared;
 mod state;
 mod store;
+mod sweep;
 mod volumes;
 mod web;
 

@@ -43,9 +43,14 @@ impl Options {
         self.data_dir.join("containers")
     }
 
+    /// The folder with what the containers of an app printed, one file each.
+    pub(crate) fn app_log_folder(&self, app_id: &str) -> PathBuf {
+        self.data_dir.join("logs").join(app_id)
+    }
+
     /// What a container printed.
-    pub(crate) fn log_path(&self, task_id: &str) -> PathBuf {
-        self.data_dir.join("logs").join(format!("{task_id}.log"))
+    pub(crate) fn log_path(&self, app_id: &str, task_id: &str) -> PathBuf {
+        self.app_log_folder(app_id).join(format!("{task_id}.log"))
     }
 }
 
@@ -58,7 +63,7 @@ pub async fn launch(shared: &Shared, task_id: &str, log: &Path) -> Result<Child,
     })?;
     let tree = code::materialise(shared, &definition).await?;
     let folder = options.container_folder(task_id);
-    for folder in [&folder.join("home"), &folder.join("tmp")] {
+    for folder in [&folder.join("home"), &folder.join("tmp"), &options.app_log_folder(&definition.app_id)] {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

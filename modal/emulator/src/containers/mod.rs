@@ -14,7 +14,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::{process::Child, sync::mpsc};
 
 pub use self::{launch::TASK_HEADER, reaper::kill_left_overs};
@@ -42,7 +42,8 @@ impl Containers {
         }
     }
 
-    fn add(&self, task_id: &str) -> mpsc::UnboundedReceiver<StopSignal> {
+    /// Opens the way to a container that is about to be started.
+    pub fn begin(&self, task_id: &str) -> mpsc::UnboundedReceiver<StopSignal> {
         // Not bounded: a container gets two signals at most.
         let (sender, receiver) = mpsc::unbounded_channel();
         self.signals.lock().unwrap_or_else(PoisonError::into_inner).insert(task_id.to_owned(), sender);
@@ -55,9 +56,14 @@ impl Containers {
 }
 
 /// Runs the container of a task from start to end, and books its end.
-pub async fn run(shared: &Shared, containers: &Containers, task_id: String) {
-    let signals = containers.add(&task_id);
-    let log = shared.options.log_path(&task_id);
+pub async fn run(
+    shared: &Shared,
+    containers: &Containers,
+    task_id: String,
+    signals: mpsc::UnboundedReceiver<StopSignal>,
+) {
+    let app_id = shared.read(|state| state.tasks.get(&task_id).map(|task| task.definition.app_id.clone()));
+    let log = shared.options.log_path(&app_id.unwrap_or_default(), &task_id);
     let how = match launch::launch(shared, &task_id, &log).await {
         Ok(child) => {
             tracing::debug!(task.id = task_id, "container started");
@@ -77,32 +83,35 @@ pub async fn run(shared: &Shared, containers: &Containers, task_id: String) {
 
 /// Waits for the end of a container and passes signals on. What it left running in its process group is killed.
 async fn supervise(mut child: Child, mut signals: mpsc::UnboundedReceiver<StopSignal>) -> String {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
             Some(signal) = signals.recv() => {
-                let signal = match signal {
-                    StopSignal::Interrupt => Signal::INT,
-                    StopSignal::Kill => Signal::KILL,
-                };
-                send(group, signal);
+                match (signal, leader) {
+                    // Only the SDK's process is asked to end, as on Modal; what it started is its own business.
+                    (StopSignal::Interrupt, Some(leader)) => report(leader, kill_process(leader, Signal::INT)),
+                    (StopSignal::Kill, Some(leader)) => report(leader, kill_process_group(leader, Signal::KILL)),
+                    // It was waited for already.
+                    (_, None) => {}
+                }
             }
         }
     };
-    send(group, Signal::KILL);
+    if let Some(leader) = leader {
+        report(leader, kill_process_group(leader, Signal::KILL));
+    }
     match status {
         Ok(status) => describe(status),
         Err(error) => format!("was lost ({error})"),
     }
 }
 
-fn send(group: Option<Pid>, signal: Signal) {
-    let Some(group) = group else { return };
-    match kill_process_group(group, signal) {
-        // Nobody is left in it.
+fn report(leader: Pid, outcome: rustix::io::Result<()>) {
+    match outcome {
+        // Nobody is left.
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => tracing::warn!(%error, pid = group.as_raw_nonzero(), "a container could not be signalled"),
+        Err(error) => tracing::warn!(%error, pid = leader.as_raw_nonzero(), "a container could not be signalled"),
     }
 }
 

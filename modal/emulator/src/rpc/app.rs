@@ -84,8 +84,8 @@ pub fn layout(shared: &Parts, request: &pb::AppGetLayoutRequest) -> Result<pb::A
     Ok(pb::AppGetLayoutResponse { app_layout: Some(shared.read(|state| state.layout(&request.app_id))?) })
 }
 
-pub fn heartbeat(shared: &Parts, request: &pb::AppHeartbeatRequest) -> Result<(), Error> {
-    shared.read(|state| state.app(&request.app_id).map(|_| ()))
+pub async fn heartbeat(shared: &Parts, request: pb::AppHeartbeatRequest) -> Result<(), Error> {
+    shared.change(|state, now| state.app_heartbeat(&request.app_id, now)).await
 }
 
 pub async fn disconnect(shared: &Parts, request: pb::AppClientDisconnectRequest) -> Result<(), Error> {

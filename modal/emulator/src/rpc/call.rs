@@ -13,12 +13,26 @@ use crate::{
 /// The longest that one request for outputs waits; the SDK asks again.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
 
-pub async fn map(shared: &Parts, request: pb::FunctionMapRequest) -> Result<pb::FunctionMapResponse, Error> {
+pub async fn map(
+    shared: &Parts,
+    request_key: Option<&str>,
+    request: pb::FunctionMapRequest,
+) -> Result<pb::FunctionMapResponse, Error> {
     shared
         .change(|state, now| {
-            let invocation = request.function_call_invocation_type;
-            let call_id = state.begin_call(&request.function_id, invocation, now)?;
-            let inputs = add_inputs(state, &call_id, request.pipelined_inputs, now)?;
+            let (call_id, inputs) = match state.repeated_call(request_key) {
+                // The answer to the first try got lost; running the call twice would not do.
+                Some((call_id, inputs)) => {
+                    let answer = |(idx, input_id): (i32, String)| added(idx, input_id);
+                    (call_id, inputs.into_iter().map(answer).collect())
+                }
+                None => {
+                    let (function_id, invocation) = (&request.function_id, request.function_call_invocation_type);
+                    let call_id = state.begin_call(function_id, invocation, request_key.map(str::to_owned), now)?;
+                    let inputs = add_inputs(state, &call_id, request.pipelined_inputs, now)?;
+                    (call_id, inputs)
+                }
+            };
             let definition = state.live_definition(&request.function_id);
             Ok(pb::FunctionMapResponse {
                 function_call_jwt: call_id.clone(),
@@ -49,9 +63,13 @@ fn add_inputs(
 ) -> Result<Vec<pb::FunctionPutInputsResponseItem>, Error> {
     let add = |item: pb::FunctionPutInputsItem| {
         let input_id = state.add_input(call_id, item.idx, item.input.unwrap_or_default(), now)?;
-        Ok(pb::FunctionPutInputsResponseItem { idx: item.idx, input_jwt: input_id.clone(), input_id })
+        Ok(added(item.idx, input_id))
     };
     items.into_iter().map(add).collect()
+}
+
+fn added(idx: i32, input_id: String) -> pb::FunctionPutInputsResponseItem {
+    pb::FunctionPutInputsResponseItem { idx, input_jwt: input_id.clone(), input_id }
 }
 
 pub fn finish_inputs(shared: &Parts, request: &pb::FunctionFinishInputsRequest) -> Result<(), Error> {

@@ -6,6 +6,7 @@ mod container;
 mod dict;
 mod function;
 mod image;
+mod logs;
 mod mount;
 mod secret;
 mod service;
@@ -33,6 +34,11 @@ fn calling_task<T>(shared: &Shared, request: &Request<T>) -> Result<String, Erro
     let token =
         request.metadata().get(TASK_HEADER).and_then(|token| token.to_str().ok()).ok_or(Error::NotAContainer)?;
     shared.read(|state| state.tokens.get(token).cloned()).ok_or(Error::NotAContainer)
+}
+
+/// The key that all tries of one request share.
+fn request_key<T>(request: &Request<T>) -> Option<String> {
+    Some(request.metadata().get("x-idempotency-key")?.to_str().ok()?.to_owned())
 }
 
 /// Seconds from the wire as a duration; nonsense is no time at all.

@@ -6,7 +6,8 @@ use modal_proto::{self as pb, modal_client_server::ModalClient};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Answers, app, call, calling_task, container, dict, function, image, mount, secret, session, volume, volume::Listing,
+    Answers, app, call, calling_task, container, dict, function, image, logs, mount, request_key, secret, session,
+    volume, volume::Listing,
 };
 use crate::shared::Shared;
 
@@ -29,12 +30,19 @@ fn ok<T>(answer: T) -> Result<T, Status> {
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// Lists methods as `name: Request => Answer, |shared, request| call`. Those that only containers may use are given the
-/// id of the calling task as well.
+/// Lists methods as `name: Request => Answer, |shared, request| call`. Those that must not
+/// be carried out again when a client repeats a request are given the key of the request as well; those that only
+/// containers may use, the id of the calling task.
 macro_rules! service {
     (
         anyone {
             $($name:ident: $in:ty => $out:ty, |$shared:pat_param, $request:pat_param| $call:expr;)*
+        }
+        once {
+            $(
+                $once_name:ident: $once_in:ty => $once_out:ty,
+                    |$once_shared:pat_param, $key:pat_param, $once_request:pat_param| $once_call:expr;
+            )*
         }
         containers {
             $(
@@ -55,6 +63,14 @@ macro_rules! service {
                 async fn $name(&self, request: Request<$in>) -> Answer<$out> {
                     let ($shared, $request) = (&self.shared, request.into_inner());
                     Ok(Response::new($call?))
+                }
+            )*
+            $(
+                async fn $once_name(&self, request: Request<$once_in>) -> Answer<$once_out> {
+                    let key = request_key(&request);
+                    let $key = key.as_deref();
+                    let ($once_shared, $once_request) = (&self.shared, request.into_inner());
+                    Ok(Response::new($once_call?))
                 }
             )*
             $(
@@ -88,7 +104,7 @@ service! {
         app_list: pb::AppListRequest => pb::AppListResponse, |s, r| ok(app::list(s, &r));
         app_publish: pb::AppPublishRequest => pb::AppPublishResponse, |s, r| app::publish(s, r).await;
         app_get_layout: pb::AppGetLayoutRequest => pb::AppGetLayoutResponse, |s, r| app::layout(s, &r);
-        app_heartbeat: pb::AppHeartbeatRequest => (), |s, r| app::heartbeat(s, &r);
+        app_heartbeat: pb::AppHeartbeatRequest => (), |s, r| app::heartbeat(s, r).await;
         app_client_disconnect: pb::AppClientDisconnectRequest => (), |s, r| app::disconnect(s, r).await;
         app_stop: pb::AppStopRequest => (), |s, r| app::stop(s, r).await;
 
@@ -99,7 +115,6 @@ service! {
         class_create: pb::ClassCreateRequest => pb::ClassCreateResponse, |s, r| function::create_class(s, r).await;
         class_get: pb::ClassGetRequest => pb::ClassGetResponse, |s, r| function::get_class(s, &r);
 
-        function_map: pb::FunctionMapRequest => pb::FunctionMapResponse, |s, r| call::map(s, r).await;
         function_put_inputs: pb::FunctionPutInputsRequest => pb::FunctionPutInputsResponse,
             |s, r| call::put_inputs(s, r).await;
         function_finish_inputs: pb::FunctionFinishInputsRequest => (), |s, r| call::finish_inputs(s, &r);
@@ -152,6 +167,10 @@ service! {
         container_stop: pb::ContainerStopRequest => pb::ContainerStopResponse, |s, r| container::stop(s, r).await;
     }
 
+    once {
+        function_map: pb::FunctionMapRequest => pb::FunctionMapResponse, |s, key, r| call::map(s, key, r).await;
+    }
+
     containers {
         container_hello: () => (), |_, _, ()| ok(());
         container_heartbeat: pb::ContainerHeartbeatRequest => pb::ContainerHeartbeatResponse,
@@ -165,6 +184,7 @@ service! {
     }
 
     streams {
+        app_get_logs: pb::AppGetLogsRequest => pb::TaskLogsBatch, |s, r| logs::follow(s, r);
         dict_contents: pb::DictContentsRequest => pb::DictEntry, |s, r| dict::contents(s, &r);
         image_join_streaming: pb::ImageJoinStreamingRequest => pb::ImageJoinStreamingResponse,
             |s, r| image::join(s, &r);

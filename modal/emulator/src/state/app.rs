@@ -88,7 +88,19 @@ impl State {
         };
         self.save(&app);
         self.apps.insert(app.id.clone(), app.clone());
+        if matches!(state, AppState::Initializing | AppState::Ephemeral) {
+            self.heartbeats.insert(app.id.clone(), now.mono);
+        }
         app
+    }
+
+    /// Notes that the client of an app is still there.
+    pub fn app_heartbeat(&mut self, id: &str, now: Now) -> Result<(), Error> {
+        self.app(id)?;
+        if let Some(heard) = self.heartbeats.get_mut(id) {
+            *heard = now.mono;
+        }
+        Ok(())
     }
 
     /// Makes the staged definitions live, all at once: what is not listed any more ends, what stays keeps its ids,
@@ -121,6 +133,9 @@ impl State {
         app.version += 1;
         app.function_ids = request.function_ids.into_iter().collect();
         app.class_ids = request.class_ids.into_iter().collect();
+        if app.state() != AppState::Ephemeral {
+            self.heartbeats.remove(&id);
+        }
         self.save(&app);
         self.apps.insert(id.clone(), app.clone());
         self.install_schedules(&id, now);
@@ -193,6 +208,7 @@ impl State {
         }
         app.state = AppState::Stopped.into();
         app.stopped_at = now.wall;
+        self.heartbeats.remove(id);
         self.save(&app);
         self.apps.insert(id.to_owned(), app);
         self.drop_objects(id, |_| true, now);

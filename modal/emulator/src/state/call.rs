@@ -24,6 +24,9 @@ pub struct Call {
     /// `FunctionCallInvocationType` on the wire.
     pub invocation: i32,
     pub created_at: f64,
+    /// The key with which its client would repeat the request that made it.
+    #[serde(default)]
+    pub request_key: Option<String>,
     /// Inputs that have no output yet.
     #[serde(skip)]
     pub unfinished: BTreeSet<String>,
@@ -73,8 +76,22 @@ impl State {
         self.calls.get(id).ok_or_else(|| Error::not_found("FunctionCall", id))
     }
 
-    /// Begins a call of a live function.
-    pub fn begin_call(&mut self, function_id: &str, invocation: i32, now: Now) -> Result<String, Error> {
+    /// The call that an earlier try of the same request made, with the places and ids of its inputs.
+    pub fn repeated_call(&self, request_key: Option<&str>) -> Option<(String, Vec<(i32, String)>)> {
+        let call = self.calls.get(self.call_keys.get(request_key?)?)?;
+        let waiting = call.unfinished.iter().filter_map(|id| self.inputs.get(id)).map(|i| (i.idx, i.id.clone()));
+        let ended = call.outputs.iter().map(|o| (o.item.idx, o.input_id.clone()));
+        Some((call.id.clone(), waiting.chain(ended).collect()))
+    }
+
+    /// Begins a call of a function.
+    pub fn begin_call(
+        &mut self,
+        function_id: &str,
+        invocation: i32,
+        request_key: Option<String>,
+        now: Now,
+    ) -> Result<String, Error> {
         if self.closing {
             return Err(Error::ShuttingDown);
         }
@@ -85,10 +102,14 @@ impl State {
             app_id: function.app_id.clone(),
             invocation,
             created_at: now.wall,
+            request_key,
             unfinished: BTreeSet::new(),
             outputs: Vec::new(),
         };
         let id = call.id.clone();
+        if let Some(key) = &call.request_key {
+            self.call_keys.insert(key.clone(), id.clone());
+        }
         self.save(&call);
         self.calls.insert(id.clone(), call);
         Ok(id)
@@ -144,6 +165,9 @@ impl State {
         for id in old {
             let Some(call) = self.calls.remove(&id) else { continue };
             self.forget::<Call>(&id);
+            if let Some(key) = &call.request_key {
+                self.call_keys.remove(key);
+            }
             for output in &call.outputs {
                 self.forget::<Output>(&output.input_id);
             }

@@ -1,6 +1,6 @@
 //! The state of the last run, from its rows.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use modal_proto::AppState;
 
@@ -35,10 +35,13 @@ impl State {
                 other => tracing::warn!(kind = other, "a stored row of an unknown kind is left alone"),
             }
         }
+        let keys = state.calls.values().filter_map(|c| Some((c.request_key.clone()?, c.id.clone())));
+        state.call_keys = keys.collect();
         state.join_items(items);
         state.join_outputs(outputs);
         state.join_inputs();
         state.end_ephemeral(now);
+        state.forget_unused();
         Ok(state)
     }
 
@@ -71,6 +74,31 @@ impl State {
             }
             // Ids sort by age, so the queues are in order.
             self.queues.entry(input.function_id.clone()).or_default().push_back(input.id.clone());
+        }
+    }
+
+    /// Forgets what only earlier definitions referred to.
+    fn forget_unused(&mut self) {
+        let functions = || self.definitions.values().map(|definition| &definition.function);
+        let used = |ids: &mut dyn Iterator<Item = &String>| ids.cloned().collect::<BTreeSet<String>>();
+        let mounts = used(&mut functions().flat_map(|f| &f.mount_ids));
+        let secrets = used(&mut functions().flat_map(|f| &f.secret_ids));
+        let mounts: Vec<String> = self.mounts.keys().filter(|id| !mounts.contains(*id)).cloned().collect();
+        let unused = |s: &&Secret| s.name.is_empty() && !secrets.contains(&s.id);
+        let secrets: Vec<String> = self.secrets.values().filter(unused).map(|s| s.id.clone()).collect();
+        let volumes: Vec<String> = self.volumes.values().filter(|v| v.ephemeral).map(|v| v.id.clone()).collect();
+        for id in mounts {
+            self.mounts.remove(&id);
+            self.forget::<Mount>(&id);
+        }
+        for id in secrets {
+            self.secrets.remove(&id);
+            self.forget::<Secret>(&id);
+        }
+        for id in volumes {
+            self.volumes.remove(&id);
+            self.forget::<Volume>(&id);
+            self.dropped_volumes.push(id);
         }
     }
 

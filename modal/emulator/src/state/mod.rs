@@ -80,6 +80,12 @@ pub struct State {
     pub secrets: BTreeMap<String, Secret>,
     pub mounts: BTreeMap<String, Mount>,
     pub images: BTreeMap<String, Image>,
+    /// When the client of an app that is not deployed was last heard of.
+    pub heartbeats: HashMap<String, Instant>,
+    /// Calls by the key with which a client repeats a request whose answer got lost.
+    pub call_keys: HashMap<String, String>,
+    /// Ephemeral Volumes of the last run, whose files are to be removed.
+    pub dropped_volumes: Vec<String>,
     /// Container tokens, to find the task that calls.
     pub tokens: HashMap<String, String>,
     /// No containers are started any more, and a container that ends was not at fault.

@@ -16,6 +16,8 @@ use super::{Now, Settings, State, Task, task::Stop};
 const SCALEDOWN_WINDOW: Duration = Duration::from_secs(60);
 /// How long a container may take to end after it was told that there is no more work.
 const LEAVE_GRACE: Duration = Duration::from_secs(30);
+/// How long an app that is not deployed outlives the last sign of its client, which comes every 15 s.
+const APP_HEARTBEAT: Duration = Duration::from_secs(120);
 const SWEEP_PERIOD: Duration = Duration::from_secs(600);
 
 /// A way to end a container.
@@ -58,6 +60,7 @@ impl State {
             if let Some(next) = self.fire_schedules(now) {
                 plan.at(now.mono + Duration::from_secs_f64((next - now.wall).clamp(0.0, 3600.0)));
             }
+            self.end_deserted_apps(now, &mut plan);
             self.enforce_limits(now, &mut plan);
             self.scale(now, &mut plan);
         }
@@ -67,6 +70,21 @@ impl State {
             self.next_sweep = Some(now.mono + SWEEP_PERIOD);
         }
         plan
+    }
+
+    /// Ends apps that belong to a client from which nothing was heard for long.
+    fn end_deserted_apps(&mut self, now: Now, plan: &mut Plan) {
+        let limits: Vec<_> = self.heartbeats.iter().map(|(id, heard)| (id.clone(), *heard + APP_HEARTBEAT)).collect();
+        for (id, until) in limits {
+            if until > now.mono {
+                plan.at(until);
+            } else {
+                self.heartbeats.remove(&id);
+                if let Err(error) = self.disconnect_app(&id, now) {
+                    tracing::warn!(app.id = id, %error, "a deserted app could not be ended");
+                }
+            }
+        }
     }
 
     /// Ends what takes too long, and containers that nobody needs.
@@ -107,13 +125,7 @@ impl State {
 
     fn scale_function(&mut self, function_id: &str, now: Now, plan: &mut Plan) {
         let Some(definition) = self.live_definition(function_id).cloned() else { return };
-        let mut due = 0;
-        for input in self.queues.get(function_id).into_iter().flatten().filter_map(|id| self.inputs.get(id)) {
-            match input.not_before {
-                Some(at) if at > now.mono => plan.at(at),
-                _ => due += 1,
-            }
-        }
+        let due = self.count_due(function_id, now, plan);
         let tasks = || self.tasks.values().filter(|t| t.definition.function_id == function_id);
         let mut capacity: usize = tasks().map(Task::capacity).sum();
         let mut count = tasks().filter(|t| t.stop != Some(Stop::Retire)).count();
@@ -132,6 +144,27 @@ impl State {
             capacity += definition.concurrency();
             count += 1;
         }
+    }
+
+    /// How many inputs of a function wait for a container, apart from those whose time has not come. When it comes,
+    /// idle containers are told.
+    fn count_due(&mut self, function_id: &str, now: Now, plan: &mut Plan) -> usize {
+        let (mut due, mut matured) = (0, false);
+        for input_id in self.queues.get(function_id).into_iter().flatten() {
+            let Some(input) = self.inputs.get_mut(input_id) else { continue };
+            match input.not_before {
+                Some(at) if at > now.mono => plan.at(at),
+                not_before => {
+                    matured |= not_before.is_some();
+                    input.not_before = None;
+                    due += 1;
+                }
+            }
+        }
+        if matured {
+            self.touch();
+        }
+        due
     }
 
     /// The least and the most containers of a function.

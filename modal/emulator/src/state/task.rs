@@ -314,7 +314,7 @@ impl State {
     fn start_failed(&mut self, function_id: &str, reported: bool, exit: &TaskExit, now: Now) {
         let health = self.health.entry(function_id.to_owned()).or_default();
         health.failures += 1;
-        health.not_before = Some(now.mono + Duration::from_secs(1 << health.failures.min(6)) / 2);
+        health.not_before = Some(now.mono + Duration::from_secs(1 << health.failures.min(4)) / 2);
         if reported || health.failures < MAX_START_FAILURES {
             return;
         }
