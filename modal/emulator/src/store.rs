@@ -88,6 +88,15 @@ pub struct StoredRow {
 }
 
 impl StoredRow {
+    /// The row that a change leaves, if it leaves one.
+    #[cfg(test)]
+    pub fn after(change: Change) -> Option<Self> {
+        match change {
+            Change::Put { kind, id, value, payload } => Some(Self { kind: kind.to_owned(), id, value, payload }),
+            Change::Delete { .. } => None,
+        }
+    }
+
     /// Decodes the row into the record it was.
     pub fn decode<R: Record>(self) -> Result<R, StoreError> {
         let mut record: R = serde_json::from_str(&self.value).map_err(|source| StoreError::Decode {

@@ -173,7 +173,10 @@ impl State {
     /// Turns an input into its output.
     pub(super) fn finish_input(&mut self, input_id: &str, attempt: Attempt) {
         let Some(input) = self.inputs.remove(input_id) else { return };
-        if let Some(queue) = self.queues.get_mut(&input.function_id) {
+        // One that a container has is in no queue.
+        if input.task_id.is_none()
+            && let Some(queue) = self.queues.get_mut(&input.function_id)
+        {
             queue.retain(|id| id != input_id);
         }
         self.forget::<Input>(input_id);

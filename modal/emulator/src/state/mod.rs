@@ -14,6 +14,8 @@ mod object;
 mod plan;
 mod schedule;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

@@ -125,11 +125,11 @@ impl State {
 
     fn scale_function(&mut self, function_id: &str, now: Now, plan: &mut Plan) {
         let Some(definition) = self.live_definition(function_id).cloned() else { return };
-        let due = self.count_due(function_id, now, plan);
+        let (min, max) = self.container_limits(&definition.function);
+        let due = self.count_due(function_id, max * definition.concurrency(), now, plan);
         let tasks = || self.tasks.values().filter(|t| t.definition.function_id == function_id);
         let mut capacity: usize = tasks().map(Task::capacity).sum();
         let mut count = tasks().filter(|t| t.stop != Some(Stop::Retire)).count();
-        let (min, max) = self.container_limits(&definition.function);
         if due <= capacity && count >= min {
             return;
         }
@@ -146,9 +146,9 @@ impl State {
         }
     }
 
-    /// How many inputs of a function wait for a container, apart from those whose time has not come. When it comes,
-    /// idle containers are told.
-    fn count_due(&mut self, function_id: &str, now: Now, plan: &mut Plan) -> usize {
+    /// How many inputs of a function wait for a container, apart from those whose time has not come; `enough` is as
+    /// good as more. When their time comes, idle containers are told.
+    fn count_due(&mut self, function_id: &str, enough: usize, now: Now, plan: &mut Plan) -> usize {
         let (mut due, mut matured) = (0, false);
         for input_id in self.queues.get(function_id).into_iter().flatten() {
             let Some(input) = self.inputs.get_mut(input_id) else { continue };
@@ -158,6 +158,9 @@ impl State {
                     matured |= not_before.is_some();
                     input.not_before = None;
                     due += 1;
+                    if due >= enough {
+                        break;
+                    }
                 }
             }
         }

@@ -1,0 +1,338 @@
+//! The rules of calls and containers, without processes: time is a parameter.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use modal_proto::{self as pb, AppState, FunctionCallInvocationType, generic_result::GenericStatus};
+use prost::Message;
+
+use super::{Delivery, Now, OutputsQuery, Settings, State, StopSignal, TaskExit};
+use crate::store::{Change, StoredRow};
+
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A state with one deployed function, and a clock.
+struct World {
+    state: State,
+    app_id: String,
+    function_id: String,
+    start: Instant,
+    elapsed: Duration,
+    rows: BTreeMap<(String, String), StoredRow>,
+}
+
+impl World {
+    fn new(function: pb::Function) -> Self {
+        let mut state = State::default();
+        state.configure(Settings { default_max_containers: 8, stop_grace: GRACE });
+        let mut world = Self {
+            state,
+            app_id: String::new(),
+            function_id: String::new(),
+            start: Instant::now(),
+            elapsed: Duration::ZERO,
+            rows: BTreeMap::new(),
+        };
+        let now = world.now();
+        world.app_id = world.state.create_app("", "app", "", AppState::Initializing, now).id;
+        world.deploy(function);
+        world
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: 1e9 + self.elapsed.as_secs_f64(), mono: self.start + self.elapsed }
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.elapsed += Duration::from_secs(seconds);
+    }
+
+    fn define(&mut self, function: &pb::Function) -> String {
+        let (app_id, function_id) = (self.app_id.clone(), self.function_id.clone());
+        let definition = self.state.define_function(&app_id, &function_id, function.encode_to_vec().into()).unwrap();
+        self.function_id = definition.function_id.clone();
+        definition.id.clone()
+    }
+
+    fn deploy(&mut self, function: pb::Function) -> String {
+        let definition_id = self.define(&function);
+        let request = pb::AppPublishRequest {
+            app_id: self.app_id.clone(),
+            name: "app".into(),
+            app_state: AppState::Deployed.into(),
+            function_ids: [("f".to_owned(), self.function_id.clone())].into(),
+            definition_ids: [(self.function_id.clone(), definition_id.clone())].into(),
+            ..Default::default()
+        };
+        let now = self.now();
+        self.state.publish_app(request, now).unwrap();
+        definition_id
+    }
+
+    fn call(&mut self) -> String {
+        let (function_id, now) = (self.function_id.clone(), self.now());
+        let call_id = self.state.begin_call(&function_id, FunctionCallInvocationType::Async.into(), None, now).unwrap();
+        self.state.add_input(&call_id, 0, pb::FunctionInput::default(), now).unwrap();
+        call_id
+    }
+
+    fn started(&mut self) -> Vec<String> {
+        let now = self.now();
+        self.state.plan(now).start
+    }
+
+    fn signals(&mut self) -> Vec<(String, StopSignal)> {
+        let now = self.now();
+        self.state.plan(now).signal
+    }
+
+    fn take(&mut self, task_id: &str) -> Option<Delivery> {
+        let now = self.now();
+        self.state.take_input(task_id, now).unwrap()
+    }
+
+    fn work(&mut self, task_id: &str) -> pb::FunctionGetInputsItem {
+        match self.take(task_id) {
+            Some(Delivery::Work(item)) => item,
+            other => panic!("no work but {other:?}"),
+        }
+    }
+
+    fn put(&mut self, task_id: &str, input_id: &str, status: GenericStatus) {
+        let result = pb::GenericResult { status: status.into(), ..Default::default() };
+        let output =
+            pb::FunctionPutOutputsItem { input_id: input_id.into(), result: Some(result), ..Default::default() };
+        let now = self.now();
+        self.state.put_output(task_id, output, now).unwrap();
+    }
+
+    fn exit(&mut self, task_id: &str) {
+        let now = self.now();
+        let exit = TaskExit { how: "exited with code 0".into(), last_output: "last words".into() };
+        self.state.task_exited(task_id, &exit, now);
+    }
+
+    fn result(&self, call_id: &str) -> Option<(GenericStatus, String)> {
+        let reply = self.state.outputs(call_id, OutputsQuery::Range(0, 0)).unwrap();
+        let result = reply.items.into_iter().next()?.result.unwrap();
+        Some((result.status(), result.exception))
+    }
+
+    /// Goes through what the store would hold.
+    fn restart(&mut self) {
+        for change in self.state.take_changes() {
+            let (Change::Put { kind, id, .. } | Change::Delete { kind, id }) = &change;
+            let key = ((*kind).to_owned(), id.clone());
+            match StoredRow::after(change) {
+                Some(row) => drop(self.rows.insert(key, row)),
+                None => drop(self.rows.remove(&key)),
+            }
+        }
+        let rows = std::mem::take(&mut self.rows).into_values().collect();
+        self.state = State::load(rows, self.now()).unwrap();
+        self.state.configure(Settings { default_max_containers: 8, stop_grace: GRACE });
+    }
+}
+
+fn function() -> pb::Function {
+    pb::Function { function_name: "f".into(), timeout_secs: 100, ..Default::default() }
+}
+
+#[test]
+fn there_are_no_more_containers_than_allowed_or_needed() {
+    let mut world = World::new(pb::Function { concurrency_limit: 2, ..function() });
+    assert!(world.started().is_empty());
+    world.call();
+    assert_eq!(world.started().len(), 1);
+    assert!(world.started().is_empty(), "one that starts counts");
+    for _ in 0..5 {
+        world.call();
+    }
+    assert_eq!(world.started().len(), 1);
+}
+
+#[test]
+fn a_dead_container_costs_a_delivery_but_not_the_input() {
+    let mut world = World::new(function());
+    let call = world.call();
+    for retry_count in 0..3 {
+        let task = world.started().remove(0);
+        let item = world.work(&task);
+        assert_eq!(item.retry_count, retry_count);
+        assert_eq!(item.function_call_id, call);
+        world.exit(&task);
+        world.pass(5);
+    }
+    let (status, message) = world.result(&call).unwrap();
+    assert_eq!(status, GenericStatus::InternalFailure);
+    assert!(message.contains("exited with code 0"), "{message}");
+}
+
+#[test]
+fn a_timeout_is_told_when_the_container_is_gone() {
+    let mut world = World::new(function());
+    let call = world.call();
+    let task = world.started().remove(0);
+    let item = world.work(&task);
+    world.pass(101);
+    assert_eq!(world.signals(), [(task.clone(), StopSignal::Interrupt)]);
+    world.put(&task, &item.input_id, GenericStatus::Success);
+    assert_eq!(world.result(&call), None, "too late");
+    world.pass(GRACE.as_secs());
+    assert_eq!(world.signals(), [(task.clone(), StopSignal::Kill)]);
+    assert!(world.signals().is_empty());
+    world.exit(&task);
+    assert_eq!(world.result(&call).unwrap().0, GenericStatus::Timeout);
+}
+
+#[test]
+fn failures_are_retried_as_the_function_says() {
+    let policy = pb::FunctionRetryPolicy { retries: 1, initial_delay_ms: 2_000, ..Default::default() };
+    let mut world = World::new(pb::Function { retry_policy: Some(policy), ..function() });
+    let call = world.call();
+    let task = world.started().remove(0);
+    let first = world.work(&task);
+    world.put(&task, &first.input_id, GenericStatus::Failure);
+    assert!(world.take(&task).is_none(), "not before the delay is over");
+    world.state.take_touched();
+    world.pass(2);
+    world.started();
+    assert!(world.state.take_touched(), "the idle container is told");
+    let second = world.work(&task);
+    assert_eq!((second.input_id.as_str(), second.retry_count), (first.input_id.as_str(), 1));
+    world.put(&task, &second.input_id, GenericStatus::Failure);
+    assert_eq!(world.result(&call).unwrap().0, GenericStatus::Failure);
+}
+
+#[test]
+fn a_lost_delivery_is_made_again() {
+    let mut world = World::new(function());
+    world.call();
+    world.call();
+    let task = world.started().remove(0);
+    let first = world.work(&task);
+    assert_eq!(world.work(&task).input_id, first.input_id);
+}
+
+#[test]
+fn cancelled_inputs_end_at_once_or_with_their_container() {
+    let mut world = World::new(pb::Function { concurrency_limit: 1, ..function() });
+    let (running, waiting) = (world.call(), world.call());
+    let task = world.started().remove(0);
+    let item = world.work(&task);
+    let now = world.now();
+    world.state.cancel_call(&waiting, false, now).unwrap();
+    assert_eq!(world.result(&waiting).unwrap().0, GenericStatus::Terminated);
+    world.state.cancel_call(&running, false, now).unwrap();
+    assert_eq!(world.state.task_mut(&task).unwrap().cancelled, [item.input_id]);
+    world.pass(10);
+    assert_eq!(world.signals(), [(task.clone(), StopSignal::Interrupt)]);
+    assert_eq!(world.result(&running), None);
+    world.exit(&task);
+    assert_eq!(world.result(&running).unwrap().0, GenericStatus::Terminated);
+}
+
+#[test]
+fn a_new_version_is_live_when_published_and_not_before() {
+    let mut world = World::new(function());
+    let old = world.deploy(function());
+    world.call();
+    let task = world.started().remove(0);
+    world.work(&task);
+    let staged = world.define(&function());
+    assert_eq!(world.state.live_definition(&world.function_id).unwrap().id, old);
+    let now = world.now();
+    world.state.disconnect_app(&world.app_id.clone(), now).unwrap();
+    assert!(!world.state.definitions.contains_key(&staged), "a failed deployment leaves nothing");
+    let new = world.deploy(function());
+    assert_eq!(world.state.live_definition(&world.function_id).unwrap().id, new);
+    world.call();
+    let next = world.started().remove(0);
+    assert_eq!(world.state.tasks[&next].definition.id, new);
+    assert!(matches!(world.take(&task), Some(Delivery::Stop)), "the old one gets nothing new");
+}
+
+#[test]
+fn idle_containers_are_retired_after_their_window() {
+    let mut world = World::new(pb::Function { task_idle_timeout_secs: 7, ..function() });
+    world.call();
+    let task = world.started().remove(0);
+    let item = world.work(&task);
+    world.put(&task, &item.input_id, GenericStatus::Success);
+    world.pass(6);
+    world.signals();
+    assert!(world.take(&task).is_none());
+    world.pass(1);
+    world.signals();
+    assert!(matches!(world.take(&task), Some(Delivery::Stop)));
+    world.pass(29);
+    assert!(world.signals().is_empty());
+    world.pass(1);
+    assert_eq!(world.signals(), [(task, StopSignal::Interrupt)]);
+}
+
+#[test]
+fn containers_that_never_start_give_their_callers_the_reason() {
+    let mut world = World::new(function());
+    let call = world.call();
+    for _ in 0..3 {
+        assert!(world.result(&call).is_none());
+        let task = world.started().remove(0);
+        world.exit(&task);
+        assert!(world.started().is_empty(), "not at once");
+        world.pass(8);
+    }
+    let (status, message) = world.result(&call).unwrap();
+    assert_eq!(status, GenericStatus::InitFailure);
+    assert!(message.contains("last words"), "{message}");
+}
+
+#[test]
+fn a_restart_keeps_what_was_done_and_repeats_what_was_not() {
+    let mut world = World::new(function());
+    let (done, running, waiting) = (world.call(), world.call(), world.call());
+    let task = world.started().remove(0);
+    let item = world.work(&task);
+    world.put(&task, &item.input_id, GenericStatus::Success);
+    let lost = world.work(&task);
+    assert_eq!(lost.function_call_id, running);
+    world.restart();
+    assert_eq!(world.result(&done).unwrap().0, GenericStatus::Success);
+    assert!(world.state.tasks.is_empty());
+    let task = world.started().remove(0);
+    let again = world.work(&task);
+    assert_eq!((&again.input_id, &again.function_call_id), (&lost.input_id, &running));
+    world.put(&task, &again.input_id, GenericStatus::Success);
+    assert_eq!(world.work(&task).function_call_id, waiting);
+}
+
+#[test]
+fn a_repeated_request_is_the_same_call() {
+    let mut world = World::new(function());
+    let (function_id, now) = (world.function_id.clone(), world.now());
+    let call_id = world.state.begin_call(&function_id, 3, Some("key".into()), now).unwrap();
+    let input_id = world.state.add_input(&call_id, 0, pb::FunctionInput::default(), now).unwrap();
+    world.restart();
+    assert_eq!(world.state.repeated_call(Some("key")), Some((call_id, vec![(0, input_id)])));
+    assert_eq!(world.state.repeated_call(Some("other")), None);
+    assert_eq!(world.state.repeated_call(None), None);
+}
+
+#[test]
+fn deserted_apps_end() {
+    let mut world = World::new(function());
+    let now = world.now();
+    let id = world.state.create_app("", "tried out", "", AppState::Ephemeral, now).id;
+    world.pass(60);
+    let now = world.now();
+    world.state.app_heartbeat(&id, now).unwrap();
+    world.pass(119);
+    world.signals();
+    assert!(!world.state.app(&id).unwrap().is_stopped());
+    world.pass(1);
+    world.signals();
+    assert!(world.state.app(&id).unwrap().is_stopped());
+    assert!(world.state.app(&world.app_id).unwrap().is_live(), "what is deployed needs no client");
+}
