@@ -106,6 +106,16 @@ def test_a_timeout_ends_the_container_too(shared_modal: LocalModal) -> None:
     assert not alive(pid)
 
 
+def test_nothing_that_a_timed_out_container_started_goes_on(shared_modal: LocalModal) -> None:
+    script = """
+    result = outcome(lambda: fn("detach").remote("detached"))
+    answer([result[0], notes["detached"]])
+    """
+    name, pid = run(shared_modal, script)
+    assert name == "FunctionTimeoutError"
+    assert pid not in shared_modal.containers()
+
+
 def test_waiting_calls_are_cancelled_at_once_and_running_ones_when_they_stop(
     shared_modal: LocalModal,
 ) -> None:

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     containers::{Containers, kill_left_overs},
     driver,
-    options::{Options, StartError},
+    options::{Options, StartError, absolute_python},
     server::{self, Listener},
     shared::Shared,
     state::{Now, Settings, State},
@@ -25,6 +25,9 @@ use crate::{
 
 /// How long requests may take to end after they were told that the server stops.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// How long killed containers may take to be gone.
+const LONGEST_DEATH: Duration = Duration::from_secs(10);
 
 /// A running emulator. Dropping it without [`Emulator::shutdown`] leaves its containers to the next start.
 pub struct Emulator {
@@ -44,6 +47,7 @@ impl Emulator {
     pub async fn start(mut options: Options) -> Result<Self, StartError> {
         create_private(&options.data_dir)?;
         options.data_dir = fs::canonicalize(&options.data_dir).map_err(StartError::io("find", &options.data_dir))?;
+        options.python = absolute_python(&options.python).map_err(StartError::io("find", &options.python))?;
         let lock = lock(&options.data_dir)?;
         let containers_folder = options.containers_folder();
         // Nothing else happens yet, so this may block.
@@ -93,7 +97,10 @@ impl Emulator {
         shared.change_soon(|state, _| state.close());
         containers.close();
         // The driver interrupts, and after the grace kills, every container.
-        containers.wait().await;
+        let limit = shared.options.stop_grace + LONGEST_DEATH;
+        if tokio::time::timeout(limit, containers.wait()).await.is_err() {
+            tracing::error!("a container does not die; the next start will try again");
+        }
         stop_driver.cancel();
         shared.hang_up.cancel();
         stop_servers.cancel();

@@ -1,5 +1,7 @@
 //! What can go wrong in an answer to a client, and the gRPC status it becomes.
 
+use std::io::ErrorKind;
+
 use tonic::{Code, Status};
 
 use crate::store::StoreError;
@@ -55,7 +57,14 @@ impl Error {
             Self::Conflict { .. } => Code::FailedPrecondition,
             Self::NotAContainer => Code::PermissionDenied,
             Self::ShuttingDown => Code::Unavailable,
-            Self::Store(_) | Self::Io { .. } => Code::ResourceExhausted,
+            Self::Store(_) => Code::ResourceExhausted,
+            Self::Io { source, .. } => match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Code::ResourceExhausted,
+                ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::InvalidFilename => {
+                    Code::InvalidArgument
+                }
+                _ => Code::Internal,
+            },
         }
     }
 }

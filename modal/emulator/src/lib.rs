@@ -5,6 +5,13 @@
 //! [`Options::python`]. Images are recipes that are kept but not built. A method of Modal's that is not spoken here
 //! answers `UNIMPLEMENTED` with its name.
 //!
+//! Where it differs from Modal, beyond what it does not speak:
+//! - A Volume is a folder that containers write to directly, so a missing `commit` or `reload` goes unnoticed. It is
+//!   not mounted: `MODAL_LOCAL_VOLUMES` in a container is a JSON object from mount paths to folders.
+//! - Mounted files lie in a tree of their own, with its `/root` on `PYTHONPATH` and as the working folder.
+//! - Resources (CPU, memory, GPU), regions and network limits are not enforced.
+//! - Any token is accepted: who can reach the socket may use the server. It listens on this machine only.
+//!
 //! How it hangs together: `rpc` decodes requests and calls `state`, which holds everything in memory and has all the
 //! rules; `shared` puts a lock around it and `store` behind it; `driver` carries out what the state plans, with
 //! `containers` for the processes. `volumes` and `files` are the folders on disk; `web` serves downloads.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use modal_emulator::{Emulator, Listen, Options};
 use tokio::signal::unix::{SignalKind, signal};
@@ -69,6 +69,9 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    emulator.shutdown().await;
-    Ok(())
+    tokio::select! {
+        () = emulator.shutdown() => Ok(()),
+        _ = terminate.recv() => bail!("stopped at once; containers that still run are killed by the next start"),
+        _ = interrupt.recv() => bail!("stopped at once; containers that still run are killed by the next start"),
+    }
 }

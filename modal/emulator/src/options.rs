@@ -1,6 +1,7 @@
 //! How an emulator is set up, and why it may not start.
 
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -28,6 +29,7 @@ pub struct Options {
     /// Where the SDK connects.
     pub listen: Listen,
     /// The interpreter that runs containers. It needs the `modal` package, and need not exist before the first call.
+    /// A bare name is looked for in the `PATH` of this process when the emulator starts.
     pub python: PathBuf,
     /// Most containers of a function that sets no `max_containers`.
     pub default_max_containers: u32,
@@ -47,6 +49,19 @@ impl Options {
             data_dir,
         }
     }
+}
+
+/// The interpreter as an absolute path. A link is not followed: it is what makes a virtual environment.
+pub(crate) fn absolute_python(python: &Path) -> io::Result<PathBuf> {
+    if python.components().count() == 1 && !python.is_absolute() {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        if let Some(found) =
+            std::env::split_paths(&folders).map(|folder| folder.join(python)).find(|path| path.is_file())
+        {
+            return std::path::absolute(found);
+        }
+    }
+    std::path::absolute(python)
 }
 
 /// Some more than there are processors: containers mostly wait, but each one that starts is busy for a second.

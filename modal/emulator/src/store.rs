@@ -4,7 +4,7 @@
 //! order in which they were made (the queue is filled under the state's lock) and whoever promised durability waits
 //! for the commit that holds its change.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -145,6 +145,8 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // Nobody else writes to it; whoever looks at it is quick.
+            .busy_timeout(Duration::from_secs(1))
             .connect()
             .await
             .map_err(StoreError::Open)?;
@@ -246,4 +248,51 @@ async fn commit(connection: &mut SqliteConnection, changes: &[Change]) -> Result
         query.execute(&mut *transaction).await?;
     }
     transaction.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use sqlx::{SqliteConnection, query};
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Thing {
+        id: String,
+    }
+
+    impl Record for Thing {
+        const KIND: &'static str = "thing";
+        fn id(&self) -> &str {
+            &self.id
+        }
+    }
+
+    fn put(id: &str) -> Vec<Change> {
+        vec![Change::put(&Thing { id: id.to_owned() })]
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_is_reported_and_made_good_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (store, rows) = Store::open(&path).await.unwrap();
+        assert!(rows.is_empty());
+        store.queue(put("a")).committed().await.unwrap();
+
+        let mut other = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+        let refused = store.queue(put("b")).committed().await;
+        assert!(matches!(refused, Err(StoreError::Write(_))), "{refused:?}");
+        query("ROLLBACK").execute(&mut other).await.unwrap();
+        other.close().await.unwrap();
+
+        let changes = vec![Change::delete::<Thing>("a"), Change::put(&Thing { id: "c".into() })];
+        store.queue(changes).committed().await.unwrap();
+        store.close().await;
+        let (_, rows) = Store::open(&path).await.unwrap();
+        let ids: Vec<String> = rows.into_iter().map(|row| row.decode::<Thing>().unwrap().id).collect();
+        assert_eq!(ids, ["b", "c"]);
+    }
 }

@@ -122,6 +122,13 @@ def leave_child(marker: str) -> None:
     time.sleep(600)
 
 
+@app.function(image=image, timeout=2)
+def detach(marker: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    notes[marker] = child.pid
+    time.sleep(600)
+
+
 @app.cls(image=image, max_containers=1)
 class Counter:
     @modal.enter()

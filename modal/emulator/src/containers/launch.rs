@@ -93,16 +93,6 @@ pub async fn launch(shared: &Shared, task_id: &str, log: &Path) -> Result<Child,
         .map_err(Error::io("run", options.python.to_string_lossy()))
 }
 
-/// Removes what only the running container needed.
-pub fn clean_up(shared: &Shared, task_id: &str) {
-    let folder = shared.options.container_folder(task_id);
-    if let Err(error) = fs::remove_dir_all(&folder)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, task.id = task_id, "the folder of a container could not be removed");
-    }
-}
-
 /// An error with its causes, for a message to the user.
 pub fn explain(error: &Error) -> String {
     let mut text = error.to_string();
@@ -143,11 +133,9 @@ fn own_variables(
     tree: &Path,
     folder: &Path,
 ) -> BTreeMap<OsString, OsString> {
-    let python_folder = shared.options.python.parent().filter(|folder| folder.is_absolute());
-    let path = match python_folder {
-        Some(folder) => format!("{}:/usr/local/bin:/usr/bin:/bin", folder.display()),
-        None => "/usr/local/bin:/usr/bin:/bin".to_owned(),
-    };
+    // What is installed beside the interpreter comes first.
+    let python_folder = shared.options.python.parent().unwrap_or(Path::new("/usr/bin"));
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", python_folder.display());
     let volumes: BTreeMap<String, String> = volume_folders(shared, definition)
         .map(|(mount_path, host)| (mount_path, host.to_string_lossy().into_owned()))
         .collect();

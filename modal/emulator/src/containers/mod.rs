@@ -6,8 +6,8 @@ mod reaper;
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
     os::unix::process::ExitStatusExt,
     path::Path,
     process::ExitStatus,
@@ -19,6 +19,7 @@ use tokio::{process::Child, sync::mpsc};
 
 pub use self::{launch::TASK_HEADER, reaper::kill_left_overs};
 use crate::{
+    files::blocking,
     shared::Shared,
     state::{StopSignal, TaskExit},
 };
@@ -75,10 +76,27 @@ pub async fn run(
         }
     };
     tracing::debug!(task.id = task_id, how, "container ended");
-    let exit = TaskExit { how, last_output: last_output(&log) };
+    let folder = shared.options.container_folder(&task_id);
+    let last_output = match blocking(move || Ok(clear(&folder, &log))).await {
+        Ok(last_output) => last_output,
+        // The runtime is being torn down; the next start does the rest.
+        Err(_) => return,
+    };
+    let exit = TaskExit { how, last_output };
     shared.change_soon(|state, now| state.task_exited(&task_id, &exit, now));
     containers.remove(&task_id);
-    launch::clean_up(shared, &task_id);
+}
+
+/// Ends what a container left running, wherever it went, so that nothing of it overlaps with the next delivery of its
+/// inputs; removes its private folder; and returns the end of what it printed.
+fn clear(folder: &Path, log: &Path) -> String {
+    kill_left_overs(folder);
+    if let Err(error) = fs::remove_dir_all(folder)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, folder = %folder.display(), "the folder of a container could not be removed");
+    }
+    last_output(log)
 }
 
 /// Waits for the end of a container and passes signals on. What it left running in its process group is killed.

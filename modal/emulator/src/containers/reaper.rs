@@ -1,4 +1,4 @@
-//! Containers that outlived the server that started them.
+//! Processes that outlived their container, or the server that started it.
 
 use std::{
     fs,
@@ -18,14 +18,14 @@ use super::launch::ARGUMENTS_VARIABLE;
 /// How long killed processes may take to be gone before they are reported.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);
 
-/// Kills the containers of an earlier server on the same data folder, and all that they started, and returns when
-/// they are gone; blocking. They are known by a variable in their environment that names a folder in `containers`, so
-/// this never meets a stranger, and finds one whose process id could not have been noted down before the server died.
+/// Kills the containers whose private folders are `folder` or in it, and all that they started, and returns when they
+/// are gone; blocking. They are known by a variable in their environment that names that folder, so this never meets a
+/// stranger, and finds one whose process id could not have been noted down before the server died.
 ///
 /// Where there is no `/proc`, nothing is found; such a container ends by itself, as no server knows its token.
-pub fn kill_left_overs(containers: &Path) {
+pub fn kill_left_overs(folder: &Path) {
     let mut marker = format!("{ARGUMENTS_VARIABLE}=").into_bytes();
-    marker.extend(containers.as_os_str().as_bytes());
+    marker.extend(folder.as_os_str().as_bytes());
     marker.push(b'/');
     let numbers =
         fs::read_dir("/proc").into_iter().flatten().filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok());
@@ -41,9 +41,9 @@ pub fn kill_left_overs(containers: &Path) {
     let until = Instant::now() + LONGEST_DEATH;
     for (pid, process) in dying {
         if has_ended(&process, until.saturating_duration_since(Instant::now())) {
-            tracing::info!(pid = pid.as_raw_nonzero(), "killed a container of the last run");
+            tracing::info!(pid = pid.as_raw_nonzero(), "killed a process that a container left");
         } else {
-            tracing::error!(pid = pid.as_raw_nonzero(), "a container of the last run does not die");
+            tracing::error!(pid = pid.as_raw_nonzero(), "a process that a container left does not die");
         }
     }
 }

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use modal_proto as pb;
 
 use super::Parts;
-use crate::{error::Error, state::Delivery};
+use crate::{
+    error::Error,
+    state::{Delivery, Task},
+};
 
 /// How long a heartbeat waits for something to cancel; the SDK gives it 15 s.
 const HEARTBEAT_POLL: Duration = Duration::from_secs(10);
@@ -56,6 +59,24 @@ pub fn dynamic_concurrency(
 ) -> pb::FunctionGetDynamicConcurrencyResponse {
     // A burst is not worth another container on the same machine.
     pb::FunctionGetDynamicConcurrencyResponse { concurrency: request.max_concurrency }
+}
+
+pub fn list(shared: &Parts, request: &pb::TaskListRequest) -> pb::TaskListResponse {
+    let environment = crate::state::environment(&request.environment_name);
+    shared.read(|state| {
+        let stats = |task: &Task| {
+            let app = state.app(&task.definition.app_id).ok()?;
+            let wanted = app.environment == environment && (request.app_id.is_empty() || request.app_id == app.id);
+            wanted.then(|| pb::TaskStats {
+                task_id: task.id.clone(),
+                app_id: app.id.clone(),
+                app_description: app.description.clone(),
+                started_at: task.started_at,
+                enqueued_at: task.started_at,
+            })
+        };
+        pb::TaskListResponse { tasks: state.tasks.values().filter_map(stats).collect() }
+    })
 }
 
 pub async fn stop(shared: &Parts, request: pb::ContainerStopRequest) -> Result<pb::ContainerStopResponse, Error> {

@@ -164,6 +164,7 @@ service! {
         volume_commit: pb::VolumeCommitRequest => pb::VolumeCommitResponse, |s, r| volume::commit(s, &r);
         volume_reload: pb::VolumeReloadRequest => (), |s, r| volume::check(s, &r.volume_id);
 
+        task_list: pb::TaskListRequest => pb::TaskListResponse, |s, r| ok(container::list(s, &r));
         container_stop: pb::ContainerStopRequest => pb::ContainerStopResponse, |s, r| container::stop(s, r).await;
     }
 

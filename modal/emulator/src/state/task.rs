@@ -54,6 +54,8 @@ pub struct Task {
     pub token: String,
     pub definition: Arc<Definition>,
     pub started: Instant,
+    /// The same in seconds since 1970.
+    pub started_at: f64,
     /// Whether it has asked for work.
     pub ready: bool,
     /// Whether it reported that it could not start.
@@ -153,6 +155,7 @@ impl State {
             token: new_token(),
             definition,
             started: now.mono,
+            started_at: now.wall,
             ready: false,
             failed: false,
             overdue: false,
