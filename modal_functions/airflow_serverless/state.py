@@ -15,6 +15,7 @@ import modal
 
 WAKE = "wake"
 DUE = "due"
+PUBLISHED = "published"
 QUEUED, RUNNING, SUCCESS, FAILED = "QUEUED", "RUNNING", "SUCCESS", "FAILED"
 FINAL = frozenset({SUCCESS, FAILED})
 
@@ -85,6 +86,12 @@ class DueMarker(TypedDict):
     active: bool
     generation: int
     full_tick_at: float
+
+
+class Published(TypedDict):
+    """`published`: which generation of the database lies on the volume; readers fetch it again when this moves on."""
+
+    generation: int
 
 
 class Command(TypedDict):

@@ -6,7 +6,6 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    str::FromStr,
     sync::Arc,
 };
 
@@ -23,9 +22,9 @@ use crate::error::{Error, Result};
 
 const DATABASE: &str = "/data/airflow.db";
 
-/// The part of the scheduler's marker in the Dict that matters here.
+/// The scheduler's word in the Dict on what it has published.
 #[derive(Debug, Deserialize)]
-struct Marker {
+struct Published {
     generation: i64,
 }
 
@@ -59,7 +58,7 @@ impl Airflow {
         let dict = self.client.dict(&environment.dict()).await?;
         let slot = self.metadata.slot(environment).await;
         let mut slot = slot.lock().await;
-        let generation = dict.get::<Marker>("due").await?.map(|marker| marker.generation);
+        let generation = dict.get::<Published>("published").await?.map(|published| published.generation);
         if let (Some(snapshot), Some(generation)) = (&*slot, generation)
             && snapshot.generation == generation
         {
@@ -71,7 +70,7 @@ impl Airflow {
         let path = self.metadata.folder.join(format!("{environment}.db"));
         replace(&path, &content)?;
         let pool = open(&path).await.map_err(failed(environment))?;
-        // The marker was read first: a publication in between is seen as newer the next time, never as older.
+        // The number was read first: a publication in between is seen as newer the next time, never as older.
         *slot = Some(Snapshot { generation: generation.unwrap_or(-1), pool: pool.clone() });
         Ok(Some(pool))
     }
@@ -89,9 +88,8 @@ fn replace(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 async fn open(path: &Path) -> sqlx::Result<SqlitePool> {
-    let options = SqliteConnectOptions::from_str("sqlite::memory:")?
+    let options = SqliteConnectOptions::new()
         .filename(path)
-        .in_memory(false)
         .read_only(true)
         // The copy never changes: no locks, no side files.
         .immutable(true);

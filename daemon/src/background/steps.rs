@@ -7,7 +7,7 @@ use airflow_serverless_api::{
     operation::{Step, StepState},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE};
-use modal_client::{Client, Outcome, SecretOutcome};
+use modal_client::{Client, NO_ARGUMENTS, Outcome, SecretOutcome};
 
 use crate::{error::Result, progress::Progress, runtime::Runtime};
 
@@ -101,7 +101,7 @@ impl Tools {
 
     async fn database(&self, environment: &Environment, progress: &Progress) -> Result<String> {
         let function = self.client.function(&environment.names.app, "initialize_database").await?;
-        let call = function.spawn(()).await?;
+        let call = function.spawn(NO_ARGUMENTS).await?;
         progress.detail("running Airflow's migrations");
         let finished = async {
             loop {

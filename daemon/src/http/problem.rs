@@ -9,20 +9,20 @@ use axum::{
 use crate::error::{Error, chain};
 
 /// An answer that is a problem.
-pub(super) struct Failure(Problem);
+pub(super) struct Failure(Box<Problem>);
 
 pub(super) type Answer<T> = Result<T, Failure>;
 
 impl Failure {
     fn new(status: StatusCode, kind: &str, title: &str, detail: String) -> Self {
-        Self(Problem {
+        Self(Box::new(Problem {
             kind: format!("{}{kind}", Problem::NAMESPACE),
             title: title.to_owned(),
             status: status.as_u16(),
             detail,
             hint: None,
             errors: Vec::new(),
-        })
+        }))
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -3,7 +3,7 @@
 mod environments;
 mod operations;
 
-use std::{path::Path, str::FromStr};
+use std::path::Path;
 
 use sqlx::{
     SqlitePool,
@@ -56,10 +56,8 @@ pub struct Store {
 impl Store {
     pub async fn open(path: &Path) -> Result<Self> {
         let at = || path.display().to_string();
-        let options = SqliteConnectOptions::from_str("sqlite::memory:")
-            .map_err(|source| StoreError::Open { path: at(), source })?
+        let options = SqliteConnectOptions::new()
             .filename(path)
-            .in_memory(false)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // What was accepted survives a power cut.

@@ -16,6 +16,9 @@ use crate::{
     wire::{Client, rpc},
 };
 
+/// The arguments of a call without any. (`()` would not do: serde makes it Python's `None`.)
+pub const NO_ARGUMENTS: [u8; 0] = [];
+
 /// A deployed Function.
 #[derive(Clone)]
 pub struct Function {
@@ -50,7 +53,7 @@ impl Client {
 }
 
 impl Function {
-    /// Starts a call with positional arguments of plain types (a tuple).
+    /// Starts a call with positional arguments of plain types: a tuple, or [`NO_ARGUMENTS`].
     pub async fn spawn<A: Serialize>(&self, arguments: A) -> Result<FunctionCall> {
         let no_keywords = std::collections::BTreeMap::<String, ()>::new();
         let args = pickle::dumps(&self.name, &(arguments, no_keywords))?;

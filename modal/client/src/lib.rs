@@ -14,7 +14,7 @@ mod wire;
 
 pub use dict::Dict;
 pub use error::{Error, Result};
-pub use function::{Function, FunctionCall, Outcome};
+pub use function::{Function, FunctionCall, NO_ARGUMENTS, Outcome};
 pub use secret::SecretOutcome;
 pub use volume::{Entry, EntryKind, File, Volume};
 pub use wire::Client;

@@ -12,7 +12,16 @@ from airflow_serverless import commands
 from airflow_serverless.db.backend import SCHEDULER_LOCK
 from airflow_serverless.scheduler import due
 from airflow_serverless.scheduler.context import TickContext
-from airflow_serverless.state import QUEUED, DueMarker, Inbox, Reply, TaskEntry, task_key
+from airflow_serverless.state import (
+    PUBLISHED,
+    QUEUED,
+    DueMarker,
+    Inbox,
+    Published,
+    Reply,
+    TaskEntry,
+    task_key,
+)
 
 if TYPE_CHECKING:
     from airflow_serverless.executor.modal_executor import Launch
@@ -92,7 +101,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     generation = backend.publish()
 
     launches = executor.take_launches()
-    _answer(context, inbox, replies)
+    _announce(context, generation, inbox, replies)
     _launch(context, launches, generation)
     executor.end()
     reconcile.stop_unwanted(found.unwanted, state, launcher)
@@ -111,9 +120,14 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     return marker
 
 
-def _answer(context: TickContext, inbox: Inbox, replies: dict[str, Reply]) -> None:
-    """Replies first, then the commands go: a command without a reply is applied again, which changes nothing."""
-    context.state.update({f"reply:{inbox.commands[key]['id']}": reply for key, reply in replies.items()})
+def _announce(context: TickContext, generation: int, inbox: Inbox, replies: dict[str, Reply]) -> None:
+    """Name the new database together with the replies, so that who reads a reply also finds its effect.
+
+    Only then the commands go: a command without a reply is applied again, which changes nothing.
+    """
+    published: Published = {"generation": generation}
+    answers = {f"reply:{inbox.commands[key]['id']}": reply for key, reply in replies.items()}
+    context.state.update({PUBLISHED: published, **answers})
     context.state.remove(replies)
 
 
