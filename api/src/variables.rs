@@ -6,6 +6,9 @@ pub const HOME: &str = "AIRFLOW_SERVERLESS_HOME";
 /// The Python interpreter (3.11 or newer) from which the runtime is made; `python3` of the PATH if unset.
 pub const PYTHON: &str = "AIRFLOW_SERVERLESS_PYTHON";
 
+/// Where Python runtimes are kept; below the daemon's data folder if unset. Several daemons can share one.
+pub const RUNTIMES: &str = "AIRFLOW_SERVERLESS_RUNTIMES";
+
 /// The environment that CLI commands use without `--env`.
 pub const ENVIRONMENT: &str = "AIRFLOW_SERVERLESS_ENV";
 

@@ -1,9 +1,11 @@
--- What the user asked for (config, generation) and how far it has been brought to Modal (observed_generation, error).
+-- What the user asked for (config, generation) and what has been brought to Modal: up to which generation, with which
+-- version of the functions, and why the last attempt failed.
 CREATE TABLE environment (
     name                TEXT    NOT NULL PRIMARY KEY,
     config              TEXT    NOT NULL,
     generation          INTEGER NOT NULL,
     observed_generation INTEGER NOT NULL DEFAULT 0,
+    functions           TEXT    NOT NULL DEFAULT '',
     error               TEXT,
     created_at          TEXT    NOT NULL,
     updated_at          TEXT    NOT NULL

@@ -46,6 +46,7 @@ impl EnvironmentReconciler {
     /// Runs until cancelled. A step under way is abandoned then: the next start of the daemon repeats it.
     pub async fn run(mut self, cancelled: CancellationToken) {
         let wake = self.registry.wake.clone();
+        self.find_outdated().await;
         loop {
             tokio::select! {
                 () = cancelled.cancelled() => return,
@@ -58,6 +59,16 @@ impl EnvironmentReconciler {
                 () = wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    /// After an upgrade of the daemon, what is deployed is of the version before.
+    async fn find_outdated(&self) {
+        let functions = self.tools.runtime.functions_hash();
+        match self.registry.store.outdate_environments(&functions, (self.registry.clock)()).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "environments are deployed again, with the functions of this version"),
+            Err(error) => tracing::error!(error = chain(&error), "the registry cannot be written"),
         }
     }
 
@@ -101,7 +112,9 @@ impl EnvironmentReconciler {
                 self.back_off(&environment);
             }
         }
-        self.registry.store.observe_environment(name, *generation, failure.as_deref(), (self.registry.clock)()).await?;
+        let functions = self.tools.runtime.functions_hash();
+        let outcome = failure.as_deref().map_or(Ok(functions.as_str()), Err);
+        self.registry.store.observe_environment(name, *generation, outcome, (self.registry.clock)()).await?;
         recorder.finish(failure.as_deref()).await
     }
 

@@ -10,6 +10,7 @@ mod validator;
 
 use std::{path::PathBuf, process::Stdio};
 
+use airflow_serverless_api::{home::Home, variables};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::Command,
@@ -44,12 +45,19 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    pub fn new(home: &airflow_serverless_api::home::Home) -> Self {
+    pub fn new(home: &Home) -> Self {
+        let shared = std::env::var_os(variables::RUNTIMES).filter(|value| !value.is_empty());
+        let runtimes = shared.map_or_else(|| home.data.join("runtime"), PathBuf::from);
         Self {
-            venv: home.data.join("runtime").join(source::lock_hash()),
+            venv: runtimes.join(source::lock_hash()),
             functions: home.data.join("functions").join(source::package_hash()),
             uv_cache: home.cache.join("uv"),
         }
+    }
+
+    /// Identifies the functions that this daemon deploys.
+    pub fn functions_hash(&self) -> String {
+        source::package_hash()
     }
 
     /// The interpreter; it exists once [`Runtime::ensure`] has succeeded.

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -22,6 +23,11 @@ impl Runtime {
     /// Makes what is missing of the runtime. Repeating it costs one start of the interpreter.
     pub async fn ensure(&self, progress: &Progress) -> Result<(), RuntimeError> {
         self.unpack_functions()?;
+        if self.is_complete().await {
+            return Ok(());
+        }
+        let _lock = self.lock(progress).await?;
+        // Another daemon may have made it while this one waited.
         if self.is_complete().await {
             return Ok(());
         }
@@ -46,6 +52,17 @@ impl Runtime {
             .env("UV_CACHE_DIR", &self.uv_cache);
         run("uv pip install", uv, progress).await?;
         write(&self.venv.join(COMPLETE), b"")
+    }
+
+    /// Held while the runtime is made: daemons that share it must not make it twice at once.
+    async fn lock(&self, progress: &Progress) -> Result<File, RuntimeError> {
+        let path = self.venv.with_extension("lock");
+        let folder = path.parent().unwrap_or(&path);
+        std::fs::create_dir_all(folder).map_err(files("creating", folder))?;
+        let file = File::create(&path).map_err(files("creating", &path))?;
+        progress.detail("waiting for another daemon that makes the same runtime");
+        let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+        locked.map_err(io::Error::other).flatten().map_err(files("locking", &path))
     }
 
     /// Whether all was installed and the interpreter still runs: an upgrade of the system's Python can take it away.

@@ -113,26 +113,42 @@ impl Store {
         transaction.commit().await.map_err(&failed)
     }
 
-    /// Records how an attempt to reach `generation` ended; the generation counts as observed if it did not fail.
+    /// Records how an attempt to reach `generation` ended: with these functions deployed, or with an error.
     pub async fn observe_environment(
         &self,
         name: &EnvironmentName,
         generation: i64,
-        error: Option<&str>,
+        outcome: Result<&str, &str>,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let observed = if error.is_none() { generation } else { 0 };
+        let observed = outcome.map_or(0, |_| generation);
         sqlx::query(
-            "UPDATE environment SET observed_generation = max(observed_generation, ?), error = ?, updated_at = ?
+            "UPDATE environment SET observed_generation = max(observed_generation, ?),
+                    functions = coalesce(?, functions), error = ?, updated_at = ?
              WHERE name = ?",
         )
         .bind(observed)
-        .bind(error)
+        .bind(outcome.ok())
+        .bind(outcome.err())
         .bind(now)
         .bind(name.as_str())
         .execute(&self.pool)
         .await
         .map_err(query("recording an environment's state"))?;
         Ok(())
+    }
+
+    /// Wants all environments anew that run other functions than these: the daemon has been upgraded.
+    pub async fn outdate_environments(&self, functions: &str, now: DateTime<Utc>) -> Result<u64> {
+        let updated = sqlx::query(
+            "UPDATE environment SET generation = generation + 1, updated_at = ?
+             WHERE observed_generation = generation AND functions <> ?",
+        )
+        .bind(now)
+        .bind(functions)
+        .execute(&self.pool)
+        .await
+        .map_err(query("looking for outdated environments"))?;
+        Ok(updated.rows_affected())
     }
 }
