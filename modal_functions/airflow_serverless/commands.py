@@ -108,9 +108,7 @@ def _refresh(request: Mapping[str, Any]) -> dict[str, Any]:
                 "has_import_errors": bool(dag.has_import_errors),
                 "timetable_summary": dag.timetable_summary,
             }
-            for dag in session.scalars(
-                select(DagModel).where(DagModel.is_stale.is_(False)).order_by(DagModel.dag_id)
-            )
+            for dag in session.scalars(select(DagModel).where(DagModel.is_stale.is_(False)).order_by(DagModel.dag_id))
         ]
         errors = [
             {"filename": error.filename, "stack_trace": error.stacktrace}

@@ -50,14 +50,10 @@ class Settings:
             return cls(
                 environment=str(document["environment"]),
                 database_type=str(_part(document, "database").get("type", cls.database_type)),
-                interval_seconds=int(
-                    _part(document, "scheduler").get("interval_seconds", cls.interval_seconds)
-                ),
+                interval_seconds=int(_part(document, "scheduler").get("interval_seconds", cls.interval_seconds)),
                 parallelism=int(_part(document, "executor").get("parallelism", cls.parallelism)),
                 task_timeout=int(_part(document, "executor").get("task_timeout", cls.task_timeout)),
-                dags_are_paused_at_creation=bool(
-                    _part(document, "airflow").get("dags_are_paused_at_creation", False)
-                ),
+                dags_are_paused_at_creation=bool(_part(document, "airflow").get("dags_are_paused_at_creation", False)),
             )
         except KeyError as error:
             raise SettingsError(f"{SETTINGS_VARIABLE} lacks the key {error}") from error

@@ -58,9 +58,7 @@ def test_results_and_reuse(shared_modal: LocalModal) -> None:
 
 def test_spawned_results_can_be_read_again(shared_modal: LocalModal) -> None:
     call_id = run(shared_modal, 'call = fn("square").spawn(5); call.get(); answer(call.object_id)')
-    again = (
-        f'call = modal.FunctionCall.from_id("{call_id}"); answer([call.get(timeout=0), call.get(timeout=0)])'
-    )
+    again = f'call = modal.FunctionCall.from_id("{call_id}"); answer([call.get(timeout=0), call.get(timeout=0)])'
     assert run(shared_modal, again) == [25, 25]
 
 
@@ -87,7 +85,9 @@ def test_a_poll_of_a_running_call_times_out(shared_modal: LocalModal) -> None:
 
 
 def test_exceptions_come_back_as_they_were(shared_modal: LocalModal) -> None:
-    script = 'sys.path.insert(0, os.environ["PYTHONPATH"]); answer(outcome(lambda: fn("fail_until").remote("never", 99)))'
+    script = (
+        'sys.path.insert(0, os.environ["PYTHONPATH"]); answer(outcome(lambda: fn("fail_until").remote("never", 99)))'
+    )
     name, message = run(shared_modal, script)
     assert (name, message) == ("CustomError", "attempt 3"), "two retries after the first attempt"
 
@@ -178,9 +178,7 @@ def test_surroundings_are_clean(shared_modal: LocalModal) -> None:
     assert found["files"] == "from-container"
     assert found["HOME"] != str(shared_modal.root / "home")
     assert not [name for name in found if "TOKEN" in name]
-    listed = shared_modal.sdk(
-        'answer([e.path for e in modal.Volume.from_name("sample-volume").listdir("/")])'
-    )
+    listed = shared_modal.sdk('answer([e.path for e in modal.Volume.from_name("sample-volume").listdir("/")])')
     assert listed == ["from-container"]
 
 

@@ -95,7 +95,8 @@ def test_volumes(shared_modal: LocalModal, tmp_path: Path) -> None:
         "sub": [e.path for e in v.listdir("/tree/sub/")],
         "big": hashlib.sha256(read("big.bin")).hexdigest(), "empty": read("tree/empty").decode(),
         "refused": refused, "kept": kept, "forced": read("memory").decode(), "escape": failure(escape),
-        "missing": [failure(lambda: read("nope")), failure(lambda: v.remove_file("nope")), failure(lambda: v.listdir("nope"))],
+        "missing": [failure(lambda: read("nope")), failure(lambda: v.remove_file("nope")),
+                    failure(lambda: v.listdir("nope"))],
         "folder": failure(lambda: v.remove_file("tree")), "root": failure(lambda: v.remove_file("/", recursive=True)),
     }})
     v.remove_file("tree", recursive=True)

@@ -37,9 +37,7 @@ def full_names(messages: dict[str, DescriptorProto], prefix: str, message: Descr
         full_names(messages, f"{name}.", nested)
 
 
-def enums_of(
-    files: list[FileDescriptorProto], messages: dict[str, DescriptorProto]
-) -> dict[str, EnumDescriptorProto]:
+def enums_of(files: list[FileDescriptorProto], messages: dict[str, DescriptorProto]) -> dict[str, EnumDescriptorProto]:
     enums = {enum.name: enum for file in files for enum in file.enum_type}
     for name, message in messages.items():
         enums |= {f"{name}.{enum.name}": enum for enum in message.enum_type}
@@ -151,11 +149,7 @@ def test_methods(ours: list[FileDescriptorProto], theirs: FileDescriptorProto) -
         return (method.input_type, method.output_type, method.client_streaming, method.server_streaming)
 
     assert len(service.method) > 50
-    wrong = [
-        m.name
-        for m in service.method
-        if m.name not in real_methods or shape(m) != shape(real_methods[m.name])
-    ]
+    wrong = [m.name for m in service.method if m.name not in real_methods or shape(m) != shape(real_methods[m.name])]
     assert not wrong
 
 

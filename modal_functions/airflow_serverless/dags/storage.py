@@ -75,7 +75,7 @@ def parse_file(path: Path, root: Path) -> ParsedFile:
             super().bag_dag(dag)
 
     # Airflow collects DAGs in sets, where one that looks like another would replace it before anybody can tell.
-    DAG.__eq__, DAG.__hash__ = object.__eq__, object.__hash__  # type: ignore[assignment]
+    DAG.__eq__, DAG.__hash__ = object.__eq__, object.__hash__  # type: ignore[method-assign]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         bag = StrictDagBag(
@@ -109,20 +109,14 @@ def _error(path: Path, root: Path, message: str, text: str) -> FileError:
 
 def _message(text: str) -> str:
     """The last line of a traceback, in words where the exception's own are not enough."""
-    last = next(
-        (line for line in reversed(text.strip().splitlines()) if line.strip()), "unknown error"
-    ).strip()
+    last = next((line for line in reversed(text.strip().splitlines()) if line.strip()), "unknown error").strip()
     if last == "SystemExit" or last.startswith("SystemExit:"):
         argument = last.partition(":")[2].strip()
         return f"the file calls sys.exit({argument}) when it is imported"
     if last.startswith(("MemoryError", "RecursionError")):
         return f"{last} (the file uses too much memory or recursion when it is imported)"
     if last.startswith("AirflowDagDuplicatedIdException"):
-        return (
-            last.partition(": ")[2]
-            .replace("Ignoring DAG", "more than one DAG has the id")
-            .partition(" from ")[0]
-        )
+        return last.partition(": ")[2].replace("Ignoring DAG", "more than one DAG has the id").partition(" from ")[0]
     if "AirflowTaskTimeout" in text:
         return "the import took too long"
     return last

@@ -14,8 +14,9 @@ import time
 import uuid
 from typing import TypedDict
 
-import modal
 import modal.exception
+
+import modal
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
@@ -56,9 +57,7 @@ class DictLock:
                 return False
             threading.Event().wait(POLL_SECONDS)
         self._stop = threading.Event()
-        threading.Thread(
-            target=self._renew, args=(self._stop, self._fence), name="lock-renewal", daemon=True
-        ).start()
+        threading.Thread(target=self._renew, args=(self._stop, self._fence), name="lock-renewal", daemon=True).start()
         return True
 
     def is_held(self) -> bool:

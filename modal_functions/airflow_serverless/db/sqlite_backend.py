@@ -8,7 +8,6 @@ import sqlite3
 from pathlib import Path
 
 import modal
-
 from airflow_serverless.config import Paths
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend, DatabaseError, LockLost
@@ -59,9 +58,7 @@ class SqliteBackend(DatabaseBackend):
         generation, fence = snapshot_version(self._paths.published_database)
         for lock in self._locks.values():
             if fence >= lock.fence:
-                raise LockLost(
-                    f"fence {lock.fence} is not newer than that of the published database, {fence}"
-                )
+                raise LockLost(f"fence {lock.fence} is not newer than that of the published database, {fence}")
         if not (self._copy_is_current and generation == self._generation):
             copy_snapshot(self._paths.published_database, self._paths.local_database)
         self._generation = generation
@@ -123,7 +120,7 @@ def close_orm() -> None:
 
     if settings.engine is not None:
         settings.engine.dispose()
-    if getattr(settings, "async_engine", None) is not None:
+    if settings.async_engine is not None:
         settings.async_engine.sync_engine.dispose()
 
 

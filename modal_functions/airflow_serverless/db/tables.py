@@ -34,9 +34,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 def get_version(connection: sqlite3.Connection) -> tuple[int, int]:
     """(generation, fence) of the state."""
-    generation, fence = connection.execute(
-        "SELECT generation, fence FROM airflow_serverless_version"
-    ).fetchone()
+    generation, fence = connection.execute("SELECT generation, fence FROM airflow_serverless_version").fetchone()
     return int(generation), int(fence)
 
 

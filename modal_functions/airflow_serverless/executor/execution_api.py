@@ -64,9 +64,7 @@ def _keep_newest_version_only() -> None:
         return
     versions.bundle = VersionBundle(HeadVersion(), Version(versions.bundle.versions[0].value))
     execution_api_router.routes[:] = [
-        route
-        for route in execution_api_router.routes
-        if _DELETED_ROUTE_TAG not in (getattr(route, "tags", None) or [])
+        route for route in execution_api_router.routes if _DELETED_ROUTE_TAG not in (getattr(route, "tags", None) or [])
     ]
 
 
@@ -86,4 +84,4 @@ def hasten_supervisor_exit() -> None:
         return original(self, wait, *args, **kwargs)
 
     hastened.hastened = True  # type: ignore[attr-defined]
-    WatchedSubprocess._service_subprocess = hastened
+    WatchedSubprocess._service_subprocess = hastened  # type: ignore[method-assign]

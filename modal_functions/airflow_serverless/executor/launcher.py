@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import modal
 import modal.exception
+
+import modal
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,7 @@ class DagFolder:
                 result.parsed.append(path)
             result.removed = sorted(gone)
             _forget_missing(candidates)
-            rows = [
-                (path, digest, kinds[path] if path in candidates else DATA)
-                for path, digest in present.items()
-            ]
+            rows = [(path, digest, kinds[path] if path in candidates else DATA) for path, digest in present.items()]
             tables.set_files(connection, rows)
             return result
         finally:
@@ -98,9 +95,7 @@ class DagFolder:
         return DAG if parsed["dags"] else HELPER
 
 
-def _to_parse(
-    candidates: set[str], changed: set[str], gone: set[str], known: dict[str, tuple[str, str]]
-) -> set[str]:
+def _to_parse(candidates: set[str], changed: set[str], gone: set[str], known: dict[str, tuple[str, str]]) -> set[str]:
     """Changed files; with them the broken ones, which may lack what has just come. If something changed that others
     may import or read, everything: which file depends on which is not known."""
     touched = changed | gone

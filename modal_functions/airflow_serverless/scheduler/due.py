@@ -46,9 +46,7 @@ def _is_active() -> bool:
 
     states = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
     with create_session() as session:
-        return (
-            session.scalar(select(TaskInstance.id).where(TaskInstance.state.in_(states)).limit(1)) is not None
-        )
+        return session.scalar(select(TaskInstance.id).where(TaskInstance.state.in_(states)).limit(1)) is not None
 
 
 def _moments() -> Iterator[datetime.datetime | None]:
@@ -77,9 +75,7 @@ def _moments() -> Iterator[datetime.datetime | None]:
             .order_by("at")
             .limit(1)
         )
-        yield session.scalar(
-            select(func.min(TaskInstance.trigger_timeout)).where(TaskInstance.state == "deferred")
-        )
+        yield session.scalar(select(func.min(TaskInstance.trigger_timeout)).where(TaskInstance.state == "deferred"))
         yield session.scalar(select(func.min(Deadline.deadline_time)).where(~Deadline.missed))
     yield from _retry_times()
 
@@ -93,11 +89,7 @@ def _retry_times() -> Iterator[datetime.datetime]:
 
     bag = DBDagBag()
     with create_session() as session:
-        waiting = (
-            select(TaskInstance)
-            .where(TaskInstance.state == TaskInstanceState.UP_FOR_RETRY)
-            .limit(MOST_RETRIES)
-        )
+        waiting = select(TaskInstance).where(TaskInstance.state == TaskInstanceState.UP_FOR_RETRY).limit(MOST_RETRIES)
         for ti in session.scalars(waiting):
             dag = bag.get_dag_for_run(dag_run=ti.dag_run, session=session)
             if dag is not None and dag.has_task(ti.task_id):

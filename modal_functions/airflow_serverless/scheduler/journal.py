@@ -49,9 +49,7 @@ def replay(inbox: Inbox, backend: DatabaseBackend) -> Replayed:
                     sequence += 1
             offsets[launch] = (sequence, aborted)
         # Across tasks the order of the workers' clocks; within a task the order of its requests (the sort is stable).
-        dropped = _apply(
-            sorted(due, key=lambda item: item[0]), {k for k, v in offsets.items() if v[1]}, result
-        )
+        dropped = _apply(sorted(due, key=lambda item: item[0]), {k for k, v in offsets.items() if v[1]}, result)
         for launch, (sequence, _) in offsets.items():
             tables.set_offset(connection, *launch, sequence, launch in dropped)
     finally:
@@ -71,9 +69,7 @@ def _apply(
             result.requests += 1
             if answer.is_success:
                 continue
-            line = (
-                f"{request['method']} {request['path']}: {request['status']} there, {answer.status_code} here"
-            )
+            line = f"{request['method']} {request['path']}: {request['status']} there, {answer.status_code} here"
             result.mismatches.append(line)
             if request["path"].endswith("/run") and not _is_settled(answer):
                 # The task instance has moved on (cleared, killed, retried): nothing of this launch may count.

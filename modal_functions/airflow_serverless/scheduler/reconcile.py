@@ -59,9 +59,7 @@ def apply_heartbeats(inbox: Inbox) -> None:
             at = datetime.datetime.fromtimestamp(beat["at"], datetime.UTC)
             session.execute(
                 update(TaskInstance)
-                .where(
-                    TaskInstance.id == _uuid(beat["ti_id"]), TaskInstance.state == TaskInstanceState.RUNNING
-                )
+                .where(TaskInstance.id == _uuid(beat["ti_id"]), TaskInstance.state == TaskInstanceState.RUNNING)
                 .values(last_heartbeat_at=at)
             )
 

@@ -27,7 +27,7 @@ class VolumeXComBackend(BaseXCom):
     """Airflow's `[core] xcom_backend` wherever tasks or the scheduler run."""
 
     @staticmethod
-    def serialize_value(  # type: ignore[override]
+    def serialize_value(
         value: Any,
         *,
         key: str | None = None,

@@ -43,7 +43,11 @@ def surroundings() -> dict[str, str]:
     folder = json.loads(os.environ["MODAL_LOCAL_VOLUMES"])["/data"]
     Path(folder, "from-container").write_text("written")
     volume.commit()
-    return {**os.environ, "cwd": os.getcwd(), "files": " ".join(sorted(os.listdir(folder)))}
+    return {
+        **os.environ,
+        "cwd": str(Path.cwd()),
+        "files": " ".join(sorted(path.name for path in Path(folder).iterdir())),
+    }
 
 
 class CustomError(Exception):

@@ -1,0 +1,51 @@
+# `make quickstart` and `make test` are all that a newcomer needs: Rust, Python 3.11 or newer, and make.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := $(CURDIR)/target/debug
+# One Python runtime for all daemons that the tests start.
+export AIRFLOW_SERVERLESS_RUNTIMES ?= $(CURDIR)/target/runtimes
+
+.PHONY: build quickstart test lint test-rust test-python openapi lock bench clean
+
+build:
+	cargo build --locked --workspace
+
+quickstart:
+	cargo build --locked -p airflowd -p airflow-serverless
+	PATH="$(BIN):$$PATH" BIN="$(BIN)" env -u AIRFLOW_SERVERLESS_RUNTIMES examples/quickstart.sh
+
+test: build lint test-rust test-python
+
+lint: .venv/complete
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	.venv/bin/ruff check modal_functions tests/python examples
+	.venv/bin/ruff format --check modal_functions tests/python examples
+	.venv/bin/mypy
+
+test-rust: build
+	cargo test --locked --workspace
+
+test-python: build .venv/complete
+	.venv/bin/pytest tests/python
+
+# The interpreter of the Python tests: the pinned runtime and the tools of requirements-dev.in.
+.venv/complete: modal_functions/requirements-dev.lock
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	.venv/bin/uv pip install --quiet --require-hashes --python .venv/bin/python -r modal_functions/requirements-dev.lock
+	touch $@
+
+# Writes the API's description; a test fails while it is stale.
+openapi: build
+	$(BIN)/airflowd --print-openapi > openapi/airflowd.json
+
+lock: .venv/complete
+	cd modal_functions && for name in requirements requirements-dev; do \
+	  ../.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	    --no-header --no-emit-index-url --output-file $$name.lock $$name.in; done
+
+clean:
+	cargo clean
+	rm -rf .venv
