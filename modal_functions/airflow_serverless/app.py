@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import modal
+
 from airflow_serverless.config import MOUNT_PATH, SETTINGS_VARIABLE, Settings
 
 PINNED = ("modal", "apache-airflow-core", "apache-airflow-task-sdk", "apache-airflow-providers-standard")

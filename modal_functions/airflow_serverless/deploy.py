@@ -10,9 +10,9 @@ import json
 import os
 import sys
 
+import modal
 import modal.exception
 
-import modal
 from airflow_serverless.app import create_app
 from airflow_serverless.config import SETTINGS_VARIABLE, Settings, SettingsError
 

@@ -7,6 +7,7 @@ import textwrap
 from typing import Any
 
 import pytest
+
 from local_modal import APPS, LocalModal, wait_until
 
 FUNCTIONS = textwrap.dedent("""

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
+
 from local_modal import APPS, LocalModal, wait_until
 
 APP = """

@@ -19,8 +19,9 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     MethodDescriptorProto,
 )
-from local_modal import REPOSITORY, cargo_output
 from modal_proto import api_pb2
+
+from local_modal import REPOSITORY, cargo_output
 
 PACKAGE = "modal.client"
 MESSAGE_FIELD = 2  # DescriptorProto.field

@@ -14,9 +14,8 @@ import time
 import uuid
 from typing import TypedDict
 
-import modal.exception
-
 import modal
+import modal.exception
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0

@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import modal
+
 from airflow_serverless.config import Paths
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend, DatabaseError, LockLost

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import modal.exception
-
 import modal
+import modal.exception
 
 
 @dataclass(frozen=True)

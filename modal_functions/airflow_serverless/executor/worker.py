@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import modal
+
 from airflow_serverless.config import Paths, Settings, configure_airflow
 from airflow_serverless.executor.launcher import Launcher
 from airflow_serverless.state import FAILED, FINAL, RUNNING, SUCCESS, Claim, State, TaskEntry

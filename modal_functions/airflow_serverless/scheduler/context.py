@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import modal
+
 from airflow_serverless.config import Paths, Settings, SettingsError, configure_airflow
 from airflow_serverless.db.sqlite_backend import SqliteBackend
 from airflow_serverless.executor.launcher import Launcher
