@@ -101,6 +101,13 @@ pub struct DeleteDag {
     pub force: bool,
 }
 
+/// Body of `PATCH …/dags/{dag_id}`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateDag {
+    pub is_paused: bool,
+}
+
 /// Answer of `DELETE …/dags/{dag_id}`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DagDeletion {

@@ -96,6 +96,18 @@ pub enum Dags {
     },
     /// Start a run of a DAG
     Trigger(Trigger),
+    /// Keep the scheduler from starting runs and tasks of a DAG
+    Pause(Dag),
+    /// Let the scheduler start runs and tasks of a DAG again
+    Unpause(Dag),
+}
+
+#[derive(Args)]
+pub struct Dag {
+    #[command(flatten)]
+    pub environment: Environment,
+    #[arg(long, value_name = "ID")]
+    pub dag_id: String,
 }
 
 #[derive(Args)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use airflow_serverless_api::{
     Problem,
     daemon::Version,
-    dag::{DagDeletion, DagFileChange, DagFileList, PutMode},
+    dag::{Dag, DagDeletion, DagFileChange, DagFileList, PutMode, UpdateDag},
     environment::{
         Config, CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
     },
@@ -91,6 +91,11 @@ impl Daemon {
     ) -> Result<DagFileChange> {
         let request = self.request(Method::PUT, &["environments", environment.as_str(), "dags", "files", filename]);
         answer(request.query(&[("mode", mode)]).header("content-type", "text/x-python").body(content)).await
+    }
+
+    pub async fn update_dag(&self, environment: &EnvironmentName, dag_id: &str, update: UpdateDag) -> Result<Dag> {
+        let request = self.request(Method::PATCH, &["environments", environment.as_str(), "dags", dag_id]);
+        answer(request.json(&update)).await
     }
 
     pub async fn delete_dag(&self, environment: &EnvironmentName, dag_id: &str, force: bool) -> Result<DagDeletion> {

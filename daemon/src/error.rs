@@ -1,6 +1,7 @@
 //! What the daemon's services can answer instead of what was asked for. `http::problem` gives each its status.
 
 use airflow_serverless_api::{environment::EnvironmentName, problem::Fault};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::{runtime::RuntimeError, store::StoreError};
@@ -37,8 +38,8 @@ pub enum Error {
     RunNotFound(String, String),
     #[error("there is no log of try {try_number} of task {task_id}")]
     LogNotFound { task_id: String, try_number: i32 },
-    #[error("the scheduler refused: {0}")]
-    Refused(String),
+    #[error("{message}")]
+    Refused { reason: Reason, message: String },
     #[error("the scheduler has not answered within {0} s; the request is kept and will still be carried out")]
     SchedulerSilent(u64),
 
@@ -52,6 +53,15 @@ pub enum Error {
     Metadata { environment: EnvironmentName, source: sqlx::Error },
     #[error("{action} {path} failed")]
     Files { action: &'static str, path: String, source: std::io::Error },
+}
+
+/// Why the scheduler did not carry out a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    Invalid,
+    NotFound,
+    Conflict,
 }
 
 fn because(cause: &Option<String>) -> String {

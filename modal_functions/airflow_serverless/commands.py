@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
+Reason = Literal["invalid", "not_found", "conflict"]
+
+
 class CommandError(Exception):
     """The command cannot be carried out; the message is for the user."""
+
+    def __init__(self, message: str, reason: Reason = "invalid") -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
 
 
 def apply(commands: Mapping[str, Command], backend: DatabaseBackend) -> dict[str, Reply]:
@@ -44,13 +51,17 @@ def _carry_out(command: Command) -> Reply:
     }
     handler = handlers.get(command["kind"])
     if handler is None:
-        return {"ok": False, "error": f"unknown command {command['kind']!r}", "result": {}}
+        return _refusal(f"unknown command {command['kind']!r}", "invalid")
     try:
-        return {"ok": True, "error": None, "result": handler(command)}
+        return {"ok": True, "error": None, "reason": None, "result": handler(command)}
     except KeyError as error:
-        return {"ok": False, "error": f"the command {command['kind']!r} lacks {error}", "result": {}}
+        return _refusal(f"the command {command['kind']!r} lacks {error}", "invalid")
     except CommandError as error:
-        return {"ok": False, "error": str(error), "result": {}}
+        return _refusal(str(error), error.reason)
+
+
+def _refusal(error: str, reason: Reason) -> Reply:
+    return {"ok": False, "error": error, "reason": reason, "result": {}}
 
 
 def _trigger(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def _live_dag(dag_id: str, session: Session) -> DagModel:
 
     dag = session.get(DagModel, dag_id)
     if dag is None or dag.is_stale:
-        raise CommandError(f"there is no DAG {dag_id!r}")
+        raise CommandError(f"there is no DAG {dag_id!r}", "not_found")
     return dag
 
 
@@ -154,4 +165,5 @@ def _refuse_duplicate(
     for column, value in ((DagRun.run_id, run_id), (DagRun.logical_date, logical_date)):
         query = select(DagRun.run_id).where(DagRun.dag_id == dag_id, column == value)
         if value is not None and (existing := session.scalar(query)):
-            raise CommandError(f"DAG {dag_id!r} has a run {existing!r} with this id or logical date already")
+            message = f"DAG {dag_id!r} has a run {existing!r} with this id or logical date already"
+            raise CommandError(message, "conflict")

@@ -103,10 +103,11 @@ class Command(TypedDict):
 
 
 class Reply(TypedDict):
-    """`reply:{id}`: written once the effect of the command is committed."""
+    """`reply:{id}`: written once the effect of the command is committed. Without `ok`, `reason` sorts the `error`."""
 
     ok: bool
     error: str | None
+    reason: Literal["invalid", "not_found", "conflict"] | None
     result: dict[str, Any]
 
 

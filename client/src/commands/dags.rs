@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use airflow_serverless_api::{
-    dag::{DagFile, DagFileChange, DagFileList, PutMode, PutOutcome},
+    dag::{DagFile, DagFileChange, DagFileList, PutMode, PutOutcome, UpdateDag},
     environment::EnvironmentName,
     problem::Fault,
     run::TriggerDagRun,
@@ -32,6 +32,8 @@ pub async fn run(command: Dags, printer: &Printer) -> Outcome {
         }
         Dags::Delete { environment, dag_id, force } => delete(&environment.name, &dag_id, force, printer).await,
         Dags::Trigger(arguments) => trigger(arguments, printer).await,
+        Dags::Pause(dag) => set_paused(&dag, true, printer).await,
+        Dags::Unpause(dag) => set_paused(&dag, false, printer).await,
     }
 }
 
@@ -113,12 +115,29 @@ async fn delete(environment: &EnvironmentName, dag_id: &str, force: bool, printe
     Ok(ExitStatus::Success)
 }
 
+async fn set_paused(dag: &cli::Dag, is_paused: bool, printer: &Printer) -> Outcome {
+    let daemon = Daemon::connect(printer).await?;
+    let dag = daemon.update_dag(&dag.environment.name, &dag.dag_id, UpdateDag { is_paused }).await?;
+    printer.result(&dag, |dag| format!("{} is {}", dag.dag_id, if dag.is_paused { "paused" } else { "active" }));
+    Ok(ExitStatus::Success)
+}
+
+/// Whether the scheduler leaves the runs of a DAG queued.
+async fn is_paused(daemon: &Daemon, environment: &EnvironmentName, dag_id: &str) -> Result<bool, Failure> {
+    let files = daemon.list_dag_files(environment).await?.files;
+    Ok(files.iter().flat_map(|file| &file.dags).any(|dag| dag.dag_id == dag_id && dag.is_paused))
+}
+
 async fn trigger(arguments: Trigger, printer: &Printer) -> Outcome {
     let conf = arguments.conf.as_deref().map(parse_conf).transpose()?;
     let request = TriggerDagRun { dag_run_id: arguments.run_id, logical_date: arguments.logical_date, conf };
     let environment = arguments.environment.name;
     let daemon = Daemon::connect(printer).await?;
     let detail = daemon.trigger_dag_run(&environment, &arguments.dag_id, &request).await?;
+    if is_paused(&daemon, &environment, &arguments.dag_id).await? {
+        let unpause = format!("airflow-serverless dags unpause --env {environment} --dag-id {}", arguments.dag_id);
+        printer.note(&format!("the DAG is paused: its run stays queued until `{unpause}`"));
+    }
     if !arguments.wait {
         printer.result(&detail, |detail| format!("run {} of {} started", detail.run.dag_run_id, detail.run.dag_id));
         return Ok(ExitStatus::Success);

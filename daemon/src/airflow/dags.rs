@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use airflow_serverless_api::{
-    dag::{Dag, DagDeletion, DagFile, DagFileList, ImportError},
+    dag::{Dag, DagDeletion, DagFile, DagFileList, ImportError, UpdateDag},
     environment::EnvironmentName,
 };
 use chrono::{DateTime, Utc};
@@ -93,6 +93,16 @@ impl Airflow {
         }
         files.sort_by(|a, b| a.filename.cmp(&b.filename));
         Ok(DagFileList { files })
+    }
+
+    /// Pauses or unpauses a DAG; gives it as the scheduler committed it.
+    pub async fn update_dag(&self, environment: &EnvironmentName, dag_id: &str, update: UpdateDag) -> Result<Dag> {
+        self.registry.deployed_environment(environment).await?;
+        let kind = if update.is_paused { "pause" } else { "unpause" };
+        self.command(environment, kind, json!({"dag_id": dag_id})).await?;
+        let files = self.list_dag_files(environment).await?.files;
+        let dag = files.into_iter().flat_map(|file| file.dags).find(|dag| dag.dag_id == dag_id);
+        dag.ok_or_else(|| Error::DagNotFound(dag_id.to_owned(), environment.clone()))
     }
 
     /// Removes the file of a DAG from the Volume and returns once the scheduler has marked its DAGs inactive.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Airflow;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 
 /// Longest wait for a reply: a cold start of the scheduler, a tick under way and the command's own tick.
 const REPLY_LIMIT: Duration = Duration::from_secs(90);
@@ -23,6 +23,7 @@ const POLL: Duration = Duration::from_millis(50);
 struct Reply {
     ok: bool,
     error: Option<String>,
+    reason: Option<Reason>,
     #[serde(default)]
     result: Value,
 }
@@ -56,7 +57,11 @@ impl Airflow {
         let key = format!("reply:{id}");
         while Instant::now() < deadline {
             if let Some(reply) = dict.pop::<Reply>(&key).await? {
-                return if reply.ok { Ok(reply.result) } else { Err(Error::Refused(reply.error.unwrap_or_default())) };
+                let refused = || Error::Refused {
+                    reason: reply.reason.unwrap_or(Reason::Invalid),
+                    message: reply.error.unwrap_or_default(),
+                };
+                return if reply.ok { Ok(reply.result) } else { Err(refused()) };
             }
             tokio::time::sleep(POLL).await;
         }

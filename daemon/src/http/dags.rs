@@ -2,14 +2,14 @@
 
 use airflow_serverless_api::{
     Problem,
-    dag::{DagDeletion, DagFileChange, DagFileList, DeleteDag, PutDagFile},
+    dag::{Dag, DagDeletion, DagFileChange, DagFileList, DeleteDag, PutDagFile, UpdateDag},
     environment::EnvironmentName,
 };
 use axum::{Json, extract::State};
 
 use super::{
     Services,
-    extract::{Body, Path, Query},
+    extract::{self, Body, Path, Query},
     problem::Answer,
 };
 
@@ -46,6 +46,23 @@ pub(super) async fn put_dag_file(
     Body(content): Body,
 ) -> Answer<Json<DagFileChange>> {
     Ok(Json(services.airflow.put_dag_file(&environment, &filename, content.into(), query.mode).await?))
+}
+
+/// Pauses or unpauses a DAG
+#[utoipa::path(
+    patch, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags", request_body = UpdateDag,
+    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
+    responses(
+        (status = 200, body = Dag),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn update_dag(
+    State(services): State<Services>,
+    Path((environment, dag_id)): Path<(EnvironmentName, String)>,
+    extract::Json(update): extract::Json<UpdateDag>,
+) -> Answer<Json<Dag>> {
+    Ok(Json(services.airflow.update_dag(&environment, &dag_id, update).await?))
 }
 
 /// Removes the file of a DAG and marks the DAG inactive

@@ -47,7 +47,7 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(operations::get_operation))
         .routes(routes!(dags::list_dag_files))
         .routes(routes!(dags::put_dag_file))
-        .routes(routes!(dags::delete_dag))
+        .routes(routes!(dags::update_dag, dags::delete_dag))
         .routes(routes!(runs::trigger_dag_run))
         .routes(routes!(runs::list_dag_runs))
         .routes(routes!(runs::get_dag_run))

@@ -6,7 +6,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::error::{Error, chain};
+use crate::error::{Error, Reason, chain};
+
+const DAGS_HINT: &str = "`airflow-serverless dags list` shows the DAGs of an environment, import errors included";
 
 /// An answer that is a problem.
 pub(super) struct Failure(Box<Problem>);
@@ -86,15 +88,23 @@ impl From<Error> for Failure {
                     .errors(faults)
                     .hint("nothing was uploaded; correct the file and try again")
             }
-            Error::DagNotFound(..) => Self::new(S::NOT_FOUND, "dag-not-found", "No such DAG", detail)
-                .hint("`airflow-serverless dags list` shows the DAGs of an environment, import errors included"),
+            Error::DagNotFound(..) => Self::new(S::NOT_FOUND, "dag-not-found", "No such DAG", detail).hint(DAGS_HINT),
             Error::SharedFile { .. } => Self::new(S::CONFLICT, "dag-file-shared", "The file has other DAGs", detail)
                 .hint("`--force` removes the file with all of its DAGs"),
             Error::RunNotFound(..) => Self::new(S::NOT_FOUND, "dag-run-not-found", "No such DAG run", detail)
                 .hint("`airflow-serverless runs list` shows the runs"),
             Error::LogNotFound { .. } => Self::new(S::NOT_FOUND, "log-not-found", "No such log", detail)
                 .hint("a try has a log once it has started"),
-            Error::Refused(_) => Self::new(S::UNPROCESSABLE_ENTITY, "refused", "The scheduler refused", detail),
+            Error::Refused { reason: Reason::NotFound, .. } => {
+                Self::new(S::NOT_FOUND, "dag-not-found", "No such DAG", detail).hint(DAGS_HINT)
+            }
+            Error::Refused { reason: Reason::Conflict, .. } => {
+                Self::new(S::CONFLICT, "dag-run-exists", "The DAG run exists", detail)
+                    .hint("`airflow-serverless runs list` shows the runs")
+            }
+            Error::Refused { reason: Reason::Invalid, .. } => {
+                Self::new(S::UNPROCESSABLE_ENTITY, "refused", "The scheduler refused", detail)
+            }
             Error::SchedulerSilent(_) => {
                 Self::new(S::GATEWAY_TIMEOUT, "scheduler-silent", "No answer from the scheduler", detail)
             }
