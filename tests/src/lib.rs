@@ -1,1 +1,243 @@
+//! What the integration tests share: an installation with a daemon of its own, driven through the real CLI.
+//!
+//! Everything is real: `airflowd`, Local Modal, the Modal SDK, Airflow. The Python runtime is made once and shared
+//! (`AIRFLOW_SERVERLESS_RUNTIMES`); the rest lies in a temporary folder that goes with the test.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use assert_cmd::Command;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest life of one CLI command: a cold start of everything on a busy machine.
+const COMMAND_LIMIT: Duration = Duration::from_secs(240);
+const POLL: Duration = Duration::from_millis(50);
+
+/// An installation of its own: home folder, daemon, environments.
+pub struct Installation {
+    root: TempDir,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// The result of a command with `--json`.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON ({error}): {self:#?}"))
+    }
+
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+
+    /// Refused as the user's fault, with each part somewhere in the message.
+    #[track_caller]
+    pub fn refused(self, parts: &[&str]) -> Self {
+        assert_eq!(self.code, 1, "{self:#?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "no {part:?} in {self:#?}");
+        }
+        self
+    }
+}
+
+impl Default for Installation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Installation {
+    pub fn new() -> Self {
+        // Directly below the temporary folder: a socket's path must be short.
+        Self { root: tempfile::Builder::new().prefix("as-").tempdir().expect("a temporary folder") }
+    }
+
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.root().join("home")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.home().join("run/airflowd.sock")
+    }
+
+    /// A program of this workspace, in the environment of this installation.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(binaries().join(program));
+        command
+            .env_remove("AIRFLOW_SERVERLESS_ENV")
+            .env("AIRFLOW_SERVERLESS_HOME", self.home())
+            .env("AIRFLOW_SERVERLESS_RUNTIMES", runtimes())
+            .env("HOME", self.root())
+            .timeout(COMMAND_LIMIT);
+        command
+    }
+
+    /// Runs the CLI.
+    pub fn cli(&self, arguments: &[&str]) -> Done {
+        let output = self.command("airflow-serverless").args(arguments).output().expect("the CLI runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        let code = output.status.code().unwrap_or_else(|| panic!("{arguments:?} was killed\n{}", self.log()));
+        Done { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// Runs the CLI on environment `dev`, words separated by blanks.
+    pub fn dev(&self, command: &str, more: &[&str]) -> Done {
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        arguments.extend(["--env", "dev"]);
+        arguments.extend(more);
+        self.cli(&arguments)
+    }
+
+    /// Creates environment `dev` whose cron ticks every `interval` seconds.
+    pub fn create_dev(&self, interval: u32) -> Done {
+        let config = self.write("config.yaml", &config(interval));
+        self.dev("create", &["--config", config.to_str().expect("text")])
+    }
+
+    /// Writes a file into the installation's folder.
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.root().join(name);
+        fs::write(&path, content).expect("a written file");
+        path
+    }
+
+    /// Uploads one of the DAG files of `tests/dags`.
+    #[track_caller]
+    pub fn upload(&self, name: &str) -> Done {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dags").join(name);
+        self.dev("dags create", &["--file", path.to_str().expect("text")]).succeeded()
+    }
+
+    /// Runs a DAG to its end; gives the command and the run.
+    pub fn run_dag(&self, dag_id: &str, more: &[&str]) -> (Done, Value) {
+        let mut arguments = vec!["--dag-id", dag_id, "--wait", "--json"];
+        arguments.extend(more);
+        let done = self.dev("dags trigger", &arguments);
+        let run = done.json();
+        (done, run)
+    }
+
+    /// The log of a task as text.
+    #[track_caller]
+    pub fn task_log(&self, run: &Value, task_id: &str, more: &[&str]) -> String {
+        let (dag_id, run_id) = (text(&run["dag_id"]), text(&run["dag_run_id"]));
+        let mut arguments = vec!["--dag-id", dag_id, "--run-id", run_id, "--task-id", task_id];
+        arguments.extend(more);
+        self.dev("tasks logs", &arguments).succeeded().stdout
+    }
+
+    /// The daemon's process id, or `None` if it does not run.
+    pub fn pid(&self) -> Option<Pid> {
+        let status = self.cli(&["daemon", "status", "--json"]).json();
+        Pid::from_raw(i32::try_from(status["pid"].as_i64()?).ok()?)
+    }
+
+    /// Ends the daemon as a crash would, and waits until it is gone.
+    pub fn kill(&self) {
+        let pid = self.pid().expect("a daemon that runs");
+        kill_process(pid, Signal::KILL).expect("killed");
+        eventually("the end of the daemon", || test_kill_process(pid).is_err().then_some(()));
+    }
+
+    /// The daemon's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home().join("state/airflowd.log")).unwrap_or_default()
+    }
+
+    /// Processes of Local Modal's containers, and what they started.
+    pub fn containers(&self) -> Vec<u32> {
+        let home = self.home().canonicalize().unwrap_or_else(|_| self.home());
+        let marker = format!("MODAL_CONTAINER_ARGUMENTS_PATH={}/", home.display());
+        let is_ours = |pid: &u32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(marker.as_bytes()))
+        };
+        let processes = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        let stopped = self.command("airflow-serverless").args(["daemon", "stop"]).output();
+        let left = self.containers();
+        if !std::thread::panicking() {
+            assert!(stopped.is_ok_and(|output| output.status.success()), "the daemon did not stop\n{}", self.log());
+            assert!(left.is_empty(), "containers outlived the daemon: {left:?}");
+        }
+    }
+}
+
+/// A configuration whose cron ticks every `interval` seconds.
+pub fn config(interval: u32) -> String {
+    format!("database:\n  type: sqlite\nscheduler:\n  interval_seconds: {interval}\nexecutor:\n  parallelism: 4\n")
+}
+
+/// Waits for what `look` finds.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        std::thread::park_timeout(POLL);
+    }
+}
+
+/// The text of a JSON string.
+#[track_caller]
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
+/// `(state, try_number)` of each task of a run, sorted by task and map index.
+pub fn states(run: &Value) -> Vec<(String, String, i64)> {
+    let tasks = run["task_instances"].as_array().expect("tasks");
+    let mut states: Vec<_> = tasks
+        .iter()
+        .map(|task| {
+            let state = task["state"].as_str().unwrap_or("none").to_owned();
+            (text(&task["task_id"]).to_owned(), state, task["try_number"].as_i64().expect("a number"))
+        })
+        .collect();
+    states.sort();
+    states
+}
+
+/// The folder of the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Where cargo puts programs: two levels above the test's own executable.
+fn binaries() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's executable");
+    test.ancestors().nth(2).expect("a target folder").to_owned()
+}
+
+fn runtimes() -> PathBuf {
+    std::env::var_os("AIRFLOW_SERVERLESS_RUNTIMES").map_or_else(|| workspace().join("target/runtimes"), PathBuf::from)
+}

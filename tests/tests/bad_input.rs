@@ -1,0 +1,100 @@
+//! Bad input: a clear error with a hint, an exit code of its own, and nothing half-done.
+
+use std::fs::File;
+
+use integration_tests::Installation;
+
+#[test]
+fn configurations() {
+    let it = Installation::new();
+    let sqlite = "database:\n  type: sqlite\n";
+    let cases: &[(&str, String, &[&str])] = &[
+        ("empty", String::new(), &["empty"]),
+        ("not YAML", "database: [".into(), &[":1"]),
+        ("a list", "- database\n".into(), &[":1", "key: value"]),
+        ("mysql", "database:\n  type: mysql\n".into(), &["type:2", "sqlite, postgres"]),
+        ("unknown key", format!("{sqlite}schedular:\n  interval_seconds: 5\n"), &[":3", "did you mean `scheduler`?"]),
+        ("unknown inner key", format!("{sqlite}executor:\n  paralelism: 5\n"), &[":4", "did you mean `parallelism`?"]),
+        (
+            "interval 0",
+            format!("{sqlite}scheduler:\n  interval_seconds: 0\n"),
+            &["scheduler.interval_seconds:4", "from 1"],
+        ),
+        (
+            "interval text",
+            format!("{sqlite}scheduler:\n  interval_seconds: often\n"),
+            &["interval_seconds:4", "`often`"],
+        ),
+        ("negative", format!("{sqlite}executor:\n  task_timeout: -1\n"), &["task_timeout:4", "`-1`"]),
+        ("postgres alone", "database:\n  type: postgres\n".into(), &["database.connection_string", "is required"]),
+        (
+            "postgres with an unset variable",
+            "database:\n  type: postgres\n  connection_string: postgresql://${NO_SUCH_VARIABLE}@h/d\n".into(),
+            &["connection_string:3", "${NO_SUCH_VARIABLE} is not set"],
+        ),
+        (
+            "postgres",
+            "database:\n  type: postgres\nconnection_string: postgresql://u:hunter2@h/d\n".into(),
+            &["database.type:2", "not available", "sqlite"],
+        ),
+    ];
+    for (name, content, parts) in cases {
+        let config = it.write("config.yaml", content);
+        let done = it.dev("create", &["--config", config.to_str().expect("text")]).refused(parts);
+        assert!(done.stderr.contains("hint:"), "{name}: {done:#?}");
+        assert!(!done.stderr.contains("hunter2"), "{name} shows the password");
+    }
+    let missing = it.root().join("missing.yaml");
+    it.dev("create", &["--config", missing.to_str().expect("text")]).refused(&["missing.yaml", "No such file"]);
+    it.dev("create", &["--config", it.root().to_str().expect("text")]).refused(&["not a file"]);
+    for name in ["Dev", "a_b", "-a", "a/b", "", &"x".repeat(33)] {
+        let config = it.write("config.yaml", sqlite);
+        let done = it.cli(&["create", "--env", name, "--config", config.to_str().expect("text")]);
+        assert_eq!(done.code, 2, "{name:?}: {done:#?}");
+    }
+    assert_eq!(it.cli(&["env", "list", "--json"]).json()["environments"], serde_json::json!([]));
+    for command in ["env show", "dags list", "runs list"] {
+        it.dev(command, &[]).refused(&["no environment dev", "airflow-serverless create --env dev"]);
+    }
+}
+
+#[test]
+fn dag_files() {
+    let it = Installation::new();
+    it.create_dev(60).succeeded();
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("no_dags.py", "x = 1\n", &["no_dags.py", "defines no DAG"]),
+        ("empty.py", "", &["empty.py", "defines no DAG"]),
+        ("syntax.py", "x = 1\ndef f(:\n    pass\n", &["syntax.py:2", "SyntaxError"]),
+        ("missing_module.py", "import os\nimport no_such_module\n", &["missing_module.py:2", "no_such_module"]),
+        ("raises.py", "\n\nraise ValueError('at import')\n", &["raises.py:3", "at import"]),
+        ("exits.py", "import sys\nsys.exit(3)\n", &["exits.py", "exit"]),
+        ("vanishes.py", "import os\nos._exit(0)\n", &["vanishes.py", "exit"]),
+        ("loops.py", "while True:\n    pass\n", &["loops.py", "30"]),
+        ("recursion.py", "def f():\n    return f()\n\n\nf()\n", &["recursion.py", "RecursionError"]),
+        ("text.txt", "hello", &["text.txt", ".py"]),
+        ("bad name.py", "x = 1\n", &["bad name.py", "letters"]),
+    ];
+    for (name, content, parts) in cases {
+        let file = it.write(name, content);
+        it.dev("dags create", &["--file", file.to_str().expect("text")]).refused(parts);
+    }
+    let big = it.root().join("big.py");
+    File::create(&big).and_then(|file| file.set_len(50 << 20)).expect("a large file");
+    it.dev("dags create", &["--file", big.to_str().expect("text")]).refused(&["50 MiB", "hint:"]);
+    it.dev("dags create", &["--file", it.root().to_str().expect("text")]).refused(&["it is a folder", "hint:"]);
+    it.dev("dags create", &["--file", "no-such-file.py"]).refused(&["no-such-file.py", "No such file"]);
+    it.dev("dags trigger", &["--dag-id", "x", "--conf", "not json"]).refused(&["--conf", "JSON object"]);
+    it.dev("runs show", &["--dag-id", "x", "--run-id", "y"]).refused(&["no run y of DAG x"]);
+    assert_eq!(it.dev("dags list", &["--json"]).json()["files"], serde_json::json!([]), "something was uploaded");
+
+    // A file that spoils after its upload is told, and does not hold up the scheduler.
+    it.upload("greeting.py");
+    it.run_dag("greeting", &[]).0.succeeded();
+    let volumes = it.home().join("data/modal/volumes");
+    let volume = std::fs::read_dir(volumes).expect("volumes").next().expect("a volume").expect("a volume").path();
+    std::fs::write(volume.join("dags/spoiled.py"), "raise RuntimeError('spoiled')\n").expect("a written file");
+    it.dev("dags delete", &["--dag-id", "greeting"]).succeeded();
+    let listed = it.dev("dags list", &[]).succeeded();
+    assert!(listed.stdout.contains("import error") && listed.stdout.contains("spoiled"), "{listed:#?}");
+}

@@ -1,0 +1,111 @@
+//! The REST API as any HTTP client sees it.
+
+use std::process::Command;
+
+use integration_tests::{Installation, config, text, workspace};
+use reqwest::{Client, Method, Response};
+use serde_json::{Value, json};
+
+struct Api {
+    http: Client,
+}
+
+impl Api {
+    fn new(it: &Installation) -> Self {
+        Self { http: Client::builder().unix_socket(it.socket()).build().expect("a client") }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&str>) -> Response {
+        let request = self.http.request(method, format!("http://localhost{path}"));
+        let request = match body {
+            Some(body) => request.header("content-type", "application/json").body(body.to_owned()),
+            None => request,
+        };
+        request.send().await.expect("an answer")
+    }
+
+    /// A refusal: the status, and the problem's kind.
+    async fn problem(&self, method: Method, path: &str, body: Option<&str>) -> (u16, String) {
+        let response = self.send(method, path, body).await;
+        let status = response.status().as_u16();
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
+        let problem: Value = response.json().await.expect("JSON");
+        assert_eq!(problem["status"], status);
+        for member in ["title", "detail"] {
+            assert!(!text(&problem[member]).is_empty(), "{path} has no {member}");
+        }
+        let kind = text(&problem["type"]).strip_prefix("urn:airflow-serverless:problem:").expect("a known namespace");
+        (status, kind.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn answers_and_problems() {
+    let it = Installation::new();
+    it.cli(&["daemon", "start"]).succeeded();
+    let api = Api::new(&it);
+    let version: Value = api.send(Method::GET, "/v1/version", None).await.json().await.expect("JSON");
+    assert_eq!(version["airflow_version"], "3.3.2");
+    assert_eq!(api.send(Method::GET, "/v1/health", None).await.status(), 200);
+
+    let zero = json!({"name": "dev", "config": {"database": {"type": "sqlite"}, "scheduler": {"interval_seconds": 0}}});
+    let postgres = json!({"name": "dev", "config": {"database": {"type": "postgres",
+        "connection_string": "postgresql://u:hunter2@h/d"}}});
+    let (zero, postgres) = (zero.to_string(), postgres.to_string());
+    let cases = [
+        (Method::GET, "/nowhere", None, (404, "no-such-route")),
+        (Method::DELETE, "/v1/health", None, (405, "no-such-method")),
+        (Method::GET, "/v1/environments/dev", None, (404, "environment-not-found")),
+        (Method::GET, "/v1/environments/Dev", None, (400, "invalid-request")),
+        (Method::GET, "/v1/operations/x", None, (400, "invalid-request")),
+        (Method::POST, "/v1/environments", Some("{"), (400, "invalid-request")),
+        (Method::POST, "/v1/environments", Some("{}"), (422, "invalid-request")),
+        (Method::POST, "/v1/environments", Some(zero.as_str()), (422, "invalid-config")),
+        (Method::POST, "/v1/environments", Some(postgres.as_str()), (422, "invalid-config")),
+    ];
+    for (method, path, body, (status, kind)) in cases {
+        assert_eq!(api.problem(method, path, body).await, (status, kind.to_owned()), "{path}");
+    }
+    assert!(!holds(&it.home(), "hunter2"), "a secret was written down");
+
+    let second = it.command("airflowd").output().expect("airflowd runs");
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another airflowd runs"), "{second:?}");
+}
+
+#[tokio::test]
+async fn a_creation_is_followed_by_its_operation() {
+    let it = Installation::new();
+    it.cli(&["daemon", "start"]).succeeded();
+    let api = Api::new(&it);
+    let body = json!({"name": "dev", "config": {"database": {"type": "sqlite"}}}).to_string();
+    let accepted = api.send(Method::POST, "/v1/environments", Some(&body)).await;
+    assert_eq!(accepted.status(), 202);
+    let location = accepted.headers()["location"].to_str().expect("text").to_owned();
+    let mut operation: Value = accepted.json::<Value>().await.expect("JSON")["operation"].take();
+    while operation["state"] == "running" {
+        let path = format!("{location}?after={}&wait_seconds=20", operation["revision"]);
+        let next: Value = api.send(Method::GET, &path, None).await.json().await.expect("JSON");
+        assert!(next["revision"].as_i64() >= operation["revision"].as_i64());
+        operation = next;
+    }
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    assert_eq!(api.send(Method::POST, "/v1/environments", Some(&body)).await.status(), 200);
+    let early = api.problem(Method::POST, "/v1/environments/dev/dags/x/runs", Some("{}")).await;
+    assert_eq!(early, (404, "dag-not-found".to_owned()));
+    it.write("unused.yaml", &config(60));
+}
+
+#[test]
+fn the_checked_in_document_is_fresh() {
+    let it = Installation::new();
+    let output = it.command("airflowd").arg("--print-openapi").output().expect("airflowd runs");
+    let checked_in = std::fs::read(workspace().join("openapi/airflowd.json")).expect("the document");
+    assert!(output.stdout == checked_in, "openapi/airflowd.json is stale: `make openapi` writes it anew");
+}
+
+/// Whether any file below the folder holds the text.
+fn holds(folder: &std::path::Path, text: &str) -> bool {
+    let output = Command::new("grep").args(["-rqaF", text]).arg(folder).output().expect("grep runs");
+    output.status.success()
+}
