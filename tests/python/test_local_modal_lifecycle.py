@@ -171,7 +171,8 @@ def test_everything_survives_a_restart(local_modal: LocalModal, how: signal.Sign
         + f"""
     calls = [modal.FunctionCall.from_id(id) for id in {calls!r}]
     answer({{"results": [call.get(timeout=30) for call in calls], "kept": notes["kept"],
-            "began": notes["began-running"], "file": b"".join(modal.Volume.from_name("kept").read_file("a/b")).decode()}})
+            "began": notes["began-running"],
+            "file": b"".join(modal.Volume.from_name("kept").read_file("a/b")).decode()}})
     """.replace("\n    ", "\n")
     )
     assert local_modal.sdk(script) == {

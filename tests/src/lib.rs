@@ -162,6 +162,14 @@ impl Installation {
         fs::read_to_string(self.home().join("state/airflowd.log")).unwrap_or_default()
     }
 
+    /// What the containers of the scheduler and the workers printed about exceptions of their own. (Those of tasks are
+    /// in the tasks' logs.)
+    pub fn tracebacks(&self) -> String {
+        let logs = self.home().join("data/modal/logs");
+        let found = std::process::Command::new("grep").args(["-rA40", "^Traceback"]).arg(logs).output();
+        String::from_utf8_lossy(&found.expect("grep runs").stdout).into_owned()
+    }
+
     /// Processes of Local Modal's containers, and what they started.
     pub fn containers(&self) -> Vec<u32> {
         let home = self.home().canonicalize().unwrap_or_else(|_| self.home());

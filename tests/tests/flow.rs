@@ -79,6 +79,7 @@ fn tasks_end_as_on_stock_airflow() {
     assert_eq!(states(&run).iter().filter(|(task, state, _)| task == "square" && state == "success").count(), 3);
     assert!(it.task_log(&run, "total", &[]).contains("total 14 for {'day': 7}"));
     it.task_log(&run, "square", &["--map-index", "2"]);
+    assert_eq!(it.tracebacks(), "", "the scheduler or a worker failed on the way");
 }
 
 #[test]
@@ -133,4 +134,5 @@ fn the_cron_starts_runs_by_itself() {
         let run = it.dev("runs show", &["--dag-id", "steady", "--run-id", "later", "--json"]).json();
         (text(&run["state"]) == "success").then_some(())
     });
+    assert_eq!(it.tracebacks(), "", "the scheduler or a worker failed on the way");
 }

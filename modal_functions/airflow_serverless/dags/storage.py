@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from airflow_serverless.config import BUNDLE
+from airflow_serverless.config import BUNDLE, PARSE_TIMEOUT_SECONDS
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
 
 GRACE_SECONDS = 2
@@ -118,7 +118,7 @@ def _message(text: str) -> str:
     if last.startswith("AirflowDagDuplicatedIdException"):
         return last.partition(": ")[2].replace("Ignoring DAG", "more than one DAG has the id").partition(" from ")[0]
     if "AirflowTaskTimeout" in text:
-        return "the import took too long"
+        return f"the import takes longer than {PARSE_TIMEOUT_SECONDS:.0f} s"
     return last
 
 

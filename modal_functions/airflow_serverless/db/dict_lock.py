@@ -17,9 +17,9 @@ from typing import TypedDict
 import modal
 import modal.exception
 
-LEASE_SECONDS = 60.0
-RENEW_SECONDS = 10.0
-SAFETY_SECONDS = 10.0
+LEASE_SECONDS = 30.0
+RENEW_SECONDS = 5.0
+SAFETY_SECONDS = 5.0
 """A holder stops trusting its lease this long before it ends: clocks differ and writes take time."""
 KEPT_TENURES = 3
 POLL_SECONDS = 0.2
@@ -87,6 +87,9 @@ class DictLock:
             if self._store.put(self._key(fence), tenure, skip_if_exists=True):
                 break
             found = self._store.get(self._key(fence))
+            if found == tenure:
+                # The answer to the request that created it was lost, and its repetition found the key taken.
+                break
             if found is None or found["expires_at"] > time.time():
                 return False
         self._fence = fence

@@ -58,8 +58,9 @@ class SqliteBackend(DatabaseBackend):
             raise DatabaseError("the metadata database has not been initialised")
         generation, fence = snapshot_version(self._paths.published_database)
         for lock in self._locks.values():
-            if fence >= lock.fence:
-                raise LockLost(f"fence {lock.fence} is not newer than that of the published database, {fence}")
+            # An equal fence is this tenure's own: an earlier round of the same tick has published.
+            if fence > lock.fence:
+                raise LockLost(f"fence {lock.fence} is older than that of the published database, {fence}")
         if not (self._copy_is_current and generation == self._generation):
             copy_snapshot(self._paths.published_database, self._paths.local_database)
         self._generation = generation

@@ -1,0 +1,88 @@
+"""An Airflow environment on a Local Modal of the test's own, deployed as the daemon deploys it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from local_modal import REPOSITORY, LocalModal
+
+FUNCTIONS = REPOSITORY / "modal_functions"
+SETTINGS = {
+    "environment": "test",
+    "database": {"type": "sqlite"},
+    "scheduler": {"interval_seconds": 3600},
+    "executor": {"parallelism": 4, "task_timeout": 60},
+}
+CALL_LIMIT = 120
+
+
+class Environment:
+    """Runs scripts against the environment; each is a process that may import Airflow."""
+
+    def __init__(self, modal: LocalModal) -> None:
+        self.modal = modal
+
+    def deploy(self) -> None:
+        """Secret, functions and database."""
+        keys = {
+            name: base64.urlsafe_b64encode(os.urandom(32)).decode()
+            for name in ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__API__SECRET_KEY")
+        }
+        self.modal.sdk(f"modal.Secret.objects.create('airflow-secrets-test', {keys!r})")
+        done = self.process("-m", "airflow_serverless.deploy")
+        assert done.returncode == 0, done.stderr
+        self.call("initialize_database")
+
+    def process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A Python process with the package, its settings, and Local Modal as its Modal."""
+        environment = self.modal.environment(
+            AIRFLOW_SERVERLESS_SETTINGS=json.dumps(SETTINGS), PYTHONPATH=str(FUNCTIONS)
+        )
+        return subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Calls a deployed function and returns its result."""
+        call = f"modal.Function.from_name('airflow-serverless-test', {function!r}).remote(*{arguments!r})"
+        return self.modal.sdk(f"answer({call})")
+
+    def upload(self, name: str, source: str) -> None:
+        """Puts a DAG file on the Volume."""
+        path = self.modal.root / name
+        path.write_text(source)
+        self.modal.sdk(f"""
+        with modal.Volume.from_name("airflow-dags-test").batch_upload(force=True) as batch:
+            batch.put_file({str(path)!r}, "/dags/{name}")
+        """)
+
+    def command(self, identifier: str, **command: Any) -> None:
+        """Leaves a command for the next tick."""
+        entry = {"id": identifier, "at": 0.0, **command}
+        self.modal.sdk(f"""
+        d = modal.Dict.from_name("airflow-state-test")
+        d["command:{identifier}"] = {entry!r}
+        d.put("wake", {{"reason": "test", "at": 0.0}}, skip_if_exists=True)
+        """)
+
+    def state(self) -> dict[str, Any]:
+        """Everything in the Dict."""
+        return self.modal.sdk('answer(dict(modal.Dict.from_name("airflow-state-test").items()))')
+
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Reads the published database."""
+        import sqlite3
+
+        [published] = self.volumes("data/airflow.db")
+        with sqlite3.connect(f"file:{published}?mode=ro&immutable=1", uri=True) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def volumes(self, pattern: str) -> list[Path]:
+        """Files on the Volume."""
+        return sorted(self.modal.data.glob(f"volumes/*/{pattern}"))

@@ -1,0 +1,115 @@
+"""A tick that is killed between any two of its steps is made good by the next, and no task runs twice."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+
+from environment import Environment
+from local_modal import LocalModal, wait_until
+
+DAG = """
+from datetime import datetime
+from pathlib import Path
+from airflow.sdk import DAG, get_current_context, task
+
+with DAG("counted", schedule=None, start_date=datetime(2026, 1, 1)):
+    @task
+    def first():
+        run_id = get_current_context()["dag_run"].run_id
+        with Path(get_current_context()["dag_run"].conf["book"]).open("a") as book:
+            book.write(f"{run_id} first\\n")
+        return 1
+
+    @task
+    def second(value):
+        run_id = get_current_context()["dag_run"].run_id
+        with Path(get_current_context()["dag_run"].conf["book"]).open("a") as book:
+            book.write(f"{run_id} second\\n")
+
+    second(first())
+"""
+
+# Runs a tick in a process of its own that dies where the fault says; the lease it leaves behind is made to expire.
+KILLED_TICK = """
+import os, signal
+import modal
+from airflow_serverless.scheduler import run
+from airflow_serverless.scheduler.context import TickContext
+from airflow_serverless.executor.launcher import Launcher
+from airflow_serverless.state import State
+from airflow_serverless.db.sqlite_backend import SqliteBackend
+
+os.environ["AIRFLOW_SERVERLESS_VOLUME"] = {volume!r}
+SqliteBackend.exists = lambda self: self._paths.published_database.exists()
+modal.Volume.commit = lambda self: None
+
+def die(*arguments, **keywords):
+    d = modal.Dict.from_name("airflow-state-test")
+    hint = d["lock:scheduler"]
+    d["lock:scheduler:%d" % hint["fence"]] = {{**hint, "expires_at": 0.0}}
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def after(function):
+    def wrapped(*arguments, **keywords):
+        function(*arguments, **keywords)
+        die()
+    return wrapped
+
+{fault}
+run.run_tick("test")
+raise SystemExit("the fault did not strike")
+"""
+
+FAULTS = {
+    "loaded": "SqliteBackend.load = after(SqliteBackend.load)",
+    "scheduled": "SqliteBackend.publish = die",
+    "published": "SqliteBackend.publish = after(SqliteBackend.publish)",
+    "announced": "run._announce = after(run._announce)",
+    "half launched": "Launcher.spawn_task = die",
+    "launched": "run._launch = after(run._launch)",
+    "cleaned": "State.remove = die",
+    "marked": "State.set_due = after(State.set_due)",
+}
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[Environment]:
+    modal = LocalModal()
+    modal.start()
+    environment = Environment(modal)
+    environment.deploy()
+    environment.upload("counted.py", DAG)
+    yield environment
+    modal.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_killed_tick_is_made_good(environment: Environment, fault: str) -> None:
+    run_id = fault.replace(" ", "-")
+    book = environment.modal.root / f"{run_id}.book"
+    environment.command(run_id, kind="trigger", dag_id="counted", run_id=run_id, conf={"book": str(book)})
+    [volume] = {str(path.parent.parent) for path in environment.volumes("data/airflow.db")}
+    script = textwrap.dedent(KILLED_TICK).format(fault=FAULTS[fault], volume=volume)
+    done = environment.process("-c", script)
+    assert done.returncode == -9, done.stderr[-3000:]
+
+    def finished() -> bool:
+        environment.call("run_tick", "test")
+        states = environment.query("SELECT state FROM dag_run WHERE run_id = ?", run_id)
+        return states == [("success",)]
+
+    # What the gate does once a minute, without the minute.
+    environment.modal.sdk("""
+    modal.Dict.from_name("airflow-state-test").put("wake", {"reason": "test", "at": 0.0}, skip_if_exists=True)
+    """)
+    wait_until(finished, f"the run after a tick that died when {fault}", limit=90)
+    assert book.read_text().splitlines() == [f"{run_id} first", f"{run_id} second"]
+    tries = environment.query("SELECT task_id, try_number, state FROM task_instance WHERE run_id = ?", run_id)
+    assert sorted(tries) == [("first", 1, "success"), ("second", 1, "success")]
+    reply = environment.state()[f"reply:{run_id}"]
+    assert reply["ok"], reply
+    left = [key for key in environment.state() if key.startswith(("command:", "journal:"))]
+    assert left == [], "the next tick left what it had dealt with"
