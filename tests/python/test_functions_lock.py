@@ -74,3 +74,12 @@ class Lossy:
 answer(DictLock(Lossy(), "s").acquire(0))
 """
     assert run(shared_modal, script) is True
+
+
+def test_a_call_that_comes_again_succeeds_itself(shared_modal: LocalModal) -> None:
+    script = """
+lost, again, other = DictLock(store, "s", "fc-1"), DictLock(store, "s", "fc-1"), DictLock(store, "s", "fc-2")
+assert lost.acquire(0)
+answer([other.acquire(0), again.acquire(0), again.fence > lost.fence, lost.is_held(), again.is_held()])
+"""
+    assert run(shared_modal, script) == [False, True, True, False, True]

@@ -166,7 +166,7 @@ impl Installation {
     /// in the tasks' logs.)
     pub fn tracebacks(&self) -> String {
         let logs = self.home().join("data/modal/logs");
-        let found = std::process::Command::new("grep").args(["-rA40", "^Traceback"]).arg(logs).output();
+        let found = std::process::Command::new("grep").args(["-rhm1", "-A30", "^Traceback"]).arg(logs).output();
         String::from_utf8_lossy(&found.expect("grep runs").stdout).into_owned()
     }
 

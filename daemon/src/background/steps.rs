@@ -54,6 +54,11 @@ pub struct Tools {
     pub runtime: Runtime,
 }
 
+/// What the Fernet recipe prescribes.
+const FERNET_BYTES: usize = 32;
+/// As long as the block of SHA-512, with which Airflow signs tokens.
+const SIGNING_BYTES: usize = 64;
+
 /// Longest wait for Airflow's migrations, the cold start of their container included.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_secs(20);
@@ -88,9 +93,9 @@ impl Tools {
     /// connections unreadable.
     async fn secret(&self, environment: &Environment) -> Result<String> {
         let variables = HashMap::from([
-            ("AIRFLOW__CORE__FERNET_KEY".to_owned(), random_key()),
-            ("AIRFLOW__API_AUTH__JWT_SECRET".to_owned(), random_key()),
-            ("AIRFLOW__API__SECRET_KEY".to_owned(), random_key()),
+            ("AIRFLOW__CORE__FERNET_KEY".to_owned(), random_key::<FERNET_BYTES>()),
+            ("AIRFLOW__API_AUTH__JWT_SECRET".to_owned(), random_key::<SIGNING_BYTES>()),
+            ("AIRFLOW__API__SECRET_KEY".to_owned(), random_key::<SIGNING_BYTES>()),
         ]);
         let name = &environment.names.secret;
         Ok(match self.client.create_secret(name, variables).await? {
@@ -126,7 +131,7 @@ fn summary(environment: &Environment) -> String {
     format!("{database}, parallelism {}, task timeout {} s", config.executor.parallelism, config.executor.task_timeout)
 }
 
-/// 32 random bytes in URL-safe base64: the form of a Fernet key, and a good one for the others.
-fn random_key() -> String {
-    URL_SAFE.encode(rand::random::<[u8; 32]>())
+/// Random bytes in URL-safe base64, the form of a Fernet key.
+fn random_key<const BYTES: usize>() -> String {
+    URL_SAFE.encode(std::array::from_fn::<u8, BYTES, _>(|_| rand::random()))
 }

@@ -34,10 +34,12 @@ class Tenure(TypedDict):
 class DictLock:
     """One lock; an instance is one contender. Thread-safe only in that renewal runs beside the holder."""
 
-    def __init__(self, store: modal.Dict, name: str) -> None:
+    def __init__(self, store: modal.Dict, name: str, owner: str | None = None) -> None:
+        """`owner`: id of the Function call that contends. Modal delivers a call again only when its container is gone,
+        so an owner that finds its own lease is its own successor and need not wait for the lease to end."""
         self._store = store
         self._name = name
-        self._owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._owner = owner or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._fence = 0
         self._trusted_until = 0.0
         self._stop: threading.Event | None = None
@@ -78,7 +80,7 @@ class DictLock:
     def _try_acquire(self, above: int) -> bool:
         hint = self._store.get(self._key())
         fence = max(int(hint["fence"]) if hint else 0, above)
-        if fence and (tenure := self._store.get(self._key(fence))) and tenure["expires_at"] > time.time():
+        if fence and (tenure := self._store.get(self._key(fence))) and self._is_held_by_another(tenure):
             return False
         while True:
             fence += 1
@@ -90,7 +92,7 @@ class DictLock:
             if found == tenure:
                 # The answer to the request that created it was lost, and its repetition found the key taken.
                 break
-            if found is None or found["expires_at"] > time.time():
+            if found is None or self._is_held_by_another(found):
                 return False
         self._fence = fence
         self._trusted_until = started + LEASE_SECONDS - SAFETY_SECONDS
@@ -99,6 +101,9 @@ class DictLock:
         self._store.put(self._key(), tenure)
         self._store.pop(self._key(fence - KEPT_TENURES), None)
         return True
+
+    def _is_held_by_another(self, tenure: Tenure) -> bool:
+        return tenure["expires_at"] > time.time() and tenure["owner"] != self._owner
 
     def _renew(self, stop: threading.Event, fence: int) -> None:
         """Extend the lease until told to stop or succeeded by another. A failed request is tried again later; if that

@@ -36,7 +36,7 @@ class SqliteBackend(DatabaseBackend):
         return sqlite3.connect(self._paths.local_database, timeout=BUSY_SECONDS)
 
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
-        lock = DictLock(self._store, lock_name)
+        lock = DictLock(self._store, lock_name, modal.current_function_call_id())
         published = self._paths.published_database
         fence = snapshot_version(published)[1] if published.exists() else 0
         if not lock.acquire(timeout, above=fence):
