@@ -19,8 +19,8 @@ test: build lint test-rust test-python
 lint: .venv/complete
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	.venv/bin/ruff check modal_functions tests/python examples
-	.venv/bin/ruff format --check modal_functions tests/python examples
+	.venv/bin/ruff check modal_functions tests/python examples bench
+	.venv/bin/ruff format --check modal_functions tests/python examples bench
 	.venv/bin/mypy
 
 test-rust: build
@@ -36,6 +36,12 @@ test-python: build .venv/complete
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	.venv/bin/uv pip install --quiet --require-hashes --python .venv/bin/python -r modal_functions/requirements-dev.lock
 	touch $@
+
+# Measures, and never judges: machines are noisy. PROFILE=release builds and measures the release.
+PROFILE ?= debug
+bench:
+	cargo build --locked $(if $(filter release,$(PROFILE)),--release) -p airflowd -p airflow-serverless
+	PROFILE=$(PROFILE) $(PYTHON) bench/first_light.py
 
 # Writes the API's description; a test fails while it is stale.
 openapi: build

@@ -56,6 +56,9 @@ impl<'a> StepView<'a> {
             }
             let line = describe(step);
             if step.state == StepState::Running {
+                if !self.printer.is_live() && step.detail.is_some() && bar.message() != line {
+                    self.printer.note(&format!("  {line}"));
+                }
                 bar.set_message(line);
             } else if self.printer.is_live() {
                 bar.set_style(plain());

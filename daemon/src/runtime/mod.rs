@@ -113,7 +113,8 @@ async fn follow(stream: Option<impl AsyncRead + Unpin>, progress: &Progress) -> 
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             let line = line.trim_end();
-            if line.is_empty() {
+            // uv ends with the list of all packages; what it did before is of more use.
+            if line.is_empty() || line.starts_with(" + ") {
                 continue;
             }
             progress.detail(line);
