@@ -99,7 +99,7 @@ pub async fn run(
     mut detail: DagRunDetail,
     printer: &Printer,
 ) -> Result<DagRunDetail, Failure> {
-    let mut view = RunView { printer, lines: 0, states: HashMap::new() };
+    let mut view = RunView { printer, drawn: String::new(), states: HashMap::new() };
     loop {
         view.show(&detail);
         if detail.run.is_finished() {
@@ -112,8 +112,8 @@ pub async fn run(
 
 struct RunView<'a> {
     printer: &'a Printer,
-    /// Height of the table on the terminal.
-    lines: usize,
+    /// The table on the terminal.
+    drawn: String,
     /// The state of each task that was last shown, where lines are all there is.
     states: HashMap<(String, i32), Option<String>>,
 }
@@ -129,12 +129,15 @@ impl RunView<'_> {
 
     fn redraw(&mut self, detail: &DagRunDetail) {
         let text = if detail.run.is_finished() { String::new() } else { tasks(&detail.task_instances) };
-        // A terminal that went away has nothing to redraw.
-        let _ = self.printer.stderr.clear_last_lines(self.lines);
-        self.lines = text.lines().count();
-        if self.lines > 0 {
-            let _ = self.printer.stderr.write_line(text.trim_end());
+        if text == self.drawn {
+            return;
         }
+        // A terminal that went away has nothing to redraw.
+        let _ = self.printer.stderr.clear_last_lines(self.drawn.lines().count());
+        if !text.is_empty() {
+            let _ = self.printer.stderr.write_line(&text);
+        }
+        self.drawn = text;
     }
 
     fn tell_changes(&mut self, detail: &DagRunDetail) {

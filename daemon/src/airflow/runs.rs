@@ -5,6 +5,7 @@ use airflow_serverless_api::{
     run::{DagRun, DagRunDetail, DagRunList, ListDagRuns, TaskInstance, TriggerDagRun},
 };
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::FromRow;
 
@@ -53,6 +54,15 @@ impl From<RunRow> for DagRun {
 
 fn seconds(duration: chrono::TimeDelta) -> f64 {
     duration.num_milliseconds() as f64 / 1000.0
+}
+
+/// What the Dict says of a task; the part of it that matters here.
+#[derive(Deserialize)]
+struct TaskEntry {
+    status: String,
+    try_number: i32,
+    /// Seconds since the epoch.
+    started_at: Option<f64>,
 }
 
 #[derive(FromRow)]
@@ -148,6 +158,32 @@ impl Airflow {
         .await
         .map_err(failed(environment))?;
         let run = DagRun::from(run.ok_or_else(missing)?);
-        Ok(DagRunDetail { run, task_instances: tasks.into_iter().map(TaskInstance::from).collect() })
+        let mut task_instances: Vec<TaskInstance> = tasks.into_iter().map(TaskInstance::from).collect();
+        self.mark_running(environment, &run, &mut task_instances).await?;
+        Ok(DagRunDetail { run, task_instances })
+    }
+
+    /// A worker says in the Dict that it has begun; the metadata learn of it with the next tick, which may be a minute
+    /// away.
+    async fn mark_running(
+        &self,
+        environment: &EnvironmentName,
+        run: &DagRun,
+        tasks: &mut [TaskInstance],
+    ) -> Result<()> {
+        let dict = self.client.dict(&environment.dict()).await?;
+        for task in tasks.iter_mut().filter(|task| task.state.as_deref() == Some("queued")) {
+            let mut key = format!("task:{}:{}:{}", run.dag_id, task.task_id, run.dag_run_id);
+            if task.map_index >= 0 {
+                key.push_str(&format!(":{}", task.map_index));
+            }
+            let entry = dict.get::<TaskEntry>(&key).await?;
+            // One that has ended already counts as running too, until the tick says how it ended.
+            if let Some(entry) = entry.filter(|e| e.status != "QUEUED" && e.try_number == task.try_number) {
+                task.state = Some("running".to_owned());
+                task.start_date = entry.started_at.and_then(|at| DateTime::from_timestamp_millis((at * 1000.0) as i64));
+            }
+        }
+        Ok(())
     }
 }

@@ -22,7 +22,10 @@ use crate::progress::Progress;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    #[error("no Python 3.11 or newer was found as {tried}: install one, or set AIRFLOW_SERVERLESS_PYTHON to it")]
+    #[error(
+        "no Python 3.11 or newer with the venv module (on Debian in the package python3-venv) was found as {tried}: \
+         install one, or set AIRFLOW_SERVERLESS_PYTHON to it"
+    )]
     NoPython { tried: String },
     #[error("{tool} failed: {reason}")]
     Tool { tool: &'static str, reason: String },

@@ -55,7 +55,7 @@ class ModalExecutor(BaseExecutor):
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         for workload in workload_items:
             if not isinstance(workload, ExecuteTask):
-                raise NotImplementedError(f"{type(workload).__name__} cannot run on Modal")
+                raise TypeError(f"{type(workload).__name__} is no task, and only tasks run on Modal")
             self.queued_tasks.pop(workload.key, None)
             self.running.add(workload.key)
             launch = Launch(uuid.uuid4().hex, workload)
