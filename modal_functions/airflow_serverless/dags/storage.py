@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from airflow_serverless.config import BUNDLE, PARSE_TIMEOUT_SECONDS
+from airflow_serverless.config import BUNDLE
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
 
 GRACE_SECONDS = 2
@@ -46,21 +46,21 @@ def parse_isolated(path: Path, root: Path, limits: Limits) -> ParsedFile:
 
     Airflow's own import timeout comes first, as it can name the line; a file that evades it is killed a little later.
     """
-
-    def parse() -> ParsedFile:
-        os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = str(limits.seconds)
-        return parse_file(path, root)
-
+    longer = replace(limits, seconds=limits.seconds + GRACE_SECONDS)
     try:
-        parsed: ParsedFile = run_in_child(parse, replace(limits, seconds=limits.seconds + GRACE_SECONDS))
+        parsed: ParsedFile = run_in_child(lambda: parse_file(path, root, limits.seconds), longer)
     except ChildFailed as failure:
         message = f"{path.name} {failure} while it was imported"
         return {"dags": [], "import_errors": [_error(path, root, message, message)], "warnings": []}
     return parsed
 
 
-def parse_file(path: Path, root: Path) -> ParsedFile:
-    """Import the file, validate and serialise its DAGs. Leaves traces in the interpreter: use a child."""
+def parse_file(path: Path, root: Path, seconds: float) -> ParsedFile:
+    """Import the file within so many seconds, validate and serialise its DAGs.
+
+    Leaves traces in the interpreter and its environment: use a child.
+    """
+    os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = str(seconds)
     from airflow.dag_processing.dagbag import BundleDagBag
     from airflow.exceptions import AirflowDagDuplicatedIdException
     from airflow.sdk import DAG
@@ -77,11 +77,11 @@ def parse_file(path: Path, root: Path) -> ParsedFile:
     # Airflow collects DAGs in sets, where one that looks like another would replace it before anybody can tell.
     DAG.__eq__, DAG.__hash__ = object.__eq__, object.__hash__  # type: ignore[method-assign]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("default")
         bag = StrictDagBag(
             dag_folder=str(path), bundle_path=root, bundle_name=BUNDLE, load_op_links=False, safe_mode=False
         )
-    errors = [_error(path, root, _message(text), text) for text in bag.import_errors.values()]
+    errors = [_error(path, root, _message(text, seconds), text) for text in bag.import_errors.values()]
     dags: list[ParsedDag] = []
     for dag in sorted(bag.dags.values(), key=lambda found: found.dag_id):
         try:
@@ -92,7 +92,8 @@ def parse_file(path: Path, root: Path) -> ParsedFile:
             continue
         schedule = getattr(dag.timetable, "summary", None) or (str(dag.schedule) if dag.schedule else None)
         dags.append({"dag_id": dag.dag_id, "schedule": schedule, "task_count": len(dag.tasks), "data": data})
-    found = [line for lines in bag.captured_warnings.values() for line in lines]
+    # Only what the user's own files cause: they cannot do anything about warnings between other packages.
+    found = [line for lines in bag.captured_warnings.values() for line in lines if line.startswith(str(root))]
     return {"dags": dags, "import_errors": errors, "warnings": found}
 
 
@@ -107,7 +108,7 @@ def _error(path: Path, root: Path, message: str, text: str) -> FileError:
     }
 
 
-def _message(text: str) -> str:
+def _message(text: str, seconds: float) -> str:
     """The last line of a traceback, in words where the exception's own are not enough."""
     last = next((line for line in reversed(text.strip().splitlines()) if line.strip()), "unknown error").strip()
     if last == "SystemExit" or last.startswith("SystemExit:"):
@@ -118,7 +119,7 @@ def _message(text: str) -> str:
     if last.startswith("AirflowDagDuplicatedIdException"):
         return last.partition(": ")[2].replace("Ignoring DAG", "more than one DAG has the id").partition(" from ")[0]
     if "AirflowTaskTimeout" in text:
-        return f"the import takes longer than {PARSE_TIMEOUT_SECONDS:.0f} s"
+        return f"the import takes longer than {seconds:g} s"
     return last
 
 

@@ -59,7 +59,12 @@ def apply_heartbeats(inbox: Inbox) -> None:
             at = datetime.datetime.fromtimestamp(beat["at"], datetime.UTC)
             session.execute(
                 update(TaskInstance)
-                .where(TaskInstance.id == _uuid(beat["ti_id"]), TaskInstance.state == TaskInstanceState.RUNNING)
+                .where(
+                    TaskInstance.id == _uuid(beat["ti_id"]),
+                    # A beat of an earlier launch of the same task instance would make the present one look dead.
+                    TaskInstance.external_executor_id == beat["launch"],
+                    TaskInstance.state == TaskInstanceState.RUNNING,
+                )
                 .values(last_heartbeat_at=at)
             )
 
@@ -115,11 +120,16 @@ def reconcile(
 
 
 def finished_keys(inbox: Inbox) -> list[str]:
-    """Claims and heartbeats of launches that are over and were over before this tick looked."""
-    over = {(e["ti_id"], e["launch"]) for e in inbox.tasks.values() if e["status"] in FINAL}
-    claims = [claim_key(*launch) for launch in over if claim_key(*launch) in inbox.claims]
-    beats = [heartbeat_key(ti_id) for ti_id, _ in over if heartbeat_key(ti_id) in inbox.heartbeats]
-    return claims + beats
+    """Claims and heartbeats of launches that were over before this tick looked, or that nothing speaks of any more."""
+    current = {(entry["ti_id"], entry["launch"]): entry["status"] for entry in inbox.tasks.values()}
+    oldest = time.time() - KEPT_SECONDS
+    keys = []
+    for notes in (inbox.claims, inbox.heartbeats):
+        for key, note in notes.items():
+            status = current.get((note["ti_id"], note["launch"]))
+            if status in FINAL or (status is None and note["at"] < oldest):
+                keys.append(key)
+    return keys
 
 
 def stop_unwanted(unwanted: dict[str, TaskEntry], state: State, launcher: Launcher) -> None:

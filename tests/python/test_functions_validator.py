@@ -1,0 +1,125 @@
+"""The validator answers for every file, whatever the file does when it is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from environment import FUNCTIONS
+
+# What each file does, the words of the answer, and the line that it names.
+HOSTILE: dict[str, tuple[str, str, int | None]] = {
+    "exits": ("import sys\nsys.exit(3)", "sys.exit(3)", 2),
+    "leaves": ("import os\nos._exit(0)", "ended the interpreter (exit code 0", None),
+    "leaves_with_code": ("import os\nos._exit(7)", "ended the interpreter (exit code 7", None),
+    "crashes": ("import ctypes\nctypes.string_at(0)", "segmentation fault", None),
+    "loops": ("x = 1\nwhile True:\n    pass", "longer than 1 s", 2),
+    "loops_stubbornly": (
+        "import signal\nsignal.alarm = None\nsignal.setitimer(signal.ITIMER_REAL, 0)\nwhile True: pass",
+        "longer than 3 seconds",
+        None,
+    ),
+    "eats_memory": ("x = []\nwhile True:\n    x.append(bytes(300_000_000))", "memory", 3),
+    "recurses": ("def f(): f()\nf()", "RecursionError", 1),
+    "has_bad_syntax": ("x = 1\ndef f(:\n", "SyntaxError", 2),
+    "imports_nothing": ("import nosuchmodule", "nosuchmodule", 1),
+    "interrupts": ("raise KeyboardInterrupt", "KeyboardInterrupt", None),
+    "kills_itself": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "was killed", None),
+    "writes_everywhere": (
+        "import os\nfor fd in range(100):\n    try: os.write(fd, b'{}\\n')\n    except OSError: pass\nos._exit(1)",
+        "exit code 1",
+        None,
+    ),
+    "leaves_a_child": ("import os, time\nif os.fork() == 0: time.sleep(600)\nos._exit(5)", "exit code 5", None),
+    "names_a_dag_twice": ("from airflow.sdk import DAG\na = DAG('same')\nb = DAG('same')", "more than one DAG", None),
+    "has_a_cycle": (
+        "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.empty import EmptyOperator as E\n"
+        "with DAG('round'):\n    a = E(task_id='a'); b = E(task_id='b'); a >> b >> a",
+        "Cycle",
+        None,
+    ),
+}
+
+
+class Validator:
+    """The validator in a process of its own."""
+
+    def __init__(self) -> None:
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FUNCTIONS)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "airflow_serverless.dags.validator"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._read()["ready"]
+
+    def ask(self, line: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def validate(self, path: Path, **more: Any) -> dict[str, Any]:
+        return self.ask(json.dumps({"path": str(path), **more}))
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(20) == 0
+
+    def _read(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def validator() -> Iterator[Validator]:
+    running = Validator()
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_an_import_error(validator: Validator, tmp_path: Path, name: str) -> None:
+    source, words, line = HOSTILE[name]
+    path = tmp_path / f"{name}.py"
+    path.write_text(source)
+    answer = validator.validate(path, timeout_seconds=1, memory_mb=1000)
+    [error] = answer["import_errors"]
+    assert words in error["message"]
+    assert (error["file"], error["line"]) == (path.name, line)
+    assert list(tmp_path.iterdir()) == [path], "the import left files behind"
+
+
+def test_a_good_file_is_described(validator: Validator, tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("NAME = 'helped'")
+    path = tmp_path / "good.py"
+    path.write_text(
+        "import os\nimport warnings\nfrom airflow.sdk import DAG, task\nfrom helper import NAME\n"
+        "print('noise' * 10000)\nos.system('echo noise; echo noise >&2')\nwarnings.warn('careful')\n"
+        "with DAG(NAME, schedule='@daily'):\n    @task\n    def one(): pass\n    one()\nDAG_TWO = DAG('bare')\n"
+    )
+    answer = validator.validate(path)
+    assert answer["import_errors"] == []
+    assert answer["dags"] == [
+        {"dag_id": "bare", "schedule": None, "task_count": 0},
+        {"dag_id": "helped", "schedule": "@daily", "task_count": 1},
+    ]
+    assert any("careful" in warning for warning in answer["warnings"])
+
+
+def test_what_is_no_request_is_refused(validator: Validator, tmp_path: Path) -> None:
+    assert "not a valid request" in validator.ask("nonsense")["error"]
+    assert "not a valid request" in validator.ask("[1]")["error"]
+    assert "no such file" in validator.validate(tmp_path / "absent.py")["error"]
+    (tmp_path / "empty.py").touch()
+    assert validator.validate(tmp_path / "empty.py")["dags"] == []
