@@ -3,14 +3,16 @@
 //! Everything is real: `airflowd`, Local Modal, the Modal SDK, Airflow. The Python runtime is made once and shared
 //! (`AIRFLOW_SERVERLESS_RUNTIMES`); the rest lies in a temporary folder that goes with the test.
 
+mod processes;
+
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Output,
     time::{Duration, Instant},
 };
 
 use assert_cmd::Command;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,9 +28,17 @@ pub struct Installation {
 /// What a command did.
 #[derive(Debug)]
 pub struct Done {
+    /// The exit code; -1 if a signal ended it.
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        Self { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
 }
 
 impl Done {
@@ -93,9 +103,9 @@ impl Installation {
     /// Runs the CLI.
     pub fn cli(&self, arguments: &[&str]) -> Done {
         let output = self.command("airflow-serverless").args(arguments).output().expect("the CLI runs");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-        let code = output.status.code().unwrap_or_else(|| panic!("{arguments:?} was killed\n{}", self.log()));
-        Done { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+        let done = Done::from(output);
+        assert!(done.code >= 0, "{arguments:?} was killed: {done:#?}");
+        done
     }
 
     /// Runs the CLI on environment `dev`, words separated by blanks.
@@ -122,7 +132,7 @@ impl Installation {
     /// Uploads one of the DAG files of `tests/dags`.
     #[track_caller]
     pub fn upload(&self, name: &str) -> Done {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dags").join(name);
+        let path = dag_file(name);
         self.dev("dags create", &["--file", path.to_str().expect("text")]).succeeded()
     }
 
@@ -144,17 +154,18 @@ impl Installation {
         self.dev("tasks logs", &arguments).succeeded().stdout
     }
 
-    /// The daemon's process id, or `None` if it does not run.
-    pub fn pid(&self) -> Option<Pid> {
-        let status = self.cli(&["daemon", "status", "--json"]).json();
-        Pid::from_raw(i32::try_from(status["pid"].as_i64()?).ok()?)
+    /// The folder of the environment's Volume, where there is only one.
+    pub fn volume(&self) -> PathBuf {
+        let mut volumes = fs::read_dir(self.home().join("data/modal/volumes")).expect("volumes");
+        volumes.next().expect("a Volume").expect("a folder").path()
     }
 
-    /// Ends the daemon as a crash would, and waits until it is gone.
-    pub fn kill(&self) {
-        let pid = self.pid().expect("a daemon that runs");
-        kill_process(pid, Signal::KILL).expect("killed");
-        eventually("the end of the daemon", || test_kill_process(pid).is_err().then_some(()));
+    /// Whether any file of the installation's home holds the text.
+    pub fn holds(&self, text: &str) -> bool {
+        let found = std::process::Command::new("grep").args(["-rqaF", "-e", text]).arg(self.home()).output();
+        let found = found.expect("grep runs").status.code();
+        assert!(matches!(found, Some(0 | 1)), "grep failed: {found:?}");
+        found == Some(0)
     }
 
     /// The daemon's log.
@@ -168,32 +179,6 @@ impl Installation {
         let logs = self.home().join("data/modal/logs");
         let found = std::process::Command::new("grep").args(["-rhm1", "-A30", "^Traceback"]).arg(logs).output();
         String::from_utf8_lossy(&found.expect("grep runs").stdout).into_owned()
-    }
-
-    /// Processes of Local Modal's containers, and what they started.
-    pub fn containers(&self) -> Vec<u32> {
-        let home = self.home().canonicalize().unwrap_or_else(|_| self.home());
-        let marker = format!("MODAL_CONTAINER_ARGUMENTS_PATH={}/", home.display());
-        let is_ours = |pid: &u32| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(marker.as_bytes()))
-        };
-        let processes = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
-        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
-    }
-}
-
-impl Drop for Installation {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the daemon's log:\n{}", self.log());
-        }
-        let stopped = self.command("airflow-serverless").args(["daemon", "stop"]).output();
-        let left = self.containers();
-        if !std::thread::panicking() {
-            assert!(stopped.is_ok_and(|output| output.status.success()), "the daemon did not stop\n{}", self.log());
-            assert!(left.is_empty(), "containers outlived the daemon: {left:?}");
-        }
     }
 }
 
@@ -233,6 +218,11 @@ pub fn states(run: &Value) -> Vec<(String, String, i64)> {
         .collect();
     states.sort();
     states
+}
+
+/// One of the DAG files of `tests/dags`.
+pub fn dag_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dags").join(name)
 }
 
 /// The folder of the workspace.

@@ -41,6 +41,11 @@ fn from_nothing_to_a_finished_run() {
     assert!(it.task_log(&run, "load", &[]).contains("Total order value is 1236.70"));
     assert!(it.task_log(&run, "report", &[]).contains("run first: total 1236.7"));
 
+    let handed_on =
+        |task: &str| std::fs::read_to_string(it.volume().join(format!("xcom/etl/first/{task}/return_value")));
+    assert_eq!(handed_on("transform").expect("an XCom on the Volume"), "1236.7");
+    assert_eq!(handed_on("report").expect("what the shell command printed"), "\"run first: total 1236.7\"");
+
     let files = it.dev("dags list", &["--json"]).json();
     assert_eq!(
         (&files["files"][0]["filename"], &files["files"][0]["dags"][0]["dag_id"]),
@@ -90,6 +95,11 @@ fn files_are_updated_and_deleted() {
     it.upload("pair.py");
     let (_, run) = it.run_dag("greeting", &[]);
     assert!(it.task_log(&run, "greet", &[]).contains("hello"));
+    let followed = it.dev("dags trigger", &["--dag-id", "greeting", "--wait"]).succeeded();
+    let seen: Vec<_> = followed.stderr.lines().filter_map(|line| line.strip_prefix("greet ")).collect();
+    let order = ["scheduled", "queued", "running", "success"];
+    let places: Vec<_> = seen.iter().map(|state| order.iter().position(|known| known == state)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "the task went backwards: {seen:?}");
 
     let old = std::fs::read_to_string(workspace().join("tests/dags/greeting.py")).expect("the DAG file");
     let new = it.write("greeting.py", &old.replace("hello", "good morning"));
@@ -111,7 +121,7 @@ fn files_are_updated_and_deleted() {
     it.dev("dags trigger", &["--dag-id", "greeting"]).refused(&["no DAG 'greeting'"]);
     it.dev("dags delete", &["--dag-id", "greeting"]).refused(&["no DAG greeting"]);
     let runs = it.dev("runs list", &["--dag-id", "greeting", "--json"]).json();
-    assert_eq!(runs["total_entries"], 2, "the history of a deleted DAG is kept");
+    assert_eq!(runs["total_entries"], 3, "the history of a deleted DAG is kept");
 }
 
 #[test]

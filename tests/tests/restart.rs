@@ -1,6 +1,6 @@
 //! Whatever happens to the daemon, what it accepted is there afterwards and comes to its end.
 
-use std::{path::Path, process::Child};
+use std::path::Path;
 
 use integration_tests::{Installation, eventually, states, text};
 use serde_json::Value;
@@ -74,7 +74,7 @@ fn a_creation_is_finished_after_a_crash() {
     {
         let it = Installation::new();
         let config = it.write("config.yaml", &integration_tests::config(60));
-        let mut creation = spawn(&it, &["create", "--env", "dev", "--config", config.to_str().expect("text")]);
+        let mut creation = it.spawn(&["create", "--env", "dev", "--config", config.to_str().expect("text")]);
         eventually("the step before the crash", || {
             let operation = operation(&it)?;
             let steps = operation["steps"].as_array()?;
@@ -89,19 +89,6 @@ fn a_creation_is_finished_after_a_crash() {
         assert_eq!(operation(&it).expect("the operation")["state"], "succeeded", "{step}");
         it.create_dev(60).succeeded();
     }
-}
-
-fn spawn(it: &Installation, arguments: &[&str]) -> Child {
-    let template = it.command("airflow-serverless");
-    let mut command = std::process::Command::new(template.get_program());
-    for (name, value) in template.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let quiet = std::process::Stdio::null;
-    command.args(arguments).stdout(quiet()).stderr(quiet()).spawn().expect("the CLI starts")
 }
 
 /// The newest operation, read from the registry's file without the daemon.
