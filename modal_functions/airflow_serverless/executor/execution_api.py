@@ -26,19 +26,6 @@ def transport() -> httpx.BaseTransport:
     return InProcessExecutionAPI().transport
 
 
-def warm_up() -> None:
-    """Build the routes now: the first request would otherwise wait for them."""
-    with httpx.Client(transport=transport(), base_url=BASE_URL) as client:
-        client.get("health", headers={"airflow-api-version": newest_version()})
-
-
-def newest_version() -> str:
-    """The API version that this process serves."""
-    from airflow.api_fastapi.execution_api import versions
-
-    return str(versions.bundle.versions[0].value)
-
-
 def client(inner: httpx.BaseTransport) -> Client:
     """The task supervisor's API client on a transport instead of a server."""
     from airflow.sdk.api.client import Client

@@ -66,10 +66,6 @@ class JournalWriter(httpx.BaseTransport):
         }
         self._state.update(values)
 
-    def drop_pending(self) -> None:
-        """Forget what was not published: its effects did not become durable."""
-        self._pending.clear()
-
     def _record(self, request: httpx.Request, path: str, body: bytes, status: int, at: float) -> None:
         headers = request.headers
         self._pending.append(
