@@ -1,6 +1,6 @@
 //! Text that must not reach logs, answers or error messages.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,8 +22,43 @@ impl Secret {
     }
 }
 
+/// Hides whatever could be the credentials of a URL: what stands between the first `://` and the last `@`.
+///
+/// For messages of parsers, which repeat what they cannot read: a connection string may stand in any wrong place.
+pub fn without_credentials(text: &str) -> Cow<'_, str> {
+    const SCHEME_END: &str = "://";
+    match (text.find(SCHEME_END), text.rfind('@')) {
+        (Some(start), Some(end)) if start + SCHEME_END.len() < end => {
+            Cow::Owned(format!("{}…{}", &text[..start + SCHEME_END.len()], &text[end..]))
+        }
+        _ => Cow::Borrowed(text),
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_hidden_wherever_they_stand() {
+        let cases = [
+            (
+                "unknown variant `postgresql://u:p@w`rd@h/d`, expected x",
+                "unknown variant `postgresql://…@h/d`, expected x",
+            ),
+            ("a postgresql://u:p@h/d b postgres://u:p@i/d", "a postgresql://…@i/d"),
+            ("see https://example.org", "see https://example.org"),
+            ("a@b ://c", "a@b ://c"),
+            ("`often`", "`often`"),
+        ];
+        for (text, hidden) in cases {
+            assert_eq!(without_credentials(text), hidden);
+        }
     }
 }

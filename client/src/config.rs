@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use airflow_serverless_api::{environment::Config, problem::Fault, secret::Secret};
+use airflow_serverless_api::{
+    environment::Config,
+    problem::Fault,
+    secret::{Secret, without_credentials},
+};
 
 use crate::failure::Failure;
 
@@ -82,11 +86,13 @@ fn expand(text: &str, lookup: Lookup<'_>, missing: impl Fn(&str) -> Result<Strin
 
 /// A fault of the parser, in the words of this file's format.
 fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
-    let line = error.location().and_then(|location| u32::try_from(location.line()).ok());
+    let location = error.location();
+    let line = location.and_then(|location| u32::try_from(location.line()).ok());
+    let column = location.and_then(|location| usize::try_from(location.column()).ok()).unwrap_or(1);
     let raw = error.without_snippet().to_string();
     let raw = raw.split(" at line ").next().unwrap_or(&raw);
     let source = line.and_then(|line| text.lines().nth(line as usize - 1)).unwrap_or_default();
-    let (key, value) = source.split_once(':').map_or((source.trim(), ""), |(key, value)| (key.trim(), value.trim()));
+    let (key, value) = entry_at(source, column);
     let message = if text.trim().is_empty() {
         "the file is empty".to_owned()
     } else if let Some(rest) = raw.strip_prefix("unknown field `") {
@@ -100,10 +106,28 @@ fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
         format!("must be true or false, not `{value}`")
     } else if raw.starts_with("expected mapping") {
         "keys and values are expected here, as in `key: value`".to_owned()
+    } else if raw.starts_with("duplicate mapping key") {
+        "this key stands here twice".to_owned()
+    } else if raw.starts_with("multiple YAML documents") {
+        "another document begins before this line: remove the `---`".to_owned()
     } else {
         raw.to_owned()
     };
-    Fault { location: if key.is_empty() { "config".to_owned() } else { key.to_owned() }, line, message }
+    // A connection string may stand in any wrong place.
+    let message = without_credentials(&message).into_owned();
+    Fault { location: key.unwrap_or("config").to_owned(), line, message }
+}
+
+/// The key, if it is a plain word, and the value of the entry at a column (from 1) of a line.
+fn entry_at(source: &str, column: usize) -> (Option<&str>, &str) {
+    let at = source.char_indices().nth(column.saturating_sub(1)).map_or(source.len(), |(index, _)| index);
+    // One line can hold several entries: `{a: 1, b: 2}`.
+    let start = source[..at].rfind(['{', '[', ',']).map_or(0, |index| index + 1);
+    let end = source[at..].find(['}', ']', ',', '#']).map_or(source.len(), |index| at + index);
+    let entry = source[start..end].trim();
+    let (key, value) = entry.split_once(':').map_or((entry, ""), |(key, value)| (key.trim(), value.trim()));
+    let is_word = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    (is_word.then_some(key), value)
 }
 
 /// `rest` is what follows "unknown field `".
@@ -162,6 +186,19 @@ mod tests {
             assert_eq!(fault.line, line, "{text:?}: {fault:?}");
             assert!(fault.message.contains(part), "{text:?}: {fault:?}");
         }
+    }
+
+    #[test]
+    fn a_line_with_several_entries_is_told_apart() {
+        let text = "{database: {type: sqlite}, scheduler: {interval_seconds: often}}\n";
+        let found = fault(text);
+        assert_eq!((found.location.as_str(), found.line), ("interval_seconds", Some(1)), "{found:?}");
+        assert!(found.message.ends_with("not `often`"), "{found:?}");
+        assert!(fault("database:\n  type: sqlite\n  type: sqlite\n").message.contains("twice"));
+        assert!(fault("database:\n  type: sqlite\n---\na: 1\n").message.contains("`---`"));
+        assert_eq!(entry_at("  key: value # why", 8), (Some("key"), "value"));
+        assert_eq!(entry_at("", 1), (None, ""));
+        assert_eq!(entry_at("\u{e4}\u{e4}", 9), (None, ""));
     }
 
     #[test]

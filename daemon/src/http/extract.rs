@@ -1,5 +1,6 @@
 //! Extractors whose rejections are problems.
 
+use airflow_serverless_api::secret::without_credentials;
 use axum::{
     body::Bytes,
     extract::{
@@ -22,10 +23,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        axum::Json::from_request(request, state)
-            .await
-            .map(|json| Self(json.0))
-            .map_err(|rejection: JsonRejection| Failure::invalid_request(rejection.status(), rejection.body_text()))
+        axum::Json::from_request(request, state).await.map(|json| Self(json.0)).map_err(|rejection: JsonRejection| {
+            let detail = without_credentials(&rejection.body_text()).into_owned();
+            Failure::invalid_request(rejection.status(), detail)
+        })
     }
 }
 
