@@ -88,7 +88,7 @@ pub enum Dags {
     Delete {
         #[command(flatten)]
         environment: Environment,
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = id)]
         dag_id: String,
         /// Remove the file even if it defines other DAGs too
         #[arg(long)]
@@ -106,7 +106,7 @@ pub enum Dags {
 pub struct Dag {
     #[command(flatten)]
     pub environment: Environment,
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
 }
 
@@ -114,7 +114,7 @@ pub struct Dag {
 pub struct Trigger {
     #[command(flatten)]
     pub environment: Environment,
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
     /// Parameters of the run, a JSON object
     #[arg(long, value_name = "JSON")]
@@ -150,9 +150,9 @@ pub enum Runs {
 pub struct Run {
     #[command(flatten)]
     pub environment: Environment,
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", value_parser = id)]
     pub run_id: String,
 }
 
@@ -162,7 +162,7 @@ pub enum Tasks {
     Logs {
         #[command(flatten)]
         run: Run,
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = id)]
         task_id: String,
         /// The try; the last one if absent
         #[arg(long = "try", value_name = "N")]
@@ -181,6 +181,11 @@ pub enum Daemon {
     Stop,
     /// Tell whether the daemon runs, and where
     Status,
+}
+
+/// An id that becomes a part of a request's path, where these would be steps to another place.
+fn id(text: &str) -> Result<String, String> {
+    if matches!(text, "" | "." | "..") { Err(format!("{text:?} is no id")) } else { Ok(text.to_owned()) }
 }
 
 #[cfg(test)]

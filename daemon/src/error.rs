@@ -36,6 +36,8 @@ pub enum Error {
     SharedFile { file: String, others: Vec<String> },
     #[error("there is no run {1} of DAG {0}")]
     RunNotFound(String, String),
+    #[error("{0:?} cannot be a run id: {1}")]
+    InvalidRunId(String, &'static str),
     #[error("there is no log of try {try_number} of task {task_id}")]
     LogNotFound { task_id: String, try_number: i32 },
     #[error("{message}")]

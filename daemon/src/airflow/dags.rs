@@ -108,6 +108,7 @@ impl Airflow {
     /// Removes the file of a DAG from the Volume and returns once the scheduler has marked its DAGs inactive.
     pub async fn delete_dag(&self, environment: &EnvironmentName, dag_id: &str, force: bool) -> Result<DagDeletion> {
         let filename = self.file_of_dag(environment, dag_id).await?;
+        let files = self.files.lock().await;
         let deactivated: Vec<String> = self
             .list_dag_files(environment)
             .await?
@@ -122,6 +123,7 @@ impl Airflow {
             return Err(Error::SharedFile { file: filename, others });
         }
         self.volume(environment).await?.remove(&format!("/{DAGS}/{filename}")).await?;
+        drop(files);
         self.command(environment, "refresh", json!({})).await?;
         Ok(DagDeletion { dag_id: dag_id.to_owned(), filename, deactivated })
     }

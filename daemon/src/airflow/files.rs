@@ -30,6 +30,8 @@ impl Airflow {
         mode: PutMode,
     ) -> Result<DagFileChange> {
         check_name(filename)?;
+        check_size(filename, &content)?;
+        let _files = self.files.lock().await;
         let volume = self.volume(environment).await?;
         let path = format!("/{DAGS}/{filename}");
         let existing = volume.read(&path).await?;
@@ -83,6 +85,15 @@ fn check_name(filename: &str) -> Result<()> {
         return Ok(());
     };
     Err(Error::InvalidFileName(filename.to_owned(), fault))
+}
+
+fn check_size(filename: &str, content: &[u8]) -> Result<()> {
+    if content.len() <= MAX_FILE_BYTES {
+        return Ok(());
+    }
+    let message =
+        format!("the file is larger than {} MiB: keep data out of it and load it in a task", MAX_FILE_BYTES >> 20);
+    Err(Error::InvalidDagFile { file: filename.to_owned(), faults: vec![Fault::new(filename, message)] })
 }
 
 /// A folder that is gone with its owner, whatever happens in between.

@@ -19,16 +19,16 @@ impl Airflow {
         query: &ReadLogs,
     ) -> Result<TaskLog> {
         let map_index = query.map_index.unwrap_or(-1);
+        let missing = |try_number| Error::LogNotFound { task_id: task_id.to_owned(), try_number };
         let detail = self.dag_run(environment, dag_id, run_id).await?;
-        let last_try = detail
-            .task_instances
-            .iter()
-            .find(|task| task.task_id == task_id && task.map_index == map_index)
-            .map_or(1, |task| task.try_number);
-        let try_number = query.try_number.unwrap_or(last_try);
+        // The path is made of nothing but names that the metadata know.
+        let mut tasks = detail.task_instances.iter();
+        let task = tasks.find(|task| task.task_id == task_id && task.map_index == map_index);
+        let task = task.ok_or_else(|| missing(query.try_number.unwrap_or(1)))?;
+        let try_number = query.try_number.unwrap_or(task.try_number);
         let path = log_path(dag_id, run_id, task_id, map_index, try_number);
         let content = self.volume(environment).await?.read(&path).await?;
-        let content = content.ok_or_else(|| Error::LogNotFound { task_id: task_id.to_owned(), try_number })?;
+        let content = content.ok_or_else(|| missing(try_number))?;
         let lines = String::from_utf8_lossy(&content).lines().map(log_line).collect();
         Ok(TaskLog { task_id: task_id.to_owned(), map_index, try_number, lines })
     }

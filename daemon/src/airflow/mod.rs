@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use airflow_serverless_api::environment::EnvironmentName;
 use modal_client::{Client, Volume};
+use tokio::sync::Mutex;
 
 use crate::{
     error::Result,
@@ -31,6 +32,8 @@ pub struct Airflow {
     client: Client,
     validator: Validator,
     metadata: metadata::MetadataCache,
+    /// Held from the look at a DAG file to its change, so that of two creations only one finds nothing there.
+    files: Mutex<()>,
     /// Where files wait for the validator.
     scratch: PathBuf,
     clock: Clock,
@@ -40,7 +43,8 @@ impl Airflow {
     pub fn new(registry: Registry, client: Client, validator: Validator, cache: PathBuf) -> Self {
         let clock = registry.clock;
         let metadata = metadata::MetadataCache::new(cache.join("metadata"));
-        Self { registry, client, validator, metadata, scratch: cache.join("validation"), clock }
+        let scratch = cache.join("validation");
+        Self { registry, client, validator, metadata, files: Mutex::default(), scratch, clock }
     }
 
     /// Ends what runs beside the daemon.

@@ -56,6 +56,26 @@ fn seconds(duration: chrono::TimeDelta) -> f64 {
     duration.num_milliseconds() as f64 / 1000.0
 }
 
+/// A folder `run_id={run_id}` on the Volume holds the logs of a run, and no name there is longer than this.
+const LONGEST_RUN_ID: usize = 255 - "run_id=".len();
+
+/// Airflow's own rule, and what the folder's name and the path of the run in the API allow.
+fn check_run_id(run_id: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.~:+-".contains(c);
+    let fault = if run_id.is_empty() {
+        "it is empty"
+    } else if run_id.len() > LONGEST_RUN_ID {
+        "it is longer than 248 characters"
+    } else if !run_id.chars().all(allowed) {
+        "only letters, digits and '_', '.', '~', ':', '+', '-' are allowed"
+    } else if run_id == "." || run_id.contains("..") {
+        "it reads as a path"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidRunId(run_id.to_owned(), fault))
+}
+
 /// What the Dict says of a task; the part of it that matters here.
 #[derive(Deserialize)]
 struct TaskEntry {
@@ -102,6 +122,7 @@ impl Airflow {
         dag_id: &str,
         request: TriggerDagRun,
     ) -> Result<DagRunDetail> {
+        request.dag_run_id.as_deref().map_or(Ok(()), check_run_id)?;
         self.registry.deployed_environment(environment).await?;
         let arguments = json!({
             "dag_id": dag_id,
@@ -185,5 +206,20 @@ impl Airflow {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_ids_are_names_of_folders() {
+        for good in ["manual__2026-01-31T00:00:00+00:00", "a.b", &"x".repeat(LONGEST_RUN_ID)] {
+            assert!(check_run_id(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", ".", "..", "a/b", "a..b", "a b", "ä", &"x".repeat(LONGEST_RUN_ID + 1)] {
+            assert!(check_run_id(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -93,6 +93,10 @@ impl From<Error> for Failure {
                 .hint("`--force` removes the file with all of its DAGs"),
             Error::RunNotFound(..) => Self::new(S::NOT_FOUND, "dag-run-not-found", "No such DAG run", detail)
                 .hint("`airflow-serverless runs list` shows the runs"),
+            Error::InvalidRunId(..) => {
+                Self::new(S::UNPROCESSABLE_ENTITY, "invalid-run-id", "Not an id for a DAG run", detail)
+                    .hint("leave it out, and Airflow chooses one")
+            }
             Error::LogNotFound { .. } => Self::new(S::NOT_FOUND, "log-not-found", "No such log", detail)
                 .hint("a try has a log once it has started"),
             Error::Refused { reason: Reason::NotFound, .. } => {
