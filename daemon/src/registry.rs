@@ -119,8 +119,10 @@ impl Registry {
         loop {
             changes.borrow_and_update();
             let operation = self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
-            let seen = follow.after.is_none_or(|revision| operation.revision > revision);
-            if seen || timeout_at(deadline, changes.changed()).await.is_err() {
+            let is_news = follow.after.is_none_or(|revision| operation.revision > revision);
+            // Of what has ended there is no more news to wait for.
+            let ended = operation.state != OperationState::Running;
+            if is_news || ended || timeout_at(deadline, changes.changed()).await.is_err() {
                 return Ok(operation);
             }
         }
