@@ -88,13 +88,64 @@ fn dag_files() {
     it.dev("runs show", &["--dag-id", "x", "--run-id", "y"]).refused(&["no run y of DAG x"]);
     assert_eq!(it.dev("dags list", &["--json"]).json()["files"], serde_json::json!([]), "something was uploaded");
 
-    // A file that spoils after its upload is told, and does not hold up the scheduler.
     it.upload("greeting.py");
-    it.run_dag("greeting", &[]).0.succeeded();
-    let volumes = it.home().join("data/modal/volumes");
-    let volume = std::fs::read_dir(volumes).expect("volumes").next().expect("a volume").expect("a volume").path();
-    std::fs::write(volume.join("dags/spoiled.py"), "raise RuntimeError('spoiled')\n").expect("a written file");
+    for run_id in ["", ".", "..", "a/b", "../../../x", "a b", "ü", &"x".repeat(249)] {
+        let refused = it.dev("dags trigger", &["--dag-id", "greeting", "--run-id", run_id]).refused(&["run id"]);
+        assert!(refused.stdout.is_empty(), "{run_id:?}: {refused:#?}");
+    }
+    let problem = it.dev("dags trigger", &["--dag-id", "nope", "--json"]).refused(&["no DAG 'nope'"]).json();
+    assert_eq!(problem["type"], "urn:airflow-serverless:problem:dag-not-found");
+
+    // The longest run id, and a task's log under it; tasks that there are not, and paths that are none.
+    let (done, run) = it.run_dag("greeting", &["--run-id", &"x".repeat(248)]);
+    done.succeeded();
+    assert!(it.task_log(&run, "greet", &[]).contains("hello"));
+    for task in ["nope", "../../../dags/greeting.py", "greet/../greet"] {
+        let run_id = run["dag_run_id"].as_str().expect("text");
+        it.dev("tasks logs", &["--dag-id", "greeting", "--run-id", run_id, "--task-id", task])
+            .refused(&[task, "hint:"]);
+    }
+
+    // Names that are steps in a path would make it another request.
+    for id in ["", ".", ".."] {
+        for command in [&["dags delete", "--dag-id", id][..], &["runs show", "--dag-id", "greeting", "--run-id", id]] {
+            let done = it.dev(command[0], &command[1..]);
+            assert!(done.code == 2 && done.stderr.contains("is no id"), "{done:#?}");
+        }
+    }
+
+    // A file that spoils after its upload is told, and does not hold up the scheduler.
+    std::fs::write(it.volume().join("dags/spoiled.py"), "raise RuntimeError('spoiled')\n").expect("a written file");
     it.dev("dags delete", &["--dag-id", "greeting"]).succeeded();
     let listed = it.dev("dags list", &[]).succeeded();
     assert!(listed.stdout.contains("import error") && listed.stdout.contains("spoiled"), "{listed:#?}");
+}
+
+#[test]
+fn misplaced_secrets_are_not_repeated() {
+    let it = Installation::new();
+    let url = "postgresql://u:hunter2@h/d";
+    let cases = [
+        format!("database:\n  type: {url}\n"),
+        format!("database: {url}\n"),
+        format!("{url}\n"),
+        format!("database:\n  type: postgres\n  conection_string: {url}\n"),
+        format!("database:\n  type: postgres\n  connection_string: \"{url}\n"),
+        format!("database:\n  type: sqlite\n  connection_string: {url}\n"),
+        format!("database:\n  type: sqlite\nexecutor:\n  parallelism: {url}\n"),
+        format!(
+            "{{database: {{type: postgres, connection_string: \"{url}\"}}, scheduler: {{interval_seconds: often}}}}\n"
+        ),
+        format!("{{database: {{type: postgres, connection_string: \"{url}\"}}, typo: 1}}\n"),
+    ];
+    for content in cases {
+        let config = it.write("config.yaml", &content);
+        for more in
+            [&["--config", config.to_str().expect("text")][..], &["--config", config.to_str().expect("text"), "--json"]]
+        {
+            let done = it.dev("create", more).refused(&["is not a valid configuration"]);
+            assert!(!done.stderr.contains("hunter2") && !done.stdout.contains("hunter2"), "{content}{done:#?}");
+        }
+    }
+    assert!(!it.home().exists(), "the daemon was started for nothing");
 }

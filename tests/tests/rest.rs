@@ -1,8 +1,8 @@
 //! The REST API as any HTTP client sees it.
 
-use std::process::Command;
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 
-use integration_tests::{Installation, config, text, workspace};
+use integration_tests::{Installation, text, workspace};
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 
@@ -52,12 +52,27 @@ async fn answers_and_problems() {
     let postgres = json!({"name": "dev", "config": {"database": {"type": "postgres",
         "connection_string": "postgresql://u:hunter2@h/d"}}});
     let (zero, postgres) = (zero.to_string(), postgres.to_string());
+    let sqlite = json!({"config": {"database": {"type": "sqlite"}}}).to_string();
+    let large = "#".repeat(5 << 20);
     let cases = [
         (Method::GET, "/nowhere", None, (404, "no-such-route")),
         (Method::DELETE, "/v1/health", None, (405, "no-such-method")),
         (Method::GET, "/v1/environments/dev", None, (404, "environment-not-found")),
         (Method::GET, "/v1/environments/Dev", None, (400, "invalid-request")),
         (Method::GET, "/v1/operations/x", None, (400, "invalid-request")),
+        (Method::GET, "/v1/operations/01a20d09-0eef-70dd-9b49-7e1b74be2070", None, (404, "operation-not-found")),
+        (Method::GET, "/v1/environments/dev/runs", None, (404, "environment-not-found")),
+        (Method::GET, "/v1/environments/dev/runs?limit=-1", None, (400, "invalid-request")),
+        (Method::PATCH, "/v1/environments/dev", Some(sqlite.as_str()), (404, "environment-not-found")),
+        (Method::PUT, "/v1/environments/dev/dags/files/x.py", Some("x"), (400, "invalid-request")),
+        (Method::PUT, "/v1/environments/dev/dags/files/..%2Fx.py?mode=create", Some("x"), (422, "invalid-file-name")),
+        (Method::PUT, "/v1/environments/dev/dags/files/x.py?mode=create", Some("x"), (404, "environment-not-found")),
+        (
+            Method::PUT,
+            "/v1/environments/dev/dags/files/x.py?mode=create",
+            Some(large.as_str()),
+            (413, "invalid-request"),
+        ),
         (Method::POST, "/v1/environments", Some("{"), (400, "invalid-request")),
         (Method::POST, "/v1/environments", Some("{}"), (422, "invalid-request")),
         (Method::POST, "/v1/environments", Some(zero.as_str()), (422, "invalid-config")),
@@ -66,7 +81,14 @@ async fn answers_and_problems() {
     for (method, path, body, (status, kind)) in cases {
         assert_eq!(api.problem(method, path, body).await, (status, kind.to_owned()), "{path}");
     }
-    assert!(!holds(&it.home(), "hunter2"), "a secret was written down");
+    let plain = api.http.post("http://localhost/v1/environments").body("{}").send().await.expect("an answer");
+    assert_eq!(plain.status(), 415, "a web page could send this without asking");
+
+    let mode = |path: &std::path::Path| std::fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(&it.socket()), mode(&it.home().join("run")), mode(&it.home().join("data"))),
+        (0o600, 0o700, 0o700)
+    );
 
     let second = it.command("airflowd").output().expect("airflowd runs");
     assert!(!second.status.success());
@@ -90,10 +112,12 @@ async fn a_creation_is_followed_by_its_operation() {
         operation = next;
     }
     assert_eq!(operation["state"], "succeeded", "{operation}");
+    let ended = format!("{location}?after={}&wait_seconds=30", operation["revision"]);
+    let ended = tokio::time::timeout(Duration::from_secs(10), api.send(Method::GET, &ended, None)).await;
+    assert_eq!(ended.expect("no wait for news that cannot come").status(), 200);
     assert_eq!(api.send(Method::POST, "/v1/environments", Some(&body)).await.status(), 200);
     let early = api.problem(Method::POST, "/v1/environments/dev/dags/x/runs", Some("{}")).await;
     assert_eq!(early, (404, "dag-not-found".to_owned()));
-    it.write("unused.yaml", &config(60));
 }
 
 #[test]
@@ -104,8 +128,28 @@ fn the_checked_in_document_is_fresh() {
     assert!(output.stdout == checked_in, "openapi/airflowd.json is stale: `make openapi` writes it anew");
 }
 
-/// Whether any file below the folder holds the text.
-fn holds(folder: &std::path::Path, text: &str) -> bool {
-    let output = Command::new("grep").args(["-rqaF", text]).arg(folder).output().expect("grep runs");
-    output.status.success()
+#[tokio::test]
+async fn no_answer_repeats_a_secret() {
+    let it = Installation::new();
+    it.cli(&["daemon", "start"]).succeeded();
+    let api = Api::new(&it);
+    let url = "postgresql://u:hunter2@h/d";
+    let configs = [
+        json!({"database": {"type": "postgres", "connection_string": url}}),
+        json!({"database": {"type": "sqlite"}, "connection_string": url}),
+        json!({"database": {"type": "postgres", "connection_string": "hunter2"}}),
+        json!({"database": {"type": "postgres", "connection_string": [url]}}),
+        json!({"database": {"type": url}}),
+        json!({"database": url}),
+        json!({"database": {"type": "sqlite"}, "executor": {"parallelism": url}}),
+        json!({"database": {"type": "sqlite"}, (url): 1}),
+    ];
+    for config in configs {
+        let body = json!({"name": "dev", "config": config}).to_string();
+        let answer = api.send(Method::POST, "/v1/environments", Some(&body)).await;
+        assert_eq!(answer.status(), 422, "{body}");
+        let answer = answer.text().await.expect("text");
+        assert!(!answer.contains("hunter2"), "{body} is answered with {answer}");
+    }
+    assert!(!it.holds("hunter2"), "a secret was written down");
 }
