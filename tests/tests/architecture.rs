@@ -8,7 +8,7 @@ use cargo_metadata::{DepKindInfo, DependencyKind, Metadata, MetadataCommand};
 const WALLS: &[(&str, &[&str], &str)] = &[
     (
         "airflow-serverless-api",
-        &["tokio", "reqwest", "axum", "sqlx"],
+        &["tokio", "reqwest", "axum", "sqlx", "hyper"],
         "wire types do no I/O, so that anything can use them",
     ),
     (
