@@ -16,7 +16,6 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    background::steps,
     error::{Error, Result},
     store::{NewOperation, Store},
 };
@@ -130,5 +129,5 @@ impl Registry {
 }
 
 fn new_operation(kind: OperationKind) -> NewOperation {
-    NewOperation { id: Uuid::now_v7(), kind, steps: steps::all() }
+    NewOperation { id: Uuid::now_v7(), kind }
 }

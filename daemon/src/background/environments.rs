@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     recorder::Recorder,
-    steps::{StepKind, Tools},
+    steps::{self, StepKind, Tools},
 };
 use crate::{
     error::{Result, chain},
@@ -99,7 +99,7 @@ impl EnvironmentReconciler {
     async fn reconcile(&mut self, environment: Environment) -> Result<()> {
         let latest = self.registry.store.latest_operation(&environment.name).await?;
         let operation = latest.filter(|operation| operation.state == OperationState::Running);
-        let mut recorder = Recorder::new(self.registry.clone(), operation);
+        let mut recorder = Recorder::new(self.registry.clone(), operation, &steps::all());
         let failure = self.run_steps(&environment, &mut recorder).await?;
         let Environment { name, generation, .. } = &environment;
         match &failure {

@@ -1,6 +1,6 @@
 //! Writes down how an operation gets on, so that it can be followed and survives the daemon.
 
-use airflow_serverless_api::operation::{Operation, OperationState, StepState};
+use airflow_serverless_api::operation::{Operation, OperationState, Step, StepState};
 use tokio::sync::watch;
 
 use crate::{error::Result, registry::Registry};
@@ -13,7 +13,11 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    pub fn new(registry: Registry, operation: Option<Operation>) -> Self {
+    /// Begins an attempt: whatever an earlier one had done of `steps` is done again.
+    pub fn new(registry: Registry, mut operation: Option<Operation>, steps: &[Step]) -> Self {
+        if let Some(operation) = &mut operation {
+            operation.steps = steps.to_vec();
+        }
         Self { registry, operation }
     }
 

@@ -15,7 +15,6 @@ use super::{Result, Store, StoreError, decode, encode, from_word, query, word};
 pub struct NewOperation {
     pub id: Uuid,
     pub kind: OperationKind,
-    pub steps: Vec<Step>,
 }
 
 #[derive(FromRow)]
@@ -58,12 +57,11 @@ impl NewOperation {
     ) -> Result<()> {
         sqlx::query(
             "INSERT INTO operation (id, kind, environment, state, steps, revision, created_at, updated_at)
-             VALUES (?, ?, ?, 'running', ?, 1, ?, ?)",
+             VALUES (?, ?, ?, 'running', '[]', 1, ?, ?)",
         )
         .bind(self.id.to_string())
         .bind(word("operation kind", &self.kind)?)
         .bind(environment.as_str())
-        .bind(encode("operation's steps", &self.steps)?)
         .bind(now)
         .bind(now)
         .execute(connection)
