@@ -121,9 +121,14 @@ fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
 /// The key, if it is a plain word, and the value of the entry at a column (from 1) of a line.
 fn entry_at(source: &str, column: usize) -> (Option<&str>, &str) {
     let at = source.char_indices().nth(column.saturating_sub(1)).map_or(source.len(), |(index, _)| index);
-    // One line can hold several entries: `{a: 1, b: 2}`.
-    let start = source[..at].rfind(['{', '[', ',']).map_or(0, |index| index + 1);
-    let end = source[at..].find(['}', ']', ',', '#']).map_or(source.len(), |index| at + index);
+    // One line can hold several entries: `{a: 1, b: 2}`. The braces of `${NAME}` are not those.
+    let mut shape = source.to_owned();
+    while let Some(start) = shape.find("${") {
+        let end = shape[start..].find('}').map_or(shape.len(), |length| start + length + 1);
+        shape.replace_range(start..end, &"_".repeat(end - start));
+    }
+    let start = shape[..at].rfind(['{', '[', ',']).map_or(0, |index| index + 1);
+    let end = shape[at..].find(['}', ']', ',', '#']).map_or(source.len(), |index| at + index);
     let entry = source[start..end].trim();
     let (key, value) = entry.split_once(':').map_or((entry, ""), |(key, value)| (key.trim(), value.trim()));
     let is_word = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -197,6 +202,8 @@ mod tests {
         assert!(fault("database:\n  type: sqlite\n  type: sqlite\n").message.contains("twice"));
         assert!(fault("database:\n  type: sqlite\n---\na: 1\n").message.contains("`---`"));
         assert_eq!(entry_at("  key: value # why", 8), (Some("key"), "value"));
+        assert_eq!(entry_at("key: ${NAME}", 6), (Some("key"), "${NAME}"));
+        assert_eq!(entry_at("{a: ${A}, b: ${B}, c: ${C", 14), (Some("b"), "${B}"));
         assert_eq!(entry_at("", 1), (None, ""));
         assert_eq!(entry_at("\u{e4}\u{e4}", 9), (None, ""));
     }
