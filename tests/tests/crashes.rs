@@ -114,10 +114,11 @@ fn an_interrupted_request_can_be_repeated() {
     let it = Installation::new();
     it.create_dev(60).succeeded();
     it.upload("greeting.py");
-    let trigger = ["dags", "trigger", "--env", "dev", "--dag-id", "greeting", "--run-id", "once"];
+    let run_id = "asked-for-once";
+    let trigger = ["dags", "trigger", "--env", "dev", "--dag-id", "greeting", "--run-id", run_id];
     let mut first = it.spawn(&trigger);
-    // The command is in the Dict, or was just answered: either way the scheduler is at it.
-    eventually("a container at work", || (!it.containers().is_empty()).then_some(()));
+    // Local Modal's files have it as soon as the command is in the Dict.
+    eventually("the command in the Dict", || it.holds(run_id).then_some(()));
     it.kill();
     first.wait().expect("the CLI ends");
     let repeated = it.cli(&trigger);
