@@ -53,6 +53,21 @@ impl Failure {
         Self::Unexpected { message, hint: None }
     }
 
+    /// The failure as the API would tell it, for `--json`.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Refused(problem) => (**problem).clone(),
+            Self::Unexpected { message, hint } => Problem {
+                kind: format!("{}internal", Problem::NAMESPACE),
+                title: "The daemon cannot be reached or failed".to_owned(),
+                status: 500,
+                detail: message.clone(),
+                hint: hint.clone(),
+                errors: Vec::new(),
+            },
+        }
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Refused(_) => ExitCode::from(1),

@@ -59,10 +59,8 @@ impl Printer {
         if let Some(hint) = hint {
             text.push_str(&format!("{} {hint}\n", style("hint:").for_stderr().cyan()));
         }
-        if self.json
-            && let Failure::Refused(problem) = failure
-        {
-            self.result(problem, |_| String::new());
+        if self.json {
+            self.result(&failure.problem(), |_| String::new());
         }
         let _ = self.stderr.write_str(&text);
         failure.exit_code()

@@ -149,3 +149,15 @@ fn misplaced_secrets_are_not_repeated() {
     }
     assert!(!it.home().exists(), "the daemon was started for nothing");
 }
+
+#[test]
+fn a_daemon_that_cannot_be_started() {
+    let it = Installation::new();
+    let mut command = it.command("airflow-serverless");
+    command.env("AIRFLOW_SERVERLESS_DAEMON", "/no/such/airflowd").args(["env", "list", "--json"]);
+    let output = command.output().expect("the CLI runs");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let problem: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(problem["type"], "urn:airflow-serverless:problem:internal");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("/no/such/airflowd")), "{problem}");
+}
