@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::variables;
 
+/// Exit code of an `airflowd` that found another one with the same home (`EX_TEMPFAIL`).
+pub const ALREADY_RUNNING: u8 = 75;
+
 /// The daemon's folders, by what they hold. Nothing here is created or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {

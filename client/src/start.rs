@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use airflow_serverless_api::{home::Home, variables};
+use airflow_serverless_api::{
+    home::{ALREADY_RUNNING, Home},
+    variables,
+};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::time::Instant;
 
@@ -30,11 +33,9 @@ pub async fn start(home: &Home, daemon: &Daemon, printer: &Printer) -> Result<()
         if daemon.version().await.is_ok() {
             return Ok(());
         }
-        // One that ends may have lost a race against another one that serves now: hence the look above first.
         let ended = child.try_wait().map_err(|error| Failure::unexpected("watching airflowd", error))?;
-        if let Some(status) = ended
-            && daemon.version().await.is_err()
-        {
+        // One that lost a race against another one need not be the last word: that one will serve in a moment.
+        if let Some(status) = ended.filter(|status| status.code() != Some(ALREADY_RUNNING.into())) {
             return Err(not_started(home, &format!("airflowd ended with {status}")));
         }
         if Instant::now() > deadline {

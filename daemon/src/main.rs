@@ -1,9 +1,15 @@
 //! The `airflowd` binary: settings, logging, and the run of the daemon.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, process::ExitCode};
 
-use airflow_serverless_api::{home::Home, variables};
-use airflowd::{http, lifecycle};
+use airflow_serverless_api::{
+    home::{ALREADY_RUNNING, Home},
+    variables,
+};
+use airflowd::{
+    http,
+    lifecycle::{self, LifecycleError},
+};
 use anyhow::Context;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -18,11 +24,11 @@ struct Arguments {
     print_openapi: bool,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if arguments.print_openapi {
         print!("{}", http::openapi_json()?);
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let filter = EnvFilter::try_from_env(variables::LOG).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -32,5 +38,13 @@ fn main() -> anyhow::Result<()> {
         .init();
     let home = Home::from_environment()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(lifecycle::run(home)).context("airflowd")
+    match runtime.block_on(lifecycle::run(home)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error @ LifecycleError::AlreadyRunning { .. }) => {
+            // No failure of this home's daemon: whoever started this process finds the other one.
+            eprintln!("{error}");
+            Ok(ExitCode::from(ALREADY_RUNNING))
+        }
+        Err(error) => Err(error).context("airflowd"),
+    }
 }
