@@ -24,7 +24,9 @@ class TaskEntry(TypedDict):
     """`task:…`: one launch of one task instance.
 
     A task instance is launched anew, with the same id, after a reschedule or a deferral: `launch` tells them apart.
-    `journals` is how many journal records the finished launch has written.
+    `journals` is how many journal records the finished launch has written. `call_id` is that of the call that runs or
+    ran it. The tick writes the entry before it spawns the call; from then on it is the worker's, so that the call of a
+    queued launch is a note of its own (`call:…`).
     """
 
     status: str
@@ -64,8 +66,8 @@ class JournalRecord(TypedDict):
     requests: list[Request]
 
 
-class Claim(TypedDict):
-    """`claim:…`: the call that runs a launch. Only one call can put it."""
+class CallNote(TypedDict):
+    """`call:…`: the call that was spawned for a launch. `claim:…`: the call that runs it, which only one can put."""
 
     ti_id: str
     launch: str
@@ -120,6 +122,10 @@ def journal_key(ti_id: str, launch: str, sequence: int) -> str:
     return f"journal:{ti_id}:{launch}:{sequence}"
 
 
+def call_key(ti_id: str, launch: str) -> str:
+    return f"call:{ti_id}:{launch}"
+
+
 def claim_key(ti_id: str, launch: str) -> str:
     return f"claim:{ti_id}:{launch}"
 
@@ -134,13 +140,22 @@ class Inbox:
 
     tasks: dict[str, TaskEntry] = field(default_factory=dict)
     journals: dict[str, JournalRecord] = field(default_factory=dict)
-    claims: dict[str, Claim] = field(default_factory=dict)
+    calls: dict[str, CallNote] = field(default_factory=dict)
+    claims: dict[str, CallNote] = field(default_factory=dict)
     heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
     due: DueMarker | None = None
 
     def has_news(self) -> bool:
         return bool(self.journals or self.commands)
+
+    def call_id(self, entry: TaskEntry) -> str | None:
+        """The call of a launch, if any is known."""
+        notes = (
+            self.calls.get(call_key(entry["ti_id"], entry["launch"])),
+            self.claims.get(claim_key(entry["ti_id"], entry["launch"])),
+        )
+        return entry["call_id"] or next((note["call_id"] for note in notes if note), None)
 
 
 class State:
@@ -159,6 +174,7 @@ class State:
         parts: Mapping[str, dict[str, Any]] = {
             "task": cast("dict[str, Any]", inbox.tasks),
             "journal": cast("dict[str, Any]", inbox.journals),
+            "call": cast("dict[str, Any]", inbox.calls),
             "claim": cast("dict[str, Any]", inbox.claims),
             "heartbeat": cast("dict[str, Any]", inbox.heartbeats),
             "command": cast("dict[str, Any]", inbox.commands),
@@ -191,12 +207,12 @@ class State:
     def task(self, key: str) -> TaskEntry | None:
         return self.store.get(key)
 
-    def claim(self, claim: Claim) -> Literal[True] | Claim:
+    def claim(self, claim: CallNote) -> Literal[True] | CallNote:
         """True if the launch is now the caller's, otherwise the claim that came first."""
         key = claim_key(claim["ti_id"], claim["launch"])
         if self.store.put(key, claim, skip_if_exists=True):
             return True
-        found = cast("Claim", self.store.get(key) or claim)
+        found = cast("CallNote", self.store.get(key) or claim)
         # Equal to the last digit of its time: ours, but the answer was lost and the request repeated.
         return True if found == claim else found
 

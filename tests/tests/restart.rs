@@ -22,7 +22,9 @@ fn start_patient(it: &Installation, run_id: &str) -> (std::path::PathBuf, std::p
     let conf = serde_json::json!({"started": started, "go": go}).to_string();
     it.dev("dags trigger", &["--dag-id", "patient", "--run-id", run_id, "--conf", &conf]).succeeded();
     eventually("the start of the task", || started.exists().then_some(()));
-    assert_eq!(states(&run(it, run_id)), [("wait".into(), "running".into(), 1)], "a task that runs is shown so");
+    eventually("a task that runs and is shown so", || {
+        (states(&run(it, run_id)) == [("wait".into(), "running".into(), 1)]).then_some(())
+    });
     (started, go)
 }
 

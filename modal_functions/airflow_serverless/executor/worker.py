@@ -14,7 +14,7 @@ import modal
 
 from airflow_serverless.config import Paths, Settings, configure_airflow
 from airflow_serverless.executor.launcher import Launcher
-from airflow_serverless.state import FAILED, FINAL, RUNNING, SUCCESS, Claim, State, TaskEntry
+from airflow_serverless.state import FAILED, FINAL, RUNNING, SUCCESS, CallNote, State, TaskEntry
 
 UNSUCCESSFUL = frozenset({"failed", "up_for_retry"})
 SNAPSHOT_ATTEMPTS = 10
@@ -61,7 +61,7 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
     entry = worker.state.task(payload["key"])
     if entry is None or entry["launch"] != payload["launch"] or entry["status"] in FINAL:
         return {"status": "obsolete"}
-    claim: Claim = {"ti_id": entry["ti_id"], "launch": entry["launch"], "call_id": call_id, "at": time.time()}
+    claim: CallNote = {"ti_id": entry["ti_id"], "launch": entry["launch"], "call_id": call_id, "at": time.time()}
     holder = worker.state.claim(claim)
     if holder is not True:
         if holder["call_id"] != call_id:

@@ -17,7 +17,6 @@ from airflow_serverless.state import (
     Inbox,
     State,
     TaskEntry,
-    claim_key,
     heartbeat_key,
     task_key,
 )
@@ -120,11 +119,11 @@ def reconcile(
 
 
 def finished_keys(inbox: Inbox) -> list[str]:
-    """Claims and heartbeats of launches that were over before this tick looked, or that nothing speaks of any more."""
+    """Calls, claims and heartbeats of launches that were over before this tick looked, or that nothing speaks of any more."""
     current = {(entry["ti_id"], entry["launch"]): entry["status"] for entry in inbox.tasks.values()}
     oldest = time.time() - KEPT_SECONDS
     keys = []
-    for notes in (inbox.claims, inbox.heartbeats):
+    for notes in (inbox.calls, inbox.claims, inbox.heartbeats):
         for key, note in notes.items():
             status = current.get((note["ti_id"], note["launch"]))
             if status in FINAL or (status is None and note["at"] < oldest):
@@ -132,14 +131,14 @@ def finished_keys(inbox: Inbox) -> list[str]:
     return keys
 
 
-def stop_unwanted(unwanted: dict[str, TaskEntry], state: State, launcher: Launcher) -> None:
+def stop_unwanted(unwanted: dict[str, TaskEntry], inbox: Inbox, state: State, launcher: Launcher) -> None:
     """Cancel calls whose tasks were cleared, killed or replaced. What ended in the meantime is left as it is."""
     for key, entry in unwanted.items():
         current = state.task(key)
         if current is None or current["launch"] != entry["launch"] or current["status"] in FINAL:
             continue
-        if current["call_id"]:
-            launcher.cancel(current["call_id"])
+        if call_id := inbox.call_id(current):
+            launcher.cancel(call_id)
         stopped = {
             "status": FAILED,
             "completed_at": time.time(),
@@ -182,8 +181,7 @@ def _ask(silent: dict[str, TaskEntry], inbox: Inbox, launcher: Launcher) -> dict
     """{key: how the call ended, None if it has not, or "unknown" if no call is known}."""
 
     def ask(entry: TaskEntry) -> Outcome | str | None:
-        claim = inbox.claims.get(claim_key(entry["ti_id"], entry["launch"]))
-        call_id = entry["call_id"] or (claim["call_id"] if claim else None)
+        call_id = inbox.call_id(entry)
         return launcher.outcome(call_id) if call_id else "unknown"
 
     with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:

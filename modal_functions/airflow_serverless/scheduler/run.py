@@ -15,11 +15,13 @@ from airflow_serverless.scheduler.context import TickContext
 from airflow_serverless.state import (
     PUBLISHED,
     QUEUED,
+    CallNote,
     DueMarker,
     Inbox,
     Published,
     Reply,
     TaskEntry,
+    call_key,
     task_key,
 )
 
@@ -104,7 +106,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     _announce(context, generation, inbox, replies)
     _launch(context, launches, generation)
     executor.end()
-    reconcile.stop_unwanted(found.unwanted, state, launcher)
+    reconcile.stop_unwanted(found.unwanted, inbox, state, launcher)
     state.remove([*replayed.keys, *reconcile.finished_keys(inbox), *found.expired])
     if found.again:
         state.wake("news was on its way")
@@ -132,24 +134,22 @@ def _announce(context: TickContext, generation: int, inbox: Inbox, replies: dict
 
 
 def _launch(context: TickContext, launches: list[Launch], generation: int) -> None:
-    """Enter all launches into the Dict, then start them in parallel."""
+    """Enter all launches into the Dict, start them in parallel, and note their calls."""
     if not launches:
         return
     entries = {_key(launch): _entry(launch) for launch in launches}
     context.state.update(entries)
 
-    def start(launch: Launch) -> None:
-        key = _key(launch)
+    def start(launch: Launch) -> tuple[str, CallNote]:
         # The token would be of no use in the worker, whose API is its own, and is a secret elsewhere.
         workload = {**launch.workload.model_dump(mode="json"), "token": ""}
-        payload = {"key": key, "launch": launch.id, "generation": generation, "workload": workload}
+        payload = {"key": _key(launch), "launch": launch.id, "generation": generation, "workload": workload}
         call_id = context.launcher.spawn_task(payload)
-        current = context.state.task(key)
-        if current and current["launch"] == launch.id and current["status"] == QUEUED:
-            context.state.update({key: {**current, "call_id": call_id}})
+        ti_id = str(launch.workload.ti.id)
+        return call_key(ti_id, launch.id), {"ti_id": ti_id, "launch": launch.id, "call_id": call_id, "at": time.time()}
 
     with ThreadPoolExecutor(min(PARALLEL_SPAWNS, len(launches))) as pool:
-        list(pool.map(start, launches))
+        context.state.update(dict(pool.map(start, launches)))
 
 
 def _key(launch: Launch) -> str:
