@@ -119,7 +119,7 @@ def reconcile(
 
 
 def finished_keys(inbox: Inbox) -> list[str]:
-    """Calls, claims and heartbeats of launches that were over before this tick looked, or that nothing speaks of now."""
+    """Calls, claims and heartbeats of launches that were over before this tick looked, or of which nothing speaks."""
     current = {(entry["ti_id"], entry["launch"]): entry["status"] for entry in inbox.tasks.values()}
     oldest = time.time() - KEPT_SECONDS
     keys = []
