@@ -16,12 +16,15 @@ quickstart:
 
 test: build lint test-rust test-python
 
+PYTHON_CODE := modal_functions modal/emulator tests/python examples bench
+
 lint: .venv/complete
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	.venv/bin/ruff check modal_functions tests/python examples bench
-	.venv/bin/ruff format --check modal_functions tests/python examples bench
+	.venv/bin/ruff check $(PYTHON_CODE)
+	.venv/bin/ruff format --check $(PYTHON_CODE)
 	.venv/bin/mypy
+	.venv/bin/mypy --strict modal/emulator/src/containers/runner.py
 
 test-rust: build
 	cargo test --locked --workspace

@@ -18,11 +18,11 @@ def local_modal() -> Iterator[LocalModal]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def shared_modal() -> Iterator[LocalModal]:
-    """A server with the sample app, shared by a module's tests."""
+@pytest.fixture(scope="module", params=["bind", "strict"])
+def shared_modal(request: pytest.FixtureRequest) -> Iterator[LocalModal]:
+    """A server with the sample app, shared by a module's tests; once for each way in which containers see Volumes."""
     server = LocalModal()
-    server.start()
+    server.start("--volumes", request.param)
     deployed = server.deploy(APPS / "sample_app.py")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     yield server

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     containers::{self, Containers},
     shared::Shared,
+    state::{StopSignal, TaskExit},
 };
 
 /// Plans are made at least this often, whatever happens: a safety net, nothing relies on it.
@@ -21,7 +23,7 @@ pub async fn run(shared: Arc<Shared>, containers: Arc<Containers>, tracker: Task
             let containers = containers.clone();
             // Before it runs, so that no signal for it is missed.
             let signals = containers.begin(&task_id);
-            tracker.spawn(async move { containers::run(&shared, &containers, task_id, signals).await });
+            tracker.spawn(look_after(shared, containers, task_id, signals));
         }
         for (task_id, signal) in plan.signal {
             containers.signal(&task_id, signal);
@@ -33,5 +35,21 @@ pub async fn run(shared: Arc<Shared>, containers: Arc<Containers>, tracker: Task
             () = tokio::time::sleep_until(wake_at) => {}
             () = stop.cancelled() => return,
         }
+    }
+}
+
+/// Runs a container. Should that fail in here, its inputs must not wait for ever.
+async fn look_after(
+    shared: Arc<Shared>,
+    containers: Arc<Containers>,
+    task_id: String,
+    signals: mpsc::UnboundedReceiver<StopSignal>,
+) {
+    let (in_run, id) = (shared.clone(), task_id.clone());
+    let run = tokio::spawn(async move { containers::run(&in_run, &containers, id, signals).await });
+    if let Err(error) = run.await {
+        tracing::error!(%error, task.id = task_id, "a container could not be looked after");
+        let exit = TaskExit { how: "was lost by Local Modal".to_owned(), last_output: String::new() };
+        shared.change_soon(|state, now| state.task_exited(&task_id, &exit, now));
     }
 }

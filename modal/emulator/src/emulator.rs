@@ -58,6 +58,7 @@ impl Emulator {
         for name in ["containers", "files", "logs", "trees", "volumes"] {
             create_private(&options.data_dir.join(name))?;
         }
+        options.install_runner().map_err(StartError::io("write the runner to", &options.data_dir))?;
         let (store, rows) = Store::open(&options.data_dir.join("state.db")).await?;
         let mut state = State::load(rows, Now::read())?;
         sweep(&options.data_dir, &Keep::of(&state));

@@ -84,6 +84,11 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes everything in the file system of `folder` durable: quicker than one file at a time if there are many.
+pub fn sync_file_system(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(folder)?)?)
+}
+
 /// Runs blocking file work off the event loop.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {

@@ -6,10 +6,13 @@
 //! answers `UNIMPLEMENTED` with its name.
 //!
 //! Where it differs from Modal, beyond what it does not speak:
-//! - A Volume is a folder that containers write to directly, so a missing `commit` or `reload` goes unnoticed. It is
-//!   not mounted: `MODAL_LOCAL_VOLUMES` in a container is a JSON object from mount paths to folders.
-//! - Mounted files lie in a tree of their own, with its `/root` on `PYTHONPATH` and as the working folder.
-//! - Resources (CPU, memory, GPU), regions and network limits are not enforced.
+//! - Containers are processes of this machine: they see its files, share its network and its ports. Their own files,
+//!   their Volumes and their home `/root` are where Modal has them if the system lets a process have a mount namespace;
+//!   where it does not, `MODAL_LOCAL_VOLUMES` is a JSON object from mount paths to folders, and the home is elsewhere.
+//! - With [`VolumeMode::Bind`] containers write to a Volume's own folder, so a missing `commit` or `reload` goes
+//!   unnoticed; [`VolumeMode::Strict`] is like Modal.
+//! - Memory snapshots are fork servers: a process that imported the function's module forks its containers.
+//! - A limit on memory is enforced, by ending the container; CPU, GPU, regions and network limits are not.
 //! - Any token is accepted: who can reach the socket may use the server. It listens on this machine only.
 //!
 //! How it hangs together: `rpc` decodes requests and calls `state`, which holds everything in memory and has all the
@@ -31,11 +34,12 @@ mod shared;
 mod state;
 mod store;
 mod sweep;
+mod views;
 mod volumes;
 mod web;
 
 pub use self::{
     emulator::Emulator,
-    options::{Listen, Options, StartError},
+    options::{Listen, Options, StartError, VolumeMode},
     store::StoreError,
 };

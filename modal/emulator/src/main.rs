@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
-use modal_emulator::{Emulator, Listen, Options};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use modal_emulator::{Emulator, Listen, Options, VolumeMode};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -36,9 +36,21 @@ struct Serve {
     /// The interpreter that runs functions; it needs the modal package
     #[arg(long, value_name = "PATH", default_value = "python3")]
     python: PathBuf,
+    /// What containers see of Volumes
+    #[arg(long, value_enum, default_value_t)]
+    volumes: Volumes,
     /// Keep nothing: use a temporary data folder
     #[arg(long)]
     ephemeral: bool,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Volumes {
+    /// The Volume's own folder: a missing commit or reload goes unnoticed
+    #[default]
+    Bind,
+    /// A copy of their own, as on Modal: others see what is committed, and after a reload
+    Strict,
 }
 
 #[tokio::main]
@@ -58,6 +70,10 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     let temporary = temporary.context("could not create a temporary data folder")?;
     let mut options = Options::new(temporary.as_ref().map_or(serve.data_dir, |folder| folder.path().to_owned()));
     options.python = serve.python;
+    options.volumes = match serve.volumes {
+        Volumes::Bind => VolumeMode::Bind,
+        Volumes::Strict => VolumeMode::Strict,
+    };
     if let Some(address) = serve.listen {
         options.listen = Listen::Tcp(address);
     } else if let Some(path) = serve.unix {

@@ -21,6 +21,16 @@ pub enum Listen {
     Tcp(SocketAddr),
 }
 
+/// What containers see of Volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VolumeMode {
+    /// The Volume's own folder: quick, and a missing commit or reload goes unnoticed.
+    #[default]
+    Bind,
+    /// A copy of their own, as on Modal: only what is committed is seen by others, and only after a reload.
+    Strict,
+}
+
 /// The settings of one emulator.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -31,6 +41,8 @@ pub struct Options {
     /// The interpreter that runs containers. It needs the `modal` package, and need not exist before the first call.
     /// A bare name is looked for in the `PATH` of this process when the emulator starts.
     pub python: PathBuf,
+    /// What containers see of Volumes.
+    pub volumes: VolumeMode,
     /// Most containers of a function that sets no `max_containers`.
     pub default_max_containers: u32,
     /// How long a container that was told to stop may take before it is killed.
@@ -44,6 +56,7 @@ impl Options {
         Self {
             listen: Listen::Unix(data_dir.join("modal.sock")),
             python: PathBuf::from("python3"),
+            volumes: VolumeMode::default(),
             default_max_containers: default_max_containers(),
             stop_grace: Duration::from_secs(5),
             data_dir,

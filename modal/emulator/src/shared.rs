@@ -14,6 +14,7 @@ use crate::{
     options::Options,
     state::{Now, State},
     store::{Pending, Store},
+    views::Views,
     volumes::Volumes,
     web::Downloads,
 };
@@ -25,6 +26,7 @@ pub struct Shared {
     pub server_url: String,
     pub files: Files,
     pub volumes: Volumes,
+    pub views: Views,
     pub downloads: Downloads,
     /// Cancelled when requests that wait are to be given up.
     pub hang_up: CancellationToken,
@@ -38,9 +40,11 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(options: Options, server_url: String, downloads: Downloads, state: State, store: Store) -> Self {
+        let volumes = Volumes::new(options.data_dir.join("volumes"));
         Self {
             files: Files::new(options.data_dir.join("files")),
-            volumes: Volumes::new(options.data_dir.join("volumes")),
+            views: Views::new(&options, volumes.clone()),
+            volumes,
             options,
             server_url,
             downloads,

@@ -54,7 +54,8 @@ impl Volumes {
         .await
     }
 
-    async fn lock(&self, volume_id: &str) -> tokio::sync::OwnedMutexGuard<()> {
+    /// Waits until nobody else changes the files of a Volume.
+    pub async fn lock(&self, volume_id: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
             locks.entry(volume_id.to_owned()).or_default().clone()
@@ -190,7 +191,7 @@ fn place(wanted: Vec<(PathBuf, PathBuf, MountFile)>) -> Result<(), Error> {
 }
 
 /// A path as the SDK gives it, relative to the Volume's root; it cannot lead out of it.
-fn normal(path: &str) -> Result<PathBuf, Error> {
+pub fn normal(path: &str) -> Result<PathBuf, Error> {
     let mut normal = PathBuf::new();
     for component in Path::new(path).components() {
         match component {
@@ -231,7 +232,7 @@ fn walk(root: &Path, folder: &Path, recursive: bool, entries: &mut Vec<FileEntry
     Ok(())
 }
 
-fn is_partial(name: &str) -> bool {
+pub fn is_partial(name: &str) -> bool {
     name.starts_with(".put-") && name.ends_with(".partial")
 }
 

@@ -40,7 +40,7 @@ def greet() -> str:
 def surroundings() -> dict[str, str]:
     import json
 
-    folder = json.loads(os.environ["MODAL_LOCAL_VOLUMES"])["/data"]
+    folder = json.loads(os.environ.get("MODAL_LOCAL_VOLUMES", "{}")).get("/data", "/data")
     Path(folder, "from-container").write_text("written")
     volume.commit()
     return {

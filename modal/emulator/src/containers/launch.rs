@@ -1,36 +1,32 @@
 //! How a container's process is started: the only place that knows.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fs,
-    os::unix::fs::DirBuilderExt,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
 };
 
-use modal_proto as pb;
+use modal_proto::{self as pb, function::DefinitionType};
 use prost::Message;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
-use super::code;
+use super::{
+    Containers, code,
+    process::Process,
+    spec::{self, Spec, Variables},
+};
 use crate::{
     error::Error,
     options::Options,
     shared::Shared,
     state::{Definition, State},
+    views::Attachment,
 };
 
-/// The header with which a container says which one it is. The SDK adds it to every request on request.
-pub const TASK_HEADER: &str = "x-modal-local-task";
-
-/// The variable that tells containers where Volumes really are: a JSON object {mount path: folder}. Absolute paths of
-/// Modal containers do not exist on this machine, so code that wants its Volume asks here first.
-const VOLUMES_VARIABLE: &str = "MODAL_LOCAL_VOLUMES";
-
-/// The SDK finds the description of the container by this variable; it also marks our processes.
-pub const ARGUMENTS_VARIABLE: &str = "MODAL_CONTAINER_ARGUMENTS_PATH";
+/// The program that becomes a container.
+const RUNNER: &str = include_str!("runner.py");
 
 impl Options {
     /// The private folder of a container, gone with it.
@@ -52,45 +48,43 @@ impl Options {
     pub(crate) fn log_path(&self, app_id: &str, task_id: &str) -> PathBuf {
         self.app_log_folder(app_id).join(format!("{task_id}.log"))
     }
+
+    fn runner(&self) -> PathBuf {
+        self.data_dir.join("runner.py")
+    }
+
+    /// Puts the runner in its place.
+    pub(crate) fn install_runner(&self) -> io::Result<()> {
+        fs::write(self.runner(), RUNNER)
+    }
 }
 
-/// Starts the container of a task in a process group of its own, with what it prints in `log`.
-pub async fn launch(shared: &Shared, task_id: &str, log: &Path) -> Result<Child, Error> {
-    let options = &shared.options;
+/// Starts the container of a task, in a process group of its own.
+pub async fn launch(shared: &Shared, containers: &Containers, task_id: &str, log: &Path) -> Result<Process, Error> {
     let (definition, token) = shared.read(|state| {
         let task = state.tasks.get(task_id).ok_or(Error::NotAContainer)?;
         Ok::<_, Error>((Arc::clone(&task.definition), task.token.clone()))
     })?;
     let tree = code::materialise(shared, &definition).await?;
-    let folder = options.container_folder(task_id);
-    for folder in [&folder.join("home"), &folder.join("tmp"), &options.app_log_folder(&definition.app_id)] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(Error::io("create", "a container's folder"))?;
+    let folder = prepare_folder(shared, task_id, log)?;
+    let arguments = shared.read(|state| container_arguments(state, task_id, &definition))?;
+    write_private(&spec::arguments_path(&folder), &arguments.encode_to_vec())?;
+    let mut variables = spec::variables(shared, &definition, &folder);
+    variables.extend(spec::task_variables(task_id, &token));
+    let volumes = shared.views.attach(task_id, &volume_mounts(shared, &definition)).await?;
+    let spec = describe(tree, volumes, variables, &folder, log, &definition);
+    let path = write_spec(&folder, &spec)?;
+    if definition.function.checkpointing_enabled {
+        let start = || server_command(shared, &definition, &spec);
+        if let Some(process) = containers.fork_servers.fork(&definition.id, &path, start).await {
+            return Ok(process);
+        }
     }
-    let arguments = folder.join("arguments");
-    let encoded = shared.read(|state| container_arguments(state, task_id, &definition))?.encode_to_vec();
-    fs::write(&arguments, encoded).map_err(Error::io("write", "a container's arguments"))?;
-    let output = fs::File::create(log).map_err(Error::io("create", "a container's log"))?;
-    let errors = output.try_clone().map_err(Error::io("create", "a container's log"))?;
-    let mut variables = shared.read(|state| user_variables(state, &definition));
-    variables.extend(own_variables(shared, &definition, task_id, &token, &tree, &folder));
-    for (_, host) in volume_folders(shared, &definition) {
-        fs::create_dir_all(host).map_err(Error::io("create", "the Volume's folder"))?;
-    }
-    Command::new(&options.python)
-        .args(["-m", "modal._container_entrypoint"])
-        .env_clear()
-        .envs(variables)
-        .current_dir(tree.join(code::HOME))
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(errors)
-        .spawn()
-        .map_err(Error::io("run", options.python.to_string_lossy()))
+    let output = open_log(log)?;
+    let child = command(shared, "run", &path, &spec.variables, output)?.stdin(Stdio::null()).spawn();
+    let python = shared.options.python.to_string_lossy();
+    let child = child.map_err(Error::io("run", python.clone()))?;
+    Process::of_child(child).ok_or_else(|| Error::io("run", python)(io::Error::other("it ended at once")))
 }
 
 /// An error with its causes, for a message to the user.
@@ -102,6 +96,101 @@ pub fn explain(error: &Error) -> String {
         source = cause.source();
     }
     text
+}
+
+fn describe(
+    tree: PathBuf,
+    volumes: Vec<Attachment>,
+    variables: Variables,
+    folder: &Path,
+    log: &Path,
+    definition: &Definition,
+) -> Spec {
+    let function = &definition.function;
+    let from_file = function.definition_type() == DefinitionType::File && !function.module_name.is_empty();
+    Spec {
+        tree,
+        volumes: volumes.into_iter().map(|bind| (bind.path.clone(), bind)).collect(),
+        directory: None,
+        root: folder.join("root"),
+        preload: from_file.then(|| function.module_name.clone()).into_iter().collect(),
+        variables,
+        output: log.to_owned(),
+    }
+}
+
+/// The command of a definition's fork server: it sees what one of the containers sees, and has a folder of its own.
+fn server_command(shared: &Shared, definition: &Definition, container: &Spec) -> Option<Command> {
+    let prepare = || {
+        let log = shared.options.log_path(&definition.app_id, &format!("fork-server-{}", definition.id));
+        let folder = prepare_folder(shared, &definition.id, &log)?;
+        let variables = spec::variables(shared, definition, &folder);
+        let spec = Spec { root: folder.join("root"), output: log.clone(), variables, ..container.clone() };
+        let path = write_spec(&folder, &spec)?;
+        command(shared, "serve", &path, &spec.variables, open_log(&log)?)
+    };
+    match prepare() {
+        Ok(command) => Some(command),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a fork server could not be prepared");
+            None
+        }
+    }
+}
+
+fn command(
+    shared: &Shared,
+    mode: &str,
+    spec: &Path,
+    variables: &Variables,
+    output: fs::File,
+) -> Result<Command, Error> {
+    let errors = output.try_clone().map_err(Error::io("open", "a container's log"))?;
+    let mut command = Command::new(&shared.options.python);
+    command
+        .arg(shared.options.runner())
+        .arg(mode)
+        .arg(spec)
+        .env_clear()
+        .envs(variables)
+        .process_group(0)
+        .stdout(output)
+        .stderr(errors);
+    Ok(command)
+}
+
+fn prepare_folder(shared: &Shared, id: &str, log: &Path) -> Result<PathBuf, Error> {
+    let folder = shared.options.container_folder(id);
+    for folder in [&folder.join("home"), &folder.join("tmp"), &folder.join("root"), log.parent().unwrap_or(log)] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(Error::io("create", "a container's folder"))?;
+    }
+    open_log(log)?;
+    Ok(folder)
+}
+
+fn open_log(log: &Path) -> Result<fs::File, Error> {
+    let opened = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(log);
+    opened.map_err(Error::io("open", "a container's log"))
+}
+
+fn write_spec(folder: &Path, spec: &Spec) -> Result<PathBuf, Error> {
+    let path = folder.join("spec.json");
+    let encoded = serde_json::to_vec(spec)
+        .map_err(|error| Error::io("write", "a container's description")(io::Error::other(error)))?;
+    write_private(&path, &encoded)?;
+    Ok(path)
+}
+
+/// It may hold secrets.
+fn write_private(path: &Path, data: &[u8]) -> Result<(), Error> {
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| io::Write::write_all(&mut file, data))
+        .map_err(Error::io("write", "a container's description"))
 }
 
 fn container_arguments(state: &State, task_id: &str, definition: &Definition) -> Result<pb::ContainerArguments, Error> {
@@ -117,54 +206,8 @@ fn container_arguments(state: &State, task_id: &str, definition: &Definition) ->
     })
 }
 
-/// The variables of the function's Secrets; the last one wins, as on Modal.
-fn user_variables(state: &State, definition: &Definition) -> BTreeMap<OsString, OsString> {
-    let secrets = definition.function.secret_ids.iter().filter_map(|id| state.secrets.get(id));
-    secrets.flat_map(|secret| &secret.variables).map(|(name, value)| (name.into(), value.into())).collect()
-}
-
-/// What every container gets. Nothing of the server's own environment: it may hold credentials, and variables of the
-/// tool that started it would travel on with every request.
-fn own_variables(
-    shared: &Shared,
-    definition: &Definition,
-    task_id: &str,
-    token: &str,
-    tree: &Path,
-    folder: &Path,
-) -> BTreeMap<OsString, OsString> {
-    // What is installed beside the interpreter comes first.
-    let python_folder = shared.options.python.parent().unwrap_or(Path::new("/usr/bin"));
-    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", python_folder.display());
-    let volumes: BTreeMap<String, String> = volume_folders(shared, definition)
-        .map(|(mount_path, host)| (mount_path, host.to_string_lossy().into_owned()))
-        .collect();
-    let volumes = serde_json::Value::from_iter(volumes).to_string();
-    let environment = shared.read(|state| state.app(&definition.app_id).map(|a| a.environment.clone()).ok());
-    let variables: [(&str, OsString); 14] = [
-        ("PATH", path.into()),
-        ("HOME", folder.join("home").into()),
-        ("TMPDIR", folder.join("tmp").into()),
-        ("LANG", "C.UTF-8".into()),
-        ("PYTHONPATH", tree.join(code::HOME).into()),
-        ("PYTHONUNBUFFERED", "1".into()),
-        ("MODAL_SERVER_URL", (&shared.server_url).into()),
-        ("MODAL_IS_REMOTE", "1".into()),
-        (ARGUMENTS_VARIABLE, folder.join("arguments").into()),
-        ("MODAL_OVERRIDE_HEADERS", format!("{TASK_HEADER}:{token}").into()),
-        ("MODAL_TASK_ID", task_id.into()),
-        ("MODAL_IMAGE_ID", (&definition.function.image_id).into()),
-        ("MODAL_ENVIRONMENT", environment.unwrap_or_default().into()),
-        (VOLUMES_VARIABLE, volumes.into()),
-    ];
-    variables.into_iter().map(|(name, value)| (name.into(), value)).collect()
-}
-
-/// Where the function's Volumes are mounted on Modal, and where they are here.
-fn volume_folders(shared: &Shared, definition: &Definition) -> impl Iterator<Item = (String, PathBuf)> {
-    definition.function.volume_mounts.iter().map(|mount| {
-        let folder = shared.volumes.folder(&mount.volume_id);
-        let folder = mount.sub_path.as_ref().map_or(folder.clone(), |sub| folder.join(sub.trim_start_matches('/')));
-        (mount.mount_path.clone(), folder)
-    })
+/// The Volumes of a function that are still there.
+fn volume_mounts(shared: &Shared, definition: &Definition) -> Vec<pb::VolumeMount> {
+    let mounts = &definition.function.volume_mounts;
+    shared.read(|state| mounts.iter().filter(|mount| state.volumes.contains_key(&mount.volume_id)).cloned().collect())
 }

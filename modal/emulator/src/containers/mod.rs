@@ -1,23 +1,25 @@
 //! Containers: processes that run the SDK's own entry point.
 
 mod code;
+mod fork_server;
 mod launch;
+mod memory;
+mod process;
 mod reaper;
+mod spec;
 
 use std::{
     collections::HashMap,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::process::ExitStatusExt,
     path::Path,
-    process::ExitStatus,
     sync::{Mutex, PoisonError},
 };
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::{process::Child, sync::mpsc};
+use tokio::sync::mpsc;
 
-pub use self::{launch::TASK_HEADER, reaper::kill_left_overs};
+use self::fork_server::ForkServers;
+pub use self::{reaper::kill_left_overs, spec::TASK_HEADER};
 use crate::{
     files::blocking,
     shared::Shared,
@@ -31,6 +33,7 @@ const LAST_OUTPUT_BYTES: u64 = 4_000;
 #[derive(Default)]
 pub struct Containers {
     signals: Mutex<HashMap<String, mpsc::UnboundedSender<StopSignal>>>,
+    fork_servers: ForkServers,
 }
 
 impl Containers {
@@ -61,21 +64,33 @@ pub async fn run(
     shared: &Shared,
     containers: &Containers,
     task_id: String,
-    signals: mpsc::UnboundedReceiver<StopSignal>,
+    mut signals: mpsc::UnboundedReceiver<StopSignal>,
 ) {
-    let app_id = shared.read(|state| state.tasks.get(&task_id).map(|task| task.definition.app_id.clone()));
-    let log = shared.options.log_path(&app_id.unwrap_or_default(), &task_id);
-    let how = match launch::launch(shared, &task_id, &log).await {
-        Ok(child) => {
+    let definition = shared.read(|state| state.tasks.get(&task_id).map(|task| task.definition.clone()));
+    let Some(definition) = definition else { return };
+    let log = shared.options.log_path(&definition.app_id, &task_id);
+    let limit = definition.function.resources.as_ref().map_or(0, |resources| resources.memory_mb_max);
+    let launched = tokio::select! {
+        launched = launch::launch(shared, containers, &task_id, &log) => Some(launched),
+        // Its fork server may take its time.
+        Some(_) = signals.recv() => None,
+    };
+    let how = match launched {
+        Some(Ok(process)) => {
             tracing::debug!(task.id = task_id, "container started");
-            supervise(child, signals).await
+            tokio::select! {
+                how = process.supervise(&mut signals, limit) => how,
+                () = shared.views.commit_in_background(&task_id) => unreachable!("it goes on for ever"),
+            }
         }
-        Err(error) => {
+        Some(Err(error)) => {
             tracing::warn!(task.id = task_id, error = &error as &dyn std::error::Error, "a container did not start");
             format!("could not be started ({})", launch::explain(&error))
         }
+        None => "was stopped before it had started".to_owned(),
     };
     tracing::debug!(task.id = task_id, how, "container ended");
+    shared.views.detach(&task_id).await;
     let folder = shared.options.container_folder(&task_id);
     let last_output = match blocking(move || Ok(clear(&folder, &log))).await {
         Ok(last_output) => last_output,
@@ -97,48 +112,6 @@ fn clear(folder: &Path, log: &Path) -> String {
         tracing::warn!(%error, folder = %folder.display(), "the folder of a container could not be removed");
     }
     last_output(log)
-}
-
-/// Waits for the end of a container and passes signals on. What it left running in its process group is killed.
-async fn supervise(mut child: Child, mut signals: mpsc::UnboundedReceiver<StopSignal>) -> String {
-    let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status,
-            Some(signal) = signals.recv() => {
-                match (signal, leader) {
-                    // Only the SDK's process is asked to end, as on Modal; what it started is its own business.
-                    (StopSignal::Interrupt, Some(leader)) => report(leader, kill_process(leader, Signal::INT)),
-                    (StopSignal::Kill, Some(leader)) => report(leader, kill_process_group(leader, Signal::KILL)),
-                    // It was waited for already.
-                    (_, None) => {}
-                }
-            }
-        }
-    };
-    if let Some(leader) = leader {
-        report(leader, kill_process_group(leader, Signal::KILL));
-    }
-    match status {
-        Ok(status) => describe(status),
-        Err(error) => format!("was lost ({error})"),
-    }
-}
-
-fn report(leader: Pid, outcome: rustix::io::Result<()>) {
-    match outcome {
-        // Nobody is left.
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => tracing::warn!(%error, pid = leader.as_raw_nonzero(), "a container could not be signalled"),
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with code {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended".to_owned(),
-    }
 }
 
 fn last_output(log: &Path) -> String {

@@ -13,7 +13,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal},
 };
 
-use super::launch::ARGUMENTS_VARIABLE;
+use super::spec::ARGUMENTS_VARIABLE;
 
 /// How long killed processes may take to be gone before they are reported.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);

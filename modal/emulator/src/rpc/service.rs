@@ -161,8 +161,6 @@ service! {
             |s, r| volume::remove_file(s, &r.volume_id, r.path, r.recursive).await;
         volume_remove_file2: pb::VolumeRemoveFile2Request => (),
             |s, r| volume::remove_file(s, &r.volume_id, r.path, r.recursive).await;
-        volume_commit: pb::VolumeCommitRequest => pb::VolumeCommitResponse, |s, r| volume::commit(s, &r);
-        volume_reload: pb::VolumeReloadRequest => (), |s, r| volume::check(s, &r.volume_id);
 
         task_list: pb::TaskListRequest => pb::TaskListResponse, |s, r| ok(container::list(s, &r));
         container_stop: pb::ContainerStopRequest => pb::ContainerStopResponse, |s, r| container::stop(s, r).await;
@@ -181,6 +179,8 @@ service! {
         function_put_outputs: pb::FunctionPutOutputsRequest => (), |s, task, r| container::put_outputs(s, task, r).await;
         function_get_dynamic_concurrency: pb::FunctionGetDynamicConcurrencyRequest => pb::FunctionGetDynamicConcurrencyResponse,
             |_, _, r| ok(container::dynamic_concurrency(&r));
+        volume_commit: pb::VolumeCommitRequest => pb::VolumeCommitResponse, |s, task, r| volume::commit(s, task, &r).await;
+        volume_reload: pb::VolumeReloadRequest => (), |s, task, r| volume::reload(s, task, &r).await;
         task_result: pb::TaskResultRequest => (), |s, task, r| container::task_result(s, task, r).await;
     }
 

@@ -89,10 +89,19 @@ pub async fn remove_file(shared: &Parts, volume_id: &str, path: String, recursiv
     shared.volumes.remove(volume_id, path, recursive).await
 }
 
-pub fn commit(shared: &Parts, request: &pb::VolumeCommitRequest) -> Result<pb::VolumeCommitResponse, Error> {
-    // Containers write to the Volume's own folder, so there is nothing to bring over, and nothing new to load after.
+pub async fn commit(
+    shared: &Parts,
+    task_id: &str,
+    request: &pb::VolumeCommitRequest,
+) -> Result<pb::VolumeCommitResponse, Error> {
     check(shared, &request.volume_id)?;
-    Ok(pb::VolumeCommitResponse { skip_reload: true })
+    let to_reload = shared.views.commit(task_id, &request.volume_id).await?;
+    Ok(pb::VolumeCommitResponse { skip_reload: !to_reload })
+}
+
+pub async fn reload(shared: &Parts, task_id: &str, request: &pb::VolumeReloadRequest) -> Result<(), Error> {
+    check(shared, &request.volume_id)?;
+    shared.views.reload(task_id, &request.volume_id).await
 }
 
 pub fn check(shared: &Parts, volume_id: &str) -> Result<(), Error> {

@@ -1,0 +1,184 @@
+//! Fork servers: what stands in for memory snapshots. A process that has imported a function's module forks its
+//! containers, which so start in the time of a fork instead of that of the imports.
+
+use std::{
+    collections::HashMap,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::{mpsc, oneshot},
+};
+
+use super::process::{Process, describe};
+
+/// How long a server without containers stays. It holds what its module imported, so not for ever; and a function
+/// that is called by the minute or the quarter of an hour should find it.
+const IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// The running fork servers, by definition.
+#[derive(Default)]
+pub struct ForkServers {
+    servers: Mutex<HashMap<String, mpsc::UnboundedSender<Request>>>,
+}
+
+/// Asks for a container of a spec. Not bounded: as many as there are containers being started.
+struct Request {
+    spec: PathBuf,
+    forked: oneshot::Sender<Process>,
+}
+
+/// What a server says.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase", untagged)]
+enum Message {
+    Ready { ready: bool },
+    Refused { refused: String },
+    Started { started: i32, spec: PathBuf },
+    Ended { ended: i32, status: i32 },
+}
+
+impl ForkServers {
+    /// Has the server of a definition fork the container of a spec. `start` gives the command of the server, if it does
+    /// not run. `None`: it cannot; the container has to be started in the ordinary way.
+    pub async fn fork(
+        &self,
+        definition_id: &str,
+        spec: &Path,
+        start: impl FnOnce() -> Option<Command>,
+    ) -> Option<Process> {
+        let (forked, process) = oneshot::channel();
+        let request = Request { spec: spec.to_owned(), forked };
+        {
+            let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+            let sent = match servers.get(definition_id) {
+                Some(server) => server.send(request),
+                None => Err(mpsc::error::SendError(request)),
+            };
+            // One that ended while nobody looked is replaced.
+            if let Err(mpsc::error::SendError(request)) = sent {
+                let server = Server::start(start()?, definition_id)?;
+                let (requests, receiver) = mpsc::unbounded_channel();
+                requests.send(request).ok()?;
+                tokio::spawn(server.run(receiver));
+                servers.insert(definition_id.to_owned(), requests);
+            }
+        }
+        process.await.ok()
+    }
+}
+
+struct Server {
+    definition_id: String,
+    /// Killed when this is dropped.
+    _process: Child,
+    requests: ChildStdin,
+    messages: Lines<BufReader<ChildStdout>>,
+    waiting: HashMap<PathBuf, oneshot::Sender<Process>>,
+    running: HashMap<i32, oneshot::Sender<String>>,
+    /// Why it does not fork.
+    refused: Option<String>,
+}
+
+impl Server {
+    fn start(mut command: Command, definition_id: &str) -> Option<Self> {
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn();
+        let mut process = match started {
+            Ok(process) => process,
+            Err(error) => {
+                tracing::warn!(%error, definition.id = definition_id, "a fork server could not be started");
+                return None;
+            }
+        };
+        let (requests, messages) = (process.stdin.take()?, process.stdout.take()?);
+        Some(Self {
+            definition_id: definition_id.to_owned(),
+            _process: process,
+            requests,
+            messages: BufReader::new(messages).lines(),
+            waiting: HashMap::new(),
+            running: HashMap::new(),
+            refused: None,
+        })
+    }
+
+    /// Serves until it has been idle for long, or the process is gone, or nobody can ask any more.
+    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        loop {
+            let idle = self.waiting.is_empty() && self.running.is_empty();
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.ask(request).await,
+                    None => break,
+                },
+                line = self.messages.next_line(), if self.refused.is_none() => match line {
+                    Ok(Some(line)) => self.hear(&line),
+                    Ok(None) | Err(_) => break,
+                },
+                () = tokio::time::sleep(IDLE_LIMIT), if idle => break,
+            }
+        }
+        tracing::debug!(definition.id = self.definition_id, "a fork server ended");
+    }
+
+    async fn ask(&mut self, request: Request) {
+        // Dropping the request says no.
+        if self.refused.is_some() {
+            return;
+        }
+        let line = format!("{}\n", request.spec.display());
+        match self.requests.write_all(line.as_bytes()).await {
+            Ok(()) => drop(self.waiting.insert(request.spec, request.forked)),
+            // It is gone; that is noticed by its messages.
+            Err(error) => tracing::debug!(%error, "a fork server does not listen"),
+        }
+    }
+
+    fn hear(&mut self, line: &str) {
+        match serde_json::from_str(line) {
+            Ok(Message::Ready { ready }) => {
+                tracing::debug!(definition.id = self.definition_id, ready, "a fork server has its imports");
+            }
+            Ok(Message::Refused { refused }) => {
+                tracing::info!(definition.id = self.definition_id, reason = refused, "containers are not forked");
+                self.refused = Some(refused);
+                self.waiting.clear();
+            }
+            Ok(Message::Started { started, spec }) => self.started(started, &spec),
+            Ok(Message::Ended { ended, status }) => {
+                if let Some(running) = self.running.remove(&ended) {
+                    // Nobody listens any more if the server is being torn down.
+                    let _ = running.send(describe(ExitStatus::from_raw(status)));
+                }
+            }
+            Err(error) => tracing::error!(%error, "a fork server says something strange"),
+        }
+    }
+
+    fn started(&mut self, pid: i32, spec: &Path) {
+        let Some(leader) = Pid::from_raw(pid) else { return };
+        let (end, ended) = oneshot::channel();
+        let ended = Box::pin(async move {
+            ended.await.unwrap_or_else(|_| {
+                // Without the server that forked it nobody can tell how it ends, so it ends now.
+                if let Err(error) = kill_process_group(leader, Signal::KILL) {
+                    tracing::debug!(%error, "a container was gone with its fork server");
+                }
+                "was lost with its fork server".to_owned()
+            })
+        });
+        self.running.insert(pid, end);
+        let asked = self.waiting.remove(spec);
+        if let Some(Err(_)) = asked.map(|forked| forked.send(Process { leader, ended })) {
+            tracing::debug!(pid, "a container was stopped before it was there");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! A process of a container, however it was started.
+
+use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+
+use futures::future::BoxFuture;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::{process::Child, sync::mpsc};
+
+use super::memory;
+use crate::state::StopSignal;
+
+/// A running process that leads a process group of its own.
+pub struct Process {
+    pub leader: Pid,
+    /// Its end, such as "exited with code 1". The process id may be another's from then on.
+    pub ended: BoxFuture<'static, String>,
+}
+
+impl Process {
+    /// A process that was started here; `None` if it was waited for already.
+    pub fn of_child(mut child: Child) -> Option<Self> {
+        let leader = Pid::from_raw(i32::try_from(child.id()?).ok()?)?;
+        let ended = async move {
+            match child.wait().await {
+                Ok(status) => describe(status),
+                Err(error) => format!("was lost ({error})"),
+            }
+        };
+        Some(Self { leader, ended: Box::pin(ended) })
+    }
+
+    /// Waits for the end, passes signals on, and ends what uses more than `memory_limit` MiB. What is left running in
+    /// the process group is killed, also when this is not waited for any more.
+    pub async fn supervise(mut self, signals: &mut mpsc::UnboundedReceiver<StopSignal>, memory_limit: u32) -> String {
+        let exceeds = memory::exceeds(self.leader, memory_limit);
+        tokio::pin!(exceeds);
+        let mut exceeded = false;
+        loop {
+            tokio::select! {
+                how = &mut self.ended => {
+                    return if exceeded { format!("exceeded its memory limit of {memory_limit} MiB") } else { how };
+                }
+                Some(signal) = signals.recv() => match signal {
+                    // Only the SDK's process is asked to end, as on Modal; what it started is its own business.
+                    StopSignal::Interrupt => self.report(kill_process(self.leader, Signal::INT)),
+                    StopSignal::Kill => self.kill(),
+                },
+                () = &mut exceeds, if !exceeded => {
+                    exceeded = true;
+                    self.kill();
+                }
+            }
+        }
+    }
+
+    /// Kills it, and what it started.
+    fn kill(&self) {
+        self.report(kill_process_group(self.leader, Signal::KILL));
+    }
+
+    fn report(&self, outcome: rustix::io::Result<()>) {
+        match outcome {
+            // Nobody is left.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => {
+                tracing::warn!(%error, pid = self.leader.as_raw_nonzero(), "a container could not be signalled");
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// How a process ended, to follow "the container".
+pub fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}

@@ -1,0 +1,280 @@
+"""Becomes a container: sees the files that a container would see, and runs the SDK's entry point.
+
+`runner.py run SPEC` becomes the container that SPEC (a JSON file) describes. `runner.py serve SPEC` imports what such a
+container would import, and then forks one container for each path of a spec that it reads, a line each, from its
+standard input; it tells on its standard output, one JSON object a line, what became of them.
+
+A spec: {"tree": folder with the container's own files, "volumes": {path in the container: {"folder", "read_only"}},
+"directory": where it starts (or null: in its home), "root": an empty folder, "preload": modules to import before forks,
+"variables": the whole environment, "output": the file to print to}. What the last two say, a container that is not
+forked has already.
+
+Only the standard library is used here, and nothing of it stays visible to the container's code.
+"""
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import stat
+import sys
+import threading
+import traceback
+from typing import Any
+
+ENTRY_POINT = "modal._container_entrypoint"
+HOME = "root"
+"""The folder of a tree that is the home of a container's user."""
+VOLUMES_VARIABLE = "MODAL_LOCAL_VOLUMES"
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+
+Spec = dict[str, Any]
+Volume = dict[str, Any]
+
+
+def main() -> None:
+    mode, path = sys.argv[1:]
+    # The folder of this script is nothing that a container imports from.
+    del sys.path[0]
+    spec = _read(path)
+    enter(spec)
+    if mode == "serve":
+        # A container returns from here as if it had been started by itself.
+        serve(spec)
+    run()
+
+
+def run() -> None:
+    """Run the SDK's entry point, as `python -m` would."""
+    sys.argv = [ENTRY_POINT]
+    sys.modules.pop(ENTRY_POINT, None)
+    runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
+
+
+def enter(spec: Spec) -> None:
+    """See the container's files at their places; where the system does not allow that, say where they are instead."""
+    home = f"/{HOME}"
+    try:
+        _own_namespace()
+        _mount("tmpfs", spec["root"], kind="tmpfs")
+        _assemble(spec["root"], ["/", spec["tree"]], _nested(spec["volumes"]))
+        os.chroot(spec["root"])
+    except OSError:
+        home = os.path.join(spec["tree"], HOME)
+        _point_to(spec["volumes"])
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{home}:{inherited}" if inherited else home
+    sys.path[:0] = [home]
+    directory = spec.get("directory") or home
+    os.chdir(directory if os.path.isdir(directory) else home)
+
+
+def _own_namespace() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(CLONE_NEWNS) != 0:
+        # Without the right to mount, it comes with a user namespace, in which everybody stays who they are.
+        _checked(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
+        for name, text in ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    _mount("none", "/", flags=MS_REC | MS_PRIVATE)
+
+
+def _mount(source: str, target: str, kind: str | None = None, flags: int = 0) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    encoded = kind.encode() if kind else None
+    _checked(libc.mount(os.fsencode(source), os.fsencode(target), encoded, ctypes.c_ulong(flags), None), target)
+
+
+def _checked(outcome: int, what: str) -> None:
+    if outcome != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+def _point_to(volumes: dict[str, Volume]) -> None:
+    os.environ[VOLUMES_VARIABLE] = json.dumps({path: volume["folder"] for path, volume in volumes.items()})
+
+
+def _nested(volumes: dict[str, Volume]) -> dict[str, Any]:
+    """Volumes by the parts of their paths: {"data": {"a": (Volume,), "b": (Volume,)}}."""
+    top: dict[str, Any] = {}
+    for path, volume in volumes.items():
+        *parents, name = [part for part in path.split("/") if part]
+        level = top
+        for parent in parents:
+            level = level.setdefault(parent, {})
+        level[name] = (volume,)
+    return top
+
+
+def _assemble(new: str, layers: list[str], volumes: dict[str, Any]) -> None:
+    """Fill the empty folder `new` with what the layers have, of which later ones win, and with Volumes over them."""
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        for entry in _entries(layer):
+            below = found.get(entry.name, [])
+            merges = entry.is_dir(follow_symlinks=False) and all(_is_folder(path) for path in below)
+            found[entry.name] = [*below, entry.path] if merges else [entry.path]
+    for name in found.keys() | volumes.keys():
+        target, paths, volume = os.path.join(new, name), found.get(name, []), volumes.get(name)
+        if isinstance(volume, tuple):
+            os.mkdir(target)
+            _bind_volume(volume[0], target)
+        elif volume is None and len(paths) == 1:
+            _show(paths[0], target)
+        else:
+            os.mkdir(target)
+            _assemble(target, [path for path in paths if _is_folder(path)], volume or {})
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except PermissionError:
+        # A folder that is closed to this user: a container does not see it either.
+        return []
+
+
+def _is_folder(path: str) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)
+
+
+def _show(source: str, target: str) -> None:
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), target)
+        return
+    if _is_folder(source):
+        os.mkdir(target)
+    else:
+        with open(target, "x"):
+            pass
+    _mount(source, target, flags=MS_BIND | MS_REC)
+
+
+def _bind_volume(volume: Volume, target: str) -> None:
+    _mount(volume["folder"], target, flags=MS_BIND | MS_REC)
+    if volume["read_only"]:
+        _mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+
+
+def serve(spec: Spec) -> None:
+    """Import, then fork for each line of the standard input; returns in each container, and never in the server."""
+    requests, answers = _keep_to_itself()
+    tell = Teller(answers)
+    for module in [ENTRY_POINT, *spec["preload"]]:
+        try:
+            importlib.import_module(module)
+        except BaseException:
+            # A container that starts in the ordinary way meets the same error, and reports it.
+            traceback.print_exc()
+            tell(refused=f"{module} cannot be imported")
+            os._exit(0)
+    if threading.active_count() > 1 or len(os.listdir("/proc/self/task")) > 1:
+        tell(refused="its module starts threads when it is imported, and a fork would not have them")
+        os._exit(0)
+    # What is there now is shared by all containers; the collector would write to it, and so copy it.
+    gc.collect()
+    gc.freeze()
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tell(ready=True)
+    unread = b""
+    while True:
+        ready, _, _ = select.select([requests, reader], [], [])
+        if reader in ready:
+            os.read(reader, 4096)
+            _report_ended(tell)
+        if requests not in ready:
+            continue
+        received = os.read(requests, 65536)
+        if not received:
+            os._exit(0)
+        *lines, unread = (unread + received).split(b"\n")
+        for line in lines:
+            child = os.fork()
+            if child == 0:
+                for descriptor in (reader, writer, requests, answers):
+                    os.close(descriptor)
+                _become(_read(line.decode()), spec)
+                return
+            tell(started=child, spec=line.decode())
+
+
+class Teller:
+    """Writes messages to whoever runs this server."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, **message: object) -> None:
+        os.write(self._descriptor, json.dumps(message).encode() + b"\n")
+
+
+def _keep_to_itself() -> tuple[int, int]:
+    """Move the standard input and output out of the way of imported modules, which may read and print."""
+    requests, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _report_ended(tell: Teller) -> None:
+    while True:
+        try:
+            child, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if child == 0:
+            return
+        tell(ended=child, status=status)
+
+
+def _become(spec: Spec, server: Spec) -> None:
+    """Turn the forked process into the container of a spec."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.setsid()
+    output = os.open(spec["output"], os.O_WRONLY | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    for name in (VOLUMES_VARIABLE, "PYTHONPATH"):
+        if name in os.environ:
+            spec["variables"].setdefault(name, os.environ[name])
+    os.environ.clear()
+    os.environ.update(spec["variables"])
+    if spec["volumes"] != server["volumes"]:
+        _replace_volumes(spec["volumes"])
+
+
+def _replace_volumes(volumes: dict[str, Volume]) -> None:
+    """Put a container's own folders in the places of those that it has from its server."""
+    if VOLUMES_VARIABLE in os.environ:
+        _point_to(volumes)
+        return
+    _checked(ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS), "unshare")
+    for path, volume in volumes.items():
+        _bind_volume(volume, path)
+
+
+def _read(path: str) -> Spec:
+    with open(path) as file:
+        spec: Spec = json.load(file)
+        return spec
+
+
+main()

@@ -1,0 +1,76 @@
+//! What a container is told: the description that the runner reads, and its environment variables.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{
+    shared::Shared,
+    state::{Definition, State},
+    views::Attachment,
+};
+
+/// The header with which a container says which one it is. The SDK adds it to every request on request.
+pub const TASK_HEADER: &str = "x-modal-local-task";
+
+/// The SDK finds the description of the container by this variable; it also marks our processes.
+pub const ARGUMENTS_VARIABLE: &str = "MODAL_CONTAINER_ARGUMENTS_PATH";
+
+/// Environment variables.
+pub type Variables = BTreeMap<String, String>;
+
+/// What `runner.py` is given; it says what the fields mean.
+#[derive(Debug, Clone, Serialize)]
+pub struct Spec {
+    pub tree: PathBuf,
+    pub volumes: BTreeMap<String, Attachment>,
+    pub directory: Option<PathBuf>,
+    pub root: PathBuf,
+    pub preload: Vec<String>,
+    pub variables: Variables,
+    pub output: PathBuf,
+}
+
+/// Where the SDK's description of a container is, in the container's folder.
+pub fn arguments_path(folder: &Path) -> PathBuf {
+    folder.join("arguments")
+}
+
+/// What every container of a definition gets. Nothing of the server's own environment: it may hold credentials, and
+/// variables of the tool that started it would travel on with every request.
+pub fn variables(shared: &Shared, definition: &Definition, folder: &Path) -> Variables {
+    // What is installed beside the interpreter comes first.
+    let python_folder = shared.options.python.parent().unwrap_or(Path::new("/usr/bin"));
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let mut variables = shared.read(|state| secrets(state, definition));
+    let environment = shared.read(|state| state.app(&definition.app_id).map(|a| a.environment.clone()).ok());
+    let own = [
+        ("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", python_folder.display())),
+        ("HOME", text(folder.join("home"))),
+        ("TMPDIR", text(folder.join("tmp"))),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("PYTHONUNBUFFERED", "1".to_owned()),
+        ("MODAL_SERVER_URL", shared.server_url.clone()),
+        ("MODAL_IS_REMOTE", "1".to_owned()),
+        (ARGUMENTS_VARIABLE, text(arguments_path(folder))),
+        ("MODAL_IMAGE_ID", definition.function.image_id.clone()),
+        ("MODAL_ENVIRONMENT", environment.unwrap_or_default()),
+    ];
+    variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    variables
+}
+
+/// What only the container of one task gets.
+pub fn task_variables(task_id: &str, token: &str) -> Variables {
+    let own = [("MODAL_TASK_ID", task_id.to_owned()), ("MODAL_OVERRIDE_HEADERS", format!("{TASK_HEADER}:{token}"))];
+    own.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// The variables of the function's Secrets; the last one wins, as on Modal.
+fn secrets(state: &State, definition: &Definition) -> Variables {
+    let secrets = definition.function.secret_ids.iter().filter_map(|id| state.secrets.get(id));
+    secrets.flat_map(|secret| secret.variables.clone()).collect()
+}

@@ -1,0 +1,273 @@
+//! One container's copy of one Volume; all blocking.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{error::Error, files, ids::new_id, volumes::is_partial};
+
+/// What tells whether a file is still the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    mode: u32,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        // A folder changes with what is in it, and that is looked at by itself.
+        let (inode, size, changed) =
+            if meta.is_dir() { (0, 0, (0, 0)) } else { (meta.ino(), meta.len(), (meta.mtime(), meta.mtime_nsec())) };
+        Self { inode, size, mode: meta.mode(), changed }
+    }
+}
+
+type Listing = BTreeMap<PathBuf, Stamp>;
+
+/// A copy, and how both sides were when they were last the same.
+pub struct View {
+    pub folder: PathBuf,
+    committed: PathBuf,
+    /// By path: here, and in the Volume.
+    known: BTreeMap<PathBuf, (Stamp, Stamp)>,
+    /// Its container is gone, and the folder may be too: nothing of it is a change any more.
+    pub closed: bool,
+}
+
+impl View {
+    /// Copies a Volume.
+    pub fn create(folder: PathBuf, committed: PathBuf) -> Result<Self, Error> {
+        let mut view = Self { folder, committed, known: BTreeMap::new(), closed: false };
+        fs::create_dir_all(&view.folder).map_err(failed("copy"))?;
+        view.refresh()?;
+        Ok(view)
+    }
+
+    /// Brings what changed here into the Volume; of several who changed the same file, the last one wins.
+    pub fn commit(&mut self) -> Result<(), Error> {
+        self.publish().map_err(failed("commit"))
+    }
+
+    fn publish(&mut self) -> io::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let here = list(&self.folder)?;
+        // What is in a folder goes before the folder.
+        let removed: Vec<_> = self.known.keys().rev().filter(|path| !here.contains_key(*path)).cloned().collect();
+        let changed: Vec<_> = here
+            .iter()
+            .filter(|(path, stamp)| self.known.get(*path).is_none_or(|(before, _)| before != *stamp))
+            .map(|(path, stamp)| (path.clone(), *stamp))
+            .collect();
+        if removed.is_empty() && changed.is_empty() {
+            return Ok(());
+        }
+        for path in removed {
+            remove(&self.committed.join(&path))?;
+            self.known.remove(&path);
+        }
+        for (path, stamp) in changed {
+            let target = self.committed.join(&path);
+            match replace(&self.folder.join(&path), &target) {
+                Ok(()) => {}
+                // It was removed here since it was listed; the next commit takes note.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            let there = Stamp::of(&target.symlink_metadata()?);
+            self.known.insert(path, (stamp, there));
+        }
+        files::sync_file_system(&self.committed)
+    }
+
+    /// Shows what is in the Volume now. Meanwhile the folder is empty, as a Volume's mount is on Modal. Everything here
+    /// has to be committed.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        self.reread().map_err(failed("reload"))
+    }
+
+    fn reread(&mut self) -> io::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        let aside = self.folder.with_file_name(new_id("aside"));
+        fs::create_dir(&aside)?;
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            fs::rename(entry.path(), aside.join(entry.file_name()))?;
+        }
+        let known = std::mem::take(&mut self.known);
+        for (path, there) in list(&self.committed)? {
+            let (source, target) = (self.committed.join(&path), self.folder.join(&path));
+            let same = known.get(&path).filter(|(_, before)| *before == there);
+            match same {
+                // Not copied again; a folder holds what is yet to come.
+                Some(_) if !source.is_dir() => fs::rename(aside.join(&path), &target)?,
+                _ => replace(&source, &target)?,
+            }
+            let here = Stamp::of(&target.symlink_metadata()?);
+            self.known.insert(path, (here, there));
+        }
+        fs::remove_dir_all(&aside)
+    }
+
+    /// Whether a process has a file of this copy open, or works in one of its folders.
+    pub fn is_open(&self) -> Result<bool, Error> {
+        let check = || {
+            let meta = self.folder.metadata()?;
+            let mut ours = HashSet::from([meta.ino()]);
+            for path in list(&self.folder)?.keys() {
+                ours.insert(self.folder.join(path).symlink_metadata()?.ino());
+            }
+            Ok(fs::read_dir("/proc")?.filter_map(Result::ok).any(|process| uses(&process.path(), meta.dev(), &ours)))
+        };
+        check().map_err(failed("look for open files of"))
+    }
+}
+
+fn failed(action: &'static str) -> impl FnOnce(io::Error) -> Error {
+    Error::io(action, "a container's Volume")
+}
+
+/// Whether a process, by its folder in `/proc`, has one of these files open or is in one of these folders. Those of
+/// other users cannot be looked at, and have none of our files.
+fn uses(process: &Path, device: u64, ours: &HashSet<u64>) -> bool {
+    let is_ours = |path: PathBuf| path.metadata().is_ok_and(|meta| meta.dev() == device && ours.contains(&meta.ino()));
+    let open = fs::read_dir(process.join("fd")).into_iter().flatten().filter_map(Result::ok);
+    open.map(|entry| entry.path()).chain([process.join("cwd")]).any(is_ours)
+}
+
+/// Everything in a folder by its path in it, a folder before what it holds.
+fn list(folder: &Path) -> io::Result<Listing> {
+    let mut found = Listing::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(inside) = folders.pop() {
+        for entry in fs::read_dir(folder.join(&inside))? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(is_partial) {
+                continue;
+            }
+            let path = inside.join(entry.file_name());
+            // What disappears while it is listed is not there.
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.is_dir() {
+                folders.push(path.clone());
+            }
+            if meta.is_dir() || meta.is_file() || meta.is_symlink() {
+                found.insert(path, Stamp::of(&meta));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Makes `target` what `source` is: a file or link as a whole, a folder without what it holds.
+fn replace(source: &Path, target: &Path) -> io::Result<()> {
+    let meta = source.symlink_metadata()?;
+    let is_folder = target.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    if meta.is_dir() && is_folder {
+        return fs::set_permissions(target, meta.permissions());
+    }
+    if meta.is_dir() {
+        remove(target)?;
+        fs::create_dir_all(target)?;
+        return fs::set_permissions(target, meta.permissions());
+    }
+    if is_folder {
+        fs::remove_dir_all(target)?;
+    }
+    if let Some(folder) = target.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let partial = target.with_file_name(format!(".{}.partial", new_id("put")));
+    if meta.is_symlink() {
+        std::os::unix::fs::symlink(fs::read_link(source)?, &partial)?;
+    } else {
+        fs::copy(source, &partial)?;
+    }
+    fs::rename(&partial, target)
+}
+
+/// Removes a file, or a folder that nobody else has put something into.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => fs::remove_dir(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Volume(tempfile::TempDir);
+
+    impl Volume {
+        fn view(&self, name: &str) -> View {
+            fs::create_dir_all(self.0.path().join("volume")).unwrap();
+            View::create(self.0.path().join(name), self.0.path().join("volume")).unwrap()
+        }
+        fn committed(&self, path: &str) -> Option<String> {
+            fs::read_to_string(self.0.path().join("volume").join(path)).ok()
+        }
+    }
+
+    #[test]
+    fn changes_are_seen_after_commit_and_reload_only() {
+        let volume = Volume(tempfile::tempdir().unwrap());
+        let (mut one, mut two) = (volume.view("one"), volume.view("two"));
+        fs::create_dir(one.folder.join("d")).unwrap();
+        fs::write(one.folder.join("d/a"), "one").unwrap();
+        assert_eq!(volume.committed("d/a"), None);
+        one.commit().unwrap();
+        assert_eq!(volume.committed("d/a").as_deref(), Some("one"));
+        assert!(!two.folder.join("d").exists());
+        two.commit().unwrap();
+        two.refresh().unwrap();
+        assert_eq!(fs::read_to_string(two.folder.join("d/a")).unwrap(), "one");
+
+        // Each changes a file of its own; neither undoes what the other did.
+        fs::write(one.folder.join("x"), "from one").unwrap();
+        fs::write(two.folder.join("y"), "from two").unwrap();
+        one.commit().unwrap();
+        two.commit().unwrap();
+        assert_eq!(
+            (volume.committed("x").as_deref(), volume.committed("y").as_deref()),
+            (Some("from one"), Some("from two"))
+        );
+
+        // The last one to commit wins a file; removals are changes too.
+        fs::write(one.folder.join("d/a"), "first").unwrap();
+        fs::write(two.folder.join("d/a"), "last").unwrap();
+        one.commit().unwrap();
+        two.commit().unwrap();
+        assert_eq!(volume.committed("d/a").as_deref(), Some("last"));
+        fs::remove_dir_all(two.folder.join("d")).unwrap();
+        two.commit().unwrap();
+        assert_eq!(volume.committed("d/a"), None);
+        one.refresh().unwrap();
+        assert!(!one.folder.join("d").exists());
+    }
+
+    #[test]
+    fn open_files_are_noticed() {
+        let volume = Volume(tempfile::tempdir().unwrap());
+        let view = volume.view("one");
+        let file = fs::File::create(view.folder.join("open")).unwrap();
+        assert!(view.is_open().unwrap());
+        drop(file);
+        assert!(!view.is_open().unwrap());
+    }
+}

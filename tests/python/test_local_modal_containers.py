@@ -1,0 +1,140 @@
+"""Containers: their files, Volumes in both modes, snapshots and limits."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+
+from local_modal import APPS, LocalModal, wait_until
+
+PRELUDE = """
+def fn(name): return modal.Function.from_name("containers", name)
+def cls(name): return modal.Cls.from_name("containers", name)()
+def outcome(action):
+    try: return action()
+    except Exception as error: return [type(error).__name__, str(error)]
+"""
+
+
+def deployed(mode: str) -> Iterator[LocalModal]:
+    server = LocalModal()
+    server.start("--volumes", mode)
+    done = server.deploy(APPS / "containers_app.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module", params=["bind", "strict"])
+def either(request: pytest.FixtureRequest) -> Iterator[LocalModal]:
+    """A server in each mode."""
+    yield from deployed(request.param)
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[LocalModal]:
+    """A server with strict Volumes."""
+    yield from deployed("strict")
+
+
+def run(server: LocalModal, script: str) -> object:
+    return server.sdk(PRELUDE + textwrap.dedent(script))
+
+
+def test_files_are_where_modal_has_them(either: LocalModal) -> None:
+    found = run(either, 'answer(fn("files").remote())')
+    assert isinstance(found, dict)
+    assert found.pop("user") == os.geteuid()
+    if found["mounted"]:
+        assert found == {
+            "mounted": True,
+            "cwd": "/root",
+            "module": "/root/containers_app.py",
+            "given": True,
+            "private": True,
+        }
+
+
+def test_volumes_are_committed_and_reloaded(either: LocalModal) -> None:
+    script = """
+    one, two = cls("One"), cls("Two")
+    two.read.remote("a")
+    one.write.remote("a", "first")
+    seen = [two.read.remote("a", reload=True)]
+    one.write.remote("a", "second")
+    seen.append(two.read.remote("a", reload=True))
+    outside = modal.Volume.from_name("containers-volume")
+    seen.append(b"".join(outside.read_file("a")).decode())
+    outside.remove_file("a")
+    seen.append(two.read.remote("a", reload=True))
+    answer(seen)
+    """
+    assert run(either, script) == ["first", "second", "second", None]
+
+
+def test_read_only_volumes(either: LocalModal) -> None:
+    mounted = run(either, 'answer(fn("files").remote()["mounted"])')
+    found = run(either, 'answer(fn("write_to_read_only").remote())')
+    assert not mounted or found == "OSError30"
+
+
+def test_snapshots_start_from_one_import(either: LocalModal) -> None:
+    script = """
+    calls = [fn("from_snapshot").spawn(0.5) for _ in range(3)]
+    answer([call.get() for call in calls])
+    """
+    found = run(either, script)
+    assert isinstance(found, list)
+    assert len({one["pid"] for one in found}) == len({one["task"] for one in found}) == 3
+    assert len({one["imported_by"] for one in found}) == 1
+    assert found[0]["imported_by"] not in {one["pid"] for one in found}
+    assert {one["secret"] for one in found} == {"secret"}
+
+
+def test_snapshots_have_volumes(either: LocalModal) -> None:
+    script = """
+    snapshot = cls("Snapshot")
+    answer([snapshot.write.remote("forked-1"), snapshot.write.remote("forked-2")])
+    """
+    first, second = run(either, script)  # type: ignore[misc]
+    assert "forked-1" in first and "forked-2" not in first
+    assert {"forked-1", "forked-2"} <= set(second)
+
+
+def test_the_death_of_a_forked_container_is_told(either: LocalModal) -> None:
+    _, message = run(either, 'answer(outcome(lambda: fn("fall").remote(9)))')  # type: ignore[misc]
+    assert "killed by signal 9" in message
+
+
+def test_what_needs_too_much_memory_ends(either: LocalModal) -> None:
+    script = 'answer([fn("swell").remote(50), outcome(lambda: fn("swell").remote(600))])'
+    fits, (name, message) = run(either, script)  # type: ignore[misc]
+    assert fits == 50 << 20
+    assert "memory limit of 256 MiB" in message, name
+
+
+def test_strict_volumes_show_only_what_was_committed(strict: LocalModal) -> None:
+    script = """
+    one, two = cls("One"), cls("Two")
+    two.read.remote("b")
+    one.write.remote("b", "uncommitted", commit=False)
+    seen = [two.read.remote("b"), two.read.remote("b", reload=True)]
+    one.write.remote("b", "committed")
+    seen += [two.read.remote("b"), two.read.remote("b", reload=True)]
+    seen.append(two.reload_with_open_file.remote("b"))
+    seen.append(two.read.remote("b"))
+    answer(seen)
+    """
+    *seen, refused, after = run(strict, script)  # type: ignore[misc]
+    assert seen == [None, None, None, "committed"]
+    assert "there are open files preventing the operation" in refused
+    assert after == "committed"
+
+
+def test_strict_volumes_are_committed_in_the_background(strict: LocalModal) -> None:
+    run(strict, 'cls("One").write.remote("c", "left alone", commit=False)')
+    script = 'answer([entry.path for entry in modal.Volume.from_name("containers-volume").listdir("/")])'
+    wait_until(lambda: "c" in strict.sdk(script), "the background commit")
