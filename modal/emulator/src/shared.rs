@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::Error,
     files::Files,
+    logs::Logs,
     options::Options,
     state::{Now, State},
     store::{Pending, Store},
@@ -27,6 +28,7 @@ pub struct Shared {
     pub files: Files,
     pub volumes: Volumes,
     pub views: Views,
+    pub logs: Logs,
     pub downloads: Downloads,
     /// Cancelled when requests that wait are to be given up.
     pub hang_up: CancellationToken,
@@ -43,6 +45,7 @@ impl Shared {
         let volumes = Volumes::new(options.data_dir.join("volumes"));
         Self {
             files: Files::new(options.data_dir.join("files")),
+            logs: Logs::new(options.data_dir.join("logs")),
             views: Views::new(&options, volumes.clone()),
             volumes,
             options,
@@ -120,6 +123,11 @@ impl Shared {
                 () = self.hang_up.cancelled() => return Err(Error::ShuttingDown),
             }
         }
+    }
+
+    /// Changes with every change of the state.
+    pub fn revision(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
     }
 
     /// Returns when the state may have changed since the last time.

@@ -58,9 +58,6 @@ async fn refusals_say_what_is_wrong() {
     let mut client = client(&emulator).await;
     let refused = client.container_hello(()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let refused = client.app_fetch_logs(pb::AppFetchLogsRequest::default()).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
-    assert_eq!(refused.message(), "Local Modal does not implement AppFetchLogs");
     let request = pb::FunctionMapRequest { function_id: "fu-none".into(), ..Default::default() };
     let refused = client.function_map(request).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::NotFound, "Function \"fu-none\" does not exist"));

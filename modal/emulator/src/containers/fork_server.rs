@@ -6,7 +6,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,8 +17,13 @@ use tokio::{
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::{mpsc, oneshot},
 };
+use tokio_util::sync::CancellationToken;
 
-use super::process::{Process, describe};
+use super::{
+    output::Output,
+    process::{Process, describe},
+};
+use crate::shared::Shared;
 
 /// How long a server without containers stays. It holds what its module imported, so not for ever; and a function
 /// that is called by the minute or the quarter of an hour should find it.
@@ -28,6 +33,15 @@ const IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
 #[derive(Default)]
 pub struct ForkServers {
     servers: Mutex<HashMap<String, mpsc::UnboundedSender<Request>>>,
+}
+
+/// What a fork server is started with.
+pub struct ForkServerStart {
+    pub command: Command,
+    /// What its imports print.
+    pub output: Output,
+    /// Its private folder, removed with it.
+    pub folder: PathBuf,
 }
 
 /// Asks for a container of a spec. Not bounded: as many as there are containers being started.
@@ -51,9 +65,10 @@ impl ForkServers {
     /// not run. `None`: it cannot; the container has to be started in the ordinary way.
     pub async fn fork(
         &self,
+        shared: &Arc<Shared>,
         definition_id: &str,
         spec: &Path,
-        start: impl FnOnce() -> Option<Command>,
+        start: impl FnOnce() -> Option<ForkServerStart>,
     ) -> Option<Process> {
         let (forked, process) = oneshot::channel();
         let request = Request { spec: spec.to_owned(), forked };
@@ -65,10 +80,19 @@ impl ForkServers {
             };
             // One that ended while nobody looked is replaced.
             if let Err(mpsc::error::SendError(request)) = sent {
-                let server = Server::start(start()?, definition_id)?;
+                let ForkServerStart { command, output, folder } = start()?;
+                let server = Server::start(command, definition_id)?;
                 let (requests, receiver) = mpsc::unbounded_channel();
                 requests.send(request).ok()?;
-                tokio::spawn(server.run(receiver));
+                let ended = CancellationToken::new();
+                tokio::spawn(output.pump(shared.clone(), ended.clone()));
+                tokio::spawn(async move {
+                    server.run(receiver).await;
+                    ended.cancel();
+                    if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
+                        tracing::debug!(%error, "the folder of a fork server was gone");
+                    }
+                });
                 servers.insert(definition_id.to_owned(), requests);
             }
         }

@@ -8,21 +8,22 @@ use std::{
     sync::Arc,
 };
 
-use modal_proto::{self as pb, function::DefinitionType};
+use modal_proto as pb;
 use prost::Message;
 use tokio::process::Command;
 
 use super::{
     Containers, code,
+    fork_server::ForkServerStart,
+    output::{self, Output},
     process::Process,
-    spec::{self, Spec, Variables},
+    spec::{self, Spec},
 };
 use crate::{
     error::Error,
     options::Options,
     shared::Shared,
     state::{Definition, State},
-    views::Attachment,
 };
 
 /// The program that becomes a container.
@@ -39,16 +40,6 @@ impl Options {
         self.data_dir.join("containers")
     }
 
-    /// The folder with what the containers of an app printed, one file each.
-    pub(crate) fn app_log_folder(&self, app_id: &str) -> PathBuf {
-        self.data_dir.join("logs").join(app_id)
-    }
-
-    /// What a container printed.
-    pub(crate) fn log_path(&self, app_id: &str, task_id: &str) -> PathBuf {
-        self.app_log_folder(app_id).join(format!("{task_id}.log"))
-    }
-
     fn runner(&self) -> PathBuf {
         self.data_dir.join("runner.py")
     }
@@ -59,29 +50,45 @@ impl Options {
     }
 }
 
+/// Makes the folder of a container, with the pipes that it is to print to.
+pub fn prepare(shared: &Shared, definition: &Definition, id: &str) -> Result<Output, Error> {
+    let folder = shared.options.container_folder(id);
+    for name in ["home", "tmp", "root"] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder.join(name))
+            .map_err(Error::io("create", "a container's folder"))?;
+    }
+    Output::create(shared, &folder, &definition.app_id, &definition.function_id, id)
+}
+
 /// Starts the container of a task, in a process group of its own.
-pub async fn launch(shared: &Shared, containers: &Containers, task_id: &str, log: &Path) -> Result<Process, Error> {
-    let (definition, token) = shared.read(|state| {
-        let task = state.tasks.get(task_id).ok_or(Error::NotAContainer)?;
-        Ok::<_, Error>((Arc::clone(&task.definition), task.token.clone()))
-    })?;
-    let tree = code::materialise(shared, &definition).await?;
-    let folder = prepare_folder(shared, task_id, log)?;
-    let arguments = shared.read(|state| container_arguments(state, task_id, &definition))?;
+pub async fn launch(
+    shared: &Arc<Shared>,
+    containers: &Containers,
+    definition: &Definition,
+    task_id: &str,
+) -> Result<Process, Error> {
+    let token = shared.read(|state| state.tasks.get(task_id).map(|task| task.token.clone()));
+    let token = token.ok_or(Error::NotAContainer)?;
+    let folder = shared.options.container_folder(task_id);
+    let tree = code::materialise(shared, definition).await?;
+    let arguments = shared.read(|state| container_arguments(state, task_id, definition))?;
     write_private(&spec::arguments_path(&folder), &arguments.encode_to_vec())?;
-    let mut variables = spec::variables(shared, &definition, &folder);
+    let mut variables = spec::variables(shared, definition, &folder);
     variables.extend(spec::task_variables(task_id, &token));
-    let volumes = shared.views.attach(task_id, &volume_mounts(shared, &definition)).await?;
-    let spec = describe(tree, volumes, variables, &folder, log, &definition);
+    let volumes = shared.views.attach(task_id, &volume_mounts(shared, definition)).await?;
+    let spec = Spec::new(definition, tree, volumes, variables, &folder);
     let path = write_spec(&folder, &spec)?;
     if definition.function.checkpointing_enabled {
-        let start = || server_command(shared, &definition, &spec);
-        if let Some(process) = containers.fork_servers.fork(&definition.id, &path, start).await {
+        let start = || fork_server(shared, definition, &spec);
+        if let Some(process) = containers.fork_servers.fork(shared, &definition.id, &path, start).await {
             return Ok(process);
         }
     }
-    let output = open_log(log)?;
-    let child = command(shared, "run", &path, &spec.variables, output)?.stdin(Stdio::null()).spawn();
+    let [output, errors] = output::paths(&folder).map(open_pipe);
+    let child = command(shared, "run", &path, &spec).stdin(Stdio::null()).stdout(output?).stderr(errors?).spawn();
     let python = shared.options.python.to_string_lossy();
     let child = child.map_err(Error::io("run", python.clone()))?;
     Process::of_child(child).ok_or_else(|| Error::io("run", python)(io::Error::other("it ended at once")))
@@ -98,39 +105,21 @@ pub fn explain(error: &Error) -> String {
     text
 }
 
-fn describe(
-    tree: PathBuf,
-    volumes: Vec<Attachment>,
-    variables: Variables,
-    folder: &Path,
-    log: &Path,
-    definition: &Definition,
-) -> Spec {
-    let function = &definition.function;
-    let from_file = function.definition_type() == DefinitionType::File && !function.module_name.is_empty();
-    Spec {
-        tree,
-        volumes: volumes.into_iter().map(|bind| (bind.path.clone(), bind)).collect(),
-        directory: None,
-        root: folder.join("root"),
-        preload: from_file.then(|| function.module_name.clone()).into_iter().collect(),
-        variables,
-        output: log.to_owned(),
-    }
-}
-
-/// The command of a definition's fork server: it sees what one of the containers sees, and has a folder of its own.
-fn server_command(shared: &Shared, definition: &Definition, container: &Spec) -> Option<Command> {
+/// The fork server of a definition: it sees what one of the containers sees, and has a folder of its own.
+fn fork_server(shared: &Shared, definition: &Definition, container: &Spec) -> Option<ForkServerStart> {
     let prepare = || {
-        let log = shared.options.log_path(&definition.app_id, &format!("fork-server-{}", definition.id));
-        let folder = prepare_folder(shared, &definition.id, &log)?;
+        let output = prepare(shared, definition, &definition.id)?;
+        let folder = shared.options.container_folder(&definition.id);
         let variables = spec::variables(shared, definition, &folder);
-        let spec = Spec { root: folder.join("root"), output: log.clone(), variables, ..container.clone() };
+        let spec = Spec { root: folder.join("root"), variables, ..container.clone() };
         let path = write_spec(&folder, &spec)?;
-        command(shared, "serve", &path, &spec.variables, open_log(&log)?)
+        let [_, errors] = output::paths(&folder).map(open_pipe);
+        let mut command = command(shared, "serve", &path, &spec);
+        command.stderr(errors?);
+        Ok::<_, Error>(ForkServerStart { command, output, folder })
     };
     match prepare() {
-        Ok(command) => Some(command),
+        Ok(start) => Some(start),
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "a fork server could not be prepared");
             None
@@ -138,43 +127,14 @@ fn server_command(shared: &Shared, definition: &Definition, container: &Spec) ->
     }
 }
 
-fn command(
-    shared: &Shared,
-    mode: &str,
-    spec: &Path,
-    variables: &Variables,
-    output: fs::File,
-) -> Result<Command, Error> {
-    let errors = output.try_clone().map_err(Error::io("open", "a container's log"))?;
+fn command(shared: &Shared, mode: &str, path: &Path, spec: &Spec) -> Command {
     let mut command = Command::new(&shared.options.python);
+    command.arg(shared.options.runner()).arg(mode).arg(path).env_clear().envs(&spec.variables).process_group(0);
     command
-        .arg(shared.options.runner())
-        .arg(mode)
-        .arg(spec)
-        .env_clear()
-        .envs(variables)
-        .process_group(0)
-        .stdout(output)
-        .stderr(errors);
-    Ok(command)
 }
 
-fn prepare_folder(shared: &Shared, id: &str, log: &Path) -> Result<PathBuf, Error> {
-    let folder = shared.options.container_folder(id);
-    for folder in [&folder.join("home"), &folder.join("tmp"), &folder.join("root"), log.parent().unwrap_or(log)] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(Error::io("create", "a container's folder"))?;
-    }
-    open_log(log)?;
-    Ok(folder)
-}
-
-fn open_log(log: &Path) -> Result<fs::File, Error> {
-    let opened = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(log);
-    opened.map_err(Error::io("open", "a container's log"))
+fn open_pipe(path: PathBuf) -> Result<fs::File, Error> {
+    fs::OpenOptions::new().write(true).open(path).map_err(Error::io("open", "a container's pipe"))
 }
 
 fn write_spec(folder: &Path, spec: &Spec) -> Result<PathBuf, Error> {

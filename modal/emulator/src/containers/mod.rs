@@ -4,30 +4,28 @@ mod code;
 mod fork_server;
 mod launch;
 mod memory;
+mod output;
 mod process;
 mod reaper;
 mod spec;
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
-    path::Path,
-    sync::{Mutex, PoisonError},
+    fs,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use self::fork_server::ForkServers;
 pub use self::{reaper::kill_left_overs, spec::TASK_HEADER};
 use crate::{
+    error::Error,
     files::blocking,
     shared::Shared,
-    state::{StopSignal, TaskExit},
+    state::{Definition, StopSignal, TaskExit},
 };
-
-/// How much of a container's output goes into an error message.
-const LAST_OUTPUT_BYTES: u64 = 4_000;
 
 /// The ways to the running containers.
 #[derive(Default)]
@@ -61,68 +59,74 @@ impl Containers {
 
 /// Runs the container of a task from start to end, and books its end.
 pub async fn run(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     containers: &Containers,
     task_id: String,
     mut signals: mpsc::UnboundedReceiver<StopSignal>,
 ) {
     let definition = shared.read(|state| state.tasks.get(&task_id).map(|task| task.definition.clone()));
     let Some(definition) = definition else { return };
-    let log = shared.options.log_path(&definition.app_id, &task_id);
-    let limit = definition.function.resources.as_ref().map_or(0, |resources| resources.memory_mb_max);
-    let launched = tokio::select! {
-        launched = launch::launch(shared, containers, &task_id, &log) => Some(launched),
-        // Its fork server may take its time.
-        Some(_) = signals.recv() => None,
-    };
-    let how = match launched {
-        Some(Ok(process)) => {
-            tracing::debug!(task.id = task_id, "container started");
-            tokio::select! {
-                how = process.supervise(&mut signals, limit) => how,
-                () = shared.views.commit_in_background(&task_id) => unreachable!("it goes on for ever"),
+    let exit = match launch::prepare(shared, &definition, &task_id) {
+        Err(error) => TaskExit { how: not_started(&task_id, &error), last_output: String::new() },
+        Ok(output) => {
+            let (tail, ended) = (output.tail(), CancellationToken::new());
+            let pump = tokio::spawn(output.pump(shared.clone(), ended.clone()));
+            let how = live(shared, containers, &definition, &task_id, &mut signals).await;
+            clear(shared, &task_id).await;
+            // What it printed is in the log before anybody hears of its end.
+            ended.cancel();
+            if let Err(error) = pump.await {
+                tracing::error!(%error, task.id = task_id, "what a container printed was lost");
             }
+            TaskExit { how, last_output: tail.text() }
         }
-        Some(Err(error)) => {
-            tracing::warn!(task.id = task_id, error = &error as &dyn std::error::Error, "a container did not start");
-            format!("could not be started ({})", launch::explain(&error))
-        }
-        None => "was stopped before it had started".to_owned(),
     };
-    tracing::debug!(task.id = task_id, how, "container ended");
-    shared.views.detach(&task_id).await;
-    let folder = shared.options.container_folder(&task_id);
-    let last_output = match blocking(move || Ok(clear(&folder, &log))).await {
-        Ok(last_output) => last_output,
-        // The runtime is being torn down; the next start does the rest.
-        Err(_) => return,
-    };
-    let exit = TaskExit { how, last_output };
+    tracing::debug!(task.id = task_id, how = exit.how, "container ended");
     shared.change_soon(|state, now| state.task_exited(&task_id, &exit, now));
     containers.remove(&task_id);
+    shared.logs.close_unused();
+}
+
+/// Starts the process of a container and waits for its end, which it returns.
+async fn live(
+    shared: &Arc<Shared>,
+    containers: &Containers,
+    definition: &Definition,
+    task_id: &str,
+    signals: &mut mpsc::UnboundedReceiver<StopSignal>,
+) -> String {
+    let launched = tokio::select! {
+        launched = launch::launch(shared, containers, definition, task_id) => launched,
+        // Its fork server may take its time.
+        Some(_) = signals.recv() => return "was stopped before it had started".to_owned(),
+    };
+    let process = match launched {
+        Ok(process) => process,
+        Err(error) => return not_started(task_id, &error),
+    };
+    tracing::debug!(task.id = task_id, "container started");
+    let limit = definition.function.resources.as_ref().map_or(0, |resources| resources.memory_mb_max);
+    tokio::select! {
+        how = process.supervise(signals, limit) => how,
+        () = shared.views.commit_in_background(task_id) => unreachable!("it goes on for ever"),
+    }
+}
+
+fn not_started(task_id: &str, error: &Error) -> String {
+    tracing::warn!(task.id = task_id, error = error as &dyn std::error::Error, "a container did not start");
+    format!("could not be started ({})", launch::explain(error))
 }
 
 /// Ends what a container left running, wherever it went, so that nothing of it overlaps with the next delivery of its
-/// inputs; removes its private folder; and returns the end of what it printed.
-fn clear(folder: &Path, log: &Path) -> String {
-    kill_left_overs(folder);
-    if let Err(error) = fs::remove_dir_all(folder)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, folder = %folder.display(), "the folder of a container could not be removed");
+/// inputs; and removes its private folder.
+async fn clear(shared: &Shared, task_id: &str) {
+    shared.views.detach(task_id).await;
+    let folder = shared.options.container_folder(task_id);
+    let cleared = blocking(move || {
+        kill_left_overs(&folder);
+        fs::remove_dir_all(&folder).map_err(Error::io("remove", "a container's folder"))
+    });
+    if let Err(error) = cleared.await {
+        tracing::warn!(error = &error as &dyn std::error::Error, task.id = task_id, "a container left something");
     }
-    last_output(log)
-}
-
-fn last_output(log: &Path) -> String {
-    let read = || {
-        let mut file = File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LAST_OUTPUT_BYTES)))?;
-        let mut tail = Vec::new();
-        file.read_to_end(&mut tail)?;
-        Ok::<_, std::io::Error>(String::from_utf8_lossy(&tail).into_owned())
-    };
-    // Without a log there is nothing to tell; that it could not be started is told already.
-    read().unwrap_or_default()
 }

@@ -6,8 +6,8 @@ standard input; it tells on its standard output, one JSON object a line, what be
 
 A spec: {"tree": folder with the container's own files, "volumes": {path in the container: {"folder", "read_only"}},
 "directory": where it starts (or null: in its home), "root": an empty folder, "preload": modules to import before forks,
-"variables": the whole environment, "output": the file to print to}. What the last two say, a container that is not
-forked has already.
+"variables": the whole environment, "stdout" and "stderr": where to print}. What the last three say, a container that
+is not forked has already.
 
 Only the standard library is used here, and nothing of it stays visible to the container's code.
 """
@@ -248,10 +248,10 @@ def _become(spec: Spec, server: Spec) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
-    output = os.open(spec["output"], os.O_WRONLY | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    for descriptor, path in (1, spec["stdout"]), (2, spec["stderr"]):
+        opened = os.open(path, os.O_WRONLY)
+        os.dup2(opened, descriptor)
+        os.close(opened)
     for name in (VOLUMES_VARIABLE, "PYTHONPATH"):
         if name in os.environ:
             spec["variables"].setdefault(name, os.environ[name])

@@ -5,8 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use modal_proto::function::DefinitionType;
 use serde::Serialize;
 
+use super::output;
 use crate::{
     shared::Shared,
     state::{Definition, State},
@@ -31,7 +33,33 @@ pub struct Spec {
     pub root: PathBuf,
     pub preload: Vec<String>,
     pub variables: Variables,
-    pub output: PathBuf,
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+}
+
+impl Spec {
+    /// The description of a container of a definition, whose private folder is `folder`.
+    pub fn new(
+        definition: &Definition,
+        tree: PathBuf,
+        volumes: Vec<Attachment>,
+        variables: Variables,
+        folder: &Path,
+    ) -> Self {
+        let function = &definition.function;
+        let from_file = function.definition_type() == DefinitionType::File && !function.module_name.is_empty();
+        let [stdout, stderr] = output::paths(folder);
+        Self {
+            tree,
+            volumes: volumes.into_iter().map(|volume| (volume.path.clone(), volume)).collect(),
+            directory: None,
+            root: folder.join("root"),
+            preload: from_file.then(|| function.module_name.clone()).into_iter().collect(),
+            variables,
+            stdout,
+            stderr,
+        }
+    }
 }
 
 /// Where the SDK's description of a container is, in the container's folder.

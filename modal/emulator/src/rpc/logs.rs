@@ -1,141 +1,241 @@
-//! What containers print.
+//! What containers printed: followed, fetched, counted.
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
-    path::Path,
-    time::{Duration, Instant},
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
 };
 
-use modal_proto::{self as pb, FileDescriptor};
+use modal_proto::{self as pb, FileDescriptor, app_count_logs_response::LogBucket};
+use prost_types::Timestamp;
 
 use super::{Answers, Parts, seconds};
 use crate::{
     error::Error,
     files::blocking,
-    state::{Now, State},
+    logs::{AppLog, Line, Position, Source},
+    state::State,
 };
 
-/// How often files are looked at for more. Containers write to them directly, so nobody tells.
-const LOOK: Duration = Duration::from_millis(100);
-/// Most bytes of one container in one message.
-const CHUNK_BYTES: u64 = 64 << 10;
-const LONGEST_STREAM: Duration = Duration::from_secs(60);
+const LONGEST_STREAM: std::time::Duration = std::time::Duration::from_secs(60);
+/// Most lines in one answer to a fetch.
+const MAX_FETCHED: usize = 10_000;
+const NANOS: u64 = 1_000_000_000;
 
-/// How much of each container's output a client has seen, by the container's task.
-type Cursor = BTreeMap<String, u64>;
+/// Which lines are wanted; what is empty does not matter.
+struct Filter {
+    source: i32,
+    function_id: String,
+    call_id: String,
+    input_id: String,
+    task_id: String,
+    search: String,
+    since: u64,
+    until: u64,
+}
+
+impl Filter {
+    fn matches(&self, line: &Line) -> bool {
+        let fits = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
+        (self.source == 0 || self.source == line.source as i32)
+            && fits(&self.function_id, &line.function_id)
+            && fits(&self.call_id, &line.call_id)
+            && fits(&self.input_id, &line.input_id)
+            && fits(&self.task_id, &line.task_id)
+            && line.data.contains(&self.search)
+            && (self.since..self.until).contains(&line.at)
+    }
+}
 
 /// Follows the output of an app's containers until the app is done or the request's time is up.
 pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<Answers<pb::TaskLogsBatch>, Error> {
     shared.read(|state| state.app(&request.app_id).map(|_| ()))?;
-    let shared = shared.clone();
+    let app = shared.logs.app(&request.app_id).map_err(failed())?;
     let until = Instant::now() + seconds(request.timeout).min(LONGEST_STREAM);
-    let folder = shared.options.app_log_folder(&request.app_id);
+    // An id that is not ours is one of a client that starts over.
+    let mut position: Position = request.last_entry_id.parse().unwrap_or_default();
+    let filter = Filter {
+        source: request.file_descriptor,
+        function_id: request.function_id,
+        call_id: request.function_call_id,
+        input_id: request.input_id,
+        task_id: request.task_id,
+        search: request.search_text,
+        since: 0,
+        until: u64::MAX,
+    };
+    let (shared, app_id) = (shared.clone(), request.app_id);
     let stream = async_stream::try_stream! {
-        let mut cursor = decode(&request.last_entry_id);
+        let mut news = app.news();
+        let mut revision = shared.revision();
         loop {
             // First whether it is over, then a last look, so that nothing printed before the end is missed.
-            let done = shared.read(|state| is_done(state, &request.app_id));
-            let (place, seen, only) = (folder.clone(), cursor.clone(), request.task_id.clone());
-            let fresh = blocking(move || read_fresh(&place, &seen, &only, done).map_err(Error::io("read", "the logs"))).await?;
-            let quiet = fresh.is_empty();
-            for (task_id, data) in fresh {
-                *cursor.entry(task_id.clone()).or_default() += data.len() as u64;
-                yield batch(task_id, &data, encode(&cursor));
+            let done = shared.read(|state| is_done(state, &app_id));
+            news.mark_unchanged();
+            revision.mark_unchanged();
+            let log = app.clone();
+            let (lines, next) = blocking(move || log.read(position).map_err(failed())).await?;
+            let quiet = lines.is_empty();
+            let wanted: Vec<Line> = lines.into_iter().filter(|line| filter.matches(line)).collect();
+            let mut batches = batches(wanted);
+            // The client comes back for what follows the last one that it has seen.
+            if let Some(last) = batches.last_mut() {
+                last.entry_id = next.to_string();
             }
-            if quiet && done {
+            position = next;
+            for batch in batches {
+                yield batch;
+            }
+            if !quiet {
+                continue;
+            }
+            if done {
                 yield pb::TaskLogsBatch { app_done: true, ..Default::default() };
                 break;
             }
-            if quiet && Instant::now() >= until {
-                break;
-            }
-            let hung_up = tokio::select! {
-                () = tokio::time::sleep(LOOK) => false,
-                () = shared.hang_up.cancelled() => true,
+            let waited = tokio::select! {
+                _ = news.changed() => Waited::News,
+                _ = revision.changed() => Waited::News,
+                () = tokio::time::sleep_until(until.into()) => Waited::Enough,
+                () = shared.hang_up.cancelled() => Waited::HungUp,
             };
-            if hung_up {
-                Err(Error::ShuttingDown)?;
+            match waited {
+                Waited::News => {}
+                Waited::Enough => break,
+                Waited::HungUp => Err(Error::ShuttingDown)?,
             }
         }
     };
     Ok(Box::pin(stream))
 }
 
+enum Waited {
+    News,
+    Enough,
+    HungUp,
+}
+
+/// The newest lines of a time range, oldest first.
+pub async fn fetch(shared: &Parts, request: pb::AppFetchLogsRequest) -> Result<pb::AppFetchLogsResponse, Error> {
+    let app = log_of(shared, &request.app_id)?;
+    let filter = Filter {
+        source: request.source,
+        function_id: request.function_id,
+        call_id: request.function_call_id,
+        input_id: String::new(),
+        task_id: request.task_id,
+        search: request.search_text,
+        since: nanos(request.since.as_ref()).unwrap_or(0),
+        until: nanos(request.until.as_ref()).unwrap_or(u64::MAX),
+    };
+    let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(MAX_FETCHED).min(MAX_FETCHED);
+    let mut newest = VecDeque::new();
+    let newest = blocking(move || {
+        scan(&app, |line| {
+            if filter.matches(&line) {
+                newest.push_back(line);
+            }
+            if newest.len() > limit {
+                newest.pop_front();
+            }
+        })?;
+        Ok(newest)
+    })
+    .await?;
+    Ok(pb::AppFetchLogsResponse { batches: batches(newest.into()) })
+}
+
+/// How many lines there are in each part of a time range in which there are any.
+pub async fn count(shared: &Parts, request: pb::AppCountLogsRequest) -> Result<pb::AppCountLogsResponse, Error> {
+    let app = log_of(shared, &request.app_id)?;
+    let filter = Filter {
+        source: request.source,
+        function_id: request.function_id,
+        call_id: request.function_call_id,
+        input_id: String::new(),
+        task_id: request.task_id,
+        search: request.search_text,
+        since: nanos(request.since.as_ref()).unwrap_or(0),
+        until: nanos(request.until.as_ref()).unwrap_or(u64::MAX),
+    };
+    let width = u64::from(request.bucket_secs.max(1));
+    let buckets = blocking(move || {
+        let mut buckets: BTreeMap<u64, LogBucket> = BTreeMap::new();
+        scan(&app, |line| {
+            if !filter.matches(&line) {
+                return;
+            }
+            let start = line.at / NANOS / width * width;
+            let bucket = buckets.entry(start).or_default();
+            match line.source {
+                Source::Stdout => bucket.stdout_logs += 1,
+                Source::Stderr => bucket.stderr_logs += 1,
+                Source::System => bucket.system_logs += 1,
+            }
+        })?;
+        Ok(buckets)
+    })
+    .await?;
+    let buckets = buckets.into_iter().map(|(start, bucket)| {
+        let start = Timestamp { seconds: i64::try_from(start).unwrap_or(i64::MAX), nanos: 0 };
+        LogBucket { bucket_start_at: Some(start), ..bucket }
+    });
+    Ok(pb::AppCountLogsResponse { buckets: buckets.collect(), app_id: request.app_id })
+}
+
+fn log_of(shared: &Parts, app_id: &str) -> Result<std::sync::Arc<AppLog>, Error> {
+    shared.read(|state| state.app(app_id).map(|_| ()))?;
+    shared.logs.app(app_id).map_err(failed())
+}
+
+fn failed() -> impl FnOnce(std::io::Error) -> Error {
+    Error::io("read", "the app's log")
+}
+
+/// Shows every line to `look`, oldest first.
+fn scan(app: &AppLog, mut look: impl FnMut(Line)) -> Result<(), Error> {
+    let mut position = Position::default();
+    loop {
+        let (lines, next) = app.read(position).map_err(failed())?;
+        if lines.is_empty() {
+            return Ok(());
+        }
+        lines.into_iter().for_each(&mut look);
+        position = next;
+    }
+}
+
+fn nanos(time: Option<&Timestamp>) -> Option<u64> {
+    let time = time?;
+    Some(u64::try_from(time.seconds).ok()? * NANOS + u64::try_from(time.nanos).ok()?)
+}
+
 fn is_done(state: &State, app_id: &str) -> bool {
     state.app(app_id).is_ok_and(|app| app.is_stopped()) && state.tasks_of_app(app_id).next().is_none()
 }
 
-/// Whole lines that came since, or with `all` the unfinished last ones too.
-fn read_fresh(folder: &Path, seen: &Cursor, only: &str, all: bool) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut fresh = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        let Some(task_id) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
-        if !only.is_empty() && only != task_id {
-            continue;
+/// Lines as the SDK gets them: those of one container that follow each other are one batch.
+fn batches(lines: Vec<Line>) -> Vec<pb::TaskLogsBatch> {
+    let mut batches: Vec<pb::TaskLogsBatch> = Vec::new();
+    for line in lines {
+        if batches.last().is_none_or(|batch| batch.task_id != line.task_id || batch.input_id != line.input_id) {
+            batches.push(pb::TaskLogsBatch {
+                task_id: line.task_id.clone(),
+                function_id: line.function_id.clone(),
+                input_id: line.input_id.clone(),
+                ..Default::default()
+            });
         }
-        let mut file = File::open(&path)?;
-        file.seek(SeekFrom::Start(seen.get(task_id).copied().unwrap_or(0)))?;
-        let mut data = Vec::new();
-        file.take(CHUNK_BYTES).read_to_end(&mut data)?;
-        let full = data.len() as u64 == CHUNK_BYTES;
-        match data.iter().rposition(|byte| *byte == b'\n') {
-            Some(end) if !all => data.truncate(end + 1),
-            None if !all && !full => data.clear(),
-            _ => {}
-        }
-        if !data.is_empty() {
-            fresh.push((task_id.to_owned(), data));
-        }
+        let Some(batch) = batches.last_mut() else { continue };
+        batch.items.push(pb::TaskLogs {
+            data: line.data,
+            timestamp: line.at as f64 / NANOS as f64,
+            timestamp_ns: line.at,
+            file_descriptor: FileDescriptor::try_from(line.source as i32).unwrap_or_default().into(),
+            function_call_id: line.call_id,
+            input_id: line.input_id,
+            container_id: line.task_id,
+            ..Default::default()
+        });
     }
-    fresh.sort();
-    Ok(fresh)
-}
-
-fn batch(task_id: String, data: &[u8], entry_id: String) -> pb::TaskLogsBatch {
-    let item = pb::TaskLogs {
-        data: String::from_utf8_lossy(data).into_owned(),
-        timestamp: Now::read().wall,
-        // Both streams go to one file, so that their order is kept.
-        file_descriptor: FileDescriptor::Stdout.into(),
-        ..Default::default()
-    };
-    pb::TaskLogsBatch { task_id, items: vec![item], entry_id, ..Default::default() }
-}
-
-fn encode(cursor: &Cursor) -> String {
-    cursor.iter().map(|(task_id, seen)| format!("{task_id}:{seen}")).collect::<Vec<_>>().join(",")
-}
-
-fn decode(entry_id: &str) -> Cursor {
-    let seen = |item: &str| {
-        let (task_id, seen) = item.split_once(':')?;
-        Some((task_id.to_owned(), seen.parse().ok()?))
-    };
-    entry_id.split(',').filter_map(seen).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_come_once_and_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("ta-1.log");
-        fs::write(&log, "one\ntw").unwrap();
-        let fresh = read_fresh(folder.path(), &Cursor::new(), "", false).unwrap();
-        assert_eq!(fresh, [("ta-1".to_owned(), b"one\n".to_vec())]);
-        let cursor = decode(&encode(&Cursor::from([("ta-1".to_owned(), 4)])));
-        assert!(read_fresh(folder.path(), &cursor, "", false).unwrap().is_empty());
-        assert_eq!(read_fresh(folder.path(), &cursor, "", true).unwrap(), [("ta-1".to_owned(), b"tw".to_vec())]);
-        assert!(read_fresh(folder.path(), &Cursor::new(), "ta-2", false).unwrap().is_empty());
-        assert!(read_fresh(&folder.path().join("none"), &cursor, "", true).unwrap().is_empty());
-    }
+    batches
 }

@@ -107,6 +107,8 @@ service! {
         app_heartbeat: pb::AppHeartbeatRequest => (), |s, r| app::heartbeat(s, r).await;
         app_client_disconnect: pb::AppClientDisconnectRequest => (), |s, r| app::disconnect(s, r).await;
         app_stop: pb::AppStopRequest => (), |s, r| app::stop(s, r).await;
+        app_fetch_logs: pb::AppFetchLogsRequest => pb::AppFetchLogsResponse, |s, r| logs::fetch(s, r).await;
+        app_count_logs: pb::AppCountLogsRequest => pb::AppCountLogsResponse, |s, r| logs::count(s, r).await;
 
         function_precreate: pb::FunctionPrecreateRequest => pb::FunctionPrecreateResponse,
             |s, r| function::precreate(s, r).await;

@@ -132,6 +132,13 @@ impl State {
         self.tasks.get_mut(id).ok_or(Error::NotAContainer)
     }
 
+    /// The call and the input that a container works on, if it is only one.
+    pub fn only_input(&self, task_id: &str) -> Option<(String, String)> {
+        let running = &self.tasks.get(task_id)?.running;
+        let (1, Some(input_id)) = (running.len(), running.keys().next()) else { return None };
+        Some((self.inputs.get(input_id)?.call_id.clone(), input_id.clone()))
+    }
+
     /// The containers of an app.
     pub fn tasks_of_app<'a>(&'a self, app_id: &'a str) -> impl Iterator<Item = &'a Task> {
         self.tasks.values().filter(move |task| task.definition.app_id == app_id)
