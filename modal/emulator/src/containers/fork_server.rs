@@ -33,10 +33,13 @@ const IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
 #[derive(Default)]
 pub struct ForkServers {
     servers: Mutex<HashMap<String, mpsc::UnboundedSender<Request>>>,
+    starting: tokio::sync::Mutex<()>,
 }
 
 /// What a fork server is started with.
 pub struct ForkServerStart {
+    /// Its own, under which it has views of Volumes and prints.
+    pub id: String,
     pub command: Command,
     /// What its imports print.
     pub output: Output,
@@ -61,42 +64,53 @@ enum Message {
 }
 
 impl ForkServers {
-    /// Has the server of a definition fork the container of a spec. `start` gives the command of the server, if it does
-    /// not run. `None`: it cannot; the container has to be started in the ordinary way.
+    /// Has the server of a definition fork the container of a spec. `start` prepares the server, if it does not run.
+    /// `None`: it cannot; the container has to be started in the ordinary way.
     pub async fn fork(
         &self,
         shared: &Arc<Shared>,
         definition_id: &str,
         spec: &Path,
-        start: impl FnOnce() -> Option<ForkServerStart>,
+        start: impl AsyncFnOnce() -> Option<ForkServerStart>,
     ) -> Option<Process> {
         let (forked, process) = oneshot::channel();
         let request = Request { spec: spec.to_owned(), forked };
-        {
-            let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-            let sent = match servers.get(definition_id) {
-                Some(server) => server.send(request),
-                None => Err(mpsc::error::SendError(request)),
-            };
-            // One that ended while nobody looked is replaced.
-            if let Err(mpsc::error::SendError(request)) = sent {
-                let ForkServerStart { command, output, folder } = start()?;
-                let server = Server::start(command, definition_id)?;
-                let (requests, receiver) = mpsc::unbounded_channel();
-                requests.send(request).ok()?;
-                let ended = CancellationToken::new();
-                tokio::spawn(output.pump(shared.clone(), ended.clone()));
-                tokio::spawn(async move {
-                    server.run(receiver).await;
-                    ended.cancel();
-                    if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
-                        tracing::debug!(%error, "the folder of a fork server was gone");
-                    }
-                });
-                servers.insert(definition_id.to_owned(), requests);
-            }
+        let Err(mpsc::error::SendError(request)) = self.ask(definition_id, request) else { return process.await.ok() };
+        // One at a time: who comes second finds the server of the first.
+        let _alone = self.starting.lock().await;
+        if let Err(mpsc::error::SendError(request)) = self.ask(definition_id, request) {
+            let server = start().await?.start(shared, definition_id)?;
+            server.send(request).ok()?;
+            self.servers.lock().unwrap_or_else(PoisonError::into_inner).insert(definition_id.to_owned(), server);
         }
         process.await.ok()
+    }
+
+    /// Gives the request back if there is no server, or none any more.
+    fn ask(&self, definition_id: &str, request: Request) -> Result<(), mpsc::error::SendError<Request>> {
+        match self.servers.lock().unwrap_or_else(PoisonError::into_inner).get(definition_id) {
+            Some(server) => server.send(request),
+            None => Err(mpsc::error::SendError(request)),
+        }
+    }
+}
+
+impl ForkServerStart {
+    fn start(self, shared: &Arc<Shared>, definition_id: &str) -> Option<mpsc::UnboundedSender<Request>> {
+        let server = Server::start(self.command, definition_id)?;
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let ended = CancellationToken::new();
+        tokio::spawn(self.output.pump(shared.clone(), ended.clone()));
+        let (shared, id, folder) = (shared.clone(), self.id, self.folder);
+        tokio::spawn(async move {
+            server.run(receiver).await;
+            ended.cancel();
+            shared.views.detach(&id).await;
+            if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
+                tracing::debug!(%error, "the folder of a fork server was gone");
+            }
+        });
+        Some(requests)
     }
 }
 

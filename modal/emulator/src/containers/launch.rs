@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    ids::new_id,
     options::Options,
     shared::Shared,
     state::{Definition, State},
@@ -82,7 +83,7 @@ pub async fn launch(
     let spec = Spec::new(definition, tree, volumes, variables, &folder);
     let path = write_spec(&folder, &spec)?;
     if definition.function.checkpointing_enabled {
-        let start = || fork_server(shared, definition, &spec);
+        let start = async || fork_server(shared, definition, &spec).await;
         if let Some(process) = containers.fork_servers.fork(shared, &definition.id, &path, start).await {
             return Ok(process);
         }
@@ -106,19 +107,21 @@ pub fn explain(error: &Error) -> String {
 }
 
 /// The fork server of a definition: it sees what one of the containers sees, and has a folder of its own.
-fn fork_server(shared: &Shared, definition: &Definition, container: &Spec) -> Option<ForkServerStart> {
-    let prepare = || {
-        let output = prepare(shared, definition, &definition.id)?;
-        let folder = shared.options.container_folder(&definition.id);
+async fn fork_server(shared: &Shared, definition: &Definition, container: &Spec) -> Option<ForkServerStart> {
+    let prepare = async || {
+        let id = new_id("fs");
+        let output = prepare(shared, definition, &id)?;
+        let folder = shared.options.container_folder(&id);
+        let volumes = shared.views.attach(&id, &volume_mounts(shared, definition)).await?;
         let variables = spec::variables(shared, definition, &folder);
-        let spec = Spec { root: folder.join("root"), variables, ..container.clone() };
+        let spec = Spec::new(definition, container.tree.clone(), volumes, variables, &folder);
         let path = write_spec(&folder, &spec)?;
         let [_, errors] = output::paths(&folder).map(open_pipe);
         let mut command = command(shared, "serve", &path, &spec);
         command.stderr(errors?);
-        Ok::<_, Error>(ForkServerStart { command, output, folder })
+        Ok::<_, Error>(ForkServerStart { id, command, output, folder })
     };
-    match prepare() {
+    match prepare().await {
         Ok(start) => Some(start),
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "a fork server could not be prepared");
