@@ -55,7 +55,7 @@ impl Emulator {
         if containers_folder.exists() {
             fs::remove_dir_all(&containers_folder).map_err(StartError::io("clear", &containers_folder))?;
         }
-        for name in ["containers", "files", "logs", "trees", "volumes"] {
+        for name in ["containers", "files", "logs", "streams", "trees", "volumes"] {
             create_private(&options.data_dir.join(name))?;
         }
         let (store, rows) = Store::open(&options.data_dir.join("state.db")).await?;

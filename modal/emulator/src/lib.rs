@@ -30,6 +30,7 @@ mod server;
 mod shared;
 mod state;
 mod store;
+mod streams;
 mod sweep;
 mod volumes;
 mod web;

@@ -14,6 +14,7 @@ use crate::{
     options::Options,
     state::{Now, State},
     store::{Pending, Store},
+    streams::Streams,
     volumes::Volumes,
     web::Downloads,
 };
@@ -25,6 +26,7 @@ pub struct Shared {
     pub server_url: String,
     pub files: Files,
     pub volumes: Volumes,
+    pub streams: Streams,
     pub downloads: Downloads,
     /// Cancelled when requests that wait are to be given up.
     pub hang_up: CancellationToken,
@@ -41,6 +43,7 @@ impl Shared {
         Self {
             files: Files::new(options.data_dir.join("files")),
             volumes: Volumes::new(options.data_dir.join("volumes")),
+            streams: Streams::new(options.data_dir.join("streams")),
             options,
             server_url,
             downloads,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use modal_proto as pb;
+use modal_proto::{self as pb, DataFormat};
 
 use super::Parts;
 use crate::{
@@ -39,6 +39,14 @@ pub async fn get_inputs(shared: &Parts, task_id: &str) -> Result<pb::FunctionGet
 }
 
 pub async fn put_outputs(shared: &Parts, task_id: &str, request: pb::FunctionPutOutputsRequest) -> Result<(), Error> {
+    for output in &request.outputs {
+        // A generator is not done before what it yielded is durable.
+        if output.data_format() == DataFormat::GeneratorDone
+            && let Some(call_id) = shared.read(|s| s.inputs.get(&output.input_id).map(|input| input.call_id.clone()))
+        {
+            shared.streams.sync(&call_id).await?;
+        }
+    }
     shared
         .change(|state, now| {
             for output in request.outputs {

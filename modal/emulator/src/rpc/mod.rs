@@ -3,6 +3,7 @@
 mod app;
 mod call;
 mod container;
+mod data;
 mod dict;
 mod function;
 mod image;

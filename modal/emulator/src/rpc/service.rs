@@ -6,8 +6,8 @@ use modal_proto::{self as pb, modal_client_server::ModalClient};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Answers, app, call, calling_task, container, dict, function, image, logs, mount, request_key, secret, session,
-    volume, volume::Listing,
+    Answers, app, call, calling_task, container, data, dict, function, image, logs, mount, request_key, secret,
+    session, volume, volume::Listing,
 };
 use crate::shared::Shared;
 
@@ -179,6 +179,7 @@ service! {
         function_get_inputs: pb::FunctionGetInputsRequest => pb::FunctionGetInputsResponse,
             |s, task, _| container::get_inputs(s, task).await;
         function_put_outputs: pb::FunctionPutOutputsRequest => (), |s, task, r| container::put_outputs(s, task, r).await;
+        function_call_put_data_out: pb::FunctionCallPutDataRequest => (), |s, task, r| data::put_out(s, task, r).await;
         function_get_dynamic_concurrency: pb::FunctionGetDynamicConcurrencyRequest => pb::FunctionGetDynamicConcurrencyResponse,
             |_, _, r| ok(container::dynamic_concurrency(&r));
         task_result: pb::TaskResultRequest => (), |s, task, r| container::task_result(s, task, r).await;
@@ -187,6 +188,8 @@ service! {
     streams {
         app_get_logs: pb::AppGetLogsRequest => pb::TaskLogsBatch, |s, r| logs::follow(s, r);
         dict_contents: pb::DictContentsRequest => pb::DictEntry, |s, r| dict::contents(s, &r);
+        function_call_get_data_in: pb::FunctionCallGetDataRequest => pb::DataChunk, |s, r| data::read_in(s, r);
+        function_call_get_data_out: pb::FunctionCallGetDataRequest => pb::DataChunk, |s, r| data::read_out(s, r);
         image_join_streaming: pb::ImageJoinStreamingRequest => pb::ImageJoinStreamingResponse,
             |s, r| image::join(s, &r);
         volume_list_files: pb::VolumeListFilesRequest => pb::VolumeListFilesResponse, |s, r| {

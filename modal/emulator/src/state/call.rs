@@ -44,7 +44,9 @@ impl Record for Call {
 
 impl Call {
     fn kept(&self) -> Duration {
-        if self.invocation == FunctionCallInvocationType::Sync as i32 { SYNC_RESULTS_KEPT } else { RESULTS_KEPT }
+        use FunctionCallInvocationType::{Sync, SyncLegacy};
+        // The older name is that of generators.
+        if [Sync as i32, SyncLegacy as i32].contains(&self.invocation) { SYNC_RESULTS_KEPT } else { RESULTS_KEPT }
     }
 
     fn is_finished(&self) -> bool {
@@ -171,6 +173,7 @@ impl State {
             for output in &call.outputs {
                 self.forget::<Output>(&output.input_id);
             }
+            self.forgotten_calls.push(id);
         }
     }
 }

@@ -225,12 +225,22 @@ impl Definition {
 
     /// The form of a definition that lists its alternatives; here there is always one.
     pub fn function_data(&self) -> pb::FunctionData {
+        let function = self.function.clone();
         pb::FunctionData {
-            module_name: self.function.module_name.clone(),
-            function_name: self.function.function_name.clone(),
-            function_type: self.function.function_type,
-            web_url: self.function.web_url.clone(),
-            schedule: self.function.schedule.clone(),
+            module_name: function.module_name,
+            function_name: function.function_name,
+            function_type: function.function_type,
+            timeout_secs: function.timeout_secs,
+            startup_timeout_secs: function.startup_timeout_secs,
+            web_url: function.web_url,
+            webhook_config: function.webhook_config,
+            is_class: function.is_class,
+            class_parameter_info: function.class_parameter_info,
+            is_method: function.is_method,
+            method_definitions: function.method_definitions,
+            method_definitions_set: function.method_definitions_set,
+            autoscaler_settings: function.autoscaler_settings,
+            schedule: function.schedule,
             ranked_functions: vec![pb::function_data::RankedFunction { rank: 0, function: self.encoded.clone() }],
         }
     }

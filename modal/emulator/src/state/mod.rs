@@ -88,6 +88,8 @@ pub struct State {
     pub call_keys: HashMap<String, String>,
     /// Ephemeral Volumes of the last run, whose files are to be removed.
     pub dropped_volumes: Vec<String>,
+    /// Calls that were forgotten, whose streams are to be dropped.
+    pub forgotten_calls: Vec<String>,
     /// Container tokens, to find the task that calls.
     pub tokens: HashMap<String, String>,
     /// No containers are started any more, and a container that ends was not at fault.

@@ -35,6 +35,8 @@ pub struct Plan {
     pub start: Vec<String>,
     /// Containers to be signalled.
     pub signal: Vec<(String, StopSignal)>,
+    /// Calls whose streams are to be dropped.
+    pub forget: Vec<String>,
     /// When to ask again, if nothing happens before.
     pub wake_at: Option<Instant>,
 }
@@ -69,6 +71,7 @@ impl State {
             self.forget_old_calls(now);
             self.next_sweep = Some(now.mono + SWEEP_PERIOD);
         }
+        plan.forget = std::mem::take(&mut self.forgotten_calls);
         plan
     }
 

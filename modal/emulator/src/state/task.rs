@@ -230,6 +230,12 @@ impl State {
         })
     }
 
+    /// Whether a container runs an input of a call.
+    pub fn runs_call(&self, task_id: &str, call_id: &str) -> bool {
+        let inputs = self.tasks.get(task_id).into_iter().flat_map(|task| task.running.keys());
+        inputs.filter_map(|id| self.inputs.get(id)).any(|input| input.call_id == call_id)
+    }
+
     /// Takes a container's result of an input. Results of inputs it does not have (any more) are dropped: the server
     /// has ended them, or another container has them.
     pub fn put_output(&mut self, task_id: &str, output: pb::FunctionPutOutputsItem, now: Now) -> Result<(), Error> {
