@@ -21,6 +21,7 @@
 mod containers;
 mod driver;
 mod emulator;
+mod endpoints;
 mod error;
 mod files;
 mod ids;

@@ -36,6 +36,9 @@ struct Serve {
     /// The interpreter that runs functions; it needs the modal package
     #[arg(long, value_name = "PATH", default_value = "python3")]
     python: PathBuf,
+    /// Run functions that ask for a GPU without one, instead of refusing them
+    #[arg(long)]
+    ignore_gpu: bool,
     /// Keep nothing: use a temporary data folder
     #[arg(long)]
     ephemeral: bool,
@@ -58,6 +61,7 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     let temporary = temporary.context("could not create a temporary data folder")?;
     let mut options = Options::new(temporary.as_ref().map_or(serve.data_dir, |folder| folder.path().to_owned()));
     options.python = serve.python;
+    options.ignore_gpu = serve.ignore_gpu;
     if let Some(address) = serve.listen {
         options.listen = Listen::Tcp(address);
     } else if let Some(path) = serve.unix {

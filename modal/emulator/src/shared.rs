@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    endpoints::Endpoints,
     error::Error,
     files::Files,
     options::Options,
@@ -27,6 +28,7 @@ pub struct Shared {
     pub files: Files,
     pub volumes: Volumes,
     pub streams: Streams,
+    pub endpoints: Endpoints,
     pub downloads: Downloads,
     /// Cancelled when requests that wait are to be given up.
     pub hang_up: CancellationToken,
@@ -43,6 +45,7 @@ impl Shared {
         Self {
             files: Files::new(options.data_dir.join("files")),
             volumes: Volumes::new(options.data_dir.join("volumes")),
+            endpoints: Endpoints::default(),
             streams: Streams::new(options.data_dir.join("streams")),
             options,
             server_url,

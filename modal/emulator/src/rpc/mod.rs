@@ -9,6 +9,7 @@ mod function;
 mod image;
 mod logs;
 mod mount;
+mod proxy_token;
 mod secret;
 mod service;
 mod session;

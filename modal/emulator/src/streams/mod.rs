@@ -66,11 +66,17 @@ impl Streams {
         self.lock().exchanges.get(call_id).cloned()
     }
 
-    /// Begins the messages of a web request.
+    /// Begins the messages of a web request, unless they have begun.
     pub fn begin_exchange(&self, call_id: &str) -> Arc<Exchange> {
-        let exchange = Arc::new(Exchange::default());
-        self.lock().exchanges.insert(call_id.to_owned(), exchange.clone());
-        exchange
+        self.lock().exchanges.entry(call_id.to_owned()).or_default().clone()
+    }
+
+    /// Ends the messages of a web request; what was written can still be read by those who have them.
+    pub fn end_exchange(&self, call_id: &str) {
+        let exchange = self.lock().exchanges.remove(call_id);
+        if let Some(exchange) = exchange {
+            exchange.close();
+        }
     }
 
     /// Makes a generator's values durable, if it has any.
@@ -82,15 +88,9 @@ impl Streams {
         }
     }
 
-    /// Drops everything of a call that is forgotten.
+    /// Drops what a generator yielded, as its call is forgotten.
     pub fn forget(&self, call_id: &str) {
-        let (spool, exchange) = {
-            let mut open = self.lock();
-            (open.spools.remove(call_id), open.exchanges.remove(call_id))
-        };
-        if let Some(exchange) = exchange {
-            exchange.close();
-        }
+        let spool = self.lock().spools.remove(call_id);
         if let Some(spool) = spool {
             spool.drop_values();
         }

@@ -59,6 +59,33 @@ impl Pipe {
 
     /// Writes chunks when there is room. What is written to a closed pipe is nobody's loss.
     pub async fn write(&self, chunks: Vec<DataChunk>) {
+        self.when_there_is_room(|inner| {
+            let last_index = inner.last_index;
+            for chunk in fresh(chunks, last_index) {
+                inner.push(chunk);
+            }
+        })
+        .await;
+    }
+
+    /// Writes data behind what is there, when there is room.
+    pub async fn write_next(&self, data_format: i32, data: Vec<u8>) {
+        self.when_there_is_room(|inner| inner.push_next(data_format, data)).await;
+    }
+
+    /// Writes data at once, and closes the pipe behind it.
+    pub fn write_last(&self, data_format: i32, data: Vec<u8>) {
+        {
+            let mut inner = self.lock();
+            if !inner.closed {
+                inner.push_next(data_format, data);
+                inner.closed = true;
+            }
+        }
+        self.changed.send_replace(());
+    }
+
+    async fn when_there_is_room(&self, push: impl FnOnce(&mut Inner)) {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -68,10 +95,7 @@ impl Pipe {
                     return;
                 }
                 if inner.bytes < WINDOW_BYTES {
-                    let last_index = inner.last_index;
-                    for chunk in fresh(chunks, last_index) {
-                        inner.push(chunk);
-                    }
+                    push(&mut inner);
                     break;
                 }
             }
@@ -80,14 +104,6 @@ impl Pipe {
             }
         }
         self.changed.send_replace(());
-    }
-
-    /// Writes one chunk behind the last one.
-    pub async fn write_next(&self, data_format: i32, data: Vec<u8>) {
-        // There is one writer, so nobody else takes this index meanwhile.
-        let index = self.lock().last_index + 1;
-        let data = Some(DataOneof::Data(data.into()));
-        self.write(vec![DataChunk { data_format, index, data_oneof: data }]).await;
     }
 
     /// The first chunk behind `index`, when there is one; `None` if none will come. The reader confirms by asking for
@@ -141,6 +157,11 @@ impl Inner {
         self.bytes += size(&chunk);
         self.last_index = chunk.index;
         self.chunks.push_back(chunk);
+    }
+
+    fn push_next(&mut self, data_format: i32, data: Vec<u8>) {
+        let (index, data_oneof) = (self.last_index + 1, Some(DataOneof::Data(data.into())));
+        self.push(DataChunk { data_format, index, data_oneof });
     }
 
     fn confirm(&mut self, index: u64) -> bool {
