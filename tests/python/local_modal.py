@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).resolve().parent / "apps"
 SCRIPT_LIMIT = 90.0
 START_LIMIT = 20.0
+PRELUDE = "import json, os, sys, time\nimport modal\ndef answer(value): print('\\x1e' + json.dumps(value))\n"
 
 
 def cargo_output(*arguments: str) -> bytes:
@@ -111,10 +112,8 @@ class LocalModal:
 
     def sdk(self, script: str, **more: str) -> Any:
         """Runs a script with the SDK in a process of its own and returns what it handed to `answer`."""
-        prelude = "import json, os, sys, time\nimport modal\ndef answer(value): print('\\x1e' + json.dumps(value))\n"
-        command = [sys.executable, "-c", prelude + textwrap.dedent(script)]
         done = subprocess.run(
-            command,
+            [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
             env=self.environment(**more),
             capture_output=True,
             text=True,
@@ -124,6 +123,11 @@ class LocalModal:
         assert done.returncode == 0, f"{done.stderr}\n{self.log.read_text()}"
         answers = done.stdout.rpartition("\x1e")[2]
         return json.loads(answers) if answers else None
+
+    def begin_sdk(self, script: str) -> subprocess.Popen[str]:
+        """Starts such a script without waiting for it."""
+        command = [sys.executable, "-c", PRELUDE + textwrap.dedent(script)]
+        return subprocess.Popen(command, env=self.environment(), stdout=subprocess.PIPE, text=True)
 
     def modal(self, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs the SDK's command line."""

@@ -28,6 +28,10 @@ pub async fn run(shared: Arc<Shared>, containers: Arc<Containers>, tracker: Task
         for (task_id, signal) in plan.signal {
             containers.signal(&task_id, signal);
         }
+        for call_id in plan.forget {
+            shared.streams.forget(&call_id);
+        }
+        shared.endpoints.close_gone(&shared);
         let latest = tokio::time::Instant::now() + LONGEST_WAIT;
         let wake_at = plan.wake_at.map_or(latest, |at| latest.min(at.into()));
         tokio::select! {

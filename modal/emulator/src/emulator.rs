@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     containers::{Containers, kill_left_overs},
-    driver,
+    driver, endpoints,
     options::{Options, StartError, absolute_python},
     server::{self, Listener},
     shared::Shared,
@@ -55,7 +55,7 @@ impl Emulator {
         if containers_folder.exists() {
             fs::remove_dir_all(&containers_folder).map_err(StartError::io("clear", &containers_folder))?;
         }
-        for name in ["containers", "files", "logs", "trees", "volumes"] {
+        for name in ["containers", "files", "logs", "streams", "trees", "volumes"] {
             create_private(&options.data_dir.join(name))?;
         }
         options.install_runner().map_err(StartError::io("write the runner to", &options.data_dir))?;
@@ -73,6 +73,7 @@ impl Emulator {
         let downloads = Downloads::new(web_listener.local_addr().map_err(bind_error)?);
         let shared = Arc::new(Shared::new(options, server_url, downloads.clone(), state, store));
 
+        endpoints::open_all(&shared).await;
         let (stop_driver, stop_servers) = (CancellationToken::new(), CancellationToken::new());
         let containers = TaskTracker::new();
         let grpc = server::serve(listener, shared.clone(), stop_servers.clone());
@@ -114,6 +115,9 @@ impl Emulator {
                 server.abort();
                 let _ = server.await;
             }
+        }
+        if tokio::time::timeout(LAST_REQUESTS, shared.endpoints.close()).await.is_err() {
+            tracing::warn!("a client of a web function keeps its connection busy");
         }
         match Arc::try_unwrap(shared) {
             Ok(shared) => shared.close().await,

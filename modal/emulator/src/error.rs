@@ -17,6 +17,8 @@ pub enum Error {
     Invalid { what: &'static str, reason: String },
     #[error("{kind} {id:?} {reason}")]
     Conflict { kind: &'static str, id: String, reason: &'static str },
+    #[error("{limit} inputs wait for Function {id:?} already; more are taken when some of them are done")]
+    Backlog { id: String, limit: usize },
     #[error("this call is for containers, and the caller is not one that runs here")]
     NotAContainer,
     #[error("the server is shutting down")]
@@ -57,7 +59,7 @@ impl Error {
             Self::Conflict { .. } => Code::FailedPrecondition,
             Self::NotAContainer => Code::PermissionDenied,
             Self::ShuttingDown => Code::Unavailable,
-            Self::Store(_) => Code::ResourceExhausted,
+            Self::Store(_) | Self::Backlog { .. } => Code::ResourceExhausted,
             Self::Io { source, .. } => match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Code::ResourceExhausted,
                 ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::InvalidFilename => {

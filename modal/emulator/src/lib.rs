@@ -24,6 +24,7 @@
 mod containers;
 mod driver;
 mod emulator;
+mod endpoints;
 mod error;
 mod files;
 mod ids;
@@ -34,6 +35,7 @@ mod server;
 mod shared;
 mod state;
 mod store;
+mod streams;
 mod sweep;
 mod views;
 mod volumes;

@@ -39,6 +39,9 @@ struct Serve {
     /// What containers see of Volumes
     #[arg(long, value_enum, default_value_t)]
     volumes: Volumes,
+    /// Run functions that ask for a GPU without one, instead of refusing them
+    #[arg(long)]
+    ignore_gpu: bool,
     /// Keep nothing: use a temporary data folder
     #[arg(long)]
     ephemeral: bool,
@@ -74,6 +77,7 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         Volumes::Bind => VolumeMode::Bind,
         Volumes::Strict => VolumeMode::Strict,
     };
+    options.ignore_gpu = serve.ignore_gpu;
     if let Some(address) = serve.listen {
         options.listen = Listen::Tcp(address);
     } else if let Some(path) = serve.unix {

@@ -45,6 +45,8 @@ pub struct Options {
     pub volumes: VolumeMode,
     /// Most containers of a function that sets no `max_containers`.
     pub default_max_containers: u32,
+    /// Whether functions that ask for a GPU run without one; otherwise they are refused.
+    pub ignore_gpu: bool,
     /// How long a container that was told to stop may take before it is killed.
     pub stop_grace: Duration,
 }
@@ -58,6 +60,7 @@ impl Options {
             python: PathBuf::from("python3"),
             volumes: VolumeMode::default(),
             default_max_containers: default_max_containers(),
+            ignore_gpu: false,
             stop_grace: Duration::from_secs(5),
             data_dir,
         }

@@ -24,8 +24,8 @@ use crate::{
     state::MAX_OBJECT_BYTES,
 };
 
-/// Room for the message around the largest object.
-const MAX_MESSAGE_BYTES: usize = MAX_OBJECT_BYTES as usize + (1 << 20);
+/// Room for the message around the largest object, and for as many smaller ones as the SDK puts before it.
+const MAX_MESSAGE_BYTES: usize = MAX_OBJECT_BYTES as usize + (20 << 20);
 
 /// A bound listener.
 pub enum Listener {

@@ -9,12 +9,14 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    endpoints::Endpoints,
     error::Error,
     files::Files,
     logs::Logs,
     options::Options,
     state::{Now, State},
     store::{Pending, Store},
+    streams::Streams,
     views::Views,
     volumes::Volumes,
     web::Downloads,
@@ -29,6 +31,8 @@ pub struct Shared {
     pub volumes: Volumes,
     pub views: Views,
     pub logs: Logs,
+    pub streams: Streams,
+    pub endpoints: Endpoints,
     pub downloads: Downloads,
     /// Cancelled when requests that wait are to be given up.
     pub hang_up: CancellationToken,
@@ -48,6 +52,8 @@ impl Shared {
             logs: Logs::new(options.data_dir.join("logs")),
             views: Views::new(&options, volumes.clone()),
             volumes,
+            endpoints: Endpoints::default(),
+            streams: Streams::new(options.data_dir.join("streams")),
             options,
             server_url,
             downloads,

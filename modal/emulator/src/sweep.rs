@@ -18,6 +18,7 @@ const LOGS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Keep {
     trees: BTreeSet<String>,
     files: BTreeSet<String>,
+    calls: BTreeSet<String>,
     dropped_volumes: BTreeSet<String>,
 }
 
@@ -28,6 +29,7 @@ impl Keep {
         Self {
             trees: state.definitions.keys().cloned().collect(),
             files: hashes.cloned().collect(),
+            calls: state.calls.keys().cloned().collect(),
             dropped_volumes: state.dropped_volumes.iter().cloned().collect(),
         }
     }
@@ -41,6 +43,7 @@ pub fn sweep(data_dir: &Path, keep: &Keep) {
         modified.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age > LOGS_KEPT))
     };
     remove_unless(&data_dir.join("trees"), |path| is_in(path, &keep.trees));
+    remove_unless(&data_dir.join("streams"), |path| is_in(path, &keep.calls));
     remove_unless(&data_dir.join("volumes"), |path| !is_in(path, &keep.dropped_volumes));
     for folder in entries(&data_dir.join("files")) {
         remove_unless(&folder, |path| is_in(path, &keep.files));
@@ -77,17 +80,25 @@ mod tests {
     #[test]
     fn only_what_is_referred_to_stays() {
         let data = tempfile::tempdir().unwrap();
-        for path in ["trees/de-live", "trees/de-gone", "trees/.tree-1", "volumes/vo-1", "volumes/vo-2", "files/aa"] {
+        for path in
+            ["trees/de-live", "trees/de-gone", "trees/.tree-1", "volumes/vo-1", "volumes/vo-2", "files/aa", "streams"]
+        {
             fs::create_dir_all(data.path().join(path)).unwrap();
         }
-        for path in ["files/aa/aa1", "files/aa/aa2", "volumes/vo-1/precious"] {
+        for path in ["files/aa/aa1", "files/aa/aa2", "volumes/vo-1/precious", "streams/fc-1", "streams/fc-2"] {
             fs::write(data.path().join(path), "x").unwrap();
         }
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let keep = Keep { trees: set(&["de-live"]), files: set(&["aa1"]), dropped_volumes: set(&["vo-2"]) };
+        let keep = Keep {
+            trees: set(&["de-live"]),
+            files: set(&["aa1"]),
+            calls: set(&["fc-1"]),
+            dropped_volumes: set(&["vo-2"]),
+        };
         sweep(data.path(), &keep);
         let left = |path: &str| data.path().join(path).exists();
-        assert!(left("trees/de-live") && left("files/aa/aa1") && left("volumes/vo-1/precious"));
+        assert!(left("trees/de-live") && left("files/aa/aa1") && left("volumes/vo-1/precious") && left("streams/fc-1"));
+        assert!(!left("streams/fc-2"));
         assert!(!left("trees/de-gone") && !left("trees/.tree-1") && !left("files/aa/aa2") && !left("volumes/vo-2"));
     }
 }

@@ -15,7 +15,7 @@ pub const HOME: &str = "root";
 /// Makes the tree of a definition's mounts, if it is not there yet, and returns where it is.
 pub async fn materialise(shared: &Shared, definition: &Definition) -> Result<PathBuf, Error> {
     let trees = shared.options.data_dir.join("trees");
-    let tree = trees.join(&definition.id);
+    let tree = trees.join(definition.code_id());
     if tree.is_dir() {
         return Ok(tree);
     }

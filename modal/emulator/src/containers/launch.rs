@@ -163,6 +163,7 @@ fn container_arguments(state: &State, task_id: &str, definition: &Definition) ->
         function_id: definition.function_id.clone(),
         app_id: app.id.clone(),
         function_def: definition.encoded.clone(),
+        serialized_params: state.function(&definition.function_id)?.params(),
         app_layout: Some(state.layout(&app.id)?),
         environment_name: app.environment.clone(),
         ..Default::default()

@@ -29,6 +29,9 @@ pub async fn map(
                 None => {
                     let (function_id, invocation) = (&request.function_id, request.function_call_invocation_type);
                     let call_id = state.begin_call(function_id, invocation, request_key.map(str::to_owned), now)?;
+                    if !request.parent_input_id.is_empty() {
+                        state.set_parent(&call_id, &request.parent_input_id)?;
+                    }
                     let inputs = add_inputs(state, &call_id, request.pipelined_inputs, now)?;
                     (call_id, inputs)
                 }
@@ -133,4 +136,16 @@ pub fn from_id(
             }),
         })
     })
+}
+
+pub fn list(shared: &Parts, request: &pb::FunctionCallListRequest) -> Result<pb::FunctionCallListResponse, Error> {
+    let function_calls = shared.read(|state| state.list_calls(&request.function_id))?;
+    Ok(pb::FunctionCallListResponse { function_calls })
+}
+
+pub fn graph(
+    shared: &Parts,
+    request: &pb::FunctionGetCallGraphRequest,
+) -> Result<pb::FunctionGetCallGraphResponse, Error> {
+    shared.read(|state| state.call_graph(&request.function_call_id))
 }

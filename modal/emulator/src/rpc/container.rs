@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use modal_proto as pb;
+use modal_proto::{self as pb, DataFormat};
 
 use super::Parts;
 use crate::{
@@ -30,15 +30,35 @@ pub async fn heartbeat(shared: &Parts, task_id: &str) -> Result<pb::ContainerHea
 }
 
 pub async fn get_inputs(shared: &Parts, task_id: &str) -> Result<pb::FunctionGetInputsResponse, Error> {
-    let delivery = shared.wait_for(None, |state, now| state.take_input(task_id, now)).await?;
-    let item = match delivery {
-        Some(Delivery::Work(item)) => item,
-        Some(Delivery::Stop) | None => pb::FunctionGetInputsItem { kill_switch: true, ..Default::default() },
+    let mut linger = None;
+    let inputs = loop {
+        let delivery = shared
+            .wait_for(linger, |state, now| match state.take_inputs(task_id, now)? {
+                // Something came, but still less than a batch.
+                Some(Delivery::Linger(_)) if linger.is_some() => Ok(None),
+                delivery => Ok(delivery),
+            })
+            .await?;
+        match delivery {
+            Some(Delivery::Work(inputs)) => break inputs,
+            Some(Delivery::Stop) => break vec![pb::FunctionGetInputsItem { kill_switch: true, ..Default::default() }],
+            Some(Delivery::Linger(until)) => linger = Some(until),
+            // The time for the batch to fill up is over.
+            None => linger = None,
+        }
     };
-    Ok(pb::FunctionGetInputsResponse { inputs: vec![item], rate_limit_sleep_duration: 0.0 })
+    Ok(pb::FunctionGetInputsResponse { inputs, rate_limit_sleep_duration: 0.0 })
 }
 
 pub async fn put_outputs(shared: &Parts, task_id: &str, request: pb::FunctionPutOutputsRequest) -> Result<(), Error> {
+    for output in &request.outputs {
+        // A generator is not done before what it yielded is durable.
+        if output.data_format() == DataFormat::GeneratorDone
+            && let Some(call_id) = shared.read(|s| s.inputs.get(&output.input_id).map(|input| input.call_id.clone()))
+        {
+            shared.streams.sync(&call_id).await?;
+        }
+    }
     shared
         .change(|state, now| {
             for output in request.outputs {
@@ -54,11 +74,15 @@ pub async fn task_result(shared: &Parts, task_id: &str, request: pb::TaskResultR
     shared.change(|state, now| state.task_failed(task_id, result, now)).await
 }
 
-pub fn dynamic_concurrency(
-    request: &pb::FunctionGetDynamicConcurrencyRequest,
-) -> pb::FunctionGetDynamicConcurrencyResponse {
-    // A burst is not worth another container on the same machine.
-    pb::FunctionGetDynamicConcurrencyResponse { concurrency: request.max_concurrency }
+/// How many inputs a container may run at once: more than it aims for only if there can be no more containers.
+pub fn dynamic_concurrency(shared: &Parts, task_id: &str) -> Result<pb::FunctionGetDynamicConcurrencyResponse, Error> {
+    let concurrency = shared.read(|state| {
+        let definition = &state.tasks.get(task_id).ok_or(Error::NotAContainer)?.definition;
+        let most = state.is_at_limit(definition);
+        Ok::<_, Error>(if most { definition.concurrency() } else { definition.target_concurrency() })
+    })?;
+    let concurrency = u32::try_from(concurrency).unwrap_or(u32::MAX);
+    Ok(pb::FunctionGetDynamicConcurrencyResponse { concurrency })
 }
 
 pub fn list(shared: &Parts, request: &pb::TaskListRequest) -> pb::TaskListResponse {

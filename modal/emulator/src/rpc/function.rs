@@ -4,7 +4,11 @@ use modal_proto as pb;
 use prost::Message;
 
 use super::Parts;
-use crate::{error::Error, state::next_time};
+use crate::{
+    endpoints,
+    error::Error,
+    state::{Definition, Now, State, next_time},
+};
 
 pub async fn precreate(
     shared: &Parts,
@@ -29,22 +33,52 @@ pub async fn create(shared: &Parts, request: pb::FunctionCreateRequest) -> Resul
     } else {
         request.function
     };
+    let ignore_gpu = shared.options.ignore_gpu;
     let definition = shared
         .change(|state, now| {
-            let definition = state.define_function(&request.app_id, &request.existing_function_id, encoded)?;
-            if let Some(schedule) = &definition.function.schedule {
-                next_time(schedule, now.wall)?;
-            }
-            Ok(definition)
+            let function =
+                pb::Function::decode(encoded.clone()).map_err(|e| Error::invalid("Function", e.to_string()))?;
+            check(&function, ignore_gpu, now)?;
+            state.define_function(&request.app_id, &request.existing_function_id, encoded, function)
         })
         .await?;
-    Ok(pb::FunctionCreateResponse {
+    endpoints::reserve(shared, &definition).await?;
+    Ok(shared.read(|state| pb::FunctionCreateResponse {
         function_id: definition.function_id.clone(),
-        function: definition.encoded.clone(),
-        handle_metadata: Some(definition.handle_metadata()),
-        function_data: Some(definition.function_data()),
+        function: state.encoded_with_urls(&definition),
+        handle_metadata: Some(state.definition_metadata(&definition)),
+        function_data: Some(state.function_data(&definition)),
         ..Default::default()
-    })
+    }))
+}
+
+/// Refuses what cannot work here, while its author looks on.
+fn check(function: &pb::Function, ignore_gpu: bool, now: Now) -> Result<(), Error> {
+    if let Some(schedule) = &function.schedule {
+        next_time(schedule, now.wall)?;
+    }
+    check_gpu(function.resources.as_ref(), ignore_gpu)?;
+    let methods = function.method_definitions.values().map(|method| &method.webhook_config);
+    for config in methods.chain([&function.webhook_config]).flatten() {
+        if let Some(domain) = config.custom_domains.first() {
+            let reason = format!("{:?} cannot lead to this machine; leave custom_domains out", domain.name);
+            return Err(Error::invalid("custom domain", reason));
+        }
+    }
+    Ok(())
+}
+
+fn check_gpu(resources: Option<&pb::Resources>, ignore_gpu: bool) -> Result<(), Error> {
+    match resources.and_then(|resources| resources.gpu_config.as_ref()) {
+        Some(gpu) if gpu.count > 0 && !ignore_gpu => {
+            let reason = format!(
+                "Local Modal has no {}; leave gpu out, or serve with --ignore-gpu to run the function without one",
+                if gpu.gpu_type.is_empty() { "GPU" } else { &gpu.gpu_type }
+            );
+            Err(Error::invalid("gpu", reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub fn get(shared: &Parts, request: &pb::FunctionGetRequest) -> Result<pb::FunctionGetResponse, Error> {
@@ -59,11 +93,61 @@ pub fn get(shared: &Parts, request: &pb::FunctionGetRequest) -> Result<pb::Funct
             .ok_or_else(|| Error::not_found("Function", format!("{}/{}", request.app_name, request.object_tag)))?;
         Ok(pb::FunctionGetResponse {
             function_id: definition.function_id.clone(),
-            handle_metadata: Some(definition.handle_metadata()),
-            function: Some(definition.function_data()),
+            handle_metadata: Some(state.definition_metadata(definition)),
+            function: Some(state.function_data(definition)),
             ..Default::default()
         })
     })
+}
+
+pub fn get_by_id(shared: &Parts, request: &pb::FunctionGetByIdRequest) -> Result<pb::FunctionGetByIdResponse, Error> {
+    shared.read(|state| {
+        let definition = live(state, &request.function_id)?;
+        Ok(pb::FunctionGetByIdResponse {
+            function: Some(state.function_data(definition)),
+            handle_metadata: Some(state.definition_metadata(definition)),
+        })
+    })
+}
+
+pub async fn bind_params(
+    shared: &Parts,
+    request: pb::FunctionBindParamsRequest,
+) -> Result<pb::FunctionBindParamsResponse, Error> {
+    let resources = request.function_options.as_ref().and_then(|options| options.resources.as_ref());
+    check_gpu(resources, shared.options.ignore_gpu)?;
+    shared
+        .change(|state, _| {
+            let function = state.bind_function(request)?;
+            let handle_metadata = Some(state.handle_metadata(&function));
+            Ok(pb::FunctionBindParamsResponse { bound_function_id: function.id, handle_metadata })
+        })
+        .await
+}
+
+pub async fn update_autoscaler(
+    shared: &Parts,
+    request: pb::FunctionUpdateSchedulingParamsRequest,
+) -> Result<pb::FunctionUpdateSchedulingParamsResponse, Error> {
+    let settings = request.settings.unwrap_or_default();
+    let current = shared.change(|state, _| state.update_autoscaler(&request.function_id, &settings)).await?;
+    Ok(pb::FunctionUpdateSchedulingParamsResponse { current_settings: Some(current) })
+}
+
+pub fn autoscaler(
+    shared: &Parts,
+    request: &pb::FunctionGetSchedulingParamsRequest,
+) -> Result<pb::FunctionGetSchedulingParamsResponse, Error> {
+    shared.read(|state| {
+        let settings = Some(state.autoscaler_settings(live(state, &request.function_id)?));
+        let autoscaler_configuration = Some(pb::AutoscalerConfiguration { settings });
+        Ok(pb::FunctionGetSchedulingParamsResponse { autoscaler_configuration })
+    })
+}
+
+fn live<'a>(state: &'a State, function_id: &str) -> Result<&'a Definition, Error> {
+    let definition = state.live_definition(function_id).map(AsRef::as_ref);
+    definition.ok_or_else(|| Error::not_found("live Function", function_id))
 }
 
 pub async fn create_class(shared: &Parts, request: pb::ClassCreateRequest) -> Result<pb::ClassCreateResponse, Error> {

@@ -3,11 +3,13 @@
 mod app;
 mod call;
 mod container;
+mod data;
 mod dict;
 mod function;
 mod image;
 mod logs;
 mod mount;
+mod proxy_token;
 mod secret;
 mod service;
 mod session;

@@ -6,8 +6,8 @@ use modal_proto::{self as pb, modal_client_server::ModalClient};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Answers, app, call, calling_task, container, dict, function, image, logs, mount, request_key, secret, session,
-    volume, volume::Listing,
+    Answers, app, call, calling_task, container, data, dict, function, image, logs, mount, proxy_token, request_key,
+    secret, session, volume, volume::Listing,
 };
 use crate::shared::Shared;
 
@@ -114,6 +114,15 @@ service! {
             |s, r| function::precreate(s, r).await;
         function_create: pb::FunctionCreateRequest => pb::FunctionCreateResponse, |s, r| function::create(s, r).await;
         function_get: pb::FunctionGetRequest => pb::FunctionGetResponse, |s, r| function::get(s, &r);
+        function_get_by_id: pb::FunctionGetByIdRequest => pb::FunctionGetByIdResponse, |s, r| function::get_by_id(s, &r);
+        function_bind_params: pb::FunctionBindParamsRequest => pb::FunctionBindParamsResponse,
+            |s, r| function::bind_params(s, r).await;
+        function_update_scheduling_params: pb::FunctionUpdateSchedulingParamsRequest => pb::FunctionUpdateSchedulingParamsResponse,
+            |s, r| function::update_autoscaler(s, r).await;
+        function_get_scheduling_params: pb::FunctionGetSchedulingParamsRequest => pb::FunctionGetSchedulingParamsResponse,
+            |s, r| function::autoscaler(s, &r);
+        function_get_current_stats: pb::FunctionGetCurrentStatsRequest => pb::FunctionStats,
+            |s, r| s.read(|state| state.function_stats(&r.function_id));
         class_create: pb::ClassCreateRequest => pb::ClassCreateResponse, |s, r| function::create_class(s, r).await;
         class_get: pb::ClassGetRequest => pb::ClassGetResponse, |s, r| function::get_class(s, &r);
 
@@ -124,6 +133,17 @@ service! {
             |s, r| call::get_outputs(s, r).await;
         function_call_cancel: pb::FunctionCallCancelRequest => (), |s, r| call::cancel(s, r).await;
         function_call_from_id: pb::FunctionCallFromIdRequest => pb::FunctionCallFromIdResponse, |s, r| call::from_id(s, &r);
+
+        function_call_list: pb::FunctionCallListRequest => pb::FunctionCallListResponse, |s, r| call::list(s, &r);
+        function_get_call_graph: pb::FunctionGetCallGraphRequest => pb::FunctionGetCallGraphResponse,
+            |s, r| call::graph(s, &r);
+
+        webhook_token_create: pb::WebhookTokenCreateRequest => pb::TokenCreateResponse, |s, r| proxy_token::create(s, r).await;
+        webhook_token_update: pb::WebhookTokenUpdateRequest => pb::WebhookToken, |s, r| proxy_token::update(s, r).await;
+        webhook_token_delete: pb::TokenDeleteRequest => (), |s, r| proxy_token::delete(s, r).await;
+        webhook_token_list: () => pb::WebhookTokenListResponse, |s, ()| ok(proxy_token::list(s));
+        webhook_token_list_for_environment: pb::WebhookTokenListForEnvironmentRequest => pb::WebhookTokenListResponse,
+            |s, _| ok(proxy_token::list(s));
 
         image_get_or_create: pb::ImageGetOrCreateRequest => pb::ImageGetOrCreateResponse,
             |s, r| image::get_or_create(s, r).await;
@@ -179,8 +199,9 @@ service! {
         function_get_inputs: pb::FunctionGetInputsRequest => pb::FunctionGetInputsResponse,
             |s, task, _| container::get_inputs(s, task).await;
         function_put_outputs: pb::FunctionPutOutputsRequest => (), |s, task, r| container::put_outputs(s, task, r).await;
+        function_call_put_data_out: pb::FunctionCallPutDataRequest => (), |s, task, r| data::put_out(s, task, r).await;
         function_get_dynamic_concurrency: pb::FunctionGetDynamicConcurrencyRequest => pb::FunctionGetDynamicConcurrencyResponse,
-            |_, _, r| ok(container::dynamic_concurrency(&r));
+            |s, task, _| container::dynamic_concurrency(s, task);
         volume_commit: pb::VolumeCommitRequest => pb::VolumeCommitResponse, |s, task, r| volume::commit(s, task, &r).await;
         volume_reload: pb::VolumeReloadRequest => (), |s, task, r| volume::reload(s, task, &r).await;
         task_result: pb::TaskResultRequest => (), |s, task, r| container::task_result(s, task, r).await;
@@ -189,6 +210,8 @@ service! {
     streams {
         app_get_logs: pb::AppGetLogsRequest => pb::TaskLogsBatch, |s, r| logs::follow(s, r);
         dict_contents: pb::DictContentsRequest => pb::DictEntry, |s, r| dict::contents(s, &r);
+        function_call_get_data_in: pb::FunctionCallGetDataRequest => pb::DataChunk, |s, r| data::read_in(s, r);
+        function_call_get_data_out: pb::FunctionCallGetDataRequest => pb::DataChunk, |s, r| data::read_out(s, r);
         image_join_streaming: pb::ImageJoinStreamingRequest => pb::ImageJoinStreamingResponse,
             |s, r| image::join(s, &r);
         volume_list_files: pb::VolumeListFilesRequest => pb::VolumeListFilesResponse, |s, r| {

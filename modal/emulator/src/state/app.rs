@@ -162,14 +162,21 @@ impl State {
             self.save(&function);
             self.functions.insert(function_id.clone(), function);
             self.drop_definitions(|d| d.function_id == *function_id && d.id != *definition_id);
-            self.health.remove(function_id);
-            for task in self.tasks.values_mut() {
-                if task.definition.function_id == *function_id && task.definition.id != *definition_id {
-                    task.retire();
-                }
-            }
+            self.retire_others(function_id, definition_id);
+            self.rebind(function_id);
+            self.reset_autoscaler(function_id);
         }
         Ok(())
+    }
+
+    /// Retires the containers of a function that run another definition than this one.
+    pub(super) fn retire_others(&mut self, function_id: &str, definition_id: &str) {
+        self.health.remove(function_id);
+        for task in self.tasks.values_mut() {
+            if task.definition.function_id == function_id && task.definition.id != definition_id {
+                task.retire();
+            }
+        }
     }
 
     fn drop_definitions(&mut self, matches: impl Fn(&Definition) -> bool) {
@@ -183,7 +190,7 @@ impl State {
     /// Removes the functions and classes of an app for which `gone` holds, and ends what was waiting for them.
     fn drop_objects(&mut self, app_id: &str, gone: impl Fn(&str) -> bool, now: Now) {
         let functions: Vec<String> =
-            self.functions.values().filter(|f| f.app_id == app_id && gone(&f.id)).map(|f| f.id.clone()).collect();
+            self.functions.values().filter(|f| f.app_id == app_id && gone(f.base_id())).map(|f| f.id.clone()).collect();
         for id in &functions {
             self.terminate_function(id, "the function is no longer part of its app", now);
             self.schedules.remove(id);

@@ -27,6 +27,12 @@ pub struct Call {
     /// The key with which its client would repeat the request that made it.
     #[serde(default)]
     pub request_key: Option<String>,
+    /// The input whose code made it.
+    #[serde(default)]
+    pub parent_input_id: Option<String>,
+    /// Whether it is a web request: gone with its connection.
+    #[serde(skip)]
+    pub transient: bool,
     /// Inputs that have no output yet.
     #[serde(skip)]
     pub unfinished: BTreeSet<String>,
@@ -44,7 +50,9 @@ impl Record for Call {
 
 impl Call {
     fn kept(&self) -> Duration {
-        if self.invocation == FunctionCallInvocationType::Sync as i32 { SYNC_RESULTS_KEPT } else { RESULTS_KEPT }
+        use FunctionCallInvocationType::{Sync, SyncLegacy};
+        // The older name is that of generators.
+        if [Sync as i32, SyncLegacy as i32].contains(&self.invocation) { SYNC_RESULTS_KEPT } else { RESULTS_KEPT }
     }
 
     fn is_finished(&self) -> bool {
@@ -92,27 +100,45 @@ impl State {
         request_key: Option<String>,
         now: Now,
     ) -> Result<String, Error> {
+        let call = self.new_call(function_id, invocation, now)?;
+        let id = call.id.clone();
+        if let Some(key) = &request_key {
+            self.call_keys.insert(key.clone(), id.clone());
+        }
+        self.keep_call(Call { request_key, ..call });
+        Ok(id)
+    }
+
+    /// Notes which input's code made a call.
+    pub fn set_parent(&mut self, call_id: &str, parent_input_id: &str) -> Result<(), Error> {
+        let mut call = self.call(call_id)?.clone();
+        call.parent_input_id = Some(parent_input_id.to_owned());
+        self.keep_call(call);
+        Ok(())
+    }
+
+    fn keep_call(&mut self, call: Call) {
+        self.save(&call);
+        self.calls.insert(call.id.clone(), call);
+    }
+
+    pub(super) fn new_call(&self, function_id: &str, invocation: i32, now: Now) -> Result<Call, Error> {
         if self.closing {
             return Err(Error::ShuttingDown);
         }
         let function = self.function(function_id)?;
-        let call = Call {
+        Ok(Call {
             id: new_id("fc"),
             function_id: function_id.to_owned(),
             app_id: function.app_id.clone(),
             invocation,
             created_at: now.wall,
-            request_key,
+            request_key: None,
+            parent_input_id: None,
+            transient: false,
             unfinished: BTreeSet::new(),
             outputs: Vec::new(),
-        };
-        let id = call.id.clone();
-        if let Some(key) = &call.request_key {
-            self.call_keys.insert(key.clone(), id.clone());
-        }
-        self.save(&call);
-        self.calls.insert(id.clone(), call);
-        Ok(id)
+        })
     }
 
     /// The outputs of a call that a query wants and that are there.
@@ -154,7 +180,7 @@ impl State {
     /// Forgets finished calls that are too old, and the oldest if there are too many.
     pub(super) fn forget_old_calls(&mut self, now: Now) {
         // Ids sort by age.
-        let finished: Vec<&Call> = self.calls.values().filter(|c| c.is_finished()).collect();
+        let finished: Vec<&Call> = self.calls.values().filter(|c| c.is_finished() && !c.transient).collect();
         let surplus = finished.len().saturating_sub(FINISHED_CALLS);
         let old: Vec<String> = finished
             .iter()
@@ -171,6 +197,7 @@ impl State {
             for output in &call.outputs {
                 self.forget::<Output>(&output.input_id);
             }
+            self.forgotten_calls.push(id);
         }
     }
 }

@@ -1,16 +1,16 @@
-//! Functions, their definitions and classes, and how they are described to clients and containers.
+//! Functions, their definitions and classes.
 //!
 //! A function is an id that stays over redeployments; a definition is what one `FunctionCreate` said about it. A new
 //! definition is only staged: it becomes live when its app is published.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use modal_proto as pb;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{App, State};
+use super::{App, State, scale::Overrides};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// Arguments and results up to this size travel inside the messages instead of as blobs.
@@ -23,7 +23,16 @@ pub struct Function {
     pub app_id: String,
     /// The definition that calls run, once its app is published.
     pub live: Option<String>,
-    /// An encoded [`pb::Function`] with what is known before the first definition.
+    /// The function that this one is with parameters or options of its own.
+    #[serde(default)]
+    pub bound_to: Option<String>,
+    #[serde(default)]
+    pub overrides: Overrides,
+    /// The ports of its web methods by their names; the function itself has none.
+    #[serde(default)]
+    pub ports: BTreeMap<String, u16>,
+    /// An encoded [`pb::Function`] with what is known before the first definition; of a bound function, the encoded
+    /// [`pb::FunctionBindParamsRequest`] that made it.
     #[serde(skip)]
     pub announced: Bytes,
 }
@@ -47,6 +56,9 @@ pub struct Definition {
     pub id: String,
     pub function_id: String,
     pub app_id: String,
+    /// The definition whose files it uses, if not its own.
+    #[serde(default)]
+    pub code: Option<String>,
     /// The SDK's `Function` message, byte for byte; containers get it as it came.
     #[serde(skip)]
     pub encoded: Bytes,
@@ -97,6 +109,14 @@ impl State {
         live.then(|| self.definitions.get(function.live.as_ref()?)).flatten()
     }
 
+    /// The name of a function in its app's code.
+    pub fn function_name(&self, function: &Function) -> String {
+        let defined = |id: &String| self.definitions.get(id).map(|d| d.function.function_name.clone());
+        let staged = || self.definitions.values().find(|d| d.function_id == function.id);
+        let live = function.live.as_ref().and_then(defined);
+        live.or_else(|| staged().map(|d| d.function.function_name.clone())).unwrap_or_default()
+    }
+
     /// Gives a function its id before it is defined.
     pub fn announce_function(&mut self, request: pb::FunctionPrecreateRequest) -> Result<Function, Error> {
         self.app(&request.app_id)?;
@@ -107,6 +127,7 @@ impl State {
             function_name: request.function_name,
             function_type: request.function_type,
             method_definitions: request.method_definitions,
+            webhook_config: request.webhook_config,
             function_schema: request.function_schema,
             supported_input_formats: request.supported_input_formats,
             supported_output_formats: request.supported_output_formats,
@@ -116,21 +137,21 @@ impl State {
         Ok(function)
     }
 
-    /// Stages a definition of a function.
+    /// Stages a definition of a function, which has been decoded already.
     pub fn define_function(
         &mut self,
         app_id: &str,
         existing_function_id: &str,
         encoded: Bytes,
+        function: pb::Function,
     ) -> Result<Arc<Definition>, Error> {
-        let function =
-            pb::Function::decode(encoded.clone()).map_err(|error| Error::invalid("Function", error.to_string()))?;
         self.app(app_id)?;
         let function_id = match self.functions.get(existing_function_id) {
             Some(existing) => existing.id.clone(),
             None => self.new_function(app_id, encoded.clone()).id,
         };
-        let definition = Definition { id: new_id("de"), function_id, app_id: app_id.to_owned(), encoded, function };
+        let (id, app_id) = (new_id("de"), app_id.to_owned());
+        let definition = Definition { id, function_id, app_id, code: None, encoded, function };
         self.save(&definition);
         let definition = Arc::new(definition);
         self.definitions.insert(definition.id.clone(), definition.clone());
@@ -138,7 +159,7 @@ impl State {
     }
 
     fn new_function(&mut self, app_id: &str, announced: Bytes) -> Function {
-        let function = Function { id: new_id("fu"), app_id: app_id.to_owned(), live: None, announced };
+        let function = Function { announced, ..Function::new(new_id("fu"), app_id.to_owned()) };
         self.save(&function);
         self.functions.insert(function.id.clone(), function.clone());
         function
@@ -155,124 +176,61 @@ impl State {
         self.classes.insert(class.id.clone(), class.clone());
         Ok(class)
     }
+}
 
-    /// What a client has to know of a function to call it: of its live definition, or of what was announced.
-    pub fn handle_metadata(&self, function: &Function) -> pb::FunctionHandleMetadata {
-        match function.live.as_ref().and_then(|id| self.definitions.get(id)) {
-            Some(definition) => definition.handle_metadata(),
-            None => {
-                let announced = pb::Function::decode(function.announced.clone()).unwrap_or_default();
-                describe(&announced, &function.id, &function.app_id, "")
-            }
+impl Function {
+    pub(super) fn new(id: String, app_id: String) -> Self {
+        Self {
+            id,
+            app_id,
+            live: None,
+            bound_to: None,
+            overrides: Overrides::default(),
+            ports: BTreeMap::new(),
+            announced: Bytes::new(),
         }
-    }
-
-    /// What a client has to know of a class: its service function has the class's tag with `.*` added.
-    pub fn class_metadata(&self, app: &App, tag: &str) -> pb::ClassHandleMetadata {
-        let service = app.function_ids.get(&format!("{tag}.*")).and_then(|id| self.functions.get(id));
-        pb::ClassHandleMetadata {
-            methods: Vec::new(),
-            class_function_id: service.map(|f| f.id.clone()).unwrap_or_default(),
-            class_function_metadata: service.map(|f| self.handle_metadata(f)),
-        }
-    }
-
-    /// Every object of an app, and everything its functions depend on: a container looks each of those up.
-    pub fn layout(&self, app_id: &str) -> Result<pb::AppLayout, Error> {
-        let app = self.app(app_id)?;
-        let mut objects = Vec::new();
-        let mut dependencies = BTreeSet::new();
-        for function in app.function_ids.values().filter_map(|id| self.functions.get(id)) {
-            let metadata = pb::object::HandleMetadataOneof::FunctionHandleMetadata(self.handle_metadata(function));
-            objects.push(pb::Object { object_id: function.id.clone(), handle_metadata_oneof: Some(metadata) });
-            if let Some(definition) = function.live.as_ref().and_then(|id| self.definitions.get(id)) {
-                dependencies.extend(definition.function.object_dependencies.iter().map(|d| d.object_id.clone()));
-            }
-        }
-        for (tag, id) in &app.class_ids {
-            let metadata = pb::object::HandleMetadataOneof::ClassHandleMetadata(self.class_metadata(app, tag));
-            objects.push(pb::Object { object_id: id.clone(), handle_metadata_oneof: Some(metadata) });
-        }
-        for object in &objects {
-            dependencies.remove(&object.object_id);
-        }
-        objects.extend(dependencies.into_iter().map(|id| self.dependency(id)));
-        Ok(pb::AppLayout {
-            objects,
-            function_ids: app.function_ids.clone().into_iter().collect(),
-            class_ids: app.class_ids.clone().into_iter().collect(),
-        })
-    }
-
-    fn dependency(&self, object_id: String) -> pb::Object {
-        use pb::object::HandleMetadataOneof as Metadata;
-        let metadata = if let Some(volume) = self.volumes.get(&object_id) {
-            Some(Metadata::VolumeMetadata(volume.metadata()))
-        } else if self.mounts.contains_key(&object_id) {
-            Some(Metadata::MountHandleMetadata(pb::MountHandleMetadata::default()))
-        } else {
-            self.functions.get(&object_id).map(|f| Metadata::FunctionHandleMetadata(self.handle_metadata(f)))
-        };
-        pb::Object { object_id, handle_metadata_oneof: metadata }
     }
 }
 
 impl Definition {
-    /// The definition as clients see it.
-    pub fn handle_metadata(&self) -> pb::FunctionHandleMetadata {
-        describe(&self.function, &self.function_id, &self.app_id, &self.id)
-    }
-
-    /// The form of a definition that lists its alternatives; here there is always one.
-    pub fn function_data(&self) -> pb::FunctionData {
-        pb::FunctionData {
-            module_name: self.function.module_name.clone(),
-            function_name: self.function.function_name.clone(),
-            function_type: self.function.function_type,
-            web_url: self.function.web_url.clone(),
-            schedule: self.function.schedule.clone(),
-            ranked_functions: vec![pb::function_data::RankedFunction { rank: 0, function: self.encoded.clone() }],
-        }
-    }
-
-    /// Most inputs that one container runs at a time.
+    /// Most calls, or batches of calls, that one container runs at a time.
     pub fn concurrency(&self) -> usize {
         self.function.max_concurrent_inputs.max(1) as usize
     }
-}
 
-fn describe(function: &pb::Function, id: &str, app_id: &str, definition_id: &str) -> pb::FunctionHandleMetadata {
-    let methods = function.method_definitions.iter().map(|(name, method)| {
-        let metadata = pb::FunctionHandleMetadata {
-            function_name: method.function_name.clone(),
-            function_type: method.function_type,
-            is_method: true,
-            use_method_name: name.clone(),
-            function_schema: method.function_schema.clone(),
-            supported_input_formats: method.supported_input_formats.clone(),
-            supported_output_formats: method.supported_output_formats.clone(),
-            app_id: app_id.to_owned(),
-            max_object_size_bytes: Some(MAX_OBJECT_BYTES),
-            max_async_object_size_bytes: Some(MAX_OBJECT_BYTES),
-            ..Default::default()
-        };
-        (name.clone(), metadata)
-    });
-    pb::FunctionHandleMetadata {
-        function_name: function.function_name.clone(),
-        function_type: function.function_type,
-        web_url: function.web_url.clone(),
-        is_method: function.is_method,
-        definition_id: definition_id.to_owned(),
-        class_parameter_info: function.class_parameter_info.clone(),
-        method_handle_metadata: methods.collect(),
-        function_schema: function.function_schema.clone(),
-        max_object_size_bytes: Some(MAX_OBJECT_BYTES),
-        max_async_object_size_bytes: Some(MAX_OBJECT_BYTES),
-        supported_input_formats: function.supported_input_formats.clone(),
-        supported_output_formats: function.supported_output_formats.clone(),
-        app_id: app_id.to_owned(),
-        base_function_id: id.to_owned(),
-        ..Default::default()
+    /// How many of them are enough for one container, as long as there may be more containers.
+    pub fn target_concurrency(&self) -> usize {
+        match self.function.target_concurrent_inputs as usize {
+            0 => self.concurrency(),
+            target => target.min(self.concurrency()),
+        }
+    }
+
+    /// Most inputs that one call of the function's code takes.
+    pub fn batch_size(&self) -> usize {
+        self.function.batch_max_size.max(1) as usize
+    }
+
+    /// The definition whose files its containers see.
+    pub fn code_id(&self) -> &str {
+        self.code.as_deref().unwrap_or(&self.id)
+    }
+
+    /// What a class wants to be told when it is made, if it declares that.
+    pub fn parameters(&self) -> Vec<pb::ClassParameterSpec> {
+        let info = pb::ClassParameterInfo::decode(self.function.class_parameter_info.clone()).unwrap_or_default();
+        info.schema
+    }
+
+    /// Whether it cannot run before it is bound to parameters.
+    pub fn needs_params(&self) -> bool {
+        self.code.is_none() && self.parameters().iter().any(|parameter| !parameter.has_default)
+    }
+
+    /// Whether its container listens on a port of this machine.
+    pub fn has_own_port(&self) -> bool {
+        let methods = self.function.method_definitions.values().map(|method| &method.webhook_config);
+        let mut configs = methods.chain([&self.function.webhook_config]).flatten();
+        configs.any(|config| config.r#type() == pb::WebhookType::WebServer)
     }
 }

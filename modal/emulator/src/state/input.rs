@@ -12,6 +12,8 @@ use crate::{error::Error, ids::new_id, store::Record};
 
 /// How often an input is given to another container after the one that ran it died.
 const MAX_CRASHES: u32 = 3;
+/// Most inputs of one function that wait for a container.
+const MAX_BACKLOG: usize = 100_000;
 
 /// An input without an output yet. After a restart it is queued again, whether or not it was running.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +33,12 @@ pub struct Input {
     /// Not to be delivered before this.
     #[serde(skip)]
     pub not_before: Option<Instant>,
+    /// Since when it waits.
+    #[serde(skip)]
+    pub queued: Option<Instant>,
+    /// Whether it goes with the connection it came by, so that nothing of it is stored.
+    #[serde(skip)]
+    pub transient: bool,
     /// The container that has it.
     #[serde(skip)]
     pub task_id: Option<String>,
@@ -103,6 +111,11 @@ impl State {
         arguments: pb::FunctionInput,
         now: Now,
     ) -> Result<String, Error> {
+        let call = self.calls.get(call_id).ok_or_else(|| Error::not_found("FunctionCall", call_id))?;
+        let backlog = self.queues.get(&call.function_id).map_or(0, |queue| queue.len());
+        if backlog >= MAX_BACKLOG {
+            return Err(Error::Backlog { id: call.function_id.clone(), limit: MAX_BACKLOG });
+        }
         let call = self.calls.get_mut(call_id).ok_or_else(|| Error::not_found("FunctionCall", call_id))?;
         let input = Input {
             id: new_id("in"),
@@ -114,16 +127,24 @@ impl State {
             crashes: 0,
             created_at: now.wall,
             not_before: None,
+            queued: Some(now.mono),
+            transient: call.transient,
             task_id: None,
             arguments,
         };
         call.unfinished.insert(input.id.clone());
         let id = input.id.clone();
-        self.save(&input);
+        self.save_input(&input);
         self.queues.entry(input.function_id.clone()).or_default().push_back(id.clone());
         self.inputs.insert(id.clone(), input);
         self.touch();
         Ok(id)
+    }
+
+    fn save_input(&mut self, input: &Input) {
+        if !input.transient {
+            self.save(input);
+        }
     }
 
     /// Puts an input that a container had back into the queue, in front of later ones.
@@ -132,8 +153,9 @@ impl State {
         input.task_id = None;
         input.retry_count += 1;
         input.not_before = delay.map(|delay| now.mono + delay);
+        input.queued = Some(now.mono);
         let input = input.clone();
-        self.save(&input);
+        self.save_input(&input);
         self.queues.entry(input.function_id).or_default().push_front(input.id);
         self.touch();
     }
@@ -179,7 +201,9 @@ impl State {
         {
             queue.retain(|id| id != input_id);
         }
-        self.forget::<Input>(input_id);
+        if !input.transient {
+            self.forget::<Input>(input_id);
+        }
         self.touch();
         let Some(call) = self.calls.get_mut(&input.call_id) else { return };
         call.unfinished.remove(input_id);
@@ -199,8 +223,11 @@ impl State {
                 ..Default::default()
             },
         };
+        let transient = call.transient;
         call.outputs.push(output.clone());
-        self.save(&output);
+        if !transient {
+            self.save(&output);
+        }
     }
 
     /// Ends every waiting input of a function and tells its containers to stop.

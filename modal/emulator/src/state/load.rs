@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use modal_proto::AppState;
 
 use super::{
-    App, Call, Class, Definition, Dict, Function, Image, Input, Mount, Now, Output, Schedule, Secret, State, Volume,
-    dict::DictItem,
+    App, Call, Class, Definition, Dict, Function, Image, Input, Mount, Now, Output, ProxyToken, Schedule, Secret,
+    State, Volume, dict::DictItem,
 };
 use crate::store::{Record, StoreError, StoredRow};
 
@@ -30,6 +30,7 @@ impl State {
                 DictItem::KIND => insert(row, |r: DictItem| items.push(r))?,
                 Volume::KIND => insert(row, |r: Volume| state.volumes.insert(r.id.clone(), r))?,
                 Secret::KIND => insert(row, |r: Secret| state.secrets.insert(r.id.clone(), r))?,
+                ProxyToken::KIND => insert(row, |r: ProxyToken| state.proxy_tokens.insert(r.id.clone(), r))?,
                 Mount::KIND => insert(row, |r: Mount| state.mounts.insert(r.id.clone(), r))?,
                 Image::KIND => insert(row, |r: Image| state.images.insert(r.id.clone(), r))?,
                 other => tracing::warn!(kind = other, "a stored row of an unknown kind is left alone"),
@@ -40,6 +41,7 @@ impl State {
         state.join_items(items);
         state.join_outputs(outputs);
         state.join_inputs();
+        state.make_bound_functions();
         state.end_ephemeral(now);
         state.forget_unused();
         Ok(state)
@@ -74,6 +76,13 @@ impl State {
             }
             // Ids sort by age, so the queues are in order.
             self.queues.entry(input.function_id.clone()).or_default().push_back(input.id.clone());
+        }
+    }
+
+    fn make_bound_functions(&mut self) {
+        let bases: BTreeSet<String> = self.functions.values().filter_map(|f| f.bound_to.clone()).collect();
+        for base in bases {
+            self.rebind(&base);
         }
     }
 

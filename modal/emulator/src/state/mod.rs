@@ -4,18 +4,23 @@
 //! revision when somebody may be waiting for what it did; `crate::shared` sees to both.
 
 mod app;
+mod binding;
 mod call;
+mod describe;
 mod dict;
 mod function;
+mod graph;
 mod input;
 mod load;
 mod names;
 mod object;
 mod plan;
+mod scale;
 mod schedule;
 mod task;
 #[cfg(test)]
 mod tests;
+mod web;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -34,6 +39,7 @@ pub use self::{
     plan::StopSignal,
     schedule::{Schedule, next_time},
     task::{Delivery, Task, TaskExit},
+    web::ProxyToken,
 };
 use crate::store::{Change, Record};
 
@@ -80,6 +86,7 @@ pub struct State {
     pub dicts: BTreeMap<String, Dict>,
     pub volumes: BTreeMap<String, Volume>,
     pub secrets: BTreeMap<String, Secret>,
+    pub proxy_tokens: BTreeMap<String, ProxyToken>,
     pub mounts: BTreeMap<String, Mount>,
     pub images: BTreeMap<String, Image>,
     /// When the client of an app that is not deployed was last heard of.
@@ -88,6 +95,8 @@ pub struct State {
     pub call_keys: HashMap<String, String>,
     /// Ephemeral Volumes of the last run, whose files are to be removed.
     pub dropped_volumes: Vec<String>,
+    /// Calls that were forgotten, whose streams are to be dropped.
+    pub forgotten_calls: Vec<String>,
     /// Container tokens, to find the task that calls.
     pub tokens: HashMap<String, String>,
     /// No containers are started any more, and a container that ends was not at fault.

@@ -3,17 +3,12 @@
 //! [`State::plan`] is idempotent and level-triggered: it looks at the state as it is, so that it makes no difference
 //! how often it is asked and what was missed in between.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use modal_proto::generic_result::GenericStatus;
 
 use super::{Now, Settings, State, Task, task::Stop};
 
-/// How long an idle container stays, unless its function says otherwise.
-const SCALEDOWN_WINDOW: Duration = Duration::from_secs(60);
 /// How long a container may take to end after it was told that there is no more work.
 const LEAVE_GRACE: Duration = Duration::from_secs(30);
 /// How long an app that is not deployed outlives the last sign of its client, which comes every 15 s.
@@ -35,12 +30,14 @@ pub struct Plan {
     pub start: Vec<String>,
     /// Containers to be signalled.
     pub signal: Vec<(String, StopSignal)>,
+    /// Calls whose streams are to be dropped.
+    pub forget: Vec<String>,
     /// When to ask again, if nothing happens before.
     pub wake_at: Option<Instant>,
 }
 
 impl Plan {
-    fn at(&mut self, time: Instant) {
+    pub(super) fn at(&mut self, time: Instant) {
         self.wake_at = Some(self.wake_at.map_or(time, |earlier| earlier.min(time)));
     }
 }
@@ -61,14 +58,16 @@ impl State {
                 plan.at(now.mono + Duration::from_secs_f64((next - now.wall).clamp(0.0, 3600.0)));
             }
             self.end_deserted_apps(now, &mut plan);
+            self.retire_containers(now, &mut plan);
             self.enforce_limits(now, &mut plan);
-            self.scale(now, &mut plan);
+            self.start_containers(now, &mut plan);
         }
         self.signal_stopping(now, &mut plan);
         if self.next_sweep.is_none_or(|at| at <= now.mono) {
             self.forget_old_calls(now);
             self.next_sweep = Some(now.mono + SWEEP_PERIOD);
         }
+        plan.forget = std::mem::take(&mut self.forgotten_calls);
         plan
     }
 
@@ -89,16 +88,14 @@ impl State {
 
     /// Ends what takes too long, and containers that nobody needs.
     fn enforce_limits(&mut self, now: Now, plan: &mut Plan) {
-        let mut retired = false;
         for task in self.tasks.values_mut() {
             if task.stop.is_none_or(|stop| stop == Stop::Retire) {
                 limit_inputs(task, now, plan);
             }
             if task.stop.is_none() {
                 limit_start(task, now, plan);
-                retired |= limit_idleness(task, now, plan);
             }
-            let leaving = task.failed || task.capacity() == 0;
+            let leaving = task.takes_no_more();
             if leaving && task.running.is_empty() && task.stop.is_none_or(|stop| stop == Stop::Retire) {
                 let by = *task.leave_by.get_or_insert(now.mono + LEAVE_GRACE);
                 if by <= now.mono {
@@ -108,77 +105,6 @@ impl State {
                 }
             }
         }
-        if retired {
-            self.touch();
-        }
-    }
-
-    /// Decides on new containers.
-    fn scale(&mut self, now: Now, plan: &mut Plan) {
-        let warm = self.functions.values().filter(|f| f.live.is_some()).map(|f| f.id.clone());
-        let queued = self.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(id, _)| id.clone());
-        let candidates: BTreeSet<String> = warm.chain(queued).collect();
-        for function_id in candidates {
-            self.scale_function(&function_id, now, plan);
-        }
-    }
-
-    fn scale_function(&mut self, function_id: &str, now: Now, plan: &mut Plan) {
-        let Some(definition) = self.live_definition(function_id).cloned() else { return };
-        let (min, max) = self.container_limits(&definition.function);
-        let due = self.count_due(function_id, max * definition.concurrency(), now, plan);
-        let tasks = || self.tasks.values().filter(|t| t.definition.function_id == function_id);
-        let mut capacity: usize = tasks().map(Task::capacity).sum();
-        let mut count = tasks().filter(|t| t.stop != Some(Stop::Retire)).count();
-        if due <= capacity && count >= min {
-            return;
-        }
-        let failures = self.health.get(function_id).map_or(0, |h| h.failures);
-        if let Some(at) = self.health.get(function_id).and_then(|h| h.not_before).filter(|at| *at > now.mono) {
-            return plan.at(at);
-        }
-        // One at a time after a failure: there is no point in failing in parallel.
-        let max = if failures > 0 { max.min(1) } else { max };
-        while (capacity < due || count < min) && count < max {
-            plan.start.push(self.new_task(definition.clone(), now));
-            capacity += definition.concurrency();
-            count += 1;
-        }
-    }
-
-    /// How many inputs of a function wait for a container, apart from those whose time has not come; `enough` is as
-    /// good as more. When their time comes, idle containers are told.
-    fn count_due(&mut self, function_id: &str, enough: usize, now: Now, plan: &mut Plan) -> usize {
-        let (mut due, mut matured) = (0, false);
-        for input_id in self.queues.get(function_id).into_iter().flatten() {
-            let Some(input) = self.inputs.get_mut(input_id) else { continue };
-            match input.not_before {
-                Some(at) if at > now.mono => plan.at(at),
-                not_before => {
-                    matured |= not_before.is_some();
-                    input.not_before = None;
-                    due += 1;
-                    if due >= enough {
-                        break;
-                    }
-                }
-            }
-        }
-        if matured {
-            self.touch();
-        }
-        due
-    }
-
-    /// The least and the most containers of a function.
-    fn container_limits(&self, function: &modal_proto::Function) -> (usize, usize) {
-        let autoscaler = function.autoscaler_settings.unwrap_or_default();
-        let min = autoscaler.min_containers.unwrap_or(function.warm_pool_size);
-        let max = match autoscaler.max_containers.unwrap_or(function.concurrency_limit) {
-            0 => self.settings.default_max_containers.max(min),
-            max => max,
-        };
-        (min as usize, max as usize)
     }
 
     fn signal_stopping(&mut self, now: Now, plan: &mut Plan) {
@@ -236,27 +162,4 @@ fn limit_start(task: &mut Task, now: Now, plan: &mut Plan) {
     } else {
         plan.at(until);
     }
-}
-
-/// Retires a container that has been idle for its function's window. Returns whether it did.
-fn limit_idleness(task: &mut Task, now: Now, plan: &mut Plan) -> bool {
-    if !task.ready || !task.running.is_empty() || task.stop.is_some() {
-        return false;
-    }
-    let function = &task.definition.function;
-    let autoscaler = function.autoscaler_settings.unwrap_or_default();
-    if autoscaler.min_containers.unwrap_or(function.warm_pool_size) > 0 {
-        return false;
-    }
-    let window = match autoscaler.scaledown_window.unwrap_or(function.task_idle_timeout_secs) {
-        0 => SCALEDOWN_WINDOW,
-        seconds => Duration::from_secs(seconds.into()),
-    };
-    let until = task.idle_since + window;
-    if until <= now.mono {
-        task.retire();
-        return true;
-    }
-    plan.at(until);
-    false
 }

@@ -1,7 +1,7 @@
 //! Tasks: containers, from the decision to start one to its end.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,6 +26,8 @@ pub(super) const CANCELLED: &str = "the call was cancelled";
 #[derive(Debug)]
 pub struct Running {
     pub started_at: f64,
+    /// Which of the container's deliveries it came with; a batch comes as one.
+    pub delivery: u32,
     /// When its attempt has taken too long.
     pub deadline: Instant,
     /// Set once the server decided how it ends, whatever the container says later.
@@ -76,12 +78,32 @@ pub struct Task {
 impl Task {
     /// How many more inputs it would take.
     pub fn capacity(&self) -> usize {
-        let function = &self.definition.function;
-        let used_up = (function.single_use_containers || function.max_inputs == 1) && self.served > 0;
-        if self.stop.is_some() || self.failed || used_up {
+        self.capacity_of(self.definition.concurrency())
+    }
+
+    /// How many more inputs are enough for it, as long as there may be more containers.
+    pub fn target_capacity(&self) -> usize {
+        self.capacity_of(self.definition.target_concurrency())
+    }
+
+    fn capacity_of(&self, deliveries: usize) -> usize {
+        if self.takes_no_more() {
             return 0;
         }
-        self.definition.concurrency().saturating_sub(self.running.len())
+        let running: BTreeSet<u32> = self.running.values().map(|running| running.delivery).collect();
+        deliveries.saturating_sub(running.len()) * self.definition.batch_size()
+    }
+
+    /// Whether it will be given no more work, whatever it has now.
+    pub fn takes_no_more(&self) -> bool {
+        let function = &self.definition.function;
+        let used_up = (function.single_use_containers || function.max_inputs == 1) && self.served > 0;
+        self.stop.is_some() || self.failed || used_up
+    }
+
+    /// Whether it waits for work.
+    pub fn is_idle(&self) -> bool {
+        self.ready && self.running.is_empty() && self.stop.is_none()
     }
 
     /// Gives it no more work.
@@ -112,7 +134,10 @@ impl Task {
 /// What a container that asks for work gets.
 #[derive(Debug)]
 pub enum Delivery {
-    Work(pb::FunctionGetInputsItem),
+    /// As many inputs as one call of the function's code takes.
+    Work(Vec<pb::FunctionGetInputsItem>),
+    /// There is less than a batch: if it does not fill up, what there is can be had at this time.
+    Linger(Instant),
     /// There will be no more.
     Stop,
 }
@@ -180,47 +205,84 @@ impl State {
     }
 
     /// Gives a container work, if there is some for it, or tells it to end. `None`: ask again when something changed.
-    pub fn take_input(&mut self, task_id: &str, now: Now) -> Result<Option<Delivery>, Error> {
+    pub fn take_inputs(&mut self, task_id: &str, now: Now) -> Result<Option<Delivery>, Error> {
         let task = self.task_mut(task_id)?;
         if !task.ready {
             task.ready = true;
             task.idle_since = now.mono;
             let function_id = task.definition.function_id.clone();
             self.health.remove(&function_id);
+            // It may be one too many by now.
+            self.touch();
         }
         let task = self.task_mut(task_id)?;
         if task.stop.is_some() {
             return Ok(Some(Delivery::Stop));
         }
         let (definition, alone) = (task.definition.clone(), task.definition.concurrency() == 1);
-        if alone && let Some(input_id) = task.running.keys().next().cloned() {
-            // It asks although it has an input: the answer that carried it got lost.
-            return Ok(self.delivery(&input_id).map(Delivery::Work));
+        if alone && !task.running.is_empty() {
+            // It asks although it has something: the answer that carried it got lost.
+            let running: Vec<String> = task.running.keys().cloned().collect();
+            return Ok(Some(Delivery::Work(self.deliveries(&running))));
         }
         if task.capacity() == 0 {
             return Ok(None);
         }
-        let Some(input_id) = self.next_queued(&definition.function_id, now) else { return Ok(None) };
-        let delivery = self.delivery(&input_id);
-        if let Some(input) = self.inputs.get_mut(&input_id) {
-            input.task_id = Some(task_id.to_owned());
+        let inputs = self.next_queued(&definition.function_id, definition.batch_size(), now);
+        let Some(first) = inputs.first().and_then(|id| self.inputs.get(id)) else { return Ok(None) };
+        if inputs.len() < definition.batch_size() {
+            let linger = Duration::from_millis(definition.function.batch_linger_ms);
+            let until = first.queued.map_or(now.mono, |queued| queued + linger);
+            if until > now.mono {
+                return Ok(Some(Delivery::Linger(until)));
+            }
         }
-        let limit = definition.function.timeout_secs;
-        let limit = Duration::from_secs(if limit == 0 { 300 } else { u64::from(limit) });
-        let task = self.task_mut(task_id)?;
-        task.served += 1;
-        let running = Running { started_at: now.wall, deadline: now.mono + limit, verdict: None, cancel_by: None };
-        task.running.insert(input_id, running);
-        self.touch();
-        Ok(delivery.map(Delivery::Work))
+        self.hand_over(task_id, &inputs, now)?;
+        Ok(Some(Delivery::Work(self.deliveries(&inputs))))
     }
 
-    /// Takes the first input of a queue whose time has come.
-    fn next_queued(&mut self, function_id: &str, now: Now) -> Option<String> {
-        let queue = self.queues.get_mut(function_id)?;
-        let due = |id: &String| self.inputs.get(id).is_some_and(|i| i.not_before.is_none_or(|at| at <= now.mono));
-        let position = queue.iter().position(due)?;
-        queue.remove(position)
+    fn hand_over(&mut self, task_id: &str, inputs: &[String], now: Now) -> Result<(), Error> {
+        let task = self.task_mut(task_id)?;
+        task.served += 1;
+        let delivery = task.served;
+        let definition = task.definition.clone();
+        let limit = definition.function.timeout_secs;
+        let limit = Duration::from_secs(if limit == 0 { 300 } else { u64::from(limit) });
+        let deadline = now.mono + limit;
+        for id in inputs {
+            let running = Running { started_at: now.wall, delivery, deadline, verdict: None, cancel_by: None };
+            task.running.insert(id.clone(), running);
+        }
+        if let Some(queue) = self.queues.get_mut(&definition.function_id) {
+            // They are at its front, or close to it.
+            for id in inputs {
+                if let Some(position) = queue.iter().position(|queued| queued == id) {
+                    queue.remove(position);
+                }
+            }
+        }
+        for id in inputs {
+            if let Some(input) = self.inputs.get_mut(id) {
+                input.task_id = Some(task_id.to_owned());
+            }
+        }
+        self.touch();
+        Ok(())
+    }
+
+    /// The first inputs of a queue whose time has come, as many as go together: a batch is for one method.
+    fn next_queued(&self, function_id: &str, most: usize, now: Now) -> Vec<String> {
+        let queue = self.queues.get(function_id).into_iter().flatten();
+        let mut due =
+            queue.filter_map(|id| self.inputs.get(id)).filter(|input| input.not_before.is_none_or(|at| at <= now.mono));
+        let Some(first) = due.next() else { return Vec::new() };
+        let method = &first.arguments.method_name;
+        let more = due.filter(|input| input.arguments.method_name == *method).take(most - 1);
+        std::iter::once(first).chain(more).map(|input| input.id.clone()).collect()
+    }
+
+    fn deliveries(&self, inputs: &[String]) -> Vec<pb::FunctionGetInputsItem> {
+        inputs.iter().filter_map(|id| self.delivery(id)).collect()
     }
 
     fn delivery(&self, input_id: &str) -> Option<pb::FunctionGetInputsItem> {
@@ -235,6 +297,12 @@ impl State {
             function_map_idx: Some(input.idx),
             ..Default::default()
         })
+    }
+
+    /// Whether a container runs an input of a call.
+    pub fn runs_call(&self, task_id: &str, call_id: &str) -> bool {
+        let inputs = self.tasks.get(task_id).into_iter().flat_map(|task| task.running.keys());
+        inputs.filter_map(|id| self.inputs.get(id)).any(|input| input.call_id == call_id)
     }
 
     /// Takes a container's result of an input. Results of inputs it does not have (any more) are dropped: the server
@@ -310,6 +378,12 @@ impl State {
                     attempt.task_id = task.id.clone();
                     attempt.started_at = running.started_at;
                     self.end_attempt(&input_id, attempt, now);
+                }
+                // Its messages were read already, and the client has perhaps seen half an answer.
+                None if self.inputs.get(&input_id).is_some_and(|input| input.transient) => {
+                    let message = format!("the container {}", exit.how);
+                    let end = Attempt::without_report(GenericStatus::InternalFailure, message, now);
+                    self.finish_input(&input_id, end);
                 }
                 None if expected => self.requeue(&input_id, None, now),
                 None => self.end_crashed(&input_id, &exit.how, now),

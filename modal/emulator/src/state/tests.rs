@@ -51,7 +51,10 @@ impl World {
 
     fn define(&mut self, function: &pb::Function) -> String {
         let (app_id, function_id) = (self.app_id.clone(), self.function_id.clone());
-        let definition = self.state.define_function(&app_id, &function_id, function.encode_to_vec().into()).unwrap();
+        let definition = self
+            .state
+            .define_function(&app_id, &function_id, function.encode_to_vec().into(), function.clone())
+            .unwrap();
         self.function_id = definition.function_id.clone();
         definition.id.clone()
     }
@@ -90,12 +93,12 @@ impl World {
 
     fn take(&mut self, task_id: &str) -> Option<Delivery> {
         let now = self.now();
-        self.state.take_input(task_id, now).unwrap()
+        self.state.take_inputs(task_id, now).unwrap()
     }
 
     fn work(&mut self, task_id: &str) -> pb::FunctionGetInputsItem {
         match self.take(task_id) {
-            Some(Delivery::Work(item)) => item,
+            Some(Delivery::Work(mut items)) if items.len() == 1 => items.remove(0),
             other => panic!("no work but {other:?}"),
         }
     }

@@ -1,0 +1,210 @@
+//! Web functions over real HTTP: each has a port of its own on loopback, which it keeps as long as it can be had.
+//!
+//! A request becomes an input of the function, with its body and the answer in streams beside the call. It waits for a
+//! container like any other input. Nothing of it is stored: it ends with its connection.
+
+mod access;
+mod http;
+mod params;
+mod request;
+mod scope;
+mod websocket;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, FromRequestParts, Request, State, WebSocketUpgrade},
+    http::{HeaderMap, StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+    serve::ListenerExt,
+};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::request::WebCall;
+use crate::{error::Error, shared::Shared, state::Definition};
+
+/// Where ports are looked for first, so that an app that is tried out again and again keeps its URLs. Below those that
+/// the system gives to outgoing connections.
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u16 = 12_000;
+
+/// The function and the name of its web method, which is empty for the function itself.
+type Key = (String, String);
+
+/// The ports that are listened on.
+#[derive(Default)]
+pub struct Endpoints {
+    open: Mutex<HashMap<Key, CancellationToken>>,
+    stop: CancellationToken,
+    servers: TaskTracker,
+}
+
+/// What one port leads to.
+#[derive(Clone)]
+struct Target {
+    shared: Arc<Shared>,
+    key: Key,
+}
+
+impl Endpoints {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, CancellationToken>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops listening for functions that are gone.
+    pub fn close_gone(&self, shared: &Shared) {
+        let mut open = self.lock();
+        if !open.is_empty() {
+            shared.read(|state| {
+                open.retain(|(function_id, method), stop| {
+                    let stays = state.has_endpoint(function_id, method);
+                    if !stays {
+                        stop.cancel();
+                    }
+                    stays
+                });
+            });
+        }
+    }
+
+    /// Stops listening and returns when the last request has ended.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.servers.close();
+        self.servers.wait().await;
+    }
+}
+
+/// Sees to it that the web methods of a definition have ports.
+pub async fn reserve(shared: &Arc<Shared>, definition: &Definition) -> Result<(), Error> {
+    for (method, _) in definition.web_methods() {
+        open(shared, (definition.function_id.clone(), method.to_owned())).await?;
+    }
+    Ok(())
+}
+
+/// Listens for the functions of the last run again.
+pub async fn open_all(shared: &Arc<Shared>) {
+    for key in shared.read(|state| state.endpoints()) {
+        if let Err(error) = open(shared, key.clone()).await {
+            tracing::error!(function.id = key.0, %error, "a web function cannot be reached");
+        }
+    }
+}
+
+async fn open(shared: &Arc<Shared>, key: Key) -> Result<(), Error> {
+    if shared.endpoints.lock().contains_key(&key) {
+        return Ok(());
+    }
+    let wanted = shared.read(|state| {
+        let function = state.function(&key.0)?;
+        let app = state.app(&function.app_id)?;
+        let usual = usual_port(&[&app.environment, &app.description, &state.function_name(function), &key.1]);
+        Ok::<_, Error>(function.ports.get(&key.1).copied().into_iter().chain([usual]).collect::<Vec<u16>>())
+    })?;
+    let bound = async { bind(&wanted).await.and_then(|l| Ok((l.local_addr()?.port(), l))) };
+    let (port, listener) = bound.await.map_err(Error::io("listen for", "a web function"))?;
+    shared.change(|state, _| state.set_port(&key.0, &key.1, port)).await?;
+    let stop = shared.endpoints.stop.child_token();
+    shared.endpoints.lock().insert(key.clone(), stop.clone());
+    let app = Router::new().fallback(answer).with_state(Target { shared: shared.clone(), key });
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let listener = listener.tap_io(|stream| {
+        // Without it an answer is only slower.
+        let _ = stream.set_nodelay(true);
+    });
+    shared.endpoints.servers.spawn(async move {
+        let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, port, "a web function's server failed");
+        }
+    });
+    Ok(())
+}
+
+/// Binds the first of these ports that is free, or any.
+async fn bind(wanted: &[u16]) -> io::Result<TcpListener> {
+    for port in wanted {
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).await {
+            return Ok(listener);
+        }
+    }
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+}
+
+/// The port that goes with a name.
+fn usual_port(name: &[&str]) -> u16 {
+    let digest = Sha256::digest(name.join("\0"));
+    FIRST_PORT + u16::from_be_bytes([digest[0], digest[1]]) % PORTS
+}
+
+async fn answer(
+    State(target): State<Target>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    match target.answer(client, parts, body).await {
+        Ok(response) | Err(response) => response,
+    }
+}
+
+impl Target {
+    async fn answer(&self, client: SocketAddr, mut parts: Parts, body: Body) -> Result<Response, Response> {
+        let (function_id, method) = &self.key;
+        access::check_host(&parts)?;
+        let definition = self.shared.read(|state| state.live_definition(function_id).cloned());
+        let found = definition.as_ref().and_then(|definition| Some((definition, definition.web_method(method)?)));
+        let Some((definition, config)) = found else {
+            return Err(refuse(StatusCode::NOT_FOUND, "the function is not deployed, or its app is stopped"));
+        };
+        if config.requires_proxy_auth {
+            access::check_token(&self.shared, &parts.headers)?;
+        }
+        let function_id = params::bind(&self.shared, definition, &parts.uri).await?;
+        let begin = |scope: Vec<u8>| WebCall::begin(&self.shared, &function_id, method, scope).map_err(unavailable);
+        match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+            Ok(upgrade) => {
+                let subprotocols = websocket::subprotocols(&parts.headers);
+                let call = begin(scope::websocket(&parts, client, &subprotocols))?;
+                Ok(websocket::answer(call, upgrade).await)
+            }
+            Err(_) => {
+                let call = begin(scope::http(&parts, client))?;
+                Ok(http::answer(call, body).await)
+            }
+        }
+    }
+}
+
+fn unavailable(error: Error) -> Response {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+}
+
+/// An answer that is not the app's.
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    (status, format!("modal-local: {reason}\n")).into_response()
+}
+
+/// The headers of an ASGI message: names and values in turns. What is not valid is left out.
+fn headers(flat: &[bytes::Bytes]) -> HeaderMap {
+    use axum::http::{HeaderName, HeaderValue};
+    let pairs = flat.chunks_exact(2).filter_map(|pair| {
+        let name = HeaderName::from_bytes(&pair[0]).ok()?;
+        Some((name, HeaderValue::from_maybe_shared(pair[1].clone()).ok()?))
+    });
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.append(name, value);
+    }
+    headers
+}

@@ -1,0 +1,162 @@
+//! One web request as a call of its function.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{http::StatusCode, response::Response};
+use modal_proto::{
+    self as pb, Asgi, DataFormat, GenericResult, asgi, data_chunk::DataOneof, function_input::ArgsOneof,
+    generic_result::GenericStatus,
+};
+use prost::Message;
+use tokio::{sync::watch, task::AbortHandle};
+
+use super::{refuse, scope};
+use crate::{
+    error::Error,
+    shared::Shared,
+    state::{Now, State},
+    streams::Exchange,
+};
+
+/// A request under way. Dropping it tells the app that the client is gone.
+pub struct WebCall {
+    shared: Arc<Shared>,
+    id: String,
+    exchange: Arc<Exchange>,
+    /// The index of the last message that was read.
+    seen: u64,
+    /// How it ended, when it has.
+    result: watch::Receiver<Option<GenericResult>>,
+    /// What sends the client's side to the app.
+    sender: Option<AbortHandle>,
+}
+
+impl WebCall {
+    /// Queues a request with its scope as the arguments.
+    pub fn begin(shared: &Arc<Shared>, function_id: &str, method: &str, scope: Vec<u8>) -> Result<Self, Error> {
+        let input = pb::FunctionInput {
+            args_oneof: Some(ArgsOneof::Args(scope.into())),
+            data_format: scope::FORMAT.into(),
+            method_name: (!method.is_empty()).then(|| method.to_owned()),
+            ..Default::default()
+        };
+        let (id, give_up) = shared.change_soon(|state, now| {
+            let definition = state.live_definition(function_id).cloned();
+            let definition = definition.ok_or_else(|| Error::not_found("live Function", function_id))?;
+            let id = state.begin_request(function_id, input, now)?;
+            // Before a container can take it.
+            shared.streams.begin_exchange(&id);
+            Ok::<_, Error>((id, State::request_deadline(&definition, now)))
+        })?;
+        let exchange = shared.streams.begin_exchange(&id);
+        let (sender, result) = watch::channel(None);
+        let (watched, call_id) = (shared.clone(), id.clone());
+        shared.endpoints.servers.spawn(async move { follow(&watched, &call_id, give_up, sender).await });
+        Ok(Self { shared: shared.clone(), id, exchange, seen: 0, result, sender: None })
+    }
+
+    /// The app's next message; `None` when there are no more.
+    pub async fn next(&mut self) -> Option<asgi::Type> {
+        loop {
+            let chunk = self.exchange.response.read(self.seen).await?;
+            self.seen = chunk.index;
+            let Some(DataOneof::Data(data)) = chunk.data_oneof else {
+                tracing::warn!(call.id = self.id, "a message of a web function came as a blob, which is not read");
+                continue;
+            };
+            match Asgi::decode(data) {
+                // Messages that the SDK does not know either are empty.
+                Ok(Asgi { r#type: None }) => {}
+                Ok(Asgi { r#type }) => return r#type,
+                Err(error) => tracing::warn!(call.id = self.id, %error, "a web function's message is not valid"),
+            }
+        }
+    }
+
+    /// Begins to send the client's side with a task of its own, which ends with the request.
+    pub fn send_with<F: Future<Output = ()> + Send + 'static>(&mut self, send: impl FnOnce(ToApp) -> F) {
+        let task = self.shared.endpoints.servers.spawn(send(ToApp(self.exchange.clone())));
+        self.sender = Some(task.abort_handle());
+    }
+
+    /// Resolves when the server stops.
+    pub fn stopped(&self) -> tokio_util::sync::WaitForCancellationFutureOwned {
+        self.shared.hang_up.clone().cancelled_owned()
+    }
+
+    /// How the request ended, once there are no more messages.
+    pub async fn ending(&mut self) -> Option<GenericResult> {
+        match self.result.wait_for(Option::is_some).await {
+            Ok(result) => result.clone(),
+            // The server stops.
+            Err(_) => None,
+        }
+    }
+
+    /// The answer in place of one that the app did not give.
+    pub async fn failure(&mut self) -> Response {
+        let Some(result) = self.ending().await else {
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
+        };
+        let (status, what) = match result.status() {
+            GenericStatus::Success => (StatusCode::INTERNAL_SERVER_ERROR, "the app ended without an answer"),
+            GenericStatus::Timeout => (StatusCode::GATEWAY_TIMEOUT, "the request took longer than it may"),
+            GenericStatus::Terminated => (StatusCode::SERVICE_UNAVAILABLE, "the request was given up"),
+            GenericStatus::InitFailure => (StatusCode::INTERNAL_SERVER_ERROR, "the container did not start"),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "the app failed"),
+        };
+        let reason =
+            if result.exception.is_empty() { what.to_owned() } else { format!("{what}: {}", result.exception) };
+        refuse(status, &reason)
+    }
+}
+
+impl Drop for WebCall {
+    fn drop(&mut self) {
+        if let Some(sender) = &self.sender {
+            sender.abort();
+        }
+        self.exchange.response.discard();
+        ToApp(self.exchange.clone()).send_last(asgi::Type::HttpDisconnect(asgi::HttpDisconnect {}));
+        self.shared.change_soon(|state, now| state.abandon_request(&self.id, now));
+    }
+}
+
+/// The way for the client's messages.
+pub struct ToApp(Arc<Exchange>);
+
+impl ToApp {
+    /// Sends a message when there is room.
+    pub async fn send(&self, message: asgi::Type) {
+        self.0.request.write_next(DataFormat::Asgi.into(), encode(message)).await;
+    }
+
+    /// Sends a message behind which there will be none; if there was such a one already, it is enough.
+    pub fn send_last(&self, message: asgi::Type) {
+        self.0.request.write_last(DataFormat::Asgi.into(), encode(message));
+    }
+}
+
+fn encode(message: asgi::Type) -> Vec<u8> {
+    Asgi { r#type: Some(message) }.encode_to_vec()
+}
+
+/// Waits for the end of a request, however it comes, tells it, and clears up.
+async fn follow(shared: &Shared, call_id: &str, give_up: Instant, tell: watch::Sender<Option<GenericResult>>) {
+    let taken = shared.wait_for(Some(give_up), |state, _| {
+        let over = state.is_taken(call_id) || state.request_result(call_id).is_some();
+        Ok(over.then_some(()))
+    });
+    if let Ok(None) = taken.await {
+        tracing::info!(call.id = call_id, "no container was free for a web request in time");
+        shared.change_soon(|state, now| state.abandon_request(call_id, now));
+    }
+    let result = shared.wait_for(None, |state, _| Ok(state.request_result(call_id))).await;
+    if let Ok(result) = result {
+        // The client may be gone.
+        let _ = tell.send(result);
+    }
+    drop(tell);
+    shared.streams.end_exchange(call_id);
+    shared.change_soon(|state, _: Now| state.forget_request(call_id));
+}

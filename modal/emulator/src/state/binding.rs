@@ -1,0 +1,208 @@
+//! Bound functions: a function with parameters of its class or other options, and containers of its own.
+//!
+//! One is made of its base whenever that changes, so it follows redeployments; it goes when its base goes.
+
+use std::sync::Arc;
+
+use modal_proto as pb;
+use prost::{
+    Message,
+    bytes::{Buf, Bytes},
+    encoding::{self, DecodeContext, WireType},
+};
+use sha2::{Digest, Sha256};
+
+use super::{Definition, Function, State};
+use crate::{error::Error, ids::new_id};
+
+/// Tags of `Function`'s fields that options can replace instead of adding to.
+const SECRET_IDS: u32 = 10;
+const VOLUME_MOUNTS: u32 = 33;
+
+impl State {
+    /// The function that a base is with parameters or options. The same request always leads to the same one.
+    pub fn bind_function(&mut self, request: pb::FunctionBindParamsRequest) -> Result<Function, Error> {
+        let base = self.function(&request.function_id)?;
+        if base.binding().is_some() {
+            return Err(Error::invalid("function_id", "options are for a function as it was deployed"));
+        }
+        let (base_id, app_id) = (base.id.clone(), base.app_id.clone());
+        let encoded = Bytes::from(request.encode_to_vec());
+        let id = format!("fu-{}", &hex::encode(Sha256::digest(&encoded))[..32]);
+        if let Some(function) = self.functions.get(&id) {
+            return Ok(function.clone());
+        }
+        let definition = self.live_definition(&base_id).cloned();
+        let definition = definition.ok_or_else(|| Error::not_found("live Function", &base_id))?;
+        let definition = bind(&definition, &id, &request)?;
+        let function = Function {
+            live: Some(definition.id.clone()),
+            bound_to: Some(base_id),
+            announced: encoded,
+            ..Function::new(id.clone(), app_id)
+        };
+        self.definitions.insert(definition.id.clone(), Arc::new(definition));
+        self.save(&function);
+        self.functions.insert(id, function.clone());
+        Ok(function)
+    }
+
+    /// Makes the functions that are bound to a base anew of its live definition, and retires what ran the old one.
+    pub(super) fn rebind(&mut self, base_id: &str) {
+        let Some(base) = self.functions.get(base_id).and_then(|f| self.definitions.get(f.live.as_ref()?)).cloned()
+        else {
+            return;
+        };
+        let bound: Vec<Function> =
+            self.functions.values().filter(|f| f.bound_to.as_deref() == Some(base_id)).cloned().collect();
+        for mut function in bound {
+            let Some(request) = function.binding() else { continue };
+            match bind(&base, &function.id, &request) {
+                Ok(definition) => {
+                    if let Some(old) = function.live.replace(definition.id.clone()) {
+                        self.definitions.remove(&old);
+                    }
+                    self.retire_others(&function.id, &definition.id);
+                    self.definitions.insert(definition.id.clone(), Arc::new(definition));
+                    self.functions.insert(function.id.clone(), function);
+                }
+                Err(error) => tracing::error!(function.id, %error, "a bound function could not be made"),
+            }
+        }
+    }
+}
+
+impl Function {
+    /// The request that bound it, if it is bound.
+    pub fn binding(&self) -> Option<pb::FunctionBindParamsRequest> {
+        self.bound_to.as_ref()?;
+        // It was encoded here before it was stored.
+        pb::FunctionBindParamsRequest::decode(self.announced.clone()).ok()
+    }
+
+    /// The parameters that its containers get.
+    pub fn params(&self) -> Bytes {
+        self.binding().map(|request| request.serialized_params).unwrap_or_default()
+    }
+
+    /// The function it is bound to, or itself.
+    pub fn base_id(&self) -> &str {
+        self.bound_to.as_deref().unwrap_or(&self.id)
+    }
+}
+
+fn bind(base: &Definition, id: &str, request: &pb::FunctionBindParamsRequest) -> Result<Definition, Error> {
+    let options = request.function_options.clone().unwrap_or_default();
+    let mut replaced = Vec::new();
+    if options.replace_secret_ids {
+        replaced.push(SECRET_IDS);
+    }
+    if options.replace_volume_mounts {
+        replaced.push(VOLUME_MOUNTS);
+    }
+    let bad = |error: prost::DecodeError| Error::invalid("Function", error.to_string());
+    let mut encoded = without(&base.encoded, &replaced).map_err(bad)?;
+    // Appended fields win over earlier ones, field by field in nested messages, and lists grow.
+    overlay(options).encode(&mut encoded).map_err(|error| Error::invalid("FunctionOptions", error.to_string()))?;
+    let encoded = Bytes::from(encoded);
+    Ok(Definition {
+        id: new_id("de"),
+        function_id: id.to_owned(),
+        app_id: base.app_id.clone(),
+        code: Some(base.code_id().to_owned()),
+        function: pb::Function::decode(encoded.clone()).map_err(bad)?,
+        encoded,
+    })
+}
+
+/// What options change of a function.
+fn overlay(options: pb::FunctionOptions) -> pb::Function {
+    pb::Function {
+        resources: options.resources,
+        secret_ids: options.secret_ids,
+        retry_policy: options.retry_policy,
+        concurrency_limit: options.concurrency_limit.unwrap_or_default(),
+        timeout_secs: options.timeout_secs.unwrap_or_default(),
+        task_idle_timeout_secs: options.task_idle_timeout_secs.unwrap_or_default(),
+        volume_mounts: options.volume_mounts,
+        max_concurrent_inputs: options.max_concurrent_inputs.unwrap_or_default(),
+        target_concurrent_inputs: options.target_concurrent_inputs.unwrap_or_default(),
+        batch_max_size: options.batch_max_size.unwrap_or_default(),
+        batch_linger_ms: options.batch_linger_ms.unwrap_or_default(),
+        autoscaler_settings: Some(pb::AutoscalerSettings {
+            // Containers that are kept warm are the base's; otherwise, each set of parameters would keep its own.
+            min_containers: Some(options.warm_pool_size.unwrap_or(0)),
+            max_containers: options.concurrency_limit,
+            buffer_containers: options.buffer_containers,
+            scaledown_window: options.task_idle_timeout_secs,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// An encoded message without some of its fields; the rest stays byte for byte.
+fn without(encoded: &Bytes, tags: &[u32]) -> Result<Vec<u8>, prost::DecodeError> {
+    let mut rest = encoded.clone();
+    let mut kept = Vec::with_capacity(encoded.len());
+    while rest.has_remaining() {
+        let field = rest.clone();
+        let (tag, wire_type): (u32, WireType) = encoding::decode_key(&mut rest)?;
+        encoding::skip_field(wire_type, tag, &mut rest, DecodeContext::default())?;
+        if !tags.contains(&tag) {
+            kept.extend_from_slice(&field[..field.len() - rest.len()]);
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Definition {
+        let function = pb::Function {
+            function_name: "f".into(),
+            secret_ids: vec!["st-1".into()],
+            timeout_secs: 10,
+            autoscaler_settings: Some(pb::AutoscalerSettings {
+                min_containers: Some(2),
+                scaledown_window: Some(9),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let mut encoded = function.encode_to_vec();
+        // A field that is not read here: number 99, two bytes.
+        encoded.extend([0x9a, 0x06, 2, 7, 7]);
+        let encoded = Bytes::from(encoded);
+        Definition {
+            id: "de-1".into(),
+            function_id: "fu-1".into(),
+            app_id: "ap-1".into(),
+            code: None,
+            encoded,
+            function,
+        }
+    }
+
+    #[test]
+    fn options_replace_what_they_name_and_keep_the_rest() {
+        let options = pb::FunctionOptions {
+            secret_ids: vec!["st-2".into()],
+            replace_secret_ids: true,
+            concurrency_limit: Some(3),
+            ..Default::default()
+        };
+        let request = pb::FunctionBindParamsRequest { function_options: Some(options), ..Default::default() };
+        let bound = bind(&base(), "fu-2", &request).unwrap();
+        assert_eq!((bound.function.secret_ids, bound.function.timeout_secs), (vec!["st-2".to_owned()], 10));
+        let autoscaler = bound.function.autoscaler_settings.unwrap();
+        assert_eq!(
+            (autoscaler.min_containers, autoscaler.max_containers, autoscaler.scaledown_window),
+            (Some(0), Some(3), Some(9))
+        );
+        assert!(bound.encoded.windows(5).any(|bytes| bytes == [0x9a, 0x06, 2, 7, 7]));
+        assert_eq!(bound.code.as_deref(), Some("de-1"));
+    }
+}

@@ -1,0 +1,101 @@
+//! Which calls there are, and which code made them.
+
+use std::collections::HashMap;
+
+use modal_proto::{self as pb, generic_result::GenericStatus};
+
+use super::{Call, State};
+use crate::error::Error;
+
+/// Most inputs of a call graph that are told.
+const MAX_INPUTS: usize = 10_000;
+
+impl State {
+    /// The calls of a function, newest first.
+    pub fn list_calls(&self, function_id: &str) -> Result<Vec<pb::FunctionCallInfo>, Error> {
+        self.function(function_id)?;
+        let calls = self.calls.values().rev().filter(|c| c.function_id == function_id && !c.transient);
+        Ok(calls.map(describe).collect())
+    }
+
+    /// The inputs that a call is of a piece with: those of the call at the root, and all that came of them.
+    pub fn call_graph(&self, call_id: &str) -> Result<pb::FunctionGetCallGraphResponse, Error> {
+        let call = self.call(call_id)?;
+        let mut children: HashMap<&str, Vec<&Call>> = HashMap::new();
+        let mut owners: HashMap<&str, &Call> = HashMap::new();
+        for call in self.calls.values() {
+            if let Some(parent) = &call.parent_input_id {
+                children.entry(parent).or_default().push(call);
+            }
+            owners.extend(call.unfinished.iter().map(|id| (id.as_str(), call)));
+            owners.extend(call.outputs.iter().map(|output| (output.input_id.as_str(), call)));
+        }
+        let mut root = call;
+        // An input is older than the calls it makes, so this ends.
+        while let Some(parent) = root.parent_input_id.as_ref().and_then(|id| owners.get(id.as_str())) {
+            root = parent;
+        }
+        let mut graph = pb::FunctionGetCallGraphResponse::default();
+        let mut next = vec![root];
+        while let Some(call) = next.pop() {
+            graph.function_calls.push(self.graph_call(call));
+            for input in self.graph_inputs(call) {
+                next.extend(children.get(input.input_id.as_str()).into_iter().flatten());
+                graph.inputs.push(input);
+            }
+            if graph.inputs.len() > MAX_INPUTS {
+                graph.truncated = true;
+                break;
+            }
+        }
+        Ok(graph)
+    }
+
+    fn graph_call(&self, call: &Call) -> pb::FunctionCallCallGraphInfo {
+        let function = self.live_definition(&call.function_id).map(|d| &d.function);
+        pb::FunctionCallCallGraphInfo {
+            function_call_id: call.id.clone(),
+            parent_input_id: call.parent_input_id.clone().unwrap_or_default(),
+            function_name: function.map(|f| f.function_name.clone()).unwrap_or_default(),
+            module_name: function.map(|f| f.module_name.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn graph_inputs(&self, call: &Call) -> Vec<pb::InputCallGraphInfo> {
+        let pending = call.unfinished.iter().map(|id| pb::InputCallGraphInfo {
+            input_id: id.clone(),
+            function_call_id: call.id.clone(),
+            task_id: self.inputs.get(id).and_then(|input| input.task_id.clone()).unwrap_or_default(),
+            ..Default::default()
+        });
+        let ended = call.outputs.iter().map(|output| pb::InputCallGraphInfo {
+            input_id: output.input_id.clone(),
+            status: output.item.result.as_ref().map(|result| result.status).unwrap_or_default(),
+            function_call_id: call.id.clone(),
+            task_id: output.item.task_id.clone(),
+        });
+        pending.chain(ended).collect()
+    }
+}
+
+fn describe(call: &Call) -> pb::FunctionCallInfo {
+    let ended = |wanted: fn(GenericStatus) -> bool| {
+        let results = call.outputs.iter().filter_map(|output| output.item.result.as_ref());
+        category(results.filter(|result| wanted(result.status())).count())
+    };
+    use GenericStatus::{Success, Terminated, Timeout};
+    pb::FunctionCallInfo {
+        function_call_id: call.id.clone(),
+        created_at: call.created_at,
+        pending_inputs: category(call.unfinished.len()),
+        succeeded_inputs: ended(|status| status == Success),
+        timeout_inputs: ended(|status| status == Timeout),
+        cancelled_inputs: ended(|status| status == Terminated),
+        failed_inputs: ended(|status| !matches!(status, Success | Timeout | Terminated)),
+        total_inputs: i32::try_from(call.unfinished.len() + call.outputs.len()).unwrap_or(i32::MAX),
+    }
+}
+
+fn category(total: usize) -> Option<pb::InputCategoryInfo> {
+    Some(pb::InputCategoryInfo { total: i32::try_from(total).unwrap_or(i32::MAX) })
+}

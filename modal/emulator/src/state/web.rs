@@ -1,0 +1,169 @@
+//! Web functions: which there are, where they listen, who may use them, and their requests.
+
+use std::time::Instant;
+
+use modal_proto::{self as pb, FunctionCallInvocationType, WebhookConfig, WebhookType, generic_result::GenericStatus};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Call, Definition, Now, State, input::Attempt};
+use crate::{
+    error::Error,
+    ids::{new_id, new_token},
+    store::Record,
+};
+
+/// A key to web functions that ask for one.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ProxyToken {
+    pub id: String,
+    pub name: String,
+    /// The SHA-256 of the secret, which is shown once and not kept.
+    secret_hash: String,
+    pub created_at: f64,
+}
+
+impl Record for ProxyToken {
+    const KIND: &'static str = "proxy-token";
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Definition {
+    /// Its web methods, by name, and how they were declared; the function itself has no name.
+    pub fn web_methods(&self) -> impl Iterator<Item = (&str, &WebhookConfig)> {
+        let methods = self.function.method_definitions.iter();
+        let methods = methods.filter_map(|(name, method)| Some((name.as_str(), method.webhook_config.as_ref()?)));
+        let own = self.function.webhook_config.as_ref().map(|config| ("", config));
+        own.into_iter().chain(methods).filter(|(_, config)| config.r#type() != WebhookType::Unspecified)
+    }
+
+    /// How a web method was declared.
+    pub fn web_method(&self, method: &str) -> Option<&WebhookConfig> {
+        self.web_methods().find(|(name, _)| *name == method).map(|(_, config)| config)
+    }
+}
+
+impl State {
+    /// Where a web method is to be found, or nothing.
+    pub fn web_url(&self, function_id: &str, method: &str) -> String {
+        let port = self.functions.get(function_id).and_then(|f| f.ports.get(method));
+        port.map(|port| format!("http://127.0.0.1:{port}")).unwrap_or_default()
+    }
+
+    /// Notes where a web method listens.
+    pub fn set_port(&mut self, function_id: &str, method: &str, port: u16) -> Result<(), Error> {
+        let mut function = self.function(function_id)?.clone();
+        if function.ports.insert(method.to_owned(), port) != Some(port) {
+            self.save(&function);
+            self.functions.insert(function.id.clone(), function);
+        }
+        Ok(())
+    }
+
+    /// Whether a web method is live or about to be.
+    pub fn has_endpoint(&self, function_id: &str, method: &str) -> bool {
+        let mut definitions = self.definitions.values().filter(|d| d.function_id == function_id);
+        definitions.any(|definition| definition.web_method(method).is_some())
+    }
+
+    /// The web methods of all live functions, by function.
+    pub fn endpoints(&self) -> Vec<(String, String)> {
+        let live = self.functions.values().filter(|f| f.bound_to.is_none());
+        let live = live.filter_map(|f| self.live_definition(&f.id));
+        live.flat_map(|d| d.web_methods().map(|(name, _)| (d.function_id.clone(), name.to_owned()))).collect()
+    }
+
+    /// Begins a web request: a call that is gone with its connection.
+    pub fn begin_request(
+        &mut self,
+        function_id: &str,
+        arguments: pb::FunctionInput,
+        now: Now,
+    ) -> Result<String, Error> {
+        let call = self.new_call(function_id, FunctionCallInvocationType::SyncLegacy.into(), now)?;
+        let call = Call { transient: true, ..call };
+        let call_id = call.id.clone();
+        self.calls.insert(call_id.clone(), call);
+        match self.add_input(&call_id, 0, arguments, now) {
+            Ok(_) => Ok(call_id),
+            Err(error) => {
+                self.calls.remove(&call_id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a container has taken a web request.
+    pub fn is_taken(&self, call_id: &str) -> bool {
+        let inputs = self.calls.get(call_id).into_iter().flat_map(|call| &call.unfinished);
+        inputs.filter_map(|id| self.inputs.get(id)).all(|input| input.task_id.is_some())
+    }
+
+    /// How a web request ended, if it has.
+    pub fn request_result(&self, call_id: &str) -> Option<pb::GenericResult> {
+        self.calls.get(call_id)?.outputs.first()?.item.result.clone()
+    }
+
+    /// Nobody waits for a web request any more: unless a container has it, it never runs.
+    pub fn abandon_request(&mut self, call_id: &str, now: Now) {
+        let inputs = self.calls.get(call_id).into_iter().flat_map(|call| &call.unfinished);
+        let waiting: Vec<String> =
+            inputs.filter(|id| self.inputs.get(*id).is_some_and(|input| input.task_id.is_none())).cloned().collect();
+        for id in waiting {
+            let end = Attempt::without_report(GenericStatus::Terminated, "the client went away", now);
+            self.finish_input(&id, end);
+        }
+    }
+
+    /// Forgets a web request that has ended.
+    pub fn forget_request(&mut self, call_id: &str) {
+        self.calls.remove(call_id);
+    }
+
+    /// Makes a key to web functions; its secret is told only now.
+    pub fn create_proxy_token(&mut self, name: &str, now: Now) -> (ProxyToken, String) {
+        let secret = format!("ws-{}", new_token());
+        let token =
+            ProxyToken { id: new_id("wk"), name: name.to_owned(), secret_hash: hash(&secret), created_at: now.wall };
+        self.save(&token);
+        self.proxy_tokens.insert(token.id.clone(), token.clone());
+        (token, secret)
+    }
+
+    /// Gives a key another name, if there is one.
+    pub fn rename_proxy_token(&mut self, id: &str, name: Option<String>) -> Result<ProxyToken, Error> {
+        let token = self.proxy_tokens.get(id).ok_or_else(|| Error::not_found("Proxy token", id))?;
+        let token = ProxyToken { name: name.unwrap_or_else(|| token.name.clone()), ..token.clone() };
+        self.save(&token);
+        self.proxy_tokens.insert(token.id.clone(), token.clone());
+        Ok(token)
+    }
+
+    /// Removes a key to web functions.
+    pub fn delete_proxy_token(&mut self, id: &str) -> Result<(), Error> {
+        self.proxy_tokens.remove(id).ok_or_else(|| Error::not_found("Proxy token", id))?;
+        self.forget::<ProxyToken>(id);
+        Ok(())
+    }
+
+    /// Whether a key and its secret open web functions. Hashes are compared, so the time it takes tells nothing.
+    pub fn is_proxy_token(&self, id: &str, secret: &str) -> bool {
+        self.proxy_tokens.get(id).is_some_and(|token| token.secret_hash == hash(secret))
+    }
+
+    /// When a web request that no container takes is given up: its function may take that long to start, or to be
+    /// done with others.
+    pub fn request_deadline(definition: &Definition, now: Now) -> Instant {
+        let startup = definition.function.startup_timeout_secs.max(LEAST_QUEUE_SECONDS);
+        now.mono + std::time::Duration::from_secs(startup.into())
+    }
+}
+
+/// How long a web request waits for a container at least.
+const LEAST_QUEUE_SECONDS: u32 = 150;
+
+fn hash(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret))
+}

@@ -1,0 +1,109 @@
+//! Data that flows beside a call: what a generator yields, and the messages of a web request and its response.
+//!
+//! A generator's values are kept in a file until its call is forgotten, so that a reader can resume after a cut or a
+//! restart. A web request ends with its connection, so its messages only pass through memory. Either way, a writer
+//! that is too far ahead of its reader waits.
+
+mod pipe;
+mod spool;
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use modal_proto::DataChunk;
+
+pub use self::{pipe::Exchange, spool::Spool};
+use crate::error::Error;
+
+/// The streams of all calls.
+pub struct Streams {
+    folder: PathBuf,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    spools: HashMap<String, Arc<Spool>>,
+    exchanges: HashMap<String, Arc<Exchange>>,
+}
+
+/// What a call puts its data into.
+pub enum Output {
+    Generator(Arc<Spool>),
+    Web(Arc<Exchange>),
+}
+
+impl Streams {
+    /// Streams with their files in `folder`.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, open: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a call puts its data.
+    pub fn output(&self, call_id: &str) -> Output {
+        match self.exchange(call_id) {
+            Some(exchange) => Output::Web(exchange),
+            None => Output::Generator(self.spool(call_id)),
+        }
+    }
+
+    /// What a generator yielded. The call has to exist: its id is the name of a file.
+    pub fn spool(&self, call_id: &str) -> Arc<Spool> {
+        let spool = || Arc::new(Spool::new(self.folder.join(call_id)));
+        self.lock().spools.entry(call_id.to_owned()).or_insert_with(spool).clone()
+    }
+
+    /// The messages of a web request that is under way.
+    pub fn exchange(&self, call_id: &str) -> Option<Arc<Exchange>> {
+        self.lock().exchanges.get(call_id).cloned()
+    }
+
+    /// Begins the messages of a web request, unless they have begun.
+    pub fn begin_exchange(&self, call_id: &str) -> Arc<Exchange> {
+        self.lock().exchanges.entry(call_id.to_owned()).or_default().clone()
+    }
+
+    /// Ends the messages of a web request; what was written can still be read by those who have them.
+    pub fn end_exchange(&self, call_id: &str) {
+        let exchange = self.lock().exchanges.remove(call_id);
+        if let Some(exchange) = exchange {
+            exchange.close();
+        }
+    }
+
+    /// Makes a generator's values durable, if it has any.
+    pub async fn sync(&self, call_id: &str) -> Result<(), Error> {
+        let spool = self.lock().spools.get(call_id).cloned();
+        match spool {
+            Some(spool) => spool.sync().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Drops what a generator yielded, as its call is forgotten.
+    pub fn forget(&self, call_id: &str) {
+        let spool = self.lock().spools.remove(call_id);
+        if let Some(spool) = spool {
+            spool.drop_values();
+        }
+        match fs::remove_file(self.folder.join(call_id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, call.id = call_id, "what a generator yielded could not be removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The chunks that are new behind `last_index`: a repeated request repeats its chunks.
+fn fresh(chunks: Vec<DataChunk>, last_index: u64) -> impl Iterator<Item = DataChunk> {
+    chunks.into_iter().filter(move |chunk| chunk.index > last_index)
+}

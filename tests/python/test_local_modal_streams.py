@@ -1,0 +1,105 @@
+"""Generators: from the client and between functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from local_modal import APPS, LocalModal, wait_until
+
+
+@pytest.fixture(scope="module")
+def streams() -> Iterator[LocalModal]:
+    server = LocalModal()
+    server.start()
+    deployed = server.deploy(APPS / "stream_app.py")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    yield server
+    server.close()
+
+
+def test_values_come_in_order_and_exceptions_in_the_middle(streams: LocalModal) -> None:
+    found = streams.sdk("""
+        import asyncio
+        from stream_app import OddError
+        named = lambda name: modal.Function.from_name("streams", name)
+        count = named("count")
+        seen = []
+        try:
+            for value in count.remote_gen(5, fail_at=3):
+                seen.append(value)
+        except OddError as error:
+            seen.append(str(error))
+        async def slowly():
+            return [value async for value in named("count_slowly").remote_gen.aio(4, 0.01)]
+        try:
+            count.remote(1)
+        except modal.exception.InvalidError as error:
+            refused = "remote_gen" in str(error)
+        answer({
+            "all": list(count.remote_gen(300)) == list(range(300)),
+            "none": list(count.remote_gen(0)),
+            "failed": seen,
+            "async": asyncio.run(slowly()),
+            "nested": [named("sum_up").remote(10), named("sum_up_async").remote(5)],
+            "method": list(modal.Cls.from_name("streams", "Counter")().upwards.remote_gen(3)),
+            "refused": refused,
+        })
+    """)
+    assert found == {
+        "all": True,
+        "none": [],
+        "failed": [0, 1, 2, "at 3"],
+        "async": [0, 1, 2, 3],
+        "nested": [45, 10],
+        "method": [100, 101, 102],
+        "refused": True,
+    }
+
+
+def test_values_come_as_they_are_yielded(streams: LocalModal) -> None:
+    found = streams.sdk("""
+        notes = modal.Dict.from_name("stream-notes")
+        seen = []
+        for value in modal.Function.from_name("streams", "step").remote_gen("step", 3):
+            seen.append(value)
+            notes["step"] = value
+        answer(seen)
+    """)
+    assert found == [0, 1, 2]
+
+
+def test_much_data_passes_and_the_consumer_may_stop(streams: LocalModal) -> None:
+    found = streams.sdk("""
+        named = lambda name: modal.Function.from_name("streams", name)
+        sizes = [len(block) for block in named("blocks").remote_gen(20, 3 << 20)]
+        large = [(len(block), block[:1] == block[-1:]) for block in named("blocks").remote_gen(2, 40 << 20)]
+        for value in named("count").remote_gen(100_000):
+            if value == 10:
+                break
+        answer([sizes, large, value])
+    """)
+    assert found == [[3 << 20] * 20, [[40 << 20, True]] * 2, 10]
+
+
+def test_a_generator_does_not_run_far_ahead_of_its_reader(streams: LocalModal) -> None:
+    reader = streams.begin_sdk("""
+        next(iter(modal.Function.from_name("streams", "unread").remote_gen("unread")))
+        os._exit(0)
+    """)
+    assert reader.wait(60) == 0
+    reached = streams.sdk("""
+        notes, last = modal.Dict.from_name("stream-notes"), -1
+        while (reached := notes["unread"]) != last:
+            last = reached
+            time.sleep(1.0)
+        answer(reached)
+    """)
+    # 64 MiB are 512 values; the container keeps 1,024 more for itself, and some are on their way.
+    assert 512 < reached < 3_000
+
+
+def test_files_of_streams_are_private(streams: LocalModal) -> None:
+    wait_until(lambda: list((streams.data / "streams").iterdir()), "a file of a stream")
+    assert (streams.data / "streams").stat().st_mode & 0o077 == 0
