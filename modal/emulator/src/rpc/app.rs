@@ -2,10 +2,10 @@
 
 use modal_proto::{self as pb, AppState};
 
-use super::Parts;
+use super::{Parts, session::WORKSPACE};
 use crate::{
     error::Error,
-    state::{App, Creation},
+    state::{App, Creation, Version},
 };
 
 pub async fn create(shared: &Parts, request: pb::AppCreateRequest) -> Result<pb::AppCreateResponse, Error> {
@@ -14,7 +14,11 @@ pub async fn create(shared: &Parts, request: pb::AppCreateRequest) -> Result<pb:
         return Err(Error::invalid("app_state", "an app begins as initializing, ephemeral or detached"));
     }
     let app = shared
-        .change(|s, now| Ok(s.create_app("", &request.description, &request.environment_name, state, now)))
+        .change(|s, now| {
+            let app = s.create_app("", &request.description, &request.environment_name, state, now)?;
+            s.set_tags(&app.id, request.tags.into_iter().collect())?;
+            Ok(app)
+        })
         .await?;
     Ok(pb::AppCreateResponse { app_page_url: page_url(&app.id), app_logs_url: page_url(&app.id), app_id: app.id })
 }
@@ -30,7 +34,7 @@ pub async fn get_or_create(
                 Creation::Existing(id) => state.app(&id).cloned(),
                 Creation::Named => {
                     let (name, environment) = (&request.app_name, &request.environment_name);
-                    Ok(state.create_app(name, name, environment, AppState::Deployed, now))
+                    state.create_app(name, name, environment, AppState::Deployed, now)
                 }
                 Creation::Anonymous { .. } | Creation::Overwrite(_) => {
                     Err(Error::invalid("object_creation_type", "an app is only got or created"))
@@ -94,6 +98,63 @@ pub async fn disconnect(shared: &Parts, request: pb::AppClientDisconnectRequest)
 
 pub async fn stop(shared: &Parts, request: pb::AppStopRequest) -> Result<(), Error> {
     shared.change(|state, now| state.stop_app(&request.app_id, now)).await
+}
+
+pub fn lifecycle_of(
+    shared: &Parts,
+    request: &pb::AppGetLifecycleRequest,
+) -> Result<pb::AppGetLifecycleResponse, Error> {
+    let lifecycle = shared.read(|state| state.app(&request.app_id).map(lifecycle))?;
+    Ok(pb::AppGetLifecycleResponse { lifecycle: Some(lifecycle) })
+}
+
+pub fn info(shared: &Parts, request: &pb::AppGetInfoRequest) -> Result<pb::AppGetInfoResponse, Error> {
+    let info = shared.read(|state| state.app(&request.app_id).map(handle_metadata))?;
+    Ok(pb::AppGetInfoResponse { info: Some(info) })
+}
+
+pub async fn set_tags(shared: &Parts, request: pb::AppSetTagsRequest) -> Result<(), Error> {
+    shared.change(|state, _| state.set_tags(&request.app_id, request.tags.into_iter().collect())).await
+}
+
+pub fn get_tags(shared: &Parts, request: &pb::AppGetTagsRequest) -> Result<pb::AppGetTagsResponse, Error> {
+    let tags = shared.read(|state| state.app(&request.app_id).map(|app| app.tags.clone()))?;
+    Ok(pb::AppGetTagsResponse { tags: tags.into_iter().collect() })
+}
+
+pub fn history(
+    shared: &Parts,
+    request: &pb::AppDeploymentHistoryRequest,
+) -> Result<pb::AppDeploymentHistoryResponse, Error> {
+    let entry = |version: &Version| pb::AppDeploymentHistory {
+        app_id: version.app_id.clone(),
+        version: version.number,
+        client_version: version.client_version.clone(),
+        deployed_at: version.deployed_at,
+        deployed_by: WORKSPACE.to_owned(),
+        tag: version.tag.clone(),
+        rollback_version: version.rollback_of,
+        rollback_allowed: !version.definition_ids.is_empty(),
+        commit_info: (!version.commit.is_empty()).then(|| version.commit.clone()),
+        deployment_type: version.kind,
+    };
+    shared.read(|state| {
+        let app = state.app(&request.app_id)?;
+        Ok(pb::AppDeploymentHistoryResponse {
+            app_deployment_histories: state.versions_of(&app.id).map(entry).collect(),
+            production_app_version: app.number(),
+        })
+    })
+}
+
+pub async fn roll_back(shared: &Parts, request: &pb::AppRollbackRequest) -> Result<pb::AppRollbackResponse, Error> {
+    let app = shared.change(|state, now| state.roll_back(&request.app_id, request.version, now)).await?;
+    Ok(pb::AppRollbackResponse { url: page_url(&app.id), deployed_at: app.deployed_at, server_warnings: Vec::new() })
+}
+
+pub async fn roll_over(shared: &Parts, request: &pb::AppRolloverRequest) -> Result<pb::AppRolloverResponse, Error> {
+    let app = shared.change(|state, now| state.roll_over(&request.app_id, now)).await?;
+    Ok(pb::AppRolloverResponse { url: page_url(&app.id), deployed_at: app.deployed_at, server_warnings: Vec::new() })
 }
 
 /// There is no page to look at; the SDK prints this, so it says what it is about.

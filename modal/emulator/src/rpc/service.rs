@@ -94,8 +94,14 @@ service! {
     anyone {
         client_hello: () => pb::ClientHelloResponse, |_, ()| ok(session::hello());
         workspace_name_lookup: () => pb::WorkspaceNameLookupResponse, |_, ()| ok(session::workspace());
+        token_info_get: pb::TokenInfoGetRequest => pb::TokenInfoGetResponse, |_, _| ok(session::token_info());
         environment_get_or_create: pb::EnvironmentGetOrCreateRequest => pb::EnvironmentGetOrCreateResponse,
-            |_, r| ok(session::get_environment(&r));
+            |s, r| session::get_environment(s, &r).await;
+        environment_create: pb::EnvironmentCreateRequest => (), |s, r| session::create_environment(s, &r).await;
+        environment_update: pb::EnvironmentUpdateRequest => pb::EnvironmentListItem,
+            |s, r| session::update_environment(s, &r).await;
+        environment_delete: pb::EnvironmentDeleteRequest => (), |s, r| session::delete_environment(s, &r).await;
+        environment_list: () => pb::EnvironmentListResponse, |s, ()| ok(session::list_environments(s));
 
         app_create: pb::AppCreateRequest => pb::AppCreateResponse, |s, r| app::create(s, r).await;
         app_get_or_create: pb::AppGetOrCreateRequest => pb::AppGetOrCreateResponse, |s, r| app::get_or_create(s, r).await;
@@ -106,6 +112,14 @@ service! {
         app_get_layout: pb::AppGetLayoutRequest => pb::AppGetLayoutResponse, |s, r| app::layout(s, &r);
         app_heartbeat: pb::AppHeartbeatRequest => (), |s, r| app::heartbeat(s, r).await;
         app_client_disconnect: pb::AppClientDisconnectRequest => (), |s, r| app::disconnect(s, r).await;
+        app_get_lifecycle: pb::AppGetLifecycleRequest => pb::AppGetLifecycleResponse, |s, r| app::lifecycle_of(s, &r);
+        app_get_info: pb::AppGetInfoRequest => pb::AppGetInfoResponse, |s, r| app::info(s, &r);
+        app_set_tags: pb::AppSetTagsRequest => (), |s, r| app::set_tags(s, r).await;
+        app_get_tags: pb::AppGetTagsRequest => pb::AppGetTagsResponse, |s, r| app::get_tags(s, &r);
+        app_deployment_history: pb::AppDeploymentHistoryRequest => pb::AppDeploymentHistoryResponse,
+            |s, r| app::history(s, &r);
+        app_rollback: pb::AppRollbackRequest => pb::AppRollbackResponse, |s, r| app::roll_back(s, &r).await;
+        app_rollover: pb::AppRolloverRequest => pb::AppRolloverResponse, |s, r| app::roll_over(s, &r).await;
         app_stop: pb::AppStopRequest => (), |s, r| app::stop(s, r).await;
         app_fetch_logs: pb::AppFetchLogsRequest => pb::AppFetchLogsResponse, |s, r| logs::fetch(s, r).await;
         app_count_logs: pb::AppCountLogsRequest => pb::AppCountLogsResponse, |s, r| logs::count(s, r).await;

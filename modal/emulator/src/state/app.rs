@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use modal_proto::AppState;
 use serde::{Deserialize, Serialize};
 
-use super::{Class, Definition, Function, Now, State, names::environment};
+use super::{Class, Definition, Function, Now, State, history::Origin, names::environment};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// An app in any stage of its life.
@@ -26,6 +26,8 @@ pub struct App {
     /// What is live, by the tag the user's code gave it.
     pub function_ids: BTreeMap<String, String>,
     pub class_ids: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 impl Record for App {
@@ -44,6 +46,11 @@ impl App {
     /// Whether nothing will ever run in it again.
     pub fn is_stopped(&self) -> bool {
         self.state() == AppState::Stopped
+    }
+
+    /// Its version as history has it.
+    pub fn number(&self) -> u32 {
+        u32::try_from(self.version).unwrap_or_default()
     }
 
     /// Its state.
@@ -72,11 +79,11 @@ impl State {
         environment_name: &str,
         state: AppState,
         now: Now,
-    ) -> App {
+    ) -> Result<App, Error> {
         let app = App {
             id: new_id("ap"),
             name: name.to_owned(),
-            environment: environment(environment_name).to_owned(),
+            environment: self.environment(environment_name)?,
             description: description.to_owned(),
             state: state.into(),
             created_at: now.wall,
@@ -85,13 +92,23 @@ impl State {
             version: 0,
             function_ids: BTreeMap::new(),
             class_ids: BTreeMap::new(),
+            tags: BTreeMap::new(),
         };
         self.save(&app);
         self.apps.insert(app.id.clone(), app.clone());
         if matches!(state, AppState::Initializing | AppState::Ephemeral) {
             self.heartbeats.insert(app.id.clone(), now.mono);
         }
-        app
+        Ok(app)
+    }
+
+    /// Sets the tags of an app.
+    pub fn set_tags(&mut self, id: &str, tags: BTreeMap<String, String>) -> Result<(), Error> {
+        let mut app = self.app(id)?.clone();
+        app.tags = tags;
+        self.save(&app);
+        self.apps.insert(app.id.clone(), app);
+        Ok(())
     }
 
     /// Notes that the client of an app is still there.
@@ -110,6 +127,9 @@ impl State {
         if app.is_stopped() {
             return Err(Error::Conflict { kind: "App", id: request.app_id, reason: "is stopped" });
         }
+        if request.staged {
+            return Err(Error::invalid("deployment", "one that is staged only is not available here"));
+        }
         let (id, environment, old_state) = (app.id.clone(), app.environment.clone(), app.state);
         for function_id in request.function_ids.values() {
             self.function(function_id)?;
@@ -120,6 +140,7 @@ impl State {
         {
             self.stop_app(&other, now)?;
         }
+        let origin = Origin::of(&request);
         self.activate(&request.function_ids, &request.definition_ids)?;
         self.drop_objects(
             &id,
@@ -133,11 +154,17 @@ impl State {
         app.version += 1;
         app.function_ids = request.function_ids.into_iter().collect();
         app.class_ids = request.class_ids.into_iter().collect();
+        if !request.tags.is_empty() {
+            app.tags = request.tags.into_iter().collect();
+        }
         if app.state() != AppState::Ephemeral {
             self.heartbeats.remove(&id);
         }
         self.save(&app);
         self.apps.insert(id.clone(), app.clone());
+        if app.state() == AppState::Deployed {
+            self.add_version(&app, origin);
+        }
         self.install_schedules(&id, now);
         self.touch();
         Ok(app)
@@ -161,7 +188,8 @@ impl State {
             function.live = Some(definition_id.clone());
             self.save(&function);
             self.functions.insert(function_id.clone(), function);
-            self.drop_definitions(|d| d.function_id == *function_id && d.id != *definition_id);
+            let kept = self.definitions_in_history();
+            self.drop_definitions(|d| d.function_id == *function_id && d.id != *definition_id && !kept.contains(&d.id));
             self.retire_others(function_id, definition_id);
             self.rebind(function_id);
             self.reset_autoscaler(function_id);
@@ -179,7 +207,7 @@ impl State {
         }
     }
 
-    fn drop_definitions(&mut self, matches: impl Fn(&Definition) -> bool) {
+    pub(super) fn drop_definitions(&mut self, matches: impl Fn(&Definition) -> bool) {
         let ids: Vec<String> = self.definitions.values().filter(|d| matches(d)).map(|d| d.id.clone()).collect();
         for id in ids {
             self.definitions.remove(&id);
@@ -195,7 +223,8 @@ impl State {
             self.terminate_function(id, "the function is no longer part of its app", now);
             self.schedules.remove(id);
             self.forget::<super::Schedule>(id);
-            self.drop_definitions(|d| d.function_id == *id);
+            let kept = self.definitions_in_history();
+            self.drop_definitions(|d| d.function_id == *id && !kept.contains(&d.id));
             self.functions.remove(id);
             self.forget::<Function>(id);
         }
@@ -218,7 +247,9 @@ impl State {
         self.heartbeats.remove(id);
         self.save(&app);
         self.apps.insert(id.to_owned(), app);
+        self.forget_code_of_versions(id);
         self.drop_objects(id, |_| true, now);
+        self.drop_definitions(|d| d.app_id == id);
         self.touch();
         Ok(())
     }
@@ -231,7 +262,8 @@ impl State {
             AppState::Initializing | AppState::Ephemeral => self.stop_app(id, now),
             _ => {
                 let live: Vec<String> = self.functions.values().filter_map(|f| f.live.clone()).collect();
-                self.drop_definitions(|d| d.app_id == id && !live.contains(&d.id));
+                let kept = self.definitions_in_history();
+                self.drop_definitions(|d| d.app_id == id && !live.contains(&d.id) && !kept.contains(&d.id));
                 Ok(())
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Creation, Now, State, names::environment};
+use super::{Creation, Now, State};
 use crate::{
     error::Error,
     ids::new_id,
@@ -81,7 +81,7 @@ impl State {
         request: modal_proto::DictGetOrCreateRequest,
         now: Now,
     ) -> Result<(String, String), Error> {
-        let (name, environment) = (request.deployment_name, environment(&request.environment_name).to_owned());
+        let (name, environment) = (request.deployment_name, self.environment(&request.environment_name)?);
         let existing =
             self.dicts.values().find(|d| !d.name.is_empty() && d.name == name && d.environment == environment);
         let creation = Creation::decide("Dict", &name, request.object_creation_type, existing.map(|d| d.id.clone()))?;

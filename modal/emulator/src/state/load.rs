@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use modal_proto::AppState;
 
 use super::{
-    App, Call, Class, Definition, Dict, Function, Image, Input, Mount, Now, Output, ProxyToken, Schedule, Secret,
-    State, Volume, dict::DictItem,
+    App, Call, Class, Definition, Dict, Environment, Function, Image, Input, Mount, Now, Output, ProxyToken, Schedule,
+    Secret, State, Version, Volume, dict::DictItem,
 };
 use crate::store::{Record, StoreError, StoredRow};
 
@@ -18,6 +18,8 @@ impl State {
         let (mut items, mut outputs) = (Vec::new(), Vec::new());
         for row in rows {
             match row.kind.as_str() {
+                Environment::KIND => insert(row, |r: Environment| state.environments.insert(r.id.clone(), r))?,
+                Version::KIND => insert(row, |r: Version| state.versions.insert(r.id.clone(), r))?,
                 App::KIND => insert(row, |r: App| state.apps.insert(r.id.clone(), r))?,
                 Function::KIND => insert(row, |r: Function| state.functions.insert(r.id.clone(), r))?,
                 Definition::KIND => insert(row, |r: Definition| state.definitions.insert(r.id.clone(), Arc::new(r)))?,

@@ -8,8 +8,10 @@ mod binding;
 mod call;
 mod describe;
 mod dict;
+mod environment;
 mod function;
 mod graph;
+mod history;
 mod input;
 mod load;
 mod names;
@@ -32,7 +34,9 @@ pub use self::{
     app::App,
     call::{Call, OutputsQuery},
     dict::Dict,
+    environment::Environment,
     function::{Class, Definition, Function, MAX_OBJECT_BYTES},
+    history::Version,
     input::{Input, Output},
     names::{Creation, environment},
     object::{Image, Mount, Secret, Volume},
@@ -72,7 +76,9 @@ pub struct Health {
 /// All there is.
 #[derive(Default)]
 pub struct State {
+    pub environments: BTreeMap<String, Environment>,
     pub apps: BTreeMap<String, App>,
+    pub versions: BTreeMap<String, Version>,
     pub functions: BTreeMap<String, Function>,
     pub definitions: BTreeMap<String, Arc<Definition>>,
     pub classes: BTreeMap<String, Class>,

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Creation, Now, State,
-    names::{self, environment},
-};
+use super::{Creation, Now, State};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// Environment variables for containers.
@@ -102,10 +99,10 @@ impl State {
         request: &modal_proto::SecretGetOrCreateRequest,
         now: Now,
     ) -> Result<Secret, Error> {
-        let (name, environment) = (&request.deployment_name, environment(&request.environment_name));
+        let (name, environment) = (&request.deployment_name, &self.environment(&request.environment_name)?);
         let variables: BTreeMap<_, _> = request.env_dict.clone().into_iter().collect();
         let existing =
-            self.secrets.values().find(|s| !s.name.is_empty() && s.name == *name && s.environment == environment);
+            self.secrets.values().find(|s| !s.name.is_empty() && s.name == *name && s.environment == *environment);
         let creation = Creation::decide("Secret", name, request.object_creation_type, existing.map(|s| s.id.clone()))?;
         let mut secret = match creation {
             Creation::Existing(id) => return checked(self.secret(&id)?, &request.required_keys),
@@ -137,9 +134,9 @@ impl State {
         request: &modal_proto::VolumeGetOrCreateRequest,
         now: Now,
     ) -> Result<Volume, Error> {
-        let (name, environment) = (&request.deployment_name, names::environment(&request.environment_name));
+        let (name, environment) = (&request.deployment_name, &self.environment(&request.environment_name)?);
         let existing =
-            self.volumes.values().find(|v| !v.name.is_empty() && v.name == *name && v.environment == environment);
+            self.volumes.values().find(|v| !v.name.is_empty() && v.name == *name && v.environment == *environment);
         let creation = Creation::decide("Volume", name, request.object_creation_type, existing.map(|v| v.id.clone()))?;
         let (name, ephemeral) = match creation {
             Creation::Existing(id) | Creation::Overwrite(id) => return Ok(self.volume(&id)?.clone()),

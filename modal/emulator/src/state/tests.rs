@@ -36,7 +36,7 @@ impl World {
             rows: BTreeMap::new(),
         };
         let now = world.now();
-        world.app_id = world.state.create_app("", "app", "", AppState::Initializing, now).id;
+        world.app_id = world.state.create_app("", "app", "", AppState::Initializing, now).unwrap().id;
         world.deploy(function);
         world
     }
@@ -327,7 +327,7 @@ fn a_repeated_request_is_the_same_call() {
 fn deserted_apps_end() {
     let mut world = World::new(function());
     let now = world.now();
-    let id = world.state.create_app("", "tried out", "", AppState::Ephemeral, now).id;
+    let id = world.state.create_app("", "tried out", "", AppState::Ephemeral, now).unwrap().id;
     world.pass(60);
     let now = world.now();
     world.state.app_heartbeat(&id, now).unwrap();
