@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import websockets
 
 from local_modal import APPS, LocalModal, wait_until
 
-FUNCTIONS = ["hello", "guarded", "site", "plain", "raw", "one_at_a_time"]
+FUNCTIONS = ["hello", "guarded", "site", "plain", "raw", "one_at_a_time", "served"]
 LIMIT = httpx.Timeout(60)
 
 
@@ -27,9 +28,14 @@ class Site:
     def __init__(self) -> None:
         self.server = LocalModal()
         self.server.start()
-        self.deployed = self.server.deploy(APPS / "web_app.py")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = str(free.getsockname()[1])
+        self.deployed = self.deploy()
         assert self.deployed.returncode == 0, self.deployed.stdout + self.deployed.stderr
         self.urls = self.find()
+
+    def deploy(self) -> subprocess.CompletedProcess[str]:
+        return self.server.modal("deploy", APPS / "web_app.py", WEB_APP_PORT=self.port)
 
     def find(self) -> dict[str, str]:
         found: dict[str, str] = self.server.sdk(f"""
@@ -242,9 +248,24 @@ def test_classes_answer_with_their_parameters(site: Site) -> None:
     assert same == large, "the same parameters lead to the same containers"
 
 
+def test_a_server_in_a_container_is_reached_through_its_port(site: Site) -> None:
+    def ask(path: str, body: str) -> tuple[int, list[str]]:
+        answer = httpx.post(site.urls["served"] + path, content=body, timeout=LIMIT)
+        return answer.status_code, answer.text.split()
+
+    status, (pid, *parts) = ask("/a?b=c", "body")
+    assert (status, parts) == (202, ["/a?b=c", "body"])
+    assert ask("/again", "x")[1] == [pid, "/again", "x"]
+    # The next version has the same port; it waits until the last one is gone.
+    assert site.deploy().returncode == 0
+    status, (other, *parts) = ask("/new", "y")
+    assert (status, parts) == (202, ["/new", "y"])
+    assert other != pid
+
+
 def test_urls_stay_over_redeploys_and_restarts(site: Site) -> None:
     before = site.urls
-    assert site.server.deploy(APPS / "web_app.py").returncode == 0
+    assert site.deploy().returncode == 0
     assert site.find() == before
     site.server.stop()
     with pytest.raises(httpx.ConnectError):

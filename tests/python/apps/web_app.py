@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -178,6 +180,30 @@ def one_at_a_time() -> Callable[..., Any]:
         await send({"type": "http.response.body", "body": scope["path"].encode()})
 
     return respond
+
+
+PORT = int(os.environ.get("WEB_APP_PORT", "8123"))
+
+
+@app.function(image=image, secrets=[modal.Secret.from_dict({"WEB_APP_PORT": str(PORT)})])
+@modal.concurrent(max_inputs=20)
+@modal.web_server(PORT, startup_timeout=30)
+def served() -> None:
+    """A server of its own kind, which need not know of ASGI."""
+    code = f"""
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        answer = f"{{os.getpid()}} {{self.path}} {{body.decode()}}".encode()
+        self.send_response(202)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+http.server.ThreadingHTTPServer(("127.0.0.1", {PORT}), Handler).serve_forever()
+"""
+    subprocess.Popen([sys.executable, "-c", code])
 
 
 @app.cls(image=image)
