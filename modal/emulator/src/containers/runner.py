@@ -5,9 +5,9 @@ container would import, and then forks one container for each path of a spec tha
 standard input; it tells on its standard output, one JSON object a line, what became of them.
 
 A spec: {"tree": folder with the container's own files, "volumes": {path in the container: {"folder", "read_only"}},
-"directory": where it starts (or null: in its home), "root": an empty folder, "preload": modules to import before forks,
-"variables": the whole environment, "stdout" and "stderr": where to print}. What the last three say, a container that
-is not forked has already.
+"directory": where it starts (or null: in its home), "root": an empty folder, "preload": modules to import before
+forks, "web_server": whether its function listens on a port, "variables": the whole environment, "stdout" and "stderr":
+where to print}. What the last three say, a container that is not forked has already.
 
 Only the standard library is used here, and nothing of it stays visible to the container's code.
 """
@@ -47,14 +47,23 @@ def main() -> None:
     if mode == "serve":
         # A container returns from here as if it had been started by itself.
         serve(spec)
-    run()
+    run(spec)
 
 
-def run() -> None:
+def run(spec: Spec) -> None:
     """Run the SDK's entry point, as `python -m` would."""
+    if spec["web_server"]:
+        _find_servers_on_loopback()
     sys.argv = [ENTRY_POINT]
     sys.modules.pop(ENTRY_POINT, None)
     runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
+
+
+def _find_servers_on_loopback() -> None:
+    """Have the SDK look for a function's server at 127.0.0.1. It would ask for the address of eth0, which a machine
+    need not have, and at which only a server can be found that the whole network can reach."""
+    asgi = importlib.import_module("modal._runtime.asgi")
+    asgi.get_ip_address = lambda _: "127.0.0.1"  # type: ignore[attr-defined]
 
 
 def enter(spec: Spec) -> None:

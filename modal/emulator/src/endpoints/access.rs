@@ -1,22 +1,19 @@
 //! Who may send requests.
 
-use axum::{
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
-    response::Response,
-};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 
-use super::refuse;
+use super::refusal::Refusal;
 use crate::shared::Shared;
 
 /// Lets requests pass that were meant for this machine. A web page elsewhere can make a browser send requests here
 /// under a name of its own that leads here; then the page would be allowed to read the answers.
-pub fn check_host(parts: &Parts) -> Result<(), Response> {
+pub fn check_host(parts: &Parts) -> Result<(), Refusal> {
     let header = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = parts.uri.host().or(header).unwrap_or_default();
     if is_loopback(host) {
         return Ok(());
     }
-    Err(refuse(StatusCode::MISDIRECTED_REQUEST, "ask for 127.0.0.1 or localhost; no other name is answered"))
+    Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "ask for 127.0.0.1 or localhost; no other name is answered"))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -28,7 +25,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Lets requests pass that carry a proxy token: as `Modal-Key` and `Modal-Secret`, or both as a bearer token.
-pub fn check_token(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
+pub fn check_token(shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
     let get = |name: &str| headers.get(name).and_then(text);
     let bearer = get("authorization").and_then(|value| {
@@ -38,8 +35,8 @@ pub fn check_token(shared: &Shared, headers: &HeaderMap) -> Result<(), Response>
     let given = get("modal-key").zip(get("modal-secret")).or(bearer);
     match given {
         Some((id, secret)) if shared.read(|state| state.is_proxy_token(&id, &secret)) => Ok(()),
-        Some(_) => Err(refuse(StatusCode::UNAUTHORIZED, "the proxy token is not valid")),
-        None => Err(refuse(
+        Some(_) => Err(Refusal::new(StatusCode::UNAUTHORIZED, "the proxy token is not valid")),
+        None => Err(Refusal::new(
             StatusCode::UNAUTHORIZED,
             "this function asks for a proxy token: send Modal-Key and Modal-Secret (modal workspace proxy-tokens create)",
         )),

@@ -11,7 +11,8 @@ use futures::{StreamExt, TryStreamExt};
 use modal_proto::asgi;
 
 use super::{
-    headers, refuse,
+    headers,
+    refusal::Refusal,
     request::{ToApp, WebCall},
 };
 
@@ -25,17 +26,20 @@ const PIECE_BYTES: usize = 1 << 20;
 const HOP_HEADERS: [HeaderName; 2] = [header::CONNECTION, HeaderName::from_static("keep-alive")];
 
 /// Sends a request to the app and its answer back.
-pub async fn answer(mut call: WebCall, body: Body) -> Response {
+pub async fn answer(mut call: WebCall, body: Body) -> Result<Response, Refusal> {
     call.send_with(|app| send_body(app, body));
     let start = loop {
         match call.next().await {
             Some(asgi::Type::HttpResponseStart(start)) => break start,
             Some(_) => {}
-            None => return call.failure().await,
+            None => return Err(call.failure().await),
         }
     };
     let Some(status) = u16::try_from(start.status).ok().and_then(|status| StatusCode::from_u16(status).ok()) else {
-        return refuse(StatusCode::INTERNAL_SERVER_ERROR, &format!("the app answered with status {}", start.status));
+        return Err(Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the app answered with status {}", start.status),
+        ));
     };
     let mut response = Response::new(Body::from_stream(receive_body(call)));
     *response.status_mut() = status;
@@ -43,7 +47,7 @@ pub async fn answer(mut call: WebCall, body: Body) -> Response {
     for name in HOP_HEADERS {
         response.headers_mut().remove(name);
     }
-    response
+    Ok(response)
 }
 
 async fn send_body(app: ToApp, body: Body) {

@@ -6,6 +6,7 @@
 mod access;
 mod http;
 mod params;
+mod refusal;
 mod request;
 mod scope;
 mod websocket;
@@ -21,15 +22,16 @@ use axum::{
     Router,
     body::Body,
     extract::{ConnectInfo, FromRequestParts, Request, State, WebSocketUpgrade},
-    http::{HeaderMap, StatusCode, request::Parts},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts},
+    response::Response,
     serve::ListenerExt,
 };
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::request::WebCall;
+use self::{refusal::Refusal, request::WebCall};
 use crate::{error::Error, shared::Shared, state::Definition};
 
 /// Where ports are looked for first, so that an app that is tried out again and again keeps its URLs. Below those that
@@ -151,53 +153,39 @@ async fn answer(
     State(target): State<Target>,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
     request: Request,
-) -> Response {
+) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    match target.answer(client, parts, body).await {
-        Ok(response) | Err(response) => response,
-    }
+    target.answer(client, parts, body).await
 }
 
 impl Target {
-    async fn answer(&self, client: SocketAddr, mut parts: Parts, body: Body) -> Result<Response, Response> {
+    async fn answer(&self, client: SocketAddr, mut parts: Parts, body: Body) -> Result<Response, Refusal> {
         let (function_id, method) = &self.key;
         access::check_host(&parts)?;
         let definition = self.shared.read(|state| state.live_definition(function_id).cloned());
         let found = definition.as_ref().and_then(|definition| Some((definition, definition.web_method(method)?)));
         let Some((definition, config)) = found else {
-            return Err(refuse(StatusCode::NOT_FOUND, "the function is not deployed, or its app is stopped"));
+            let reason = "the function is not deployed, or its app is stopped";
+            return Err(Refusal::new(StatusCode::NOT_FOUND, reason));
         };
         if config.requires_proxy_auth {
             access::check_token(&self.shared, &parts.headers)?;
         }
         let function_id = params::bind(&self.shared, definition, &parts.uri).await?;
-        let begin = |scope: Vec<u8>| WebCall::begin(&self.shared, &function_id, method, scope).map_err(unavailable);
+        let begin = |scope: Vec<u8>| WebCall::begin(&self.shared, &function_id, method, scope);
         match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
             Ok(upgrade) => {
                 let subprotocols = websocket::subprotocols(&parts.headers);
                 let call = begin(scope::websocket(&parts, client, &subprotocols))?;
-                Ok(websocket::answer(call, upgrade).await)
+                websocket::answer(call, upgrade).await
             }
-            Err(_) => {
-                let call = begin(scope::http(&parts, client))?;
-                Ok(http::answer(call, body).await)
-            }
+            Err(_) => http::answer(begin(scope::http(&parts, client))?, body).await,
         }
     }
 }
 
-fn unavailable(error: Error) -> Response {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
-}
-
-/// An answer that is not the app's.
-fn refuse(status: StatusCode, reason: &str) -> Response {
-    (status, format!("modal-local: {reason}\n")).into_response()
-}
-
 /// The headers of an ASGI message: names and values in turns. What is not valid is left out.
-fn headers(flat: &[bytes::Bytes]) -> HeaderMap {
-    use axum::http::{HeaderName, HeaderValue};
+fn headers(flat: &[Bytes]) -> HeaderMap {
     let pairs = flat.chunks_exact(2).filter_map(|pair| {
         let name = HeaderName::from_bytes(&pair[0]).ok()?;
         Some((name, HeaderValue::from_maybe_shared(pair[1].clone()).ok()?))

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::{
     extract::Query,
     http::{StatusCode, Uri},
-    response::Response,
 };
 use modal_proto::{
     self as pb, ClassParameterSpec, ClassParameterValue, ParameterType, class_parameter_spec::DefaultOneof,
@@ -13,25 +12,25 @@ use modal_proto::{
 };
 use prost::Message;
 
-use super::{refuse, unavailable};
+use super::refusal::Refusal;
 use crate::{shared::Shared, state::Definition};
 
 /// The function that answers: the definition's own, or for a class with parameters, the one that is bound to them.
-pub async fn bind(shared: &Arc<Shared>, definition: &Definition, uri: &Uri) -> Result<String, Response> {
+pub async fn bind(shared: &Arc<Shared>, definition: &Definition, uri: &Uri) -> Result<String, Refusal> {
     let wanted = definition.parameters();
     if wanted.is_empty() {
         return Ok(definition.function_id.clone());
     }
     let given = Query::<Vec<(String, String)>>::try_from_uri(uri);
-    let Query(given) = given.map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))?;
+    let Query(given) = given.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     let values: Result<_, String> = wanted.iter().map(|parameter| value(parameter, &given)).collect();
-    let parameters = values.map_err(|reason| refuse(StatusCode::BAD_REQUEST, &reason))?;
+    let parameters = values.map_err(|reason| Refusal::new(StatusCode::BAD_REQUEST, reason))?;
     let request = pb::FunctionBindParamsRequest {
         function_id: definition.function_id.clone(),
         serialized_params: pb::ClassParameterSet { parameters }.encode_to_vec().into(),
         function_options: None,
     };
-    let bound = shared.change(|state, _| state.bind_function(request)).await.map_err(unavailable)?;
+    let bound = shared.change(|state, _| state.bind_function(request)).await?;
     Ok(bound.id)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use axum::{http::StatusCode, response::Response};
+use axum::http::StatusCode;
 use modal_proto::{
     self as pb, Asgi, DataFormat, GenericResult, asgi, data_chunk::DataOneof, function_input::ArgsOneof,
     generic_result::GenericStatus,
@@ -10,7 +10,7 @@ use modal_proto::{
 use prost::Message;
 use tokio::{sync::watch, task::AbortHandle};
 
-use super::{refuse, scope};
+use super::{refusal::Refusal, scope};
 use crate::{
     error::Error,
     shared::Shared,
@@ -94,9 +94,9 @@ impl WebCall {
     }
 
     /// The answer in place of one that the app did not give.
-    pub async fn failure(&mut self) -> Response {
+    pub async fn failure(&mut self) -> Refusal {
         let Some(result) = self.ending().await else {
-            return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
+            return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
         };
         let (status, what) = match result.status() {
             GenericStatus::Success => (StatusCode::INTERNAL_SERVER_ERROR, "the app ended without an answer"),
@@ -107,7 +107,7 @@ impl WebCall {
         };
         let reason =
             if result.exception.is_empty() { what.to_owned() } else { format!("{what}: {}", result.exception) };
-        refuse(status, &reason)
+        Refusal::new(status, reason)
     }
 }
 

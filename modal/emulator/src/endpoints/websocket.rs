@@ -15,7 +15,8 @@ use modal_proto::{
 };
 
 use super::{
-    headers, refuse,
+    headers,
+    refusal::Refusal,
     request::{ToApp, WebCall},
 };
 
@@ -35,7 +36,7 @@ pub fn subprotocols(headers: &HeaderMap) -> Vec<String> {
 }
 
 /// Asks the app whether it wants the connection, and opens it if so.
-pub async fn answer(mut call: WebCall, upgrade: WebSocketUpgrade) -> Response {
+pub async fn answer(mut call: WebCall, upgrade: WebSocketUpgrade) -> Result<Response, Refusal> {
     let (to_app, mut connected) = tokio::sync::oneshot::channel::<SplitStream<WebSocket>>();
     call.send_with(|app| async move {
         app.send(asgi::Type::WebsocketConnect(asgi::WebsocketConnect {})).await;
@@ -47,10 +48,10 @@ pub async fn answer(mut call: WebCall, upgrade: WebSocketUpgrade) -> Response {
         match call.next().await {
             Some(asgi::Type::WebsocketAccept(accepted)) => break accepted,
             Some(asgi::Type::WebsocketClose(_)) => {
-                return refuse(StatusCode::FORBIDDEN, "the app does not want this connection");
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "the app does not want this connection"));
             }
             Some(_) => {}
-            None => return call.failure().await,
+            None => return Err(call.failure().await),
         }
     };
     let upgrade = upgrade.max_message_size(MESSAGE_BYTES).max_frame_size(MESSAGE_BYTES);
@@ -65,7 +66,7 @@ pub async fn answer(mut call: WebCall, upgrade: WebSocketUpgrade) -> Response {
         receive_messages(call, sink).await;
     });
     response.headers_mut().extend(headers(&accepted.headers));
-    response
+    Ok(response)
 }
 
 /// The client's messages, to the app.

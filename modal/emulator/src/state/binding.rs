@@ -27,18 +27,17 @@ impl State {
             return Err(Error::invalid("function_id", "options are for a function as it was deployed"));
         }
         let (base_id, app_id) = (base.id.clone(), base.app_id.clone());
-        let encoded = Bytes::from(request.encode_to_vec());
-        let id = format!("fu-{}", &hex::encode(Sha256::digest(&encoded))[..32]);
+        let definition = self.live_definition(&base_id).cloned();
+        let definition = definition.ok_or_else(|| Error::not_found("live Function", &base_id))?;
+        let id = bound_id(&definition, &request);
         if let Some(function) = self.functions.get(&id) {
             return Ok(function.clone());
         }
-        let definition = self.live_definition(&base_id).cloned();
-        let definition = definition.ok_or_else(|| Error::not_found("live Function", &base_id))?;
         let definition = bind(&definition, &id, &request)?;
         let function = Function {
             live: Some(definition.id.clone()),
             bound_to: Some(base_id),
-            announced: encoded,
+            announced: request.encode_to_vec().into(),
             ..Function::new(id.clone(), app_id)
         };
         self.definitions.insert(definition.id.clone(), Arc::new(definition));
@@ -89,6 +88,25 @@ impl Function {
     pub fn base_id(&self) -> &str {
         self.bound_to.as_deref().unwrap_or(&self.id)
     }
+}
+
+/// The id that the same parameters and options always lead to, in whichever order the parameters come.
+fn bound_id(base: &Definition, request: &pb::FunctionBindParamsRequest) -> String {
+    let mut params = request.serialized_params.clone();
+    // Only parameters that were declared are in this format; others are told apart as they are.
+    if !base.parameters().is_empty()
+        && let Ok(mut set) = pb::ClassParameterSet::decode(params.clone())
+    {
+        set.parameters.sort_by(|a, b| a.name.cmp(&b.name));
+        params = set.encode_to_vec().into();
+    }
+    let options = Some(request.function_options.clone().unwrap_or_default());
+    let same = pb::FunctionBindParamsRequest {
+        function_id: request.function_id.clone(),
+        serialized_params: params,
+        function_options: options,
+    };
+    format!("fu-{}", &hex::encode(Sha256::digest(same.encode_to_vec()))[..32])
 }
 
 fn bind(base: &Definition, id: &str, request: &pb::FunctionBindParamsRequest) -> Result<Definition, Error> {

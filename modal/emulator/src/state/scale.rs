@@ -183,6 +183,10 @@ impl State {
         if wanted <= capacity && count >= scale.min {
             return;
         }
+        // One that is on its way out still has the port.
+        if definition.has_own_port() && tasks().next().is_some() {
+            return;
+        }
         let failures = self.health.get(function_id).map_or(0, |h| h.failures);
         if let Some(at) = self.health.get(function_id).and_then(|h| h.not_before).filter(|at| *at > now.mono) {
             return plan.at(at);
