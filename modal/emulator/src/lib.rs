@@ -27,6 +27,7 @@ mod emulator;
 mod error;
 mod files;
 mod ids;
+mod images;
 mod logs;
 mod options;
 mod rpc;

@@ -39,6 +39,9 @@ struct Serve {
     /// What containers see of Volumes
     #[arg(long, value_enum, default_value_t)]
     volumes: Volumes,
+    /// Run commands of images' recipes (run_commands, apt_install, Dockerfiles) on this machine, as this user
+    #[arg(long)]
+    unsafe_run_commands: bool,
     /// Keep nothing: use a temporary data folder
     #[arg(long)]
     ephemeral: bool,
@@ -74,6 +77,7 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         Volumes::Bind => VolumeMode::Bind,
         Volumes::Strict => VolumeMode::Strict,
     };
+    options.unsafe_run_commands = serve.unsafe_run_commands;
     if let Some(address) = serve.listen {
         options.listen = Listen::Tcp(address);
     } else if let Some(path) = serve.unix {

@@ -45,6 +45,9 @@ pub struct Options {
     pub volumes: VolumeMode,
     /// Most containers of a function that sets no `max_containers`.
     pub default_max_containers: u32,
+    /// Whether commands in images' recipes that are no installations of Python packages are run, on this machine and as
+    /// the user of this process. Without it such images are refused.
+    pub unsafe_run_commands: bool,
     /// How long a container that was told to stop may take before it is killed.
     pub stop_grace: Duration,
 }
@@ -58,9 +61,17 @@ impl Options {
             python: PathBuf::from("python3"),
             volumes: VolumeMode::default(),
             default_max_containers: default_max_containers(),
+            unsafe_run_commands: false,
             stop_grace: Duration::from_secs(5),
             data_dir,
         }
+    }
+}
+
+impl Options {
+    /// The folder with what images are made of, one folder each.
+    pub(crate) fn images_folder(&self) -> PathBuf {
+        self.data_dir.join("images")
     }
 }
 

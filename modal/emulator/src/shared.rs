@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::Error,
     files::Files,
+    images::Images,
     logs::Logs,
     options::Options,
     state::{Now, State},
@@ -30,6 +31,7 @@ pub struct Shared {
     pub views: Views,
     pub logs: Logs,
     pub downloads: Downloads,
+    pub images: Images,
     /// Cancelled when requests that wait are to be given up.
     pub hang_up: CancellationToken,
     state: Mutex<State>,
@@ -51,6 +53,7 @@ impl Shared {
             options,
             server_url,
             downloads,
+            images: Images::default(),
             hang_up: CancellationToken::new(),
             state: Mutex::new(state),
             store,

@@ -7,10 +7,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::state::State;
+use crate::{images::COMPLETE, state::State};
 
 /// How long what containers printed is kept.
 const LOGS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long an environment that no image has any more is kept after its last use: another deployment may lead to it.
+const ENVIRONMENTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Names of what has to stay, and of Volumes that have not to. Volumes are never removed just because nothing is known
 /// of them: they may be all that is left of a lost database.
@@ -18,6 +20,7 @@ const LOGS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Keep {
     trees: BTreeSet<String>,
     files: BTreeSet<String>,
+    environments: BTreeSet<String>,
     dropped_volumes: BTreeSet<String>,
 }
 
@@ -28,6 +31,7 @@ impl Keep {
         Self {
             trees: state.definitions.keys().cloned().collect(),
             files: hashes.cloned().collect(),
+            environments: state.images.values().filter_map(|image| Some(image.built.as_ref()?.key.clone())).collect(),
             dropped_volumes: state.dropped_volumes.iter().cloned().collect(),
         }
     }
@@ -36,9 +40,9 @@ impl Keep {
 /// Clears the data folder. Only before the server starts: later, an upload may be about to be referred to.
 pub fn sweep(data_dir: &Path, keep: &Keep) {
     let now = SystemTime::now();
-    let old = |path: &Path| {
+    let older = |path: &Path, limit: Duration| {
         let modified = path.metadata().and_then(|meta| meta.modified());
-        modified.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age > LOGS_KEPT))
+        modified.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age > limit))
     };
     remove_unless(&data_dir.join("trees"), |path| is_in(path, &keep.trees));
     remove_unless(&data_dir.join("volumes"), |path| !is_in(path, &keep.dropped_volumes));
@@ -46,8 +50,12 @@ pub fn sweep(data_dir: &Path, keep: &Keep) {
         remove_unless(&folder, |path| is_in(path, &keep.files));
     }
     for folder in entries(&data_dir.join("logs")) {
-        remove_unless(&folder, |path| !old(path));
+        remove_unless(&folder, |path| !older(path, LOGS_KEPT));
     }
+    remove_unless(&data_dir.join("images"), |path| {
+        let complete = path.join(COMPLETE);
+        complete.is_file() && (is_in(path, &keep.environments) || !older(&complete, ENVIRONMENTS_KEPT))
+    });
 }
 
 fn is_in(path: &Path, names: &BTreeSet<String>) -> bool {
@@ -77,17 +85,43 @@ mod tests {
     #[test]
     fn only_what_is_referred_to_stays() {
         let data = tempfile::tempdir().unwrap();
-        for path in ["trees/de-live", "trees/de-gone", "trees/.tree-1", "volumes/vo-1", "volumes/vo-2", "files/aa"] {
+        for path in [
+            "trees/de-live",
+            "trees/de-gone",
+            "trees/.tree-1",
+            "volumes/vo-1",
+            "volumes/vo-2",
+            "files/aa",
+            "images/k1",
+            "images/k2",
+            "images/k3",
+        ] {
             fs::create_dir_all(data.path().join(path)).unwrap();
         }
-        for path in ["files/aa/aa1", "files/aa/aa2", "volumes/vo-1/precious"] {
+        for path in [
+            "files/aa/aa1",
+            "files/aa/aa2",
+            "volumes/vo-1/precious",
+            "images/k1/complete.json",
+            "images/k2/complete.json",
+        ] {
             fs::write(data.path().join(path), "x").unwrap();
         }
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let keep = Keep { trees: set(&["de-live"]), files: set(&["aa1"]), dropped_volumes: set(&["vo-2"]) };
+        for name in ["k1", "k2"] {
+            let complete = fs::File::options().append(true).open(data.path().join("images").join(name).join(COMPLETE));
+            complete.unwrap().set_modified(SystemTime::now() - 2 * ENVIRONMENTS_KEPT).unwrap();
+        }
+        let keep = Keep {
+            trees: set(&["de-live"]),
+            files: set(&["aa1"]),
+            environments: set(&["k1", "k3"]),
+            dropped_volumes: set(&["vo-2"]),
+        };
         sweep(data.path(), &keep);
         let left = |path: &str| data.path().join(path).exists();
         assert!(left("trees/de-live") && left("files/aa/aa1") && left("volumes/vo-1/precious"));
+        assert!(left("images/k1") && !left("images/k2") && !left("images/k3"));
         assert!(!left("trees/de-gone") && !left("trees/.tree-1") && !left("files/aa/aa2") && !left("volumes/vo-2"));
     }
 }

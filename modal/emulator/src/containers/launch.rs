@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    images::{self, Environment},
     options::Options,
     shared::Shared,
     state::{Definition, State},
@@ -73,23 +74,25 @@ pub async fn launch(
     let token = shared.read(|state| state.tasks.get(task_id).map(|task| task.token.clone()));
     let token = token.ok_or(Error::NotAContainer)?;
     let folder = shared.options.container_folder(task_id);
-    let tree = code::materialise(shared, definition).await?;
+    let image = images::environment(shared, &definition.function.image_id).await?;
+    let tree = code::materialise(shared, definition, &image).await?;
     let arguments = shared.read(|state| container_arguments(state, task_id, definition))?;
     write_private(&spec::arguments_path(&folder), &arguments.encode_to_vec())?;
-    let mut variables = spec::variables(shared, definition, &folder);
+    let mut variables = spec::variables(shared, definition, &image, &folder);
     variables.extend(spec::task_variables(task_id, &token));
     let volumes = shared.views.attach(task_id, &volume_mounts(shared, definition)).await?;
-    let spec = Spec::new(definition, tree, volumes, variables, &folder);
+    let spec = Spec::new(definition, &image, tree, volumes, variables, &folder);
     let path = write_spec(&folder, &spec)?;
     if definition.function.checkpointing_enabled {
-        let start = || fork_server(shared, definition, &spec);
+        let start = || fork_server(shared, definition, &image, &spec);
         if let Some(process) = containers.fork_servers.fork(shared, &definition.id, &path, start).await {
             return Ok(process);
         }
     }
     let [output, errors] = output::paths(&folder).map(open_pipe);
-    let child = command(shared, "run", &path, &spec).stdin(Stdio::null()).stdout(output?).stderr(errors?).spawn();
-    let python = shared.options.python.to_string_lossy();
+    let child =
+        command(shared, &image, "run", &path, &spec).stdin(Stdio::null()).stdout(output?).stderr(errors?).spawn();
+    let python = image.python.to_string_lossy();
     let child = child.map_err(Error::io("run", python.clone()))?;
     Process::of_child(child).ok_or_else(|| Error::io("run", python)(io::Error::other("it ended at once")))
 }
@@ -106,15 +109,20 @@ pub fn explain(error: &Error) -> String {
 }
 
 /// The fork server of a definition: it sees what one of the containers sees, and has a folder of its own.
-fn fork_server(shared: &Shared, definition: &Definition, container: &Spec) -> Option<ForkServerStart> {
+fn fork_server(
+    shared: &Shared,
+    definition: &Definition,
+    image: &Environment,
+    container: &Spec,
+) -> Option<ForkServerStart> {
     let prepare = || {
         let output = prepare(shared, definition, &definition.id)?;
         let folder = shared.options.container_folder(&definition.id);
-        let variables = spec::variables(shared, definition, &folder);
+        let variables = spec::variables(shared, definition, image, &folder);
         let spec = Spec { root: folder.join("root"), variables, ..container.clone() };
         let path = write_spec(&folder, &spec)?;
         let [_, errors] = output::paths(&folder).map(open_pipe);
-        let mut command = command(shared, "serve", &path, &spec);
+        let mut command = command(shared, image, "serve", &path, &spec);
         command.stderr(errors?);
         Ok::<_, Error>(ForkServerStart { command, output, folder })
     };
@@ -127,8 +135,8 @@ fn fork_server(shared: &Shared, definition: &Definition, container: &Spec) -> Op
     }
 }
 
-fn command(shared: &Shared, mode: &str, path: &Path, spec: &Spec) -> Command {
-    let mut command = Command::new(&shared.options.python);
+fn command(shared: &Shared, image: &Environment, mode: &str, path: &Path, spec: &Spec) -> Command {
+    let mut command = Command::new(&image.python);
     command.arg(shared.options.runner()).arg(mode).arg(path).env_clear().envs(&spec.variables).process_group(0);
     command
 }

@@ -190,7 +190,7 @@ service! {
         app_get_logs: pb::AppGetLogsRequest => pb::TaskLogsBatch, |s, r| logs::follow(s, r);
         dict_contents: pb::DictContentsRequest => pb::DictEntry, |s, r| dict::contents(s, &r);
         image_join_streaming: pb::ImageJoinStreamingRequest => pb::ImageJoinStreamingResponse,
-            |s, r| image::join(s, &r);
+            |s, r| image::join(s, r);
         volume_list_files: pb::VolumeListFilesRequest => pb::VolumeListFilesResponse, |s, r| {
             let request = Listing { volume_id: r.volume_id, path: r.path, recursive: r.recursive, max_entries: r.max_entries };
             volume::list_files(s, request, |entries| pb::VolumeListFilesResponse { entries }).await

@@ -30,7 +30,7 @@ pub use self::{
     function::{Class, Definition, Function, MAX_OBJECT_BYTES},
     input::{Input, Output},
     names::{Creation, environment},
-    object::{Image, Mount, Secret, Volume},
+    object::{Built, Image, Mount, Secret, Volume},
     plan::StopSignal,
     schedule::{Schedule, next_time},
     task::{Delivery, Task, TaskExit},
