@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -53,7 +52,8 @@ def wheels(request: pytest.FixtureRequest) -> None:
 def deploy(server: LocalModal, app: str, name: str = "imaged.py", **more: str) -> subprocess.CompletedProcess[str]:
     path = server.root / name
     path.write_text(PRELUDE + textwrap.dedent(app))
-    return server.modal("deploy", path, **more)
+    # Versions of an app within one second would be one to Python's cache.
+    return server.modal("deploy", path, PYTHONDONTWRITEBYTECODE="1", **more)
 
 
 def deploy_well(server: LocalModal, app: str, name: str = "imaged.py", **more: str) -> str:
@@ -255,3 +255,110 @@ def test_failed_builds_say_why_and_change_nothing(builder: LocalModal, image: st
     assert message in said
     assert remote(builder, "version") == [1]
     assert {path.parent for path in (builder.data / "images").glob("*/*")} <= set(environments(builder))
+
+
+def test_functions_as_steps_of_a_build(builder: LocalModal) -> None:
+    app = """
+    volume = modal.Volume.from_name("models", create_if_missing=True)
+    def download(name, size=1):
+        print("downloading", name, flush=True)
+        if size > 9: raise ValueError(f"{{name}} is too large")
+        with open("/models/" + name, "a") as file: file.write("x" * size)
+        volume.commit()
+    image = base.run_function(download, args=["a"], kwargs={{"size": {size}}}, volumes={{"/models": volume}})
+    @app.function(image=image, volumes={{"/models": volume}})
+    def stored(): return Path("/models/a").read_text()
+    """
+    assert "downloading a" in deploy_well(builder, app.format(size=3))
+    assert remote(builder, "stored") == ["xxx"]
+    assert "downloading" not in deploy_well(builder, app.format(size=3)), "a step that is done is not done again"
+    assert "downloading" in deploy_well(builder, app.format(size=2))
+    assert remote(builder, "stored") == ["xxxxx"]
+    said = refused(builder, app.format(size=10))
+    assert "download failed: " in said and "a is too large" in said
+    assert remote(builder, "stored") == ["xxxxx"]
+
+
+def test_secrets_of_builds_are_used_and_never_shown(builder: LocalModal) -> None:
+    app = """
+    secret = modal.Secret.from_dict({"GITHUB_TOKEN": "sesame-open"})
+    image = base.pip_install_private_repos("github.com/me/there", git_user="me", secrets=[secret],
+                                           index_url="http://user:in-the-url@127.0.0.1:9/simple")
+    @app.function(image=image)
+    def never(): pass
+    """
+    # There is no such place here: the way out is a proxy that refuses.
+    done = refused(builder, app)
+    assert "a step of the image failed" in done and "github.com/me/there" in done
+    for text in (done, builder.log.read_text()):
+        assert "sesame-open" not in text and "in-the-url" not in text
+    done = refused(builder, app.replace("GITHUB_TOKEN", "OTHER"))
+    assert "GITHUB_TOKEN is in none of the Secrets" in done
+
+
+UNSAFE = """
+secret = modal.Secret.from_dict({"TOKEN": "the-token"})
+image = (
+    modal.Image.from_registry("ubuntu:22.04", add_python="3.11").env({"GREETING": "hello"})
+    .add_local_file(HERE / "imaged.py", "/root/data/source.py", copy=True).workdir("/root/data")
+    .run_commands("echo $GREETING | tr h j > made.txt && wc -c < source.py >> made.txt", "echo $TOKEN > token.txt",
+                  secrets=[secret])
+    .pip_install("lm_one", extra_options=LOCAL)
+    .run_commands("lm_one > version.txt", "python -c 'import modal, sys; print(sys.prefix)' > prefix.txt")
+) if modal.is_local() else None
+
+@app.function(image=image)
+def look():
+    return [Path(name + ".txt").read_text().split() for name in ("made", "token", "version", "prefix")] + [sys.prefix]
+"""
+
+
+def test_commands_are_run_if_the_user_says_so(local_modal: LocalModal) -> None:
+    local_modal.stop()
+    local_modal.start("--unsafe-run-commands")
+    said = deploy_well(local_modal, UNSAFE)
+    assert "the-token" not in said
+    made, token, version, prefix, here = remote(local_modal, "look")[0]
+    size = len((local_modal.root / "imaged.py").read_bytes())
+    assert (made, token, version, prefix) == (["jello", str(size)], ["the-token"], ["2.0"], [here])
+    said = refused(local_modal, "@app.function(image=base.run_commands('echo so it is >&2; exit 3'))\ndef no(): pass\n")
+    assert "so it is" in said
+
+
+SLOW = """
+image = base.run_commands("echo begun > begun; while ! test -e {go}; do sleep 0.05; done; echo ended >> {ends}")
+@app.function(image=image)
+def version(): return {version}
+"""
+
+
+def test_a_build_is_done_once_for_all_and_again_after_a_crash(local_modal: LocalModal) -> None:
+    go, ends = local_modal.root / "go", local_modal.root / "ends"
+
+    def begun() -> bool:
+        return any((local_modal.data / "images").glob("*/root/begun"))
+
+    def deploy_version(version: int) -> subprocess.CompletedProcess[str]:
+        app = SLOW.format(go=go, ends=ends, version=version)
+        return deploy(local_modal, f"app = modal.App('imaged{version}')\n{app}", f"app{version}.py")
+
+    local_modal.stop()
+    local_modal.start("--unsafe-run-commands")
+    with ThreadPoolExecutor() as pool:
+        cut_off = pool.submit(deploy_version, 1)
+        wait_until(begun, "the build to begin")
+        assert local_modal.containers(), "the command runs"
+        local_modal.stop(signal.SIGKILL)
+        assert cut_off.result().returncode != 0
+        local_modal.start("--unsafe-run-commands")
+        assert not local_modal.containers(), "nothing of the first build is left"
+        assert not begun()
+        both = [pool.submit(deploy_version, n) for n in (2, 3)]
+        wait_until(begun, "the build to begin again")
+        go.touch()
+        for future in both:
+            done = future.result()
+            assert done.returncode == 0, done.stdout + done.stderr
+    assert ends.read_text() == "ended\n"
+    versions = "[modal.Function.from_name(f'imaged{n}', 'version').remote() for n in (2, 3)]"
+    assert local_modal.sdk(f"answer({versions})") == [2, 3]

@@ -38,7 +38,7 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where the SDK connects.
     pub listen: Listen,
-    /// The interpreter that runs containers. It needs the `modal` package, and need not exist before the first call.
+    /// The interpreter that runs containers. It needs the `modal` package, and need not exist before the first deployment.
     /// A bare name is looked for in the `PATH` of this process when the emulator starts.
     pub python: PathBuf,
     /// What containers see of Volumes.

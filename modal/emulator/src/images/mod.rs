@@ -8,6 +8,7 @@
 mod build;
 mod copy;
 mod dockerfile;
+mod function;
 mod install;
 mod interpreter;
 mod layers;
@@ -168,7 +169,9 @@ impl Images {
 pub async fn get_or_build(shared: &Arc<Shared>, image_id: &str, force: bool) -> Result<Option<Built>, Error> {
     let salt = force.then(|| new_id("build"));
     if let Ok(prepared) = prepare(shared, image_id, salt.clone()).await
-        && let Some(built) = at_hand(shared, &prepared).await
+        && let Some(built) = at_hand(shared, &prepared)
+        && !force
+        && has_run(shared, image_id, &built)
     {
         shared.change(|state, _| state.image_built(image_id, built.clone())).await?;
         return Ok(Some(built));
@@ -198,7 +201,7 @@ pub fn follow_or_build(shared: &Arc<Shared>, image_id: &str, salt: Option<String
 pub async fn environment(shared: &Arc<Shared>, image_id: &str) -> Result<Environment, Error> {
     let built = shared.read(|state| state.images.get(image_id).and_then(|image| image.built.clone()));
     let built = match built {
-        Some(built) if built.python.is_file() => built,
+        Some(built) if built.python.as_ref().is_none_or(|python| python.is_file()) => built,
         _ => {
             let log = follow_or_build(shared, image_id, None);
             let mut changes = log.changes();
@@ -216,11 +219,12 @@ pub async fn environment(shared: &Arc<Shared>, image_id: &str) -> Result<Environ
     let plan = Plan::of(&layers).map_err(|error| Error::invalid("the image", error.to_string()))?;
     let root = shared.options.images_folder().join(&built.key).join("root");
     let bin = |python: &Path| python.parent().map(Path::to_owned);
-    let mut bins: Vec<PathBuf> = [bin(&built.python), bin(&shared.options.python)].into_iter().flatten().collect();
+    let python = built.python.unwrap_or_else(|| shared.options.python.clone());
+    let mut bins: Vec<PathBuf> = [bin(&python), bin(&shared.options.python)].into_iter().flatten().collect();
     bins.dedup();
     Ok(Environment {
         bins,
-        python: built.python,
+        python,
         variables: plan.variables,
         folder: plan.folder,
         files: plan.files,
@@ -285,21 +289,34 @@ async fn other_version(shared: &Arc<Shared>, version: &str, base: &Interpreter) 
 }
 
 /// What a recipe leads to, if it needs no build.
-async fn at_hand(shared: &Arc<Shared>, prepared: &Prepared) -> Option<Built> {
+fn at_hand(shared: &Shared, prepared: &Prepared) -> Option<Built> {
     let Prepared { plan, base, interpreter, key, salt } = prepared;
-    let built =
-        |python: PathBuf| Built { key: key.clone(), salt: salt.clone(), python, version: interpreter.version.clone() };
+    let built = |python: Option<PathBuf>| Built {
+        key: key.clone(),
+        salt: salt.clone(),
+        python,
+        version: interpreter.version.clone(),
+    };
     if interpreter.python == base.python && has_all(base, plan) {
-        return Some(built(base.python.clone()));
+        return Some(built(None));
     }
     let marker = shared.options.images_folder().join(key).join(COMPLETE);
-    let python: PathBuf = serde_json::from_slice(&fs::read(&marker).ok()?).ok()?;
+    let python: Option<PathBuf> = serde_json::from_slice(&fs::read(&marker).ok()?).ok()?;
     // So that it counts as used.
     let touched = fs::File::options().append(true).open(&marker).and_then(|file| file.set_modified(SystemTime::now()));
     if let Err(error) = touched {
         tracing::debug!(%error, "the time of an environment could not be set");
     }
-    python.is_file().then(|| built(python))
+    python.as_ref().is_none_or(|python| python.is_file()).then(|| built(python))
+}
+
+/// Whether the function that is the last step of an image, if there is one, has run for what the image leads to.
+fn has_run(shared: &Shared, image_id: &str, built: &Built) -> bool {
+    shared.read(|state| {
+        let Some(image) = state.images.get(image_id) else { return false };
+        let has_function = image.decoded().is_ok_and(|recipe| recipe.build_function.is_some());
+        !has_function || image.built.as_ref().is_some_and(|earlier| earlier.key == built.key)
+    })
 }
 
 /// Whether it takes no resolver to see that an interpreter has all that a recipe asks for.
@@ -322,8 +339,8 @@ async fn build(shared: &Arc<Shared>, image_id: &str, salt: Option<String>, log: 
         log.say(&format!("note: {note}"));
     }
     let lock = shared.images.lock_of(&prepared.key);
-    let _one_at_a_time = lock.lock().await;
-    let built = match at_hand(shared, &prepared).await {
+    let one_at_a_time = lock.lock().await;
+    let built = match at_hand(shared, &prepared) {
         Some(built) => built,
         None => {
             let folder = shared.options.images_folder().join(&prepared.key);
@@ -339,24 +356,31 @@ async fn build(shared: &Arc<Shared>, image_id: &str, salt: Option<String>, log: 
             }
         }
     };
+    drop(one_at_a_time);
+    function::run(shared, image_id, log).await?;
     shared.change(|state, _| state.image_built(image_id, built.clone())).await?;
     Ok(built)
 }
 
 /// Makes the environment of a recipe in `folder`. It counts once the last file is there: a build that was cut off
 /// leaves nothing that another one would take for whole.
-async fn install(shared: &Shared, prepared: &Prepared, folder: &Path, log: &Log) -> Result<PathBuf, BuildError> {
+async fn install(
+    shared: &Shared,
+    prepared: &Prepared,
+    folder: &Path,
+    log: &Log,
+) -> Result<Option<PathBuf>, BuildError> {
     let place = folder.to_owned();
     blocking(move || clear(&place)).await?;
     let uv = Uv::find(&prepared.base.python).await?;
     let Prepared { plan, base, interpreter, .. } = prepared;
     let builder = Builder { log, store: &shared.files, uv, base, interpreter, folder };
     let venv = builder.carry_out(plan).await?;
-    let python = venv.map_or_else(|| base.python.clone(), |venv| venv.python());
+    let python = venv.map(|venv| venv.python());
     let encoded = serde_json::to_vec(&python).map_err(|error| BuildError(error.to_string()))?;
     write_whole(&folder.join(COMPLETE), |file| io::Write::write_all(file, &encoded))
         .map_err(Error::io("save", "an image's environment"))?;
-    log.say(if python == base.python { "the interpreter has all of it already" } else { "the image is built" });
+    log.say(if python.is_none() { "the interpreter has all of it already" } else { "the image is built" });
     Ok(python)
 }
 

@@ -26,6 +26,7 @@ pub async fn get_or_create(
     let image = Image {
         id: id.clone(),
         builder_version: request.builder_version,
+        build_function_id: request.build_function_id,
         built: None,
         used_at: now.wall,
         recipe: request.image,

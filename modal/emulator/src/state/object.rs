@@ -74,6 +74,9 @@ pub struct Image {
     /// The version of Modal's image builder that the recipe is written for.
     #[serde(default)]
     pub builder_version: String,
+    /// The function that is a step of the recipe, under the id it was last given.
+    #[serde(default)]
+    pub build_function_id: String,
     #[serde(default)]
     pub built: Option<Built>,
     /// When a client last asked for it, in seconds since 1970.
@@ -103,7 +106,8 @@ pub struct Built {
     pub key: String,
     /// Not empty if the image was built anew on request; it changes the key of images that begin with this one.
     pub salt: String,
-    pub python: PathBuf,
+    /// The interpreter of its environment; none if the server's own does.
+    pub python: Option<PathBuf>,
     /// The interpreter's version.
     pub version: String,
 }
