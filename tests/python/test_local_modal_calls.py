@@ -202,10 +202,10 @@ def test_unknown_things_are_named(shared_modal: LocalModal) -> None:
 
 @pytest.mark.parametrize("interpreter", ["/nonexistent/python", "/bin/false"])
 def test_containers_that_do_not_start_fail_their_calls(local_modal: LocalModal, interpreter: str) -> None:
+    assert local_modal.deploy(APPS / "sample_app.py").returncode == 0
     local_modal.stop()
     local_modal.python = interpreter
     local_modal.start()
-    assert local_modal.deploy(APPS / "sample_app.py").returncode == 0
     name, message = run(local_modal, 'answer(outcome(lambda: fn("square").remote(1)))')
     assert name == "RemoteError"
     assert ("could not be started" in message) or ("exited with code 1" in message)

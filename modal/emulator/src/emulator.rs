@@ -52,10 +52,11 @@ impl Emulator {
         let containers_folder = options.containers_folder();
         // Nothing else happens yet, so this may block.
         kill_left_overs(&containers_folder);
+        kill_left_overs(&options.images_folder());
         if containers_folder.exists() {
             fs::remove_dir_all(&containers_folder).map_err(StartError::io("clear", &containers_folder))?;
         }
-        for name in ["containers", "files", "logs", "streams", "trees", "volumes"] {
+        for name in ["containers", "files", "images", "logs", "streams", "trees", "volumes"] {
             create_private(&options.data_dir.join(name))?;
         }
         options.install_runner().map_err(StartError::io("write the runner to", &options.data_dir))?;

@@ -28,6 +28,7 @@ mod endpoints;
 mod error;
 mod files;
 mod ids;
+mod images;
 mod logs;
 mod options;
 mod rpc;

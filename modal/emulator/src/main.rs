@@ -42,6 +42,9 @@ struct Serve {
     /// Run functions that ask for a GPU without one, instead of refusing them
     #[arg(long)]
     ignore_gpu: bool,
+    /// Run commands of images' recipes (run_commands, apt_install, Dockerfiles) on this machine, as this user
+    #[arg(long)]
+    unsafe_run_commands: bool,
     /// Keep nothing: use a temporary data folder
     #[arg(long)]
     ephemeral: bool,
@@ -78,6 +81,7 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         Volumes::Strict => VolumeMode::Strict,
     };
     options.ignore_gpu = serve.ignore_gpu;
+    options.unsafe_run_commands = serve.unsafe_run_commands;
     if let Some(address) = serve.listen {
         options.listen = Listen::Tcp(address);
     } else if let Some(path) = serve.unix {

@@ -38,7 +38,7 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where the SDK connects.
     pub listen: Listen,
-    /// The interpreter that runs containers. It needs the `modal` package, and need not exist before the first call.
+    /// The interpreter that runs containers. It needs the `modal` package, and need not exist before the first deployment.
     /// A bare name is looked for in the `PATH` of this process when the emulator starts.
     pub python: PathBuf,
     /// What containers see of Volumes.
@@ -47,6 +47,9 @@ pub struct Options {
     pub default_max_containers: u32,
     /// Whether functions that ask for a GPU run without one; otherwise they are refused.
     pub ignore_gpu: bool,
+    /// Whether commands in images' recipes that are no installations of Python packages are run, on this machine and as
+    /// the user of this process. Without it such images are refused.
+    pub unsafe_run_commands: bool,
     /// How long a container that was told to stop may take before it is killed.
     pub stop_grace: Duration,
 }
@@ -61,9 +64,17 @@ impl Options {
             volumes: VolumeMode::default(),
             default_max_containers: default_max_containers(),
             ignore_gpu: false,
+            unsafe_run_commands: false,
             stop_grace: Duration::from_secs(5),
             data_dir,
         }
+    }
+}
+
+impl Options {
+    /// The folder with what images are made of, one folder each.
+    pub(crate) fn images_folder(&self) -> PathBuf {
+        self.data_dir.join("images")
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     endpoints::Endpoints,
     error::Error,
     files::Files,
+    images::Images,
     logs::Logs,
     options::Options,
     state::{Now, State},
@@ -34,6 +35,7 @@ pub struct Shared {
     pub streams: Streams,
     pub endpoints: Endpoints,
     pub downloads: Downloads,
+    pub images: Images,
     /// Cancelled when requests that wait are to be given up.
     pub hang_up: CancellationToken,
     state: Mutex<State>,
@@ -57,6 +59,7 @@ impl Shared {
             options,
             server_url,
             downloads,
+            images: Images::default(),
             hang_up: CancellationToken::new(),
             state: Mutex::new(state),
             store,

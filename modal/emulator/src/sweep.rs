@@ -7,10 +7,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::state::State;
+use crate::{images::COMPLETE, state::State};
 
 /// How long what containers printed is kept.
 const LOGS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long an environment that no image has any more is kept after its last use: another deployment may lead to it.
+const ENVIRONMENTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Names of what has to stay, and of Volumes that have not to. Volumes are never removed just because nothing is known
 /// of them: they may be all that is left of a lost database.
@@ -19,6 +21,7 @@ pub struct Keep {
     trees: BTreeSet<String>,
     files: BTreeSet<String>,
     calls: BTreeSet<String>,
+    environments: BTreeSet<String>,
     dropped_volumes: BTreeSet<String>,
 }
 
@@ -30,6 +33,7 @@ impl Keep {
             trees: state.definitions.keys().cloned().collect(),
             files: hashes.cloned().collect(),
             calls: state.calls.keys().cloned().collect(),
+            environments: state.images.values().filter_map(|image| Some(image.built.as_ref()?.key.clone())).collect(),
             dropped_volumes: state.dropped_volumes.iter().cloned().collect(),
         }
     }
@@ -38,9 +42,9 @@ impl Keep {
 /// Clears the data folder. Only before the server starts: later, an upload may be about to be referred to.
 pub fn sweep(data_dir: &Path, keep: &Keep) {
     let now = SystemTime::now();
-    let old = |path: &Path| {
+    let older = |path: &Path, limit: Duration| {
         let modified = path.metadata().and_then(|meta| meta.modified());
-        modified.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age > LOGS_KEPT))
+        modified.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age > limit))
     };
     remove_unless(&data_dir.join("trees"), |path| is_in(path, &keep.trees));
     remove_unless(&data_dir.join("streams"), |path| is_in(path, &keep.calls));
@@ -49,8 +53,12 @@ pub fn sweep(data_dir: &Path, keep: &Keep) {
         remove_unless(&folder, |path| is_in(path, &keep.files));
     }
     for folder in entries(&data_dir.join("logs")) {
-        remove_unless(&folder, |path| !old(path));
+        remove_unless(&folder, |path| !older(path, LOGS_KEPT));
     }
+    remove_unless(&data_dir.join("images"), |path| {
+        let complete = path.join(COMPLETE);
+        complete.is_file() && (is_in(path, &keep.environments) || !older(&complete, ENVIRONMENTS_KEPT))
+    });
 }
 
 fn is_in(path: &Path, names: &BTreeSet<String>) -> bool {
@@ -80,25 +88,46 @@ mod tests {
     #[test]
     fn only_what_is_referred_to_stays() {
         let data = tempfile::tempdir().unwrap();
-        for path in
-            ["trees/de-live", "trees/de-gone", "trees/.tree-1", "volumes/vo-1", "volumes/vo-2", "files/aa", "streams"]
-        {
-            fs::create_dir_all(data.path().join(path)).unwrap();
+        let kept = [
+            "trees/de-live/file",
+            "streams/fc-1/file",
+            "files/aa/aa1",
+            "volumes/vo-1/precious",
+            "images/used/complete.json",
+            "images/new/complete.json",
+        ];
+        let gone = [
+            "trees/de-gone/file",
+            "trees/.tree-1/file",
+            "streams/fc-2/file",
+            "files/aa/aa2",
+            "volumes/vo-2/file",
+            "images/old/complete.json",
+            "images/half/file",
+        ];
+        for path in kept.iter().chain(&gone) {
+            let path = data.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
         }
-        for path in ["files/aa/aa1", "files/aa/aa2", "volumes/vo-1/precious", "streams/fc-1", "streams/fc-2"] {
-            fs::write(data.path().join(path), "x").unwrap();
+        for name in ["used", "old"] {
+            let complete = fs::File::open(data.path().join("images").join(name).join(COMPLETE)).unwrap();
+            complete.set_modified(SystemTime::now() - 2 * ENVIRONMENTS_KEPT).unwrap();
         }
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let keep = Keep {
             trees: set(&["de-live"]),
             files: set(&["aa1"]),
             calls: set(&["fc-1"]),
+            environments: set(&["used", "half"]),
             dropped_volumes: set(&["vo-2"]),
         };
         sweep(data.path(), &keep);
-        let left = |path: &str| data.path().join(path).exists();
-        assert!(left("trees/de-live") && left("files/aa/aa1") && left("volumes/vo-1/precious") && left("streams/fc-1"));
-        assert!(!left("streams/fc-2"));
-        assert!(!left("trees/de-gone") && !left("trees/.tree-1") && !left("files/aa/aa2") && !left("volumes/vo-2"));
+        for path in kept {
+            assert!(data.path().join(path).exists(), "{path}");
+        }
+        for path in gone {
+            assert!(!data.path().join(path).exists(), "{path}");
+        }
     }
 }

@@ -1,19 +1,27 @@
-//! The files of a container: its mounts, merged into one tree per definition.
+//! The files of a container: those of its image and its mounts, merged into one tree per definition.
 
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Component, Path, PathBuf},
 };
 
-use crate::{error::Error, files::blocking, ids::new_id, shared::Shared, state::Definition};
+use crate::{
+    error::Error,
+    files::blocking,
+    ids::new_id,
+    images::{self, Environment, Files},
+    shared::Shared,
+    state::Definition,
+};
 
 /// The folder in a tree that stands for the home folder of a container's user, where Modal puts code.
 pub const HOME: &str = "root";
 
-/// Makes the tree of a definition's mounts, if it is not there yet, and returns where it is.
-pub async fn materialise(shared: &Shared, definition: &Definition) -> Result<PathBuf, Error> {
+/// Makes the tree of a definition's files, if it is not there yet, and returns where it is. What is mounted covers what
+/// the image has.
+pub async fn materialise(shared: &Shared, definition: &Definition, image: &Environment) -> Result<PathBuf, Error> {
     let trees = shared.options.data_dir.join("trees");
     let tree = trees.join(definition.code_id());
     if tree.is_dir() {
@@ -24,10 +32,18 @@ pub async fn materialise(shared: &Shared, definition: &Definition) -> Result<Pat
         mounts.flat_map(|mount| mount.files.clone()).collect()
     });
     let store = shared.files.clone();
+    let (of_image, root, folder) = (image.files.clone(), image.root.clone(), image.folder.clone());
     blocking(move || {
         let building = trees.join(format!(".{}", new_id("tree")));
         let build = || {
             fs::create_dir_all(building.join(HOME))?;
+            if let Some(root) = root {
+                copy_tree(&root, &building)?;
+            }
+            images::place_files(&of_image, &Files::default(), &store, &building)?;
+            if let Some(folder) = folder {
+                fs::create_dir_all(building.join(inside(&folder)))?;
+            }
             for (path, (sha256_hex, mode)) in &files {
                 let source = store.path(sha256_hex).map_err(io::Error::other)?;
                 let target = building.join(inside(path));
@@ -46,6 +62,23 @@ pub async fn materialise(shared: &Shared, definition: &Definition) -> Result<Pat
         Ok(tree)
     })
     .await
+}
+
+/// Copies what is in a folder into another one.
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(entry.path())?, &target)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// An absolute path of a container as a path inside a tree.

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     error::Error,
     ids::new_id,
+    images::{self, Environment},
     options::Options,
     shared::Shared,
     state::{Definition, State},
@@ -74,23 +75,25 @@ pub async fn launch(
     let token = shared.read(|state| state.tasks.get(task_id).map(|task| task.token.clone()));
     let token = token.ok_or(Error::NotAContainer)?;
     let folder = shared.options.container_folder(task_id);
-    let tree = code::materialise(shared, definition).await?;
+    let image = images::environment(shared, &definition.function.image_id).await?;
+    let tree = code::materialise(shared, definition, &image).await?;
     let arguments = shared.read(|state| container_arguments(state, task_id, definition))?;
     write_private(&spec::arguments_path(&folder), &arguments.encode_to_vec())?;
-    let mut variables = spec::variables(shared, definition, &folder);
+    let mut variables = spec::variables(shared, definition, &image, &folder);
     variables.extend(spec::task_variables(task_id, &token));
     let volumes = shared.views.attach(task_id, &volume_mounts(shared, definition)).await?;
-    let spec = Spec::new(definition, tree, volumes, variables, &folder);
+    let spec = Spec::new(definition, &image, tree, volumes, variables, &folder);
     let path = write_spec(&folder, &spec)?;
     if definition.function.checkpointing_enabled {
-        let start = async || fork_server(shared, definition, &spec).await;
+        let start = async || fork_server(shared, definition, &image, &spec).await;
         if let Some(process) = containers.fork_servers.fork(shared, &definition.id, &path, start).await {
             return Ok(process);
         }
     }
     let [output, errors] = output::paths(&folder).map(open_pipe);
-    let child = command(shared, "run", &path, &spec).stdin(Stdio::null()).stdout(output?).stderr(errors?).spawn();
-    let python = shared.options.python.to_string_lossy();
+    let child =
+        command(shared, &image, "run", &path, &spec).stdin(Stdio::null()).stdout(output?).stderr(errors?).spawn();
+    let python = image.python.to_string_lossy();
     let child = child.map_err(Error::io("run", python.clone()))?;
     Process::of_child(child).ok_or_else(|| Error::io("run", python)(io::Error::other("it ended at once")))
 }
@@ -107,17 +110,22 @@ pub fn explain(error: &Error) -> String {
 }
 
 /// The fork server of a definition: it sees what one of the containers sees, and has a folder of its own.
-async fn fork_server(shared: &Shared, definition: &Definition, container: &Spec) -> Option<ForkServerStart> {
+async fn fork_server(
+    shared: &Shared,
+    definition: &Definition,
+    image: &Environment,
+    container: &Spec,
+) -> Option<ForkServerStart> {
     let prepare = async || {
         let id = new_id("fs");
         let output = prepare(shared, definition, &id)?;
         let folder = shared.options.container_folder(&id);
         let volumes = shared.views.attach(&id, &volume_mounts(shared, definition)).await?;
-        let variables = spec::variables(shared, definition, &folder);
-        let spec = Spec::new(definition, container.tree.clone(), volumes, variables, &folder);
+        let variables = spec::variables(shared, definition, image, &folder);
+        let spec = Spec::new(definition, image, container.tree.clone(), volumes, variables, &folder);
         let path = write_spec(&folder, &spec)?;
         let [_, errors] = output::paths(&folder).map(open_pipe);
-        let mut command = command(shared, "serve", &path, &spec);
+        let mut command = command(shared, image, "serve", &path, &spec);
         command.stderr(errors?);
         Ok::<_, Error>(ForkServerStart { id, command, output, folder })
     };
@@ -130,8 +138,8 @@ async fn fork_server(shared: &Shared, definition: &Definition, container: &Spec)
     }
 }
 
-fn command(shared: &Shared, mode: &str, path: &Path, spec: &Spec) -> Command {
-    let mut command = Command::new(&shared.options.python);
+fn command(shared: &Shared, image: &Environment, mode: &str, path: &Path, spec: &Spec) -> Command {
+    let mut command = Command::new(&image.python);
     command.arg(shared.options.runner()).arg(mode).arg(path).env_clear().envs(&spec.variables).process_group(0);
     command
 }

@@ -19,7 +19,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::fork_server::ForkServers;
-pub use self::{reaper::kill_left_overs, spec::TASK_HEADER};
+pub use self::{
+    launch::explain,
+    reaper::kill_left_overs,
+    spec::{ARGUMENTS_VARIABLE, TASK_HEADER},
+};
 use crate::{
     error::Error,
     files::blocking,

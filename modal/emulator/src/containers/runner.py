@@ -68,20 +68,29 @@ def _find_servers_on_loopback() -> None:
 
 def enter(spec: Spec) -> None:
     """See the container's files at their places; where the system does not allow that, say where they are instead."""
-    home = f"/{HOME}"
+    files = "/"
     try:
         _own_namespace()
         _mount("tmpfs", spec["root"], kind="tmpfs")
         _assemble(spec["root"], ["/", spec["tree"]], _nested(spec["volumes"]))
         os.chroot(spec["root"])
     except OSError:
-        home = os.path.join(spec["tree"], HOME)
+        files = spec["tree"]
         _point_to(spec["volumes"])
-    inherited = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = f"{home}:{inherited}" if inherited else home
-    sys.path[:0] = [home]
-    directory = spec.get("directory") or home
+    home = os.path.join(files, HOME)
+    inherited = [_placed(path, files) for path in os.environ.get("PYTHONPATH", "").split(":") if path]
+    os.environ["PYTHONPATH"] = ":".join([home, *inherited])
+    sys.path[:0] = [home, *inherited]
+    # A folder that was not there when Python started may be there now.
+    importlib.invalidate_caches()
+    directory = _placed(spec["directory"], files) if spec["directory"] else home
     os.chdir(directory if os.path.isdir(directory) else home)
+
+
+def _placed(path: str, files: str) -> str:
+    """Where a path of a container is, whose files are below `files`."""
+    inside = os.path.join(files, path.lstrip("/"))
+    return inside if os.path.exists(inside) else path
 
 
 def _own_namespace() -> None:
@@ -263,7 +272,7 @@ def _become(spec: Spec, server: Spec) -> None:
         os.close(opened)
     for name in (VOLUMES_VARIABLE, "PYTHONPATH"):
         if name in os.environ:
-            spec["variables"].setdefault(name, os.environ[name])
+            spec["variables"][name] = os.environ[name]
     os.environ.clear()
     os.environ.update(spec["variables"])
     if spec["volumes"] != server["volumes"]:

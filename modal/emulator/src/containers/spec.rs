@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::output;
 use crate::{
+    images::Environment,
     shared::Shared,
     state::{Definition, State},
     views::Attachment,
@@ -42,6 +43,7 @@ impl Spec {
     /// The description of a container of a definition, whose private folder is `folder`.
     pub fn new(
         definition: &Definition,
+        image: &Environment,
         tree: PathBuf,
         volumes: Vec<Attachment>,
         variables: Variables,
@@ -53,7 +55,7 @@ impl Spec {
         Self {
             tree,
             volumes: volumes.into_iter().map(|volume| (volume.path.clone(), volume)).collect(),
-            directory: None,
+            directory: image.folder.as_ref().map(PathBuf::from),
             root: folder.join("root"),
             preload: from_file.then(|| function.module_name.clone()).into_iter().collect(),
             web_server: definition.has_own_port(),
@@ -69,16 +71,16 @@ pub fn arguments_path(folder: &Path) -> PathBuf {
     folder.join("arguments")
 }
 
-/// What every container of a definition gets. Nothing of the server's own environment: it may hold credentials, and
+/// What every container of a definition gets: the image's variables, over them those of Secrets, as on Modal, and over
+/// all its own. Nothing of the server's own environment: it may hold credentials, and
 /// variables of the tool that started it would travel on with every request.
-pub fn variables(shared: &Shared, definition: &Definition, folder: &Path) -> Variables {
-    // What is installed beside the interpreter comes first.
-    let python_folder = shared.options.python.parent().unwrap_or(Path::new("/usr/bin"));
+pub fn variables(shared: &Shared, definition: &Definition, image: &Environment, folder: &Path) -> Variables {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let mut variables = shared.read(|state| secrets(state, definition));
+    let mut variables = image.variables.clone();
+    variables.extend(shared.read(|state| secrets(state, definition)));
     let environment = shared.read(|state| state.app(&definition.app_id).map(|a| a.environment.clone()).ok());
     let own = [
-        ("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", python_folder.display())),
+        ("PATH", image.search_path()),
         ("HOME", text(folder.join("home"))),
         ("TMPDIR", text(folder.join("tmp"))),
         ("LANG", "C.UTF-8".to_owned()),

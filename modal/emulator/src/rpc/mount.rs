@@ -12,8 +12,8 @@ pub async fn get_or_create(
 ) -> Result<pb::MountGetOrCreateResponse, Error> {
     // A mount with a name is one that Modal publishes (the SDK itself, for one): the interpreter has those.
     let mut hash = Sha256::new();
-    hash.update(&request.deployment_name);
-    let mut mount = Mount { id: String::new(), files: Default::default() };
+    let mut mount = Mount { id: String::new(), name: request.deployment_name, files: Default::default() };
+    hash.update(&mount.name);
     for file in request.files {
         if !shared.files.contains(&file.sha256_hex)? {
             return Err(Error::not_found("uploaded data", file.sha256_hex));

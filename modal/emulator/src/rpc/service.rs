@@ -227,7 +227,7 @@ service! {
         function_call_get_data_in: pb::FunctionCallGetDataRequest => pb::DataChunk, |s, r| data::read_in(s, r);
         function_call_get_data_out: pb::FunctionCallGetDataRequest => pb::DataChunk, |s, r| data::read_out(s, r);
         image_join_streaming: pb::ImageJoinStreamingRequest => pb::ImageJoinStreamingResponse,
-            |s, r| image::join(s, &r);
+            |s, r| image::join(s, r);
         volume_list_files: pb::VolumeListFilesRequest => pb::VolumeListFilesResponse, |s, r| {
             let request = Listing { volume_id: r.volume_id, path: r.path, recursive: r.recursive, max_entries: r.max_entries };
             volume::list_files(s, request, |entries| pb::VolumeListFilesResponse { entries }).await

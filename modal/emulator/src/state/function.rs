@@ -10,7 +10,7 @@ use modal_proto as pb;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{App, State, scale::Overrides};
+use super::{Now, State, scale::Overrides};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// Arguments and results up to this size travel inside the messages instead of as blobs.
@@ -102,11 +102,13 @@ impl State {
         self.functions.get(id).ok_or_else(|| Error::not_found("Function", id))
     }
 
-    /// The live definition of a function, if its app is published and runs.
+    /// The live definition of a function, if its app is published and runs; a function that builds an image runs before.
     pub fn live_definition(&self, function_id: &str) -> Option<&Arc<Definition>> {
         let function = self.functions.get(function_id)?;
-        let live = self.apps.get(&function.app_id).is_some_and(App::is_live);
-        live.then(|| self.definitions.get(function.live.as_ref()?)).flatten()
+        let definition = self.definitions.get(function.live.as_ref()?)?;
+        let app = self.apps.get(&function.app_id)?;
+        let runs = app.is_live() || (definition.function.is_builder_function && !app.is_stopped());
+        runs.then_some(definition)
     }
 
     /// The name of a function in its app's code.
@@ -155,7 +157,36 @@ impl State {
         self.save(&definition);
         let definition = Arc::new(definition);
         self.definitions.insert(definition.id.clone(), definition.clone());
+        if definition.function.is_builder_function {
+            let mut function = self.function(&definition.function_id)?.clone();
+            function.live = Some(definition.id.clone());
+            self.save(&function);
+            self.functions.insert(function.id.clone(), function);
+        }
         Ok(definition)
+    }
+
+    /// Calls a function that is a step of an image's build. A call of an earlier build, which was cut off, ends.
+    pub fn begin_build(&mut self, id: &str, input: pb::FunctionInput, now: Now) -> Result<String, Error> {
+        let earlier: Vec<String> = self
+            .calls
+            .values()
+            .filter(|c| c.function_id == id && !c.unfinished.is_empty())
+            .map(|c| c.id.clone())
+            .collect();
+        for call_id in earlier {
+            self.cancel_call(&call_id, true, now)?;
+        }
+        let call_id = self.begin_call(id, pb::FunctionCallInvocationType::Sync.into(), None, now)?;
+        self.add_input(&call_id, 0, input, now)?;
+        Ok(call_id)
+    }
+
+    /// Ends the containers of a function whose step is done.
+    pub fn end_build(&mut self, id: &str, now: Now) -> Result<(), Error> {
+        self.terminate_function(id, "the build of the image is done", now);
+        self.touch();
+        Ok(())
     }
 
     fn new_function(&mut self, app_id: &str, announced: Bytes) -> Function {

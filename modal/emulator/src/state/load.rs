@@ -10,6 +10,9 @@ use super::{
 };
 use crate::store::{Record, StoreError, StoredRow};
 
+/// How long an image that no function has is kept after a client last asked for it.
+const IMAGES_KEPT_SECONDS: f64 = 7.0 * 24.0 * 3600.0;
+
 impl State {
     /// Builds the state from what was stored, ends what did not outlive the last run, and queues again what was
     /// waiting or running. Rows of kinds this version does not know are left alone.
@@ -45,7 +48,7 @@ impl State {
         state.join_inputs();
         state.make_bound_functions();
         state.end_ephemeral(now);
-        state.forget_unused();
+        state.forget_unused(now);
         Ok(state)
     }
 
@@ -89,11 +92,15 @@ impl State {
     }
 
     /// Forgets what only earlier definitions referred to.
-    fn forget_unused(&mut self) {
+    fn forget_unused(&mut self, now: Now) {
+        self.forget_unused_images(now);
+        let recipes: Vec<_> = self.images.values().filter_map(|image| image.decoded().ok()).collect();
         let functions = || self.definitions.values().map(|definition| &definition.function);
         let used = |ids: &mut dyn Iterator<Item = &String>| ids.cloned().collect::<BTreeSet<String>>();
-        let mounts = used(&mut functions().flat_map(|f| &f.mount_ids));
-        let secrets = used(&mut functions().flat_map(|f| &f.secret_ids));
+        let of_images = recipes.iter().map(|recipe| &recipe.context_mount_id);
+        let mounts = used(&mut functions().flat_map(|f| &f.mount_ids).chain(of_images));
+        let of_images = recipes.iter().flat_map(|recipe| &recipe.secret_ids);
+        let secrets = used(&mut functions().flat_map(|f| &f.secret_ids).chain(of_images));
         let mounts: Vec<String> = self.mounts.keys().filter(|id| !mounts.contains(*id)).cloned().collect();
         let unused = |s: &&Secret| s.name.is_empty() && !secrets.contains(&s.id);
         let secrets: Vec<String> = self.secrets.values().filter(unused).map(|s| s.id.clone()).collect();
@@ -110,6 +117,27 @@ impl State {
             self.volumes.remove(&id);
             self.forget::<Volume>(&id);
             self.dropped_volumes.push(id);
+        }
+    }
+
+    /// Forgets images that no function has, directly or as a layer, and that nobody has asked for in a long time.
+    fn forget_unused_images(&mut self, now: Now) {
+        let mut used = BTreeSet::new();
+        let lately = |image: &&Image| image.used_at + IMAGES_KEPT_SECONDS > now.wall;
+        let of_functions = self.definitions.values().map(|definition| definition.function.image_id.clone());
+        let mut next: Vec<String> =
+            self.images.values().filter(lately).map(|image| image.id.clone()).chain(of_functions).collect();
+        while let Some(id) = next.pop() {
+            if let Some(recipe) = self.images.get(&id).and_then(|image| image.decoded().ok())
+                && used.insert(id)
+            {
+                next.extend(recipe.base_images.into_iter().map(|base| base.image_id));
+            }
+        }
+        let unused: Vec<String> = self.images.keys().filter(|id| !used.contains(*id)).cloned().collect();
+        for id in unused {
+            self.images.remove(&id);
+            self.forget::<Image>(&id);
         }
     }
 

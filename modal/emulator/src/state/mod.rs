@@ -39,7 +39,7 @@ pub use self::{
     history::Version,
     input::{Input, Output},
     names::{Creation, environment},
-    object::{Image, Mount, Secret, Volume},
+    object::{Built, Image, Mount, Secret, Volume},
     plan::StopSignal,
     schedule::{Schedule, next_time},
     task::{Delivery, Task, TaskExit},

@@ -1,8 +1,9 @@
 //! What containers are made of: Secrets, Volumes, mounts and images.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use bytes::Bytes;
+use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{Creation, Now, State};
@@ -49,6 +50,9 @@ impl Record for Volume {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mount {
     pub id: String,
+    /// The name under which Modal publishes it, if it does: it has no files here.
+    #[serde(default)]
+    pub name: String,
     /// Absolute path in the container → (SHA-256 in hex, Unix mode if one was given).
     pub files: BTreeMap<String, (String, Option<u32>)>,
 }
@@ -60,10 +64,21 @@ impl Record for Mount {
     }
 }
 
-/// An image's recipe, as the SDK sent it. Nothing is built: containers run in the interpreter of the options.
+/// An image: its recipe, as the SDK sent it, and what came of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Image {
     pub id: String,
+    /// The version of Modal's image builder that the recipe is written for.
+    #[serde(default)]
+    pub builder_version: String,
+    /// The function that is a step of the recipe, under the id it was last given.
+    #[serde(default)]
+    pub build_function_id: String,
+    #[serde(default)]
+    pub built: Option<Built>,
+    /// When a client last asked for it, in seconds since 1970.
+    #[serde(default)]
+    pub used_at: f64,
     #[serde(skip)]
     pub recipe: Bytes,
 }
@@ -78,6 +93,26 @@ impl Record for Image {
     }
     fn set_payload(&mut self, payload: Bytes) {
         self.recipe = payload;
+    }
+}
+
+/// What an image's recipe led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Built {
+    /// The name of its environment's folder, if it has one of its own.
+    pub key: String,
+    /// Not empty if the image was built anew on request; it changes the key of images that begin with this one.
+    pub salt: String,
+    /// The interpreter of its environment; none if the server's own does.
+    pub python: Option<PathBuf>,
+    /// The interpreter's version.
+    pub version: String,
+}
+
+impl Image {
+    /// What of the recipe is read here.
+    pub fn decoded(&self) -> Result<modal_proto::Image, Error> {
+        modal_proto::Image::decode(self.recipe.clone()).map_err(|error| Error::invalid("Image", error.to_string()))
     }
 }
 
@@ -172,11 +207,24 @@ impl State {
         Ok(())
     }
 
-    /// Records an image's recipe.
-    pub fn add_image(&mut self, image: Image) -> Result<(), Error> {
-        if !self.images.contains_key(&image.id) {
+    /// Records an image's recipe, or that it was asked for again.
+    pub fn add_image(&mut self, mut image: Image) -> Result<(), Error> {
+        image.decoded()?;
+        if let Some(known) = self.images.get(&image.id) {
+            image.built = known.built.clone();
+        }
+        self.save(&image);
+        self.images.insert(image.id.clone(), image);
+        Ok(())
+    }
+
+    /// Records what came of an image's recipe.
+    pub fn image_built(&mut self, id: &str, built: Built) -> Result<(), Error> {
+        let image = self.images.get_mut(id).ok_or_else(|| Error::not_found("Image", id))?;
+        if image.built.as_ref() != Some(&built) {
+            image.built = Some(built);
+            let image = image.clone();
             self.save(&image);
-            self.images.insert(image.id.clone(), image);
         }
         Ok(())
     }

@@ -1,0 +1,105 @@
+//! Dockerfile instructions, one by one. What they mean for an image is the recipe's business.
+
+use super::{BuildError, words};
+
+/// An instruction; texts are as they were written, with variables still in them.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Instruction {
+    From(String),
+    /// A line for the shell.
+    Run(String),
+    /// A program with its arguments.
+    RunDirectly(Vec<String>),
+    Env(String),
+    Workdir(String),
+    Copy(String),
+    CopyList(Vec<String>),
+    Arg(String),
+    Shell(Vec<String>),
+    /// One that says nothing about how Python runs; its keyword.
+    Other(String),
+}
+
+/// Reads instructions from commands, each of which may be a line, several lines, or a part of a line that goes on in
+/// the next command.
+pub fn parse(commands: &[String]) -> Result<Vec<Instruction>, BuildError> {
+    let mut lines = commands.iter().flat_map(|command| command.split('\n'));
+    let mut instructions = Vec::new();
+    while let Some(line) = lines.next() {
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        let mut text = line.to_owned();
+        while let Some(begun) = text.trim_end().strip_suffix('\\').map(str::to_owned) {
+            let Some(next) = lines.find(|line| !line.trim_start().starts_with('#')) else {
+                text = begun;
+                break;
+            };
+            text = format!("{begun}{next}");
+        }
+        // Values of the SDK may hold line breaks, within quotes.
+        while text.trim_start().to_ascii_uppercase().starts_with("ENV ") && words::is_open(&text) {
+            let Some(next) = lines.next() else { break };
+            text = format!("{text}\n{next}");
+        }
+        instructions.push(instruction(text.trim())?);
+    }
+    Ok(instructions)
+}
+
+fn instruction(text: &str) -> Result<Instruction, BuildError> {
+    let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let (keyword, rest) = (keyword.to_ascii_uppercase(), rest.trim());
+    let list = || serde_json::from_str::<Vec<String>>(rest).ok();
+    if rest.contains("<<") && matches!(keyword.as_str(), "RUN" | "COPY" | "ADD") {
+        return Err(BuildError(format!(
+            "{text}\nhere-documents are not read by Local Modal; put the lines into a file"
+        )));
+    }
+    Ok(match keyword.as_str() {
+        "FROM" => Instruction::From(rest.to_owned()),
+        "RUN" => list().map_or_else(|| Instruction::Run(rest.to_owned()), Instruction::RunDirectly),
+        "ENV" => Instruction::Env(rest.to_owned()),
+        "WORKDIR" => Instruction::Workdir(rest.to_owned()),
+        "COPY" | "ADD" => list().map_or_else(|| Instruction::Copy(rest.to_owned()), Instruction::CopyList),
+        "ARG" => Instruction::Arg(rest.to_owned()),
+        "SHELL" => {
+            Instruction::Shell(list().ok_or_else(|| BuildError(format!("{text}\nis not a JSON list of words")))?)
+        }
+        "CMD" | "ENTRYPOINT" | "LABEL" | "EXPOSE" | "USER" | "VOLUME" | "STOPSIGNAL" | "HEALTHCHECK" | "MAINTAINER"
+        | "ONBUILD" => Instruction::Other(keyword),
+        _ => return Err(BuildError(format!("{text}\n{keyword} is no instruction of a Dockerfile"))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_split_and_joined_as_docker_does() {
+        let commands = [
+            "FROM base",
+            "# a comment",
+            "RUN cd /tmp/poetry && \\ ",
+            "  poetry config a false && \\ ",
+            "poetry install",
+            "ENV A='x\ny' B=2\nWORKDIR /w",
+            "run [\"pip\", \"list\"]",
+            "COPY --from=x /uv /.uv/uv",
+            "CMD [\"sleep\", \"1\"]",
+        ];
+        let parsed = parse(&commands.map(str::to_owned)).unwrap();
+        let expected = [
+            Instruction::From("base".into()),
+            Instruction::Run("cd /tmp/poetry &&   poetry config a false && poetry install".into()),
+            Instruction::Env("A='x\ny' B=2".into()),
+            Instruction::Workdir("/w".into()),
+            Instruction::RunDirectly(vec!["pip".into(), "list".into()]),
+            Instruction::Copy("--from=x /uv /.uv/uv".into()),
+            Instruction::Other("CMD".into()),
+        ];
+        assert_eq!(parsed, expected);
+        assert!(parse(&["FETCH x".to_owned()]).is_err() && parse(&["RUN <<EOF".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! Python interpreters of this machine, and what is installed for them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::process::Command;
+
+use super::{BuildError, install::normal_name};
+
+/// Prints the version and the folders with packages.
+const QUESTION: &str = "import json, site, sys; \
+    print(json.dumps(['.'.join(map(str, sys.version_info[:3])), site.getsitepackages()]))";
+
+/// An interpreter.
+#[derive(Debug, Clone)]
+pub struct Interpreter {
+    pub python: PathBuf,
+    /// Such as 3.11.7.
+    pub version: String,
+    /// Folders with packages.
+    pub sites: Vec<PathBuf>,
+}
+
+/// An installed package, as the folder with its description tells.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    pub name: String,
+    pub version: String,
+    pub folder: PathBuf,
+}
+
+impl Interpreter {
+    /// Asks an interpreter what it is.
+    pub async fn inspect(python: &Path) -> Result<Self, BuildError> {
+        let failed = |why: String| BuildError(format!("the interpreter {} does not run: {why}", python.display()));
+        let output = Command::new(python)
+            .args(["-I", "-c", QUESTION])
+            .env_clear()
+            .env("PATH", python.parent().map(Path::to_owned).unwrap_or_default())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        let (version, sites): (String, Vec<PathBuf>) =
+            serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { python: python.to_owned(), version, sites })
+    }
+
+    /// The version without its last part.
+    pub fn series(&self) -> &str {
+        self.version.rsplit_once('.').map_or(self.version.as_str(), |(series, _)| series)
+    }
+
+    /// Whether it will do where `wanted` is asked for. The SDK makes 3.11.12 of 3.11, so that the last part cannot be
+    /// told from a guess.
+    pub fn is_of(&self, wanted: &str) -> bool {
+        let (mut ours, mut theirs) = (self.version.split('.'), wanted.split('.'));
+        (0..2).all(|_| theirs.next().is_none_or(|part| ours.next() == Some(part)))
+    }
+
+    /// What is installed for it; of several versions, the one that is imported.
+    pub fn distributions(&self) -> Vec<Distribution> {
+        let mut found: Vec<Distribution> = Vec::new();
+        for folder in self.sites.iter().flat_map(|site| distributions_in(site)) {
+            if !found.iter().any(|other| other.name == folder.name) {
+                found.push(folder);
+            }
+        }
+        found
+    }
+
+    /// Changes whenever the interpreter or its packages do.
+    pub fn identity(&self) -> String {
+        let mut installed: Vec<String> =
+            self.distributions().iter().map(|found| format!("{}=={}", found.name, found.version)).collect();
+        installed.sort();
+        hex::encode(Sha256::digest(format!("{}\0{}\0{installed:?}", self.python.display(), self.version)))
+    }
+}
+
+/// The packages that are described in a folder.
+pub fn distributions_in(site: &Path) -> Vec<Distribution> {
+    let entries = fs::read_dir(site).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let described = |folder: PathBuf| {
+        let (name, version) = folder.file_name()?.to_str()?.strip_suffix(".dist-info")?.split_once('-')?;
+        Some(Distribution { name: normal_name(name), version: version.to_owned(), folder })
+    };
+    entries.filter_map(described).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_their_first_two_parts() {
+        let python = Interpreter { python: PathBuf::new(), version: "3.11.7".into(), sites: Vec::new() };
+        assert_eq!(python.series(), "3.11");
+        assert!(["3", "3.11", "3.11.7", "3.11.12"].iter().all(|wanted| python.is_of(wanted)));
+        assert!(["3.1", "3.12", "2.7", "3.12.7"].iter().all(|wanted| !python.is_of(wanted)));
+    }
+}

@@ -1,0 +1,161 @@
+//! What a build prints, and how it ended, for everybody who follows it.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::BuildError;
+use crate::state::{Built, Now};
+
+/// Most lines that are kept of one build; the oldest go first.
+const KEPT_LINES: usize = 5_000;
+/// Shorter values are no secrets, and hiding them would make a log unreadable.
+const SHORTEST_SECRET: usize = 4;
+
+/// A line of a build.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub text: String,
+    /// Seconds since 1970.
+    pub at: f64,
+}
+
+#[derive(Default)]
+struct Contents {
+    lines: VecDeque<Line>,
+    /// The number of the first line that is kept.
+    first: usize,
+    secrets: Vec<String>,
+    outcome: Option<Result<Built, BuildError>>,
+}
+
+/// The log of one build.
+#[derive(Default)]
+pub struct Log {
+    contents: Mutex<Contents>,
+    changed: watch::Sender<()>,
+}
+
+/// What there is after a position.
+pub struct News {
+    pub lines: Vec<Line>,
+    /// The position after them.
+    pub position: usize,
+    /// How the build ended, if it did and these are its last lines.
+    pub outcome: Option<Result<Built, BuildError>>,
+}
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Never shows these values.
+    pub fn hide<'a>(&self, values: impl IntoIterator<Item = &'a String>) {
+        let long = values.into_iter().filter(|value| value.len() >= SHORTEST_SECRET).cloned();
+        self.lock().secrets.extend(long);
+    }
+
+    /// A text without what is to be hidden.
+    pub fn redacted(&self, text: &str) -> String {
+        let hidden = self.lock().secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"));
+        without_credentials(&hidden)
+    }
+
+    /// Adds a text, which may have several lines.
+    pub fn say(&self, text: &str) {
+        let text = self.redacted(text);
+        let mut contents = self.lock();
+        for line in text.lines() {
+            contents.lines.push_back(Line { text: line.to_owned(), at: Now::read().wall });
+            if contents.lines.len() > KEPT_LINES {
+                contents.lines.pop_front();
+                contents.first += 1;
+            }
+        }
+        drop(contents);
+        self.changed.send_replace(());
+    }
+
+    /// The last lines, for an error message.
+    pub fn tail(&self, lines: usize) -> String {
+        let contents = self.lock();
+        let from = contents.lines.len().saturating_sub(lines);
+        contents.lines.iter().skip(from).map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Ends the log.
+    pub fn finish(&self, outcome: Result<Built, BuildError>) {
+        self.lock().outcome = Some(outcome);
+        self.changed.send_replace(());
+    }
+
+    /// How the build ended, if it did.
+    pub fn outcome(&self) -> Option<Result<Built, BuildError>> {
+        self.lock().outcome.clone()
+    }
+
+    /// What there is after a position.
+    pub fn after(&self, position: usize) -> News {
+        let contents = self.lock();
+        let skip = position.saturating_sub(contents.first);
+        News {
+            lines: contents.lines.iter().skip(skip).cloned().collect(),
+            position: contents.first + contents.lines.len(),
+            outcome: contents.outcome.clone(),
+        }
+    }
+
+    /// Tells when there is something new.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+/// Hides names and passwords in URLs.
+fn without_credentials(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut hidden = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let authority = part.find(|c: char| c == '/' || c.is_whitespace()).unwrap_or(part.len());
+        let rest = part[..authority].rfind('@').map_or(part, |at| &part[at..]);
+        hidden.push_str("://");
+        if rest.len() < part.len() {
+            hidden.push_str("****");
+        }
+        hidden.push_str(rest);
+    }
+    hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let log = Log::default();
+        log.hide(&["sesame".to_owned(), "ab".to_owned()]);
+        log.say("open sesame ab\nfrom https://me:pw@host/x and git+ssh://git@host/y, http://host/a@b");
+        assert_eq!(log.tail(9), "open **** ab\nfrom https://****@host/x and git+ssh://****@host/y, http://host/a@b");
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_it_was() {
+        let log = Log::default();
+        log.say("a\nb");
+        let news = log.after(0);
+        assert_eq!((news.lines.len(), news.position), (2, 2));
+        for n in 0..KEPT_LINES {
+            log.say(&n.to_string());
+        }
+        let news = log.after(news.position);
+        assert_eq!((news.lines.len(), news.position), (KEPT_LINES, KEPT_LINES + 2));
+        assert_eq!(news.lines[0].text, "0");
+        log.finish(Err(BuildError("x".into())));
+        assert!(log.after(news.position).outcome.is_some());
+    }
+}
