@@ -12,6 +12,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admin::{self, Status},
     containers::{Containers, kill_left_overs},
     driver, endpoints,
     options::{Options, StartError, absolute_python},
@@ -75,13 +76,17 @@ impl Emulator {
         let shared = Arc::new(Shared::new(options, server_url, downloads.clone(), state, store));
 
         endpoints::open_all(&shared).await;
+        let admin_listener = admin::bind(&shared.options.data_dir)
+            .map_err(StartError::io("make the admin socket in", &shared.options.data_dir))?;
         let (stop_driver, stop_servers) = (CancellationToken::new(), CancellationToken::new());
         let containers = TaskTracker::new();
         let grpc = server::serve(listener, shared.clone(), stop_servers.clone());
         let web = web::serve(web_listener, downloads, stop_servers.clone());
+        let admin = admin::serve(admin_listener, shared.clone(), stop_servers.clone());
         let servers = vec![
             tokio::spawn(async move { report("gRPC", grpc.await) }),
             tokio::spawn(async move { report("download", web.await) }),
+            tokio::spawn(async move { report("admin", admin.await) }),
         ];
         let running = Arc::new(Containers::default());
         let driver = tokio::spawn(driver::run(shared.clone(), running, containers.clone(), stop_driver.clone()));
@@ -91,6 +96,11 @@ impl Emulator {
     /// The value of `MODAL_SERVER_URL` with which the SDK finds this emulator.
     pub fn server_url(&self) -> &str {
         &self.shared.server_url
+    }
+
+    /// What runs.
+    pub fn status(&self) -> Status {
+        Status::of(&self.shared)
     }
 
     /// Stops the containers (they may run their exit handlers for [`Options::stop_grace`]), answers the last requests,

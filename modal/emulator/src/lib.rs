@@ -21,12 +21,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod admin;
 mod containers;
 mod driver;
 mod emulator;
 mod endpoints;
 mod error;
 mod files;
+mod gate;
 mod ids;
 mod images;
 mod logs;
@@ -43,6 +45,9 @@ mod volumes;
 mod web;
 
 pub use self::{
+    admin::{
+        Action, AppStatus, ContainerState, ContainerStatus, Fault, FunctionStatus, SOCKET as ADMIN_SOCKET, Status, When,
+    },
     emulator::Emulator,
     options::{Listen, Options, StartError, VolumeMode},
     store::StoreError,

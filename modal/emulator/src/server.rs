@@ -1,23 +1,21 @@
 //! The gRPC server: one listener for clients and containers.
 
 use std::{
-    convert::Infallible,
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
 };
 
-use modal_proto::{SERVICE_PATH, modal_client_server::ModalClientServer};
+use futures::TryStreamExt;
+use modal_proto::modal_client_server::ModalClientServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, body::Body, codegen::http, server::NamedService, transport::Server};
-use tower::Service as TowerService;
+use tonic::transport::Server;
 
 use crate::{
+    gate::{Gate, Link},
     options::{Listen, StartError, UNIX_PATH_LIMIT},
     rpc::Service,
     shared::Shared,
@@ -87,56 +85,22 @@ pub async fn serve(
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let service = ModalClientServer::new(Service::new(shared))
+    let service = ModalClientServer::new(Service::new(shared.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let router = Server::builder().tcp_nodelay(true).add_service(NameUnimplemented(service));
+    let router = Server::builder().tcp_nodelay(true).add_service(Gate::new(service, shared));
     match listener {
         Listener::Tcp(listener) => {
-            router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled()).await
+            let incoming = TcpListenerStream::new(listener).map_ok(Link::new);
+            router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
         }
         Listener::Unix(listener, path) => {
-            let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled()).await;
+            let incoming = UnixListenerStream::new(listener).map_ok(Link::new);
+            let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
             if let Err(error) = fs::remove_file(&path) {
                 tracing::debug!(%error, "the socket was gone already");
             }
             served
         }
-    }
-}
-
-/// Puts the name of a method that is not there into the answer that says so.
-#[derive(Clone)]
-struct NameUnimplemented<S>(S);
-
-impl<S: NamedService> NamedService for NameUnimplemented<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> TowerService<http::Request<Body>> for NameUnimplemented<S>
-where
-    S: TowerService<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default().to_owned();
-        let answer = self.0.call(request);
-        Box::pin(async move {
-            let answer = answer.await?;
-            let status = Status::from_header_map(answer.headers());
-            if status.is_some_and(|status| status.code() == Code::Unimplemented) {
-                tracing::info!(rpc = method, "an RPC that is not implemented was called");
-                return Ok(Status::unimplemented(format!("Local Modal does not implement {method}")).into_http());
-            }
-            Ok(answer)
-        })
     }
 }

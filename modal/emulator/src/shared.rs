@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admin::Faults,
     endpoints::Endpoints,
     error::Error,
     files::Files,
@@ -32,6 +33,7 @@ pub struct Shared {
     pub volumes: Volumes,
     pub views: Views,
     pub logs: Logs,
+    pub faults: Faults,
     pub streams: Streams,
     pub endpoints: Endpoints,
     pub downloads: Downloads,
@@ -51,6 +53,7 @@ impl Shared {
         let volumes = Volumes::new(options.data_dir.join("volumes"));
         Self {
             files: Files::new(options.data_dir.join("files")),
+            faults: Faults::default(),
             logs: Logs::new(options.data_dir.join("logs")),
             views: Views::new(&options, volumes.clone()),
             volumes,

@@ -105,6 +105,8 @@ pub struct State {
     pub forgotten_calls: Vec<String>,
     /// Container tokens, to find the task that calls.
     pub tokens: HashMap<String, String>,
+    /// Containers that are to be killed.
+    pub doomed: Vec<String>,
     /// No containers are started any more, and a container that ends was not at fault.
     pub closing: bool,
     settings: Settings,

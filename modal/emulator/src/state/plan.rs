@@ -62,6 +62,7 @@ impl State {
             self.enforce_limits(now, &mut plan);
             self.start_containers(now, &mut plan);
         }
+        plan.signal.extend(self.doomed.drain(..).map(|id| (id, StopSignal::Kill)));
         self.signal_stopping(now, &mut plan);
         if self.next_sweep.is_none_or(|at| at <= now.mono) {
             self.forget_old_calls(now);

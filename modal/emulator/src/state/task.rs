@@ -181,6 +181,20 @@ impl State {
         Ok(())
     }
 
+    /// Has a container killed, as a machine that fails would.
+    pub fn kill_task(&mut self, id: &str) {
+        self.doomed.push(id.to_owned());
+        self.touch();
+    }
+
+    /// Tells a container to end at once, and gives its inputs to another one.
+    pub fn preempt_task(&mut self, id: &str) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.interrupt();
+        }
+        self.touch();
+    }
+
     pub(super) fn new_task(&mut self, definition: Arc<Definition>, now: Now) -> String {
         let task = Task {
             id: new_id("ta"),

@@ -1,0 +1,79 @@
+//! The server's own interface, beside Modal's: HTTP on a Unix socket in the data folder, for `modal-local status` and
+//! for tests that want something to go wrong.
+//!
+//! `GET /status` gives a [`Status`]; `GET /faults` the [`Fault`]s that are still to happen, `PUT /faults` replaces them.
+
+mod faults;
+mod status;
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{State, rejection::JsonRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    faults::{Action, Fault, Faults, When},
+    status::{AppStatus, ContainerState, ContainerStatus, FunctionStatus, Status},
+};
+use crate::{options::UNIX_PATH_LIMIT, shared::Shared};
+
+/// The name of the socket in the data folder.
+pub const SOCKET: &str = "admin.sock";
+
+/// Binds the socket, for this user only. The data folder is closed to others.
+///
+/// A data folder whose path is too long for a socket has none; everything else works all the same.
+pub fn bind(data_dir: &Path) -> io::Result<Option<UnixListener>> {
+    let path = data_dir.join(SOCKET);
+    if path.as_os_str().len() > UNIX_PATH_LIMIT {
+        tracing::warn!(path = %path.display(), "no status and no faults: the path is too long for a socket");
+        return Ok(None);
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(Some(listener))
+}
+
+/// Answers until `stop`.
+pub async fn serve(listener: Option<UnixListener>, shared: Arc<Shared>, stop: CancellationToken) -> io::Result<()> {
+    let Some(listener) = listener else { return Ok(()) };
+    let path = shared.options.data_dir.join(SOCKET);
+    let app = Router::new()
+        .route("/status", get(get_status))
+        .route("/faults", get(get_faults).put(put_faults))
+        .with_state(shared);
+    let served = axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await;
+    if let Err(error) = fs::remove_file(&path) {
+        tracing::debug!(%error, "the admin socket was gone already");
+    }
+    served
+}
+
+async fn get_status(State(shared): State<Arc<Shared>>) -> Json<Status> {
+    Json(Status::of(&shared))
+}
+
+async fn get_faults(State(shared): State<Arc<Shared>>) -> Json<Vec<Fault>> {
+    Json(shared.faults.list())
+}
+
+async fn put_faults(State(shared): State<Arc<Shared>>, faults: Result<Json<Vec<Fault>>, JsonRejection>) -> Response {
+    match faults {
+        Ok(Json(faults)) => {
+            shared.faults.replace(faults);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(rejection) => (StatusCode::BAD_REQUEST, rejection.body_text()).into_response(),
+    }
+}

@@ -1,0 +1,126 @@
+//! `modal-local serve`.
+
+use std::{
+    io::{IsTerminal, Write, stderr, stdout},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use modal_emulator::{Emulator, Listen, Options, VolumeMode};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::status::{exports, summary};
+
+/// How often the line about what runs is written anew.
+const LIVE: Duration = Duration::from_millis(500);
+
+#[derive(Args)]
+pub struct Serve {
+    /// Listen on a loopback address, with port 0 for a free one
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "unix")]
+    listen: Option<SocketAddr>,
+    /// Listen on a Unix socket [default: modal.sock in the data folder]
+    #[arg(long, value_name = "PATH")]
+    unix: Option<PathBuf>,
+    /// Where apps, calls, Dicts and Volumes are kept
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        default_value = ".modal-local",
+        env = "MODAL_LOCAL_DATA_DIR",
+        conflicts_with = "ephemeral"
+    )]
+    data_dir: PathBuf,
+    /// The interpreter that runs functions; it needs the modal package
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    python: PathBuf,
+    /// What containers see of Volumes
+    #[arg(long, value_enum, default_value_t)]
+    volumes: Volumes,
+    /// Run functions that ask for a GPU without one, instead of refusing them
+    #[arg(long)]
+    ignore_gpu: bool,
+    /// Run commands of images' recipes (run_commands, apt_install, Dockerfiles) on this machine, as this user
+    #[arg(long)]
+    unsafe_run_commands: bool,
+    /// Keep nothing: use a temporary data folder
+    #[arg(long)]
+    ephemeral: bool,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Volumes {
+    /// The Volume's own folder: a missing commit or reload goes unnoticed
+    #[default]
+    Bind,
+    /// A copy of their own, as on Modal: others see what is committed, and after a reload
+    Strict,
+}
+
+impl Serve {
+    fn options(self, temporary: Option<&tempfile::TempDir>) -> Options {
+        let mut options = Options::new(temporary.map_or(self.data_dir, |folder| folder.path().to_owned()));
+        options.python = self.python;
+        options.volumes = match self.volumes {
+            Volumes::Bind => VolumeMode::Bind,
+            Volumes::Strict => VolumeMode::Strict,
+        };
+        options.ignore_gpu = self.ignore_gpu;
+        options.unsafe_run_commands = self.unsafe_run_commands;
+        if let Some(address) = self.listen {
+            options.listen = Listen::Tcp(address);
+        } else if let Some(path) = self.unix {
+            options.listen = Listen::Unix(path);
+        }
+        options
+    }
+
+    pub async fn run(self) -> anyhow::Result<()> {
+        // Before anything is started, so that an early signal is not missed.
+        let mut terminate = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
+        let temporary = self.ephemeral.then(|| tempfile::Builder::new().prefix("modal-local-").tempdir()).transpose();
+        let temporary = temporary.context("could not create a temporary data folder")?;
+        let emulator = Emulator::start(self.options(temporary.as_ref())).await?;
+        announce(&emulator);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = show_live(&emulator) => {}
+        }
+        tokio::select! {
+            () = emulator.shutdown() => Ok(()),
+            _ = terminate.recv() => bail!("stopped at once; containers that still run are killed by the next start"),
+            _ = interrupt.recv() => bail!("stopped at once; containers that still run are killed by the next start"),
+        }
+    }
+}
+
+/// Tells how to reach the server: one line for scripts, and what to paste for people.
+fn announce(emulator: &Emulator) {
+    if stdout().is_terminal() {
+        println!("Local Modal is ready. In another shell:\n\n{}\n", exports(emulator.server_url()));
+    } else {
+        println!("MODAL_SERVER_URL={}", emulator.server_url());
+    }
+}
+
+/// Keeps a line about what runs up to date, on a terminal; otherwise does nothing, for ever.
+async fn show_live(emulator: &Emulator) {
+    if !(stdout().is_terminal() && stderr().is_terminal()) {
+        return std::future::pending().await;
+    }
+    let mut shown = String::new();
+    loop {
+        let line = summary(&emulator.status());
+        if line != shown {
+            // A terminal that is gone is no reason to stop.
+            let _ = write!(stderr(), "\r\x1b[K{line}").and_then(|()| stderr().flush());
+            shown = line;
+        }
+        tokio::time::sleep(LIVE).await;
+    }
+}

@@ -1,0 +1,192 @@
+//! Commands about a server that runs.
+
+use std::{
+    io::Read,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context;
+use clap::Args;
+use modal_emulator::{AppStatus, ContainerState, ContainerStatus, Status};
+
+use crate::{DataDir, admin::Admin};
+
+#[derive(Args)]
+pub struct Show {
+    #[command(flatten)]
+    server: DataDir,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Show {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let status = Admin::of(&self.server.data_dir)?.status().await?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&status)?);
+        } else {
+            print!("{}", render(&status, now()));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub struct Env {
+    #[command(flatten)]
+    server: DataDir,
+}
+
+impl Env {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let status = Admin::of(&self.server.data_dir)?.status().await?;
+        println!("{}", exports(&status.server_url));
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub struct Faults {
+    #[command(flatten)]
+    server: DataDir,
+    /// A file with the faults to set, or - for the standard input; without it they are shown
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl Faults {
+    pub async fn run(self) -> anyhow::Result<()> {
+        let admin = Admin::of(&self.server.data_dir)?;
+        match self.file {
+            None => println!("{}", serde_json::to_string_pretty(&admin.faults().await?)?),
+            Some(file) if file.as_os_str() == "-" => {
+                let mut faults = String::new();
+                std::io::stdin().read_to_string(&mut faults).context("could not read the standard input")?;
+                admin.set_faults(faults).await?;
+            }
+            Some(file) => {
+                let faults = std::fs::read_to_string(&file).with_context(|| format!("could not read {file:?}"))?;
+                admin.set_faults(faults).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shell commands that lead the SDK to a server. It wants a token; any will do.
+pub fn exports(server_url: &str) -> String {
+    format!("export MODAL_SERVER_URL={server_url}\nexport MODAL_TOKEN_ID=ak-local MODAL_TOKEN_SECRET=as-local")
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+fn render(status: &Status, now: f64) -> String {
+    let mut text = format!(
+        "Local Modal {} at {}, pid {}, data in {}, {} Volumes\n",
+        status.version, status.server_url, status.pid, status.data_dir, status.volume_mode
+    );
+    text += &format!(
+        "{} Dicts, {} Queues, {} Secrets, {} Volumes; {} inputs wait\n",
+        status.dicts, status.queues, status.secrets, status.volumes, status.queued
+    );
+    let apps = status.apps.iter().flat_map(|app| app_rows(app, now)).collect();
+    text += &table(["APP", "STATE", "FUNCTION", "WAITING", "RUNNING", "CONTAINERS", "NOTE"], apps);
+    let containers = status.containers.iter().map(|container| container_row(container, now)).collect();
+    text += &table(["CONTAINER", "APP", "FUNCTION", "STATE", "INPUTS", "SERVED", "AGE"], containers);
+    text
+}
+
+fn app_rows(app: &AppStatus, now: f64) -> Vec<[String; 7]> {
+    let row = |function: &str, numbers: [usize; 3], note: String| {
+        let state = if app.version > 0 { format!("{} v{}", app.state, app.version) } else { app.state.clone() };
+        let [queued, running, containers] = numbers.map(|n| n.to_string());
+        [app.name.clone(), state, function.to_owned(), queued, running, containers, note]
+    };
+    if app.functions.is_empty() {
+        return vec![row("-", [0; 3], String::new())];
+    }
+    let rows = app.functions.iter().map(|function| {
+        let note = match (function.failures, function.next_call) {
+            (0, None) => String::new(),
+            (0, Some(at)) => format!("next call in {}", duration(at - now)),
+            (failures, _) => format!("{failures} containers in a row did not start"),
+        };
+        row(&function.name, [function.queued, function.running, function.containers], note)
+    });
+    rows.collect()
+}
+
+fn container_row(container: &ContainerStatus, now: f64) -> [String; 7] {
+    let state = match container.state {
+        ContainerState::Starting => "starting",
+        ContainerState::Idle => "idle",
+        ContainerState::Running => "running",
+        ContainerState::Stopping => "stopping",
+    };
+    [
+        container.task_id.clone(),
+        container.app.clone(),
+        container.function.clone(),
+        state.to_owned(),
+        container.inputs.to_string(),
+        container.served.to_string(),
+        duration(now - container.started_at),
+    ]
+}
+
+/// Columns as wide as what is in them; nothing without rows.
+fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<[String; N]> = [head.map(str::to_owned)].into_iter().chain(rows).collect();
+    let mut text = String::from("\n");
+    for row in &rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            format!("{cell:<width$}")
+        });
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    match seconds {
+        s if s < 100.0 => format!("{s:.0}s"),
+        s if s < 6_000.0 => format!("{:.0}m", s / 60.0),
+        s => format!("{:.0}h", s / 3_600.0),
+    }
+}
+
+/// One line about what runs.
+pub fn summary(status: &Status) -> String {
+    let count = |state| status.containers.iter().filter(|container| container.state == state).count();
+    format!(
+        "{} apps, {} containers ({} running, {} starting), {} inputs wait",
+        status.apps.len(),
+        status.containers.len(),
+        count(ContainerState::Running),
+        count(ContainerState::Starting),
+        status.queued
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned() {
+        let text = table(["A", "LONG"], vec![["x".into(), "1".into()], ["long one".into(), "2".into()]]);
+        assert_eq!(text, "\nA         LONG\nx         1\nlong one  2\n");
+        assert_eq!(table(["A"], Vec::new()), "");
+        assert_eq!([5.0, 300.0, 7_200.0, -1.0].map(duration), ["5s", "5m", "2h", "0s"]);
+    }
+}

@@ -1,0 +1,139 @@
+"""Faults on demand, what survives them, and the status that tells what runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from local_modal import APPS, LocalModal, binary
+
+PRELUDE = """
+count = modal.Function.from_name("faults", "count")
+notes = modal.Dict.from_name("faults-notes", create_if_missing=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalModal]:
+    server = LocalModal()
+    server.start()
+    deployed = server.deploy(APPS / "faults_app.py")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_left(server: LocalModal) -> Iterator[None]:
+    yield
+    assert json.loads(admin(server, "faults")) == [], "a fault that was to happen did not"
+
+
+def admin(server: LocalModal, *arguments: str, given: str | None = None, fails: bool = False) -> str:
+    command = [binary(), arguments[0], "--data-dir", server.data, *arguments[1:]]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def set_faults(server: LocalModal, *faults: dict[str, Any]) -> None:
+    admin(server, "faults", "-", given=json.dumps(faults))
+
+
+def run(server: LocalModal, script: str) -> Any:
+    return server.sdk(PRELUDE + script)
+
+
+def test_a_failure_that_passes_goes_unnoticed(server: LocalModal) -> None:
+    set_faults(server, {"rpc": "DictGet", "action": "fail", "code": 14, "message": "not now", "times": 2})
+    assert run(server, 'answer(notes.get("nothing", "default"))') == "default"
+
+
+def test_a_failure_that_stays_is_told(server: LocalModal) -> None:
+    set_faults(server, {"rpc": "DictGet", "action": "fail", "code": 9, "message": "no way"})
+    script = 'try: notes.get("x")\nexcept Exception as error: answer([type(error).__name__, str(error)])'
+    name, message = run(server, script)
+    assert "no way" in message, name
+
+
+def test_a_delay_delays(server: LocalModal) -> None:
+    set_faults(server, {"rpc": "DictLen", "action": "delay", "seconds": 1.5})
+    assert run(server, "t = time.monotonic(); notes.len(); answer(time.monotonic() - t)") >= 1.5
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_cut_connection_does_not_repeat_a_call(server: LocalModal, when: str) -> None:
+    set_faults(server, {"rpc": "FunctionMap", "action": "disconnect", "when": when})
+    assert run(server, f'answer(count.remote("cut {when}"))') == 1
+    assert run(server, f'answer(notes["cut {when}"])') == 1
+
+
+def test_a_lost_reply_does_not_lose_a_result(server: LocalModal) -> None:
+    set_faults(server, {"rpc": "FunctionPutOutputs", "action": "disconnect", "when": "after"})
+    # The second one waits until the container has got over the loss.
+    assert run(server, 'answer([count.remote("lost"), count.remote("next"), notes["lost"]])') == [1, 1, 1]
+
+
+def test_a_container_that_dies_with_its_result_runs_again(server: LocalModal) -> None:
+    set_faults(server, {"rpc": "FunctionPutOutputs", "action": "kill", "when": "before"})
+    assert run(server, 'answer(count.remote("killed before"))') == 2
+
+
+def test_a_result_outlives_its_container(server: LocalModal) -> None:
+    set_faults(server, {"rpc": "FunctionPutOutputs", "action": "kill", "when": "after"})
+    assert run(server, 'answer([count.remote("killed after"), notes["killed after"]])') == [1, 1]
+
+
+def test_a_preempted_input_goes_to_another_container(server: LocalModal) -> None:
+    # The input is delivered, and while it runs its container's next heartbeat has it preempted.
+    set_faults(server, {"rpc": "DictUpdate", "action": "preempt"})
+    assert run(server, 'answer(count.remote("preempted", 1.0))') == 2
+
+
+def test_the_next_of_several(server: LocalModal) -> None:
+    set_faults(server, {"rpc": "DictContains", "action": "fail", "code": 9, "message": "the second", "skip": 1})
+    script = """
+for _ in range(2):
+    try: outcome = "x" in notes
+    except Exception as error: outcome = str(error)
+answer(outcome)
+"""
+    assert "the second" in run(server, script)
+
+
+def test_faults_that_make_no_sense_are_refused(server: LocalModal) -> None:
+    assert "explode" in admin(server, "faults", "-", given='[{"rpc": "A", "action": "explode"}]', fails=True)
+    assert "refused" in admin(server, "faults", "-", given="nonsense", fails=True)
+
+
+def test_the_status_shows_what_runs(server: LocalModal) -> None:
+    script = """
+call = count.spawn("status", 20.0)
+waiting = count.spawn("status")
+while notes.get("status") is None: time.sleep(0.05)
+answer([call.object_id, waiting.object_id])
+"""
+    calls = run(server, script)
+    status = json.loads(admin(server, "status", "--json"))
+    (app,) = [app for app in status["apps"] if app["name"] == "faults"]
+    function = next(function for function in app["functions"] if function["name"] == "count")
+    assert (app["state"], app["version"]) == ("deployed", 1)
+    assert (function["running"], function["queued"], function["containers"]) == (1, 1, 1)
+    (container,) = [container for container in status["containers"] if container["function"] == "count"]
+    assert (container["state"], container["inputs"]) == ("running", 1)
+    text = admin(server, "status")
+    assert "faults" in text and "deployed v1" in text and container["task_id"] in text
+    exports = admin(server, "env")
+    assert f"export MODAL_SERVER_URL={server.url}" in exports
+    for call in calls:
+        server.sdk(f'modal.FunctionCall.from_id("{call}").cancel(terminate_containers=True)')
+
+
+def test_no_server_is_told(server: LocalModal) -> None:
+    command = [binary(), "status", "--data-dir", server.root / "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1 and "modal-local serve" in done.stderr
