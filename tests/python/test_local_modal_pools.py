@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +26,6 @@ def pools() -> Iterator[LocalModal]:
 
 
 def sdk(server: LocalModal, script: str) -> Any:
-    import textwrap
-
     return server.sdk(NAMED + textwrap.dedent(script))
 
 
@@ -281,6 +282,37 @@ def test_runs_take_parameters(pools: LocalModal) -> None:
     done = pools.modal("run", "--detach", f"{APPS / 'pool_app.py'}::main", "--word", "cd")
     assert done.returncode == 0, done.stderr
     assert "entry cdcd 3" in done.stdout
+
+
+def test_a_detached_app_ends_when_its_calls_have(pools: LocalModal, tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text("""
+import time
+import modal
+app = modal.App("later")
+notes = modal.Dict.from_name("pool-notes", create_if_missing=True)
+
+@app.function()
+def finish(marker):
+    while not notes.get("go-" + marker):
+        time.sleep(0.05)
+    notes[marker] = "finished"
+
+@app.local_entrypoint()
+def main():
+    finish.spawn("later")
+""")
+    # The client would wait for the end of the logs.
+    done = pools.modal("run", "--detach", tmp_path / "later.py", MODAL_LOGS_TIMEOUT="1")
+    assert done.returncode == 0, done.stderr
+    notes = 'notes = modal.Dict.from_name("pool-notes")\n'
+    sdk(pools, notes + 'notes["go-later"] = True')
+    assert wait_until(lambda: sdk(pools, notes + 'answer(notes.get("later"))'), "the call to go on") == "finished"
+
+    def states() -> list[str]:
+        listed = json.loads(pools.modal("app", "list", "--json").stdout)
+        return [app["state"] for app in listed if app["description"] == "later"]
+
+    wait_until(lambda: states() in ([], ["stopped"]), "the app to end")
 
 
 def test_gpus_are_refused_unless_they_are_ignored(local_modal: LocalModal) -> None:
