@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -261,6 +265,34 @@ def test_a_server_in_a_container_is_reached_through_its_port(site: Site) -> None
     status, (other, *parts) = ask("/new", "y")
     assert (status, parts) == (202, ["/new", "y"])
     assert other != pid
+
+
+def test_serve_reloads_at_the_same_url(site: Site, tmp_path: Path) -> None:
+    source = tmp_path / "served_app.py"
+    code = """
+import modal
+app = modal.App("served-app")
+
+@app.function()
+@modal.fastapi_endpoint()
+def word() -> str:
+    return "{word}"
+"""
+    source.write_text(code.format(word="one"))
+    command = [sys.executable, "-m", "modal", "serve", str(source)]
+    environment = site.server.environment()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as serving:
+        try:
+            assert serving.stdout is not None
+            url = next(found[0] for line in serving.stdout if (found := re.findall(r"http://127[^ ]+", line)))
+            assert httpx.get(url, timeout=LIMIT).json() == "one"
+            source.write_text(code.format(word="two"))
+            wait_until(lambda: httpx.get(url, timeout=LIMIT).json() == "two", "the changed code")
+        finally:
+            serving.send_signal(signal.SIGINT)
+        serving.stdout.read()
+    with pytest.raises(httpx.ConnectError):
+        wait_until(lambda: httpx.get(url, timeout=LIMIT) is None, "the port to be closed")
 
 
 def test_urls_stay_over_redeploys_and_restarts(site: Site) -> None:

@@ -13,11 +13,20 @@
 //!   unnoticed; [`VolumeMode::Strict`] is like Modal.
 //! - Memory snapshots are fork servers: a process that imported the function's module forks its containers.
 //! - A limit on memory is enforced, by ending the container; CPU, GPU, regions and network limits are not.
+//! - A function that asks for a GPU is refused, or runs without one if [`Options::ignore_gpu`] says so.
+//! - A web function has a port of its own on loopback, at a URL that it keeps as long as the port can be had; labels and
+//!   custom domains make no difference to it (the latter are refused), and HTTP trailers are left out. A request waits
+//!   for a container for as long as its function may take to start, but at least 150 s, and is never redirected. Those
+//!   that ask for proxy authentication take the tokens of `modal workspace proxy-tokens create`, in any environment.
+//! - The port of a `web_server` is this machine's: it must be free, and there is one container of such a function.
+//! - A generator that is 64 MiB ahead of its readers waits, and is cancelled when nobody reads for a minute.
+//! - At most 100,000 inputs of a function wait; then more are refused, which the SDK's maps take as a reason to wait.
 //! - Any token is accepted: who can reach the socket may use the server. It listens on this machine only.
 //!
 //! How it hangs together: `rpc` decodes requests and calls `state`, which holds everything in memory and has all the
 //! rules; `shared` puts a lock around it and `store` behind it; `driver` carries out what the state plans, with
-//! `containers` for the processes. `volumes` and `files` are the folders on disk; `web` serves downloads.
+//! `containers` for the processes. `volumes` and `files` are the folders on disk; `web` serves downloads. `endpoints` are
+//! the ports of web functions, and `streams` carries what generators yield and what web requests say.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

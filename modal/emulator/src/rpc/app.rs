@@ -4,6 +4,7 @@ use modal_proto::{self as pb, AppState};
 
 use super::{Parts, session::WORKSPACE};
 use crate::{
+    endpoints,
     error::Error,
     state::{App, Creation, Version},
 };
@@ -81,6 +82,7 @@ pub fn list(shared: &Parts, request: &pb::AppListRequest) -> pb::AppListResponse
 
 pub async fn publish(shared: &Parts, request: pb::AppPublishRequest) -> Result<pb::AppPublishResponse, Error> {
     let app = shared.change(|state, now| state.publish_app(request, now)).await?;
+    endpoints::open_all(shared).await;
     Ok(pb::AppPublishResponse { url: page_url(&app.id), deployed_at: app.deployed_at, ..Default::default() })
 }
 
@@ -149,6 +151,7 @@ pub fn history(
 
 pub async fn roll_back(shared: &Parts, request: &pb::AppRollbackRequest) -> Result<pb::AppRollbackResponse, Error> {
     let app = shared.change(|state, now| state.roll_back(&request.app_id, request.version, now)).await?;
+    endpoints::open_all(shared).await;
     Ok(pb::AppRollbackResponse { url: page_url(&app.id), deployed_at: app.deployed_at, server_warnings: Vec::new() })
 }
 

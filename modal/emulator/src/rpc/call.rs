@@ -7,7 +7,7 @@ use modal_proto as pb;
 use super::{Parts, seconds};
 use crate::{
     error::Error,
-    state::{Now, OutputsQuery, State},
+    state::{Caller, Now, OutputsQuery, State},
 };
 
 /// The longest that one request for outputs waits; the SDK asks again.
@@ -28,10 +28,10 @@ pub async fn map(
                 }
                 None => {
                     let (function_id, invocation) = (&request.function_id, request.function_call_invocation_type);
-                    let call_id = state.begin_call(function_id, invocation, request_key.map(str::to_owned), now)?;
-                    if !request.parent_input_id.is_empty() {
-                        state.set_parent(&call_id, &request.parent_input_id)?;
-                    }
+                    let parent = Some(request.parent_input_id).filter(|id| !id.is_empty());
+                    let caller = Caller { request_key: request_key.map(str::to_owned), parent_input_id: parent };
+                    state.check_backlog(function_id, request.pipelined_inputs.len())?;
+                    let call_id = state.begin_call(function_id, invocation, caller, now)?;
                     let inputs = add_inputs(state, &call_id, request.pipelined_inputs, now)?;
                     (call_id, inputs)
                 }
@@ -54,7 +54,13 @@ pub async fn put_inputs(
     shared: &Parts,
     request: pb::FunctionPutInputsRequest,
 ) -> Result<pb::FunctionPutInputsResponse, Error> {
-    let inputs = shared.change(|state, now| add_inputs(state, &request.function_call_id, request.inputs, now)).await?;
+    let inputs = shared
+        .change(|state, now| {
+            let function_id = &state.call(&request.function_call_id)?.function_id;
+            state.check_backlog(function_id, request.inputs.len())?;
+            add_inputs(state, &request.function_call_id, request.inputs, now)
+        })
+        .await?;
     Ok(pb::FunctionPutInputsResponse { inputs })
 }
 

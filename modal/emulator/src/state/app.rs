@@ -23,6 +23,9 @@ pub struct App {
     pub stopped_at: f64,
     /// How often it was published.
     pub version: i32,
+    /// Whether it ends when its last call has: its client is done with it.
+    #[serde(default)]
+    pub ending: bool,
     /// What is live, by the tag the user's code gave it.
     pub function_ids: BTreeMap<String, String>,
     pub class_ids: BTreeMap<String, String>,
@@ -90,6 +93,7 @@ impl State {
             deployed_at: 0.0,
             stopped_at: 0.0,
             version: 0,
+            ending: false,
             function_ids: BTreeMap::new(),
             class_ids: BTreeMap::new(),
             tags: BTreeMap::new(),
@@ -254,12 +258,35 @@ impl State {
         Ok(())
     }
 
-    /// A client let go of its app. One that was only tried out ends; a deployment that did not come about leaves no
+    /// Ends apps whose client is done with them and whose calls have ended.
+    pub(super) fn end_finished_apps(&mut self, now: Now) {
+        let ending = self.apps.values().filter(|app| app.ending && !app.is_stopped());
+        let busy = |app: &App| {
+            let functions = self.inputs.values().filter_map(|input| self.functions.get(&input.function_id));
+            functions.into_iter().any(|function| function.app_id == app.id)
+        };
+        let finished: Vec<String> = ending.filter(|app| !busy(app)).map(|app| app.id.clone()).collect();
+        for id in finished {
+            if let Err(error) = self.stop_app(&id, now) {
+                tracing::warn!(app.id = id, %error, "an app whose calls have ended could not be ended");
+            }
+        }
+    }
+
+    /// A client let go of its app. One that was only tried out ends, or if it is detached, does so after its calls; a deployment that did not come about leaves no
     /// trace; what is deployed stays.
     pub fn disconnect_app(&mut self, id: &str, now: Now) -> Result<(), Error> {
         let app = self.app(id)?;
         match app.state() {
             AppState::Initializing | AppState::Ephemeral => self.stop_app(id, now),
+            // The client says so only when its code has ended; one that is merely gone says nothing.
+            AppState::Detached => {
+                let app = App { ending: true, ..app.clone() };
+                self.save(&app);
+                self.apps.insert(app.id.clone(), app);
+                self.touch();
+                Ok(())
+            }
             _ => {
                 let live: Vec<String> = self.functions.values().filter_map(|f| f.live.clone()).collect();
                 let kept = self.definitions_in_history();

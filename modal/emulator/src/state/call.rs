@@ -1,6 +1,9 @@
 //! Function calls: made, awaited, cancelled, forgotten.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use modal_proto::{self as pb, FunctionCallInvocationType, generic_result::GenericStatus};
 use serde::{Deserialize, Serialize};
@@ -33,6 +36,9 @@ pub struct Call {
     /// Whether it is a web request: gone with its connection.
     #[serde(skip)]
     pub transient: bool,
+    /// The ids of its inputs by their places.
+    #[serde(skip)]
+    pub input_ids: HashMap<i32, String>,
     /// Inputs that have no output yet.
     #[serde(skip)]
     pub unfinished: BTreeSet<String>,
@@ -55,9 +61,20 @@ impl Call {
         if [Sync as i32, SyncLegacy as i32].contains(&self.invocation) { SYNC_RESULTS_KEPT } else { RESULTS_KEPT }
     }
 
-    fn is_finished(&self) -> bool {
-        self.unfinished.is_empty() && !self.outputs.is_empty()
+    /// Whether nothing of it is to come. One without inputs may get some, unless it is old.
+    fn is_finished(&self, now: Now) -> bool {
+        let old = || self.created_at + SYNC_RESULTS_KEPT.as_secs_f64() < now.wall;
+        self.unfinished.is_empty() && (!self.outputs.is_empty() || old())
     }
+}
+
+/// Where a call comes from.
+#[derive(Debug, Default)]
+pub struct Caller {
+    /// The key with which the client would repeat its request.
+    pub request_key: Option<String>,
+    /// The input whose code makes the call.
+    pub parent_input_id: Option<String>,
 }
 
 /// Which outputs of a call are wanted.
@@ -87,9 +104,7 @@ impl State {
     /// The call that an earlier try of the same request made, with the places and ids of its inputs.
     pub fn repeated_call(&self, request_key: Option<&str>) -> Option<(String, Vec<(i32, String)>)> {
         let call = self.calls.get(self.call_keys.get(request_key?)?)?;
-        let waiting = call.unfinished.iter().filter_map(|id| self.inputs.get(id)).map(|i| (i.idx, i.id.clone()));
-        let ended = call.outputs.iter().map(|o| (o.item.idx, o.input_id.clone()));
-        Some((call.id.clone(), waiting.chain(ended).collect()))
+        Some((call.id.clone(), call.input_ids.iter().map(|(idx, id)| (*idx, id.clone())).collect()))
     }
 
     /// Begins a call of a function.
@@ -97,29 +112,18 @@ impl State {
         &mut self,
         function_id: &str,
         invocation: i32,
-        request_key: Option<String>,
+        caller: Caller,
         now: Now,
     ) -> Result<String, Error> {
-        let call = self.new_call(function_id, invocation, now)?;
+        let Caller { request_key, parent_input_id } = caller;
+        let call = Call { request_key, parent_input_id, ..self.new_call(function_id, invocation, now)? };
         let id = call.id.clone();
-        if let Some(key) = &request_key {
+        if let Some(key) = &call.request_key {
             self.call_keys.insert(key.clone(), id.clone());
         }
-        self.keep_call(Call { request_key, ..call });
-        Ok(id)
-    }
-
-    /// Notes which input's code made a call.
-    pub fn set_parent(&mut self, call_id: &str, parent_input_id: &str) -> Result<(), Error> {
-        let mut call = self.call(call_id)?.clone();
-        call.parent_input_id = Some(parent_input_id.to_owned());
-        self.keep_call(call);
-        Ok(())
-    }
-
-    fn keep_call(&mut self, call: Call) {
         self.save(&call);
-        self.calls.insert(call.id.clone(), call);
+        self.calls.insert(id.clone(), call);
+        Ok(id)
     }
 
     pub(super) fn new_call(&self, function_id: &str, invocation: i32, now: Now) -> Result<Call, Error> {
@@ -136,6 +140,7 @@ impl State {
             request_key: None,
             parent_input_id: None,
             transient: false,
+            input_ids: HashMap::new(),
             unfinished: BTreeSet::new(),
             outputs: Vec::new(),
         })
@@ -180,7 +185,7 @@ impl State {
     /// Forgets finished calls that are too old, and the oldest if there are too many.
     pub(super) fn forget_old_calls(&mut self, now: Now) {
         // Ids sort by age.
-        let finished: Vec<&Call> = self.calls.values().filter(|c| c.is_finished() && !c.transient).collect();
+        let finished: Vec<&Call> = self.calls.values().filter(|c| c.is_finished(now) && !c.transient).collect();
         let surplus = finished.len().saturating_sub(FINISHED_CALLS);
         let old: Vec<String> = finished
             .iter()

@@ -10,7 +10,7 @@ use modal_proto as pb;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{Now, State, scale::Overrides};
+use super::{Caller, Now, State, scale::Overrides};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// Arguments and results up to this size travel inside the messages instead of as blobs.
@@ -177,7 +177,7 @@ impl State {
         for call_id in earlier {
             self.cancel_call(&call_id, true, now)?;
         }
-        let call_id = self.begin_call(id, pb::FunctionCallInvocationType::Sync.into(), None, now)?;
+        let call_id = self.begin_call(id, pb::FunctionCallInvocationType::Sync.into(), Caller::default(), now)?;
         self.add_input(&call_id, 0, input, now)?;
         Ok(call_id)
     }

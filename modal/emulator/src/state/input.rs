@@ -103,7 +103,16 @@ impl Attempt {
 }
 
 impl State {
-    /// Adds an input to a call and queues it.
+    /// Checks that a function's queue takes more inputs, before any of them is added.
+    pub fn check_backlog(&self, function_id: &str, more: usize) -> Result<(), Error> {
+        let backlog = self.queues.get(function_id).map_or(0, |queue| queue.len());
+        if backlog + more > MAX_BACKLOG {
+            return Err(Error::Backlog { id: function_id.to_owned(), limit: MAX_BACKLOG });
+        }
+        Ok(())
+    }
+
+    /// Adds an input to a call and queues it, unless its place is taken.
     pub fn add_input(
         &mut self,
         call_id: &str,
@@ -111,12 +120,11 @@ impl State {
         arguments: pb::FunctionInput,
         now: Now,
     ) -> Result<String, Error> {
-        let call = self.calls.get(call_id).ok_or_else(|| Error::not_found("FunctionCall", call_id))?;
-        let backlog = self.queues.get(&call.function_id).map_or(0, |queue| queue.len());
-        if backlog >= MAX_BACKLOG {
-            return Err(Error::Backlog { id: call.function_id.clone(), limit: MAX_BACKLOG });
-        }
         let call = self.calls.get_mut(call_id).ok_or_else(|| Error::not_found("FunctionCall", call_id))?;
+        if let Some(id) = call.input_ids.get(&idx) {
+            // The answer to the first try got lost.
+            return Ok(id.clone());
+        }
         let input = Input {
             id: new_id("in"),
             call_id: call_id.to_owned(),
@@ -133,6 +141,7 @@ impl State {
             arguments,
         };
         call.unfinished.insert(input.id.clone());
+        call.input_ids.insert(idx, input.id.clone());
         let id = input.id.clone();
         self.save_input(&input);
         self.queues.entry(input.function_id.clone()).or_default().push_back(id.clone());
@@ -170,7 +179,8 @@ impl State {
             .and_then(|f| self.definitions.get(f.live.as_ref()?))
             .and_then(|d| d.function.retry_policy);
         match policy {
-            Some(policy) if retryable && input.retries_used < policy.retries => {
+            // What a web request said was read already.
+            Some(policy) if retryable && !input.transient && input.retries_used < policy.retries => {
                 input.retries_used += 1;
                 let delay = retry_delay(&policy, input.retries_used);
                 self.requeue(input_id, Some(delay), now);

@@ -65,7 +65,10 @@ impl State {
     fn join_outputs(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match self.calls.get_mut(&output.call_id) {
-                Some(call) => call.outputs.push(output),
+                Some(call) => {
+                    call.input_ids.insert(output.item.idx, output.input_id.clone());
+                    call.outputs.push(output);
+                }
                 None => self.forget::<Output>(output.id()),
             }
         }
@@ -78,6 +81,7 @@ impl State {
         for input in self.inputs.values() {
             if let Some(call) = self.calls.get_mut(&input.call_id) {
                 call.unfinished.insert(input.id.clone());
+                call.input_ids.insert(input.idx, input.id.clone());
             }
             // Ids sort by age, so the queues are in order.
             self.queues.entry(input.function_id.clone()).or_default().push_back(input.id.clone());

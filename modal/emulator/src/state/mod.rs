@@ -32,7 +32,7 @@ use std::{
 
 pub use self::{
     app::App,
-    call::{Call, OutputsQuery},
+    call::{Call, Caller, OutputsQuery},
     dict::Dict,
     environment::Environment,
     function::{Class, Definition, Function, MAX_OBJECT_BYTES},

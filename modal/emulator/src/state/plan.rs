@@ -58,6 +58,7 @@ impl State {
                 plan.at(now.mono + Duration::from_secs_f64((next - now.wall).clamp(0.0, 3600.0)));
             }
             self.end_deserted_apps(now, &mut plan);
+            self.end_finished_apps(now);
             self.retire_containers(now, &mut plan);
             self.enforce_limits(now, &mut plan);
             self.start_containers(now, &mut plan);

@@ -8,7 +8,7 @@ use croner::Cron;
 use modal_proto::{self as pb, FunctionCallInvocationType, schedule::ScheduleOneof};
 use serde::{Deserialize, Serialize};
 
-use super::{Definition, Now, State};
+use super::{Caller, Definition, Now, State};
 use crate::{error::Error, store::Record};
 
 /// When a function is called next.
@@ -125,7 +125,7 @@ impl State {
     }
 
     fn call_by_clock(&mut self, function_id: &str, now: Now) -> Result<String, Error> {
-        let call_id = self.begin_call(function_id, FunctionCallInvocationType::Async.into(), None, now)?;
+        let call_id = self.begin_call(function_id, FunctionCallInvocationType::Async.into(), Caller::default(), now)?;
         // Empty arguments stand for none.
         let arguments = pb::FunctionInput { data_format: pb::DataFormat::Pickle.into(), ..Default::default() };
         self.add_input(&call_id, 0, arguments, now)?;

@@ -8,7 +8,7 @@ use std::{
 use modal_proto::{self as pb, AppState, FunctionCallInvocationType, generic_result::GenericStatus};
 use prost::Message;
 
-use super::{Delivery, Now, OutputsQuery, Settings, State, StopSignal, TaskExit};
+use super::{Caller, Delivery, Now, OutputsQuery, Settings, State, StopSignal, TaskExit};
 use crate::store::{Change, StoredRow};
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -76,7 +76,10 @@ impl World {
 
     fn call(&mut self) -> String {
         let (function_id, now) = (self.function_id.clone(), self.now());
-        let call_id = self.state.begin_call(&function_id, FunctionCallInvocationType::Async.into(), None, now).unwrap();
+        let call_id = self
+            .state
+            .begin_call(&function_id, FunctionCallInvocationType::Async.into(), Caller::default(), now)
+            .unwrap();
         self.state.add_input(&call_id, 0, pb::FunctionInput::default(), now).unwrap();
         call_id
     }
@@ -315,7 +318,8 @@ fn a_restart_keeps_what_was_done_and_repeats_what_was_not() {
 fn a_repeated_request_is_the_same_call() {
     let mut world = World::new(function());
     let (function_id, now) = (world.function_id.clone(), world.now());
-    let call_id = world.state.begin_call(&function_id, 3, Some("key".into()), now).unwrap();
+    let caller = Caller { request_key: Some("key".into()), parent_input_id: None };
+    let call_id = world.state.begin_call(&function_id, 3, caller, now).unwrap();
     let input_id = world.state.add_input(&call_id, 0, pb::FunctionInput::default(), now).unwrap();
     world.restart();
     assert_eq!(world.state.repeated_call(Some("key")), Some((call_id, vec![(0, input_id)])));
