@@ -22,7 +22,7 @@ use crate::{
 
 /// Variables of the server's own environment that say how indexes are reached. Nothing else of it gets into a build.
 const NETWORK: &str = "UV_INDEX_URL UV_DEFAULT_INDEX UV_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_NO_INDEX UV_INDEX_STRATEGY \
-    UV_INSECURE_HOST UV_NATIVE_TLS UV_SYSTEM_CERTS UV_KEYRING_PROVIDER UV_HTTP_TIMEOUT UV_OFFLINE SSL_CERT_FILE \
+    UV_INSECURE_HOST UV_NATIVE_TLS UV_SYSTEM_CERTS UV_KEYRING_PROVIDER UV_HTTP_TIMEOUT UV_HTTP_RETRIES UV_OFFLINE SSL_CERT_FILE \
     SSL_CERT_DIR HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY";
 
 /// pip's variables and uv's names for them.
@@ -116,6 +116,10 @@ pub fn base_variables(build_folder: &Path) -> BTreeMap<String, OsString> {
         .collect();
     let mut variables = own_variables();
     variables.extend(with_names_of_uv(&server).into_iter().map(|(name, value)| (name, value.into())));
+    // poetry has another name for it.
+    if let Some(certificates) = variables.get("SSL_CERT_FILE").cloned() {
+        variables.entry("REQUESTS_CA_BUNDLE".to_owned()).or_insert(certificates);
+    }
     let mut set = |name: &str, value: OsString| variables.insert(name.to_owned(), value);
     set("HOME", build_folder.join("home").into());
     set("TMPDIR", build_folder.join("tmp").into());
