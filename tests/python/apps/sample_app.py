@@ -30,6 +30,23 @@ def echo(value: object) -> object:
 
 
 @app.function(image=image)
+def size(data: bytes) -> int:
+    return len(data)
+
+
+@app.function(image=image)
+def raise_large(length: int) -> None:
+    raise ValueError("x" * length)
+
+
+@app.function(image=image)
+def wait_for_note(note: str, value: object) -> object:
+    while not notes.get(note):
+        time.sleep(0.05)
+    return value
+
+
+@app.function(image=image)
 def greet() -> str:
     import sample_helper
 

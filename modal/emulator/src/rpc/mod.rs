@@ -1,6 +1,7 @@
 //! The RPCs, one file per Modal noun: each decodes a request, makes one call and encodes the answer.
 
 mod app;
+mod blob;
 mod call;
 mod container;
 mod data;

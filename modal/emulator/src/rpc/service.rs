@@ -6,8 +6,8 @@ use modal_proto::{self as pb, modal_client_server::ModalClient};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Answers, app, call, calling_task, container, data, dict, function, image, logs, mount, proxy_token, request_key,
-    secret, session, volume, volume::Listing,
+    Answers, app, blob, call, calling_task, container, data, dict, function, image, logs, mount, proxy_token,
+    request_key, secret, session, volume, volume::Listing,
 };
 use crate::shared::Shared;
 
@@ -172,6 +172,9 @@ service! {
         secret_list: pb::SecretListRequest => pb::SecretListResponse, |s, r| ok(secret::list(s, &r));
         secret_delete: pb::SecretDeleteRequest => (), |s, r| secret::delete(s, r).await;
 
+        blob_create: pb::BlobCreateRequest => pb::BlobCreateResponse, |s, r| blob::create(s, r).await;
+        blob_get: pb::BlobGetRequest => pb::BlobGetResponse, |s, r| blob::get(s, &r);
+
         dict_get_or_create: pb::DictGetOrCreateRequest => pb::DictGetOrCreateResponse,
             |s, r| dict::get_or_create(s, r).await;
         dict_get_by_id: pb::DictGetByIdRequest => pb::DictGetByIdResponse, |s, r| dict::get_by_id(s, &r);
@@ -193,6 +196,13 @@ service! {
         volume_delete: pb::VolumeDeleteRequest => (), |s, r| volume::delete(s, r).await;
         volume_get_file2: pb::VolumeGetFile2Request => pb::VolumeGetFile2Response, |s, r| volume::get_file(s, r).await;
         volume_put_files: pb::VolumePutFilesRequest => (), |s, r| volume::put_files(s, r).await;
+        volume_put_files2: pb::VolumePutFiles2Request => pb::VolumePutFiles2Response,
+            |s, r| volume::put_files2(s, r).await;
+        volume_copy_files: pb::VolumeCopyFilesRequest => (),
+            |s, r| volume::copy_files(s, &r.volume_id, r.src_paths, r.dst_path, r.recursive).await;
+        volume_copy_files2: pb::VolumeCopyFiles2Request => (),
+            |s, r| volume::copy_files(s, &r.volume_id, r.src_paths, r.dst_path, r.recursive).await;
+        volume_rename: pb::VolumeRenameRequest => (), |s, r| volume::rename(s, r).await;
         volume_remove_file: pb::VolumeRemoveFileRequest => (),
             |s, r| volume::remove_file(s, &r.volume_id, r.path, r.recursive).await;
         volume_remove_file2: pb::VolumeRemoveFile2Request => (),

@@ -33,9 +33,9 @@ use std::{
 pub use self::{
     app::App,
     call::{Call, OutputsQuery},
-    dict::Dict,
+    dict::{Dict, MAX_VALUE_BYTES},
     environment::Environment,
-    function::{Class, Definition, Function, MAX_OBJECT_BYTES},
+    function::{Class, Definition, Function},
     history::Version,
     input::{Input, Output},
     names::{Creation, environment},
@@ -45,7 +45,12 @@ pub use self::{
     task::{Delivery, Task, TaskExit},
     web::ProxyToken,
 };
-use crate::store::{Change, Record};
+use modal_proto::{function_input::ArgsOneof, generic_result::DataOneof};
+
+use crate::{
+    ids::blob_hash,
+    store::{Change, Record},
+};
 
 /// One reading of both clocks, taken when a transition begins.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +134,21 @@ impl State {
     /// Whether something happened since the last time this was asked that calls, containers or the driver wait for.
     pub fn take_touched(&mut self) -> bool {
         std::mem::take(&mut self.touched)
+    }
+
+    /// Hashes of the files in the file store that something here refers to; others are removed some time.
+    pub fn referenced_files(&self) -> impl Iterator<Item = &str> {
+        let mounted = self.mounts.values().flat_map(|mount| mount.files.values()).map(|(hash, _)| hash.as_str());
+        let arguments = self.inputs.values().filter_map(|input| match &input.arguments.args_oneof {
+            Some(ArgsOneof::ArgsBlobId(id)) => blob_hash(id),
+            _ => None,
+        });
+        let outputs = self.calls.values().flat_map(|call| &call.outputs);
+        let results = outputs.filter_map(|output| match &output.item.result.as_ref()?.data_oneof {
+            Some(DataOneof::DataBlobId(id)) => blob_hash(id),
+            _ => None,
+        });
+        mounted.chain(arguments).chain(results)
     }
 
     /// Stops everything: from here on there are no new containers, and those that run are to end.

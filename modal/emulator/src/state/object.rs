@@ -191,6 +191,22 @@ impl State {
         Ok(volume)
     }
 
+    /// Gives a Volume another name.
+    pub fn rename_volume(&mut self, id: &str, name: &str) -> Result<(), Error> {
+        let mut volume = self.volume(id)?.clone();
+        if name.is_empty() || volume.name.is_empty() {
+            return Err(Error::invalid("name", "only a Volume with a name can be given another one"));
+        }
+        let taken = |v: &&Volume| v.id != id && v.name == name && v.environment == volume.environment;
+        if self.volumes.values().any(|v| taken(&v)) {
+            return Err(Error::AlreadyExists { kind: "Volume", id: name.to_owned() });
+        }
+        name.clone_into(&mut volume.name);
+        self.save(&volume);
+        self.volumes.insert(id.to_owned(), volume);
+        Ok(())
+    }
+
     /// Removes a Volume from the books; its files are the caller's to remove.
     pub fn delete_volume(&mut self, id: &str) -> Result<(), Error> {
         self.volumes.remove(id).ok_or_else(|| Error::not_found("Volume", id))?;
