@@ -28,8 +28,8 @@ answer({
 """
 
 
-def test_arguments_and_results_of_any_size(shared_modal: LocalModal) -> None:
-    found = shared_modal.sdk(CALLS)
+def test_arguments_and_results_of_any_size(sample_modal: LocalModal) -> None:
+    found = sample_modal.sdk(CALLS)
     five = 5 << 20
     assert found == {
         "waited": True,
@@ -85,7 +85,7 @@ def test_what_nobody_refers_to_goes(local_modal: LocalModal) -> None:
     assert not list(files.glob("*/*")) and not list((local_modal.data / "uploads").iterdir())
 
 
-def test_uploads_are_checked(shared_modal: LocalModal) -> None:
+def test_uploads_are_checked(sample_modal: LocalModal) -> None:
     script = """
     import base64, hashlib
     from modal._utils.async_utils import synchronizer
@@ -97,10 +97,11 @@ def test_uploads_are_checked(shared_modal: LocalModal) -> None:
         sha256 = base64.b64encode(sha256).decode()
         return await stub.BlobCreate(api_pb2.BlobCreateRequest(content_sha256_base64=sha256, content_length=length))
     many = create(200 << 20).multiparts.items[0]
-    answer([create(10, hashlib.sha256(b"0123456789").digest()).upload_urls.items[0], many.upload_urls, many.completion_url,
+    one = create(10, hashlib.sha256(b"0123456789").digest()).upload_urls.items[0]
+    answer([one, list(many.upload_urls), many.completion_url,
             failure(lambda: create(10, b"short")), failure(lambda: create(-1)), failure(lambda: create(1 << 50))])
     """
-    url, parts, completion, *refused = shared_modal.sdk(script.replace("many.upload_urls,", "list(many.upload_urls),"))
+    url, parts, completion, *refused = sample_modal.sdk(script)
     assert refused == ["InvalidError"] * 3
 
     def send(url: str, data: bytes, method: str = "PUT", **headers: str) -> tuple[int, str, str | None]:

@@ -47,6 +47,15 @@ def wait_for_note(note: str, value: object) -> object:
 
 
 @app.function(image=image)
+def forward(source: modal.Queue, target: modal.Queue) -> int:
+    forwarded = 0
+    while (value := source.get(timeout=60)) is not None:
+        target.put(value)
+        forwarded += 1
+    return forwarded
+
+
+@app.function(image=image)
 def greet() -> str:
     import sample_helper
 

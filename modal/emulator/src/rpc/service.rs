@@ -6,7 +6,7 @@ use modal_proto::{self as pb, modal_client_server::ModalClient};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Answers, app, blob, call, calling_task, container, data, dict, function, image, logs, mount, proxy_token,
+    Answers, app, blob, call, calling_task, container, data, dict, function, image, logs, mount, proxy_token, queue,
     request_key, secret, session, volume, volume::Listing,
 };
 use crate::shared::Shared;
@@ -171,6 +171,8 @@ service! {
             |s, r| secret::get_or_create(s, r).await;
         secret_list: pb::SecretListRequest => pb::SecretListResponse, |s, r| ok(secret::list(s, &r));
         secret_delete: pb::SecretDeleteRequest => (), |s, r| secret::delete(s, r).await;
+        secret_get_info: pb::SecretGetInfoRequest => pb::SecretGetInfoResponse, |s, r| secret::info(s, &r);
+        secret_update: pb::SecretUpdateRequest => (), |s, r| secret::update(s, r).await;
 
         blob_create: pb::BlobCreateRequest => pb::BlobCreateResponse, |s, r| blob::create(s, r).await;
         blob_get: pb::BlobGetRequest => pb::BlobGetResponse, |s, r| blob::get(s, &r);
@@ -187,6 +189,16 @@ service! {
         dict_contains: pb::DictContainsRequest => pb::DictContainsResponse, |s, r| dict::contains(s, &r);
         dict_len: pb::DictLenRequest => pb::DictLenResponse, |s, r| dict::len(s, &r);
         dict_clear: pb::DictClearRequest => (), |s, r| dict::clear(s, r).await;
+
+        queue_get_or_create: pb::QueueGetOrCreateRequest => pb::QueueGetOrCreateResponse,
+            |s, r| queue::get_or_create(s, r).await;
+        queue_get_by_id: pb::QueueGetByIdRequest => pb::QueueGetByIdResponse, |s, r| queue::get_by_id(s, &r);
+        queue_heartbeat: pb::QueueHeartbeatRequest => (), |s, r| queue::heartbeat(s, &r);
+        queue_list: pb::QueueListRequest => pb::QueueListResponse, |s, r| ok(queue::list(s, &r));
+        queue_delete: pb::QueueDeleteRequest => (), |s, r| queue::delete(s, r).await;
+        queue_next_items: pb::QueueNextItemsRequest => pb::QueueNextItemsResponse, |s, r| queue::next_items(s, r).await;
+        queue_len: pb::QueueLenRequest => pb::QueueLenResponse, |s, r| queue::len(s, &r);
+        queue_clear: pb::QueueClearRequest => (), |s, r| queue::clear(s, r).await;
 
         volume_get_or_create: pb::VolumeGetOrCreateRequest => pb::VolumeGetOrCreateResponse,
             |s, r| volume::get_or_create(s, r).await;
@@ -214,6 +226,8 @@ service! {
 
     once {
         function_map: pb::FunctionMapRequest => pb::FunctionMapResponse, |s, key, r| call::map(s, key, r).await;
+        queue_put: pb::QueuePutRequest => (), |s, key, r| queue::put(s, key, r).await;
+        queue_get: pb::QueueGetRequest => pb::QueueGetResponse, |s, key, r| queue::get(s, key, r).await;
     }
 
     containers {

@@ -2,7 +2,7 @@
 
 use modal_proto::{self as pb, VolumeFsVersion};
 
-use super::{Answers, Parts, answers};
+use super::{Answers, Parts, answers, page};
 use crate::{error::Error, state::Volume, volumes::BLOCK_BYTES};
 
 /// Most entries in one message of a listing.
@@ -38,7 +38,7 @@ pub fn list(shared: &Parts, request: &pb::VolumeListRequest) -> pb::VolumeListRe
     };
     let items = shared.read(|state| {
         let named = state.volumes.values().filter(|v| !v.name.is_empty() && v.environment == environment);
-        named.map(item).collect()
+        page(named, request.pagination, |volume| volume.created_at).into_iter().map(item).collect()
     });
     pb::VolumeListResponse { items, environment_name: environment }
 }

@@ -17,6 +17,8 @@ mod load;
 mod names;
 mod object;
 mod plan;
+mod queue;
+mod recent;
 mod scale;
 mod schedule;
 mod task;
@@ -30,6 +32,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use self::recent::Recent;
 pub use self::{
     app::App,
     call::{Call, OutputsQuery},
@@ -41,6 +44,7 @@ pub use self::{
     names::{Creation, environment},
     object::{Built, Image, Mount, Secret, Volume},
     plan::StopSignal,
+    queue::Queue,
     schedule::{Schedule, next_time},
     task::{Delivery, Task, TaskExit},
     web::ProxyToken,
@@ -95,6 +99,9 @@ pub struct State {
     pub tasks: BTreeMap<String, Task>,
     pub health: HashMap<String, Health>,
     pub dicts: BTreeMap<String, Dict>,
+    /// The Queues of users.
+    pub item_queues: BTreeMap<String, Queue>,
+    pub recent: Recent,
     pub volumes: BTreeMap<String, Volume>,
     pub secrets: BTreeMap<String, Secret>,
     pub proxy_tokens: BTreeMap<String, ProxyToken>,

@@ -156,6 +156,24 @@ impl State {
         checked(&secret, &request.required_keys)
     }
 
+    /// Sets variables of a Secret, and removes those without a value.
+    pub fn update_secret(
+        &mut self,
+        id: &str,
+        updates: impl Iterator<Item = (String, Option<String>)>,
+    ) -> Result<(), Error> {
+        let mut secret = self.secret(id)?.clone();
+        for (key, value) in updates {
+            match value {
+                Some(value) => secret.variables.insert(key, value),
+                None => secret.variables.remove(&key),
+            };
+        }
+        self.save(&secret);
+        self.secrets.insert(id.to_owned(), secret);
+        Ok(())
+    }
+
     /// Removes a Secret.
     pub fn delete_secret(&mut self, id: &str) -> Result<(), Error> {
         self.secrets.remove(id).ok_or_else(|| Error::not_found("Secret", id))?;
