@@ -15,6 +15,7 @@ import hashlib
 data = os.urandom(5 << 20)
 echo = modal.Function.from_name("sample", "echo")
 size = modal.Function.from_name("sample", "size")
+yields, large = [modal.Function.from_name("sample", name) for name in ("yield_large", "make_large")]
 nested = {"data": data, "n": 1}
 waited = echo.remote(nested)
 call = echo.spawn(data)
@@ -23,6 +24,8 @@ answer({
     "spawned": modal.FunctionCall.from_id(call.object_id).get(timeout=60) == data,
     "mapped": list(size.map([data, b"", data * 2])),
     "large": size.remote(bytes(70 << 20)),
+    "yielded": [len(value) for value in yields.remote_gen([3 << 20, 1])],
+    "many": sum(map(len, large.map([2_000_000] * 60))),
     "raised": failure(lambda: modal.Function.from_name("sample", "raise_large").remote(3 << 20)),
 })
 """
@@ -36,6 +39,8 @@ def test_arguments_and_results_of_any_size(sample_modal: LocalModal) -> None:
         "spawned": True,
         "mapped": [five, 0, 2 * five],
         "large": 70 << 20,
+        "yielded": [3 << 20, 1],
+        "many": 120_000_000,
         "raised": "ValueError",
     }
 

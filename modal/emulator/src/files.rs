@@ -16,7 +16,10 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::{error::Error, ids::new_id};
+use crate::{
+    error::Error,
+    ids::{blob_hash, new_id},
+};
 
 /// Up to so many files are made durable one by one; for more it is quicker to sync the whole file system.
 pub const FEW: usize = 8;
@@ -58,6 +61,14 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::io("look for", sha256_hex)(error)),
         }
+    }
+
+    /// The contents of a blob.
+    pub async fn read_blob(&self, blob_id: &str) -> Result<Bytes, Error> {
+        let missing = || Error::not_found("blob", blob_id);
+        let path = self.path(blob_hash(blob_id).ok_or_else(missing)?)?;
+        let read = blocking(move || fs::read(path).map_err(Error::io("read", "a blob")));
+        Ok(read.await?.into())
     }
 
     /// Where the upload of an id is kept until it is complete.

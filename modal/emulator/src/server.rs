@@ -91,7 +91,7 @@ pub async fn serve(
     let service = ModalClientServer::new(Service::new(shared))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let router = Server::builder().tcp_nodelay(true).add_service(NameUnimplemented(service));
+    let router = Server::builder().tcp_nodelay(true).add_service(Translated(service));
     match listener {
         Listener::Tcp(listener) => {
             router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled()).await
@@ -106,15 +106,15 @@ pub async fn serve(
     }
 }
 
-/// Puts the name of a method that is not there into the answer that says so.
+/// Puts answers that tonic gives by itself into the form that the SDK understands.
 #[derive(Clone)]
-struct NameUnimplemented<S>(S);
+struct Translated<S>(S);
 
-impl<S: NamedService> NamedService for NameUnimplemented<S> {
+impl<S: NamedService> NamedService for Translated<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S> TowerService<http::Request<Body>> for NameUnimplemented<S>
+impl<S> TowerService<http::Request<Body>> for Translated<S>
 where
     S: TowerService<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -132,12 +132,19 @@ where
         let answer = self.0.call(request);
         Box::pin(async move {
             let answer = answer.await?;
-            let status = Status::from_header_map(answer.headers());
-            if status.is_some_and(|status| status.code() == Code::Unimplemented) {
-                tracing::info!(rpc = method, "an RPC that is not implemented was called");
-                return Ok(Status::unimplemented(format!("Local Modal does not implement {method}")).into_http());
+            match Status::from_header_map(answer.headers()).map(|status| status.code()) {
+                Some(Code::Unimplemented) => {
+                    tracing::info!(rpc = method, "an RPC that is not implemented was called");
+                    Ok(Status::unimplemented(format!("Local Modal does not implement {method}")).into_http())
+                }
+                // The message was too large to be read. Modal says so in HTTP, and the SDK knows it only so.
+                Some(Code::OutOfRange) => {
+                    let mut answer = http::Response::new(Body::empty());
+                    *answer.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
+                    Ok(answer)
+                }
+                _ => Ok(answer),
             }
-            Ok(answer)
         })
     }
 }

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import modal
@@ -32,6 +33,17 @@ def echo(value: object) -> object:
 @app.function(image=image)
 def size(data: bytes) -> int:
     return len(data)
+
+
+@app.function(image=image)
+def yield_large(lengths: list[int]) -> Iterator[bytes]:
+    for length in lengths:
+        yield bytes(length)
+
+
+@app.function(image=image)
+def make_large(length: int) -> bytes:
+    return bytes(length)
 
 
 @app.function(image=image)

@@ -177,3 +177,16 @@ fn check_entries(entries: &[modal_proto::DictEntry]) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_a_limit() {
+        let entry = |length| modal_proto::DictEntry { key: Bytes::new(), value: vec![0; length].into() };
+        assert!(check_entries(&[entry(MAX_VALUE_BYTES)]).is_ok());
+        assert!(check_entries(&[entry(0), entry(MAX_VALUE_BYTES + 1)]).is_err());
+        assert!(check_entries(&vec![entry(0); MAX_UPDATES + 1]).is_err());
+    }
+}

@@ -155,7 +155,8 @@ impl State {
             Some(DataOneof::DataBlobId(id)) => blob_hash(id),
             _ => None,
         });
-        mounted.chain(arguments).chain(results)
+        let yielded = self.calls.values().flat_map(|call| &call.yielded_files).map(String::as_str);
+        mounted.chain(arguments).chain(results).chain(yielded)
     }
 
     /// Stops everything: from here on there are no new containers, and those that run are to end.
