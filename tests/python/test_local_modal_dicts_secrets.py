@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -103,6 +102,4 @@ def test_secrets_from_the_callers_side(sample_modal: LocalModal, tmp_path: Path,
     def read(): return os.environ["FROM_FILE"]
     with app.run(): answer(read.remote())
     """
-    assert (
-        sample_modal.sdk(script, FROM_FILE="yes", MODAL_LOGLEVEL=os.environ.get("MODAL_LOGLEVEL", "WARNING")) == "yes"
-    )
+    assert sample_modal.sdk(script, FROM_FILE="yes") == "yes"
