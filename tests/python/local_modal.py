@@ -19,7 +19,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).resolve().parent / "apps"
 SCRIPT_LIMIT = 90.0
 START_LIMIT = 20.0
-PRELUDE = "import json, os, sys, time\nimport modal\ndef answer(value): print('\\x1e' + json.dumps(value))\n"
+PRELUDE = """
+import json, os, sys, time
+import modal
+
+def answer(value): print("\\x1e" + json.dumps(value))
+
+def failure(call):
+    try: call()
+    except BaseException as error: return type(error).__name__
+"""
 
 
 def cargo_output(*arguments: str) -> bytes:
@@ -111,7 +120,10 @@ class LocalModal:
         }
 
     def sdk(self, script: str, **more: str) -> Any:
-        """Runs a script with the SDK in a process of its own and returns what it handed to `answer`."""
+        """Runs a script with the SDK in a process of its own and returns what it handed to `answer`.
+
+        `failure(call)` is the name of the exception that a call raises.
+        """
         done = subprocess.run(
             [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
             env=self.environment(**more),

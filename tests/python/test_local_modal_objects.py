@@ -78,9 +78,6 @@ def test_volumes(shared_modal: LocalModal, tmp_path: Path) -> None:
         batch.put_file({str(tmp_path / "big.bin")!r}, "big.bin")
         batch.put_file({str(tmp_path / "empty")!r}, "/tree/empty")
         batch.put_file(io.BytesIO(b"from memory"), "memory", mode=0o755)
-    def failure(call):
-        try: call()
-        except BaseException as error: return type(error).__name__
     def overwrite():
         with v.batch_upload() as batch: batch.put_file(io.BytesIO(b"other"), "memory")
     def escape():
@@ -164,9 +161,6 @@ def test_a_new_volume_of_the_same_name_is_empty(shared_modal: LocalModal) -> Non
 
 def test_secrets(shared_modal: LocalModal) -> None:
     script = """
-    def failure(call):
-        try: call()
-        except BaseException as error: return type(error).__name__
     modal.Secret.objects.create("s", {"A": "1", "B": "2"})
     answer([
         failure(lambda: modal.Secret.objects.create("s", {"A": "3"})),

@@ -15,13 +15,14 @@ use crate::{
     admin::{self, Status},
     containers::{Containers, kill_left_overs},
     driver, endpoints,
+    files::Files,
     options::{Options, StartError, absolute_python},
     server::{self, Listener},
     shared::Shared,
     state::{Now, Settings, State},
     store::Store,
-    sweep::{Keep, sweep},
-    web::{self, Downloads},
+    sweep::{self, Keep},
+    web::{self, Site},
 };
 
 /// How long requests may take to end after they were told that the server stops.
@@ -37,6 +38,7 @@ pub struct Emulator {
     stop_driver: CancellationToken,
     stop_servers: CancellationToken,
     driver: JoinHandle<()>,
+    sweeper: JoinHandle<()>,
     servers: Vec<JoinHandle<()>>,
     /// Held as long as the data folder is in use.
     _lock: File,
@@ -57,13 +59,13 @@ impl Emulator {
         if containers_folder.exists() {
             fs::remove_dir_all(&containers_folder).map_err(StartError::io("clear", &containers_folder))?;
         }
-        for name in ["containers", "files", "images", "logs", "streams", "trees", "volumes"] {
+        for name in ["containers", "files", "images", "logs", "streams", "trees", "uploads", "volumes"] {
             create_private(&options.data_dir.join(name))?;
         }
         options.install_runner().map_err(StartError::io("write the runner to", &options.data_dir))?;
         let (store, rows) = Store::open(&options.data_dir.join("state.db")).await?;
         let mut state = State::load(rows, Now::read())?;
-        sweep(&options.data_dir, &Keep::of(&state));
+        sweep::at_start(&options.data_dir, &Keep::of(&state)).map_err(StartError::io("clear", &options.data_dir))?;
         state.configure(Settings {
             default_max_containers: options.default_max_containers,
             stop_grace: options.stop_grace,
@@ -72,8 +74,9 @@ impl Emulator {
         let loopback = "127.0.0.1:0";
         let bind_error = |source| StartError::Bind { address: loopback.to_owned(), source };
         let web_listener = TcpListener::bind(loopback).await.map_err(bind_error)?;
-        let downloads = Downloads::new(web_listener.local_addr().map_err(bind_error)?);
-        let shared = Arc::new(Shared::new(options, server_url, downloads.clone(), state, store));
+        let address = web_listener.local_addr().map_err(bind_error)?;
+        let site = Site::new(address, Files::new(&options.data_dir));
+        let shared = Arc::new(Shared::new(options, server_url, site.clone(), state, store));
 
         endpoints::open_all(&shared).await;
         let admin_listener = admin::bind(&shared.options.data_dir)
@@ -81,16 +84,17 @@ impl Emulator {
         let (stop_driver, stop_servers) = (CancellationToken::new(), CancellationToken::new());
         let containers = TaskTracker::new();
         let grpc = server::serve(listener, shared.clone(), stop_servers.clone());
-        let web = web::serve(web_listener, downloads, stop_servers.clone());
+        let web = web::serve(web_listener, site, stop_servers.clone());
         let admin = admin::serve(admin_listener, shared.clone(), stop_servers.clone());
         let servers = vec![
             tokio::spawn(async move { report("gRPC", grpc.await) }),
-            tokio::spawn(async move { report("download", web.await) }),
+            tokio::spawn(async move { report("HTTP", web.await) }),
             tokio::spawn(async move { report("admin", admin.await) }),
         ];
         let running = Arc::new(Containers::default());
         let driver = tokio::spawn(driver::run(shared.clone(), running, containers.clone(), stop_driver.clone()));
-        Ok(Self { shared, containers, stop_driver, stop_servers, driver, servers, _lock: lock })
+        let sweeper = tokio::spawn(sweep::run(shared.clone(), stop_driver.clone()));
+        Ok(Self { shared, containers, stop_driver, stop_servers, driver, sweeper, servers, _lock: lock })
     }
 
     /// The value of `MODAL_SERVER_URL` with which the SDK finds this emulator.
@@ -106,7 +110,7 @@ impl Emulator {
     /// Stops the containers (they may run their exit handlers for [`Options::stop_grace`]), answers the last requests,
     /// and makes everything durable. What was running is delivered again after the next start.
     pub async fn shutdown(self) {
-        let Self { shared, containers, stop_driver, stop_servers, driver, servers, _lock } = self;
+        let Self { shared, containers, stop_driver, stop_servers, driver, sweeper, servers, _lock } = self;
         shared.change_soon(|state, _| state.close());
         containers.close();
         // The driver interrupts, and after the grace kills, every container.
@@ -117,8 +121,10 @@ impl Emulator {
         stop_driver.cancel();
         shared.hang_up.cancel();
         stop_servers.cancel();
-        if let Err(error) = driver.await {
-            tracing::error!(%error, "the driver failed");
+        for (name, task) in [("driver", driver), ("sweeper", sweeper)] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "the {name} failed");
+            }
         }
         for mut server in servers {
             if tokio::time::timeout(LAST_REQUESTS, &mut server).await.is_err() {

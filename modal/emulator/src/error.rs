@@ -19,6 +19,8 @@ pub enum Error {
     Conflict { kind: &'static str, id: String, reason: &'static str },
     #[error("{limit} inputs wait for Function {id:?} already; more are taken when some of them are done")]
     Backlog { id: String, limit: usize },
+    #[error("{kind} {id:?} {reason}")]
+    Full { kind: &'static str, id: String, reason: &'static str },
     #[error("this call is for containers, and the caller is not one that runs here")]
     NotAContainer,
     #[error("the server is shutting down")]
@@ -59,7 +61,7 @@ impl Error {
             Self::Conflict { .. } => Code::FailedPrecondition,
             Self::NotAContainer => Code::PermissionDenied,
             Self::ShuttingDown => Code::Unavailable,
-            Self::Store(_) | Self::Backlog { .. } => Code::ResourceExhausted,
+            Self::Store(_) | Self::Backlog { .. } | Self::Full { .. } => Code::ResourceExhausted,
             Self::Io { source, .. } => match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Code::ResourceExhausted,
                 ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::InvalidFilename => {

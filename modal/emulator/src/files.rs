@@ -1,25 +1,44 @@
-//! The file store: contents by their SHA-256, for mounts and for files on their way into a Volume.
+//! The file store: contents by their SHA-256, for blobs, for mounts, and for files on their way into a Volume.
+//!
+//! Small uploads are written without waiting for the disk; whoever is about to rely on some of them, in a record that
+//! outlives the process, calls [`Files::settle`] first. What was not settled is not trusted after the machine went down
+//! (see `sweep`), so a file here is always whole.
 
 use std::{
-    fs::{self, File},
+    collections::HashSet,
+    fs::{self, File, FileTimes},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::{error::Error, ids::new_id};
+use crate::{
+    error::Error,
+    ids::{blob_hash, new_id},
+};
+
+/// Up to so many files are made durable one by one; for more it is quicker to sync the whole file system.
+pub const FEW: usize = 8;
+/// Most unsettled files that are remembered; one more and all of them are settled.
+const MAX_UNSETTLED: usize = 4_096;
 
 /// A folder of immutable files that are named by their hash.
 #[derive(Debug, Clone)]
 pub struct Files {
     root: PathBuf,
+    /// Where files are written before they have a name.
+    uploads: PathBuf,
+    /// Hashes of files that may not be on the disk yet.
+    unsettled: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Files {
-    pub fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub fn new(data_dir: &Path) -> Self {
+        Self { root: data_dir.join("files"), uploads: data_dir.join("uploads"), unsettled: Arc::default() }
     }
 
     /// Where the contents with this hash are, or would be.
@@ -31,49 +50,99 @@ impl Files {
         Ok(self.root.join(&sha256_hex[..2]).join(sha256_hex))
     }
 
-    /// Whether the contents with this hash are here.
-    pub fn contains(&self, sha256_hex: &str) -> Result<bool, Error> {
-        Ok(self.path(sha256_hex)?.is_file())
+    /// Whether the contents with this hash are here. If so they stay for hours, even if nothing refers to them: the
+    /// caller is about to.
+    pub fn claim(&self, sha256_hex: &str) -> Result<bool, Error> {
+        let path = self.path(sha256_hex)?;
+        let touched =
+            File::open(path).and_then(|file| file.set_times(FileTimes::new().set_modified(SystemTime::now())));
+        match touched {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("look for", sha256_hex)(error)),
+        }
+    }
+
+    /// The contents of a blob.
+    pub async fn read_blob(&self, blob_id: &str) -> Result<Bytes, Error> {
+        let missing = || Error::not_found("blob", blob_id);
+        let path = self.path(blob_hash(blob_id).ok_or_else(missing)?)?;
+        let read = blocking(move || fs::read(path).map_err(Error::io("read", "a blob")));
+        Ok(read.await?.into())
+    }
+
+    /// Where the upload of an id is kept until it is complete.
+    pub fn upload(&self, id: &str) -> PathBuf {
+        self.uploads.join(id)
     }
 
     /// Keeps contents; they have to have the hash they are said to have.
     pub async fn put(&self, sha256_hex: String, data: Bytes) -> Result<(), Error> {
-        let path = self.path(&sha256_hex)?;
+        let (path, store) = (self.path(&sha256_hex)?, self.clone());
         blocking(move || {
             if hex::encode(Sha256::digest(&data)) != sha256_hex {
                 return Err(Error::invalid("data", "it does not have the SHA-256 that was announced"));
             }
-            let folder = path.parent().unwrap_or(Path::new("."));
-            fs::create_dir_all(folder)
-                .and_then(|()| write_whole(&path, |file| file.write_all(&data)))
-                .map_err(Error::io("save", sha256_hex))
+            if store.claim(&sha256_hex)? {
+                return Ok(());
+            }
+            let staged = store.upload(&new_id("up"));
+            File::create_new(&staged)
+                .and_then(|mut file| file.write_all(&data))
+                .and_then(|()| move_into(&staged, &path))
+                .map_err(Error::io("save", sha256_hex.as_str()))?;
+            let crowded = {
+                let mut unsettled = store.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+                unsettled.insert(sha256_hex);
+                unsettled.len() > MAX_UNSETTLED
+            };
+            if crowded { store.settle_all() } else { Ok(()) }
         })
         .await
     }
-}
 
-/// Writes a file so that it is there as a whole or not at all: temporary file, fsync, rename, fsync of the folder.
-pub fn write_whole(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let staged = stage(path, fill)?;
-    fs::rename(&staged, path)?;
-    sync_folder(path)
-}
-
-/// Writes the temporary file of [`write_whole`] next to `path` and returns where it is.
-pub fn stage(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<PathBuf> {
-    let staged = path.with_file_name(format!(".{}.partial", new_id("put")));
-    let written = File::create_new(&staged).and_then(|mut file| {
-        fill(&mut file)?;
-        file.sync_all()
-    });
-    match written {
-        Ok(()) => Ok(staged),
-        Err(error) => {
-            // The first error is the one to report; a left-over temporary file is harmless.
-            let _ = fs::remove_file(&staged);
-            Err(error)
-        }
+    /// Takes in an upload that is complete and on the disk, and whose hash was checked; blocking.
+    pub fn adopt(&self, staged: &Path, sha256_hex: &str) -> Result<(), Error> {
+        let path = self.path(sha256_hex)?;
+        move_into(staged, &path).and_then(|()| self.sync_names(&path)).map_err(Error::io("save", sha256_hex))
     }
+
+    /// Makes contents durable; blocking.
+    pub fn settle<'a>(&self, sha256_hex: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        let wanted: Vec<&str> = {
+            let unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
+            sha256_hex.into_iter().filter(|hash| unsettled.contains(*hash)).collect()
+        };
+        if wanted.len() > FEW {
+            return self.settle_all();
+        }
+        for hash in wanted {
+            let path = self.path(hash)?;
+            let synced = File::open(&path).and_then(|file| file.sync_all()).and_then(|()| self.sync_names(&path));
+            synced.map_err(Error::io("save", hash))?;
+            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).remove(hash);
+        }
+        Ok(())
+    }
+
+    fn settle_all(&self) -> Result<(), Error> {
+        let settled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        sync_file_system(&self.root).map_err(Error::io("save", "the uploaded files"))?;
+        // Not those that came meanwhile.
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).retain(|hash| !settled.contains(hash));
+        Ok(())
+    }
+
+    /// Makes the way to a file durable.
+    fn sync_names(&self, path: &Path) -> io::Result<()> {
+        sync_folder(path)?;
+        File::open(&self.root)?.sync_all()
+    }
+}
+
+fn move_into(staged: &Path, path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    fs::rename(staged, path)
 }
 
 /// Makes the names in the folder of `path` durable.
@@ -82,6 +151,16 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// Writes a file so that it is there as a whole or not at all.
+pub fn write_whole(path: &Path, data: &[u8]) -> io::Result<()> {
+    let staged = path.with_file_name(format!(".{}.partial", new_id("put")));
+    let mut file = File::create_new(&staged)?;
+    file.write_all(data)?;
+    file.sync_all()?;
+    fs::rename(&staged, path)?;
+    sync_folder(path)
 }
 
 /// Makes everything in the file system of `folder` durable: quicker than one file at a time if there are many.

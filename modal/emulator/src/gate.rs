@@ -75,14 +75,21 @@ where
     }
 }
 
-/// Puts the name of a method that is not there into the answer that says so.
+/// Puts answers that tonic gives by itself into the form that the SDK understands.
 fn answered(answer: Answer, method: &str) -> Result<Answer, Infallible> {
-    let status = Status::from_header_map(answer.headers());
-    if status.is_some_and(|status| status.code() == Code::Unimplemented) {
-        tracing::info!(rpc = method, "an RPC that is not implemented was called");
-        return Ok(Status::unimplemented(format!("Local Modal does not implement {method}")).into_http());
+    match Status::from_header_map(answer.headers()).map(|status| status.code()) {
+        Some(Code::Unimplemented) => {
+            tracing::info!(rpc = method, "an RPC that is not implemented was called");
+            Ok(Status::unimplemented(format!("Local Modal does not implement {method}")).into_http())
+        }
+        // The message was too large to be read. Modal says so in HTTP, and the SDK knows it only so.
+        Some(Code::OutOfRange) => {
+            let mut answer = http::Response::new(Body::empty());
+            *answer.status_mut() = http::StatusCode::PAYLOAD_TOO_LARGE;
+            Ok(answer)
+        }
+        _ => Ok(answer),
     }
-    Ok(answer)
 }
 
 /// Who sent a request.

@@ -11,3 +11,13 @@ pub fn new_id(prefix: &str) -> String {
 pub fn new_token() -> String {
     hex::encode(rand::random::<[u8; 32]>())
 }
+
+/// The id of the blob with these contents.
+pub fn blob_id(sha256_hex: &str) -> String {
+    format!("bl-{sha256_hex}")
+}
+
+/// The hash of the contents of a blob.
+pub fn blob_hash(blob_id: &str) -> Option<&str> {
+    blob_id.strip_prefix("bl-")
+}

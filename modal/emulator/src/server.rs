@@ -19,11 +19,12 @@ use crate::{
     options::{Listen, StartError, UNIX_PATH_LIMIT},
     rpc::Service,
     shared::Shared,
-    state::MAX_OBJECT_BYTES,
+    state::MAX_VALUE_BYTES,
 };
 
-/// Room for the message around the largest object, and for as many smaller ones as the SDK puts before it.
-const MAX_MESSAGE_BYTES: usize = MAX_OBJECT_BYTES as usize + (20 << 20);
+/// Room for the message around the largest value of a Dict, or around as many arguments as the SDK puts in one message;
+/// whatever else is so large travels as a blob.
+const MAX_MESSAGE_BYTES: usize = MAX_VALUE_BYTES + (4 << 20);
 
 /// A bound listener.
 pub enum Listener {

@@ -21,7 +21,7 @@ use crate::{
     streams::Streams,
     views::Views,
     volumes::Volumes,
-    web::Downloads,
+    web::Site,
 };
 
 /// The server's parts. The state's lock is never held across an `await`.
@@ -36,8 +36,9 @@ pub struct Shared {
     pub faults: Faults,
     pub streams: Streams,
     pub endpoints: Endpoints,
-    pub downloads: Downloads,
     pub images: Images,
+    /// The URLs for what travels over HTTP.
+    pub site: Site,
     /// Cancelled when requests that wait are to be given up.
     pub hang_up: CancellationToken,
     state: Mutex<State>,
@@ -49,20 +50,20 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(options: Options, server_url: String, downloads: Downloads, state: State, store: Store) -> Self {
+    pub fn new(options: Options, server_url: String, site: Site, state: State, store: Store) -> Self {
         let volumes = Volumes::new(options.data_dir.join("volumes"));
         Self {
-            files: Files::new(options.data_dir.join("files")),
             faults: Faults::default(),
             logs: Logs::new(options.data_dir.join("logs")),
+            files: site.files().clone(),
             views: Views::new(&options, volumes.clone()),
             volumes,
             endpoints: Endpoints::default(),
             streams: Streams::new(options.data_dir.join("streams")),
             options,
             server_url,
-            downloads,
             images: Images::default(),
+            site,
             hang_up: CancellationToken::new(),
             state: Mutex::new(state),
             store,

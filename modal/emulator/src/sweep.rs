@@ -1,18 +1,30 @@
 //! Removing from the disk what nothing refers to any more.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use crate::{images::COMPLETE, state::State};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    files::{blocking, sync_file_system},
+    images::COMPLETE,
+    shared::Shared,
+    state::State,
+};
 
 /// How long what containers printed is kept.
 const LOGS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long an environment that no image has any more is kept after its last use: another deployment may lead to it.
 const ENVIRONMENTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long an upload may take, and how long it may be before something refers to it.
+const UPLOADS_KEPT: Duration = Duration::from_secs(6 * 3600);
+const SWEEP_PERIOD: Duration = Duration::from_secs(1800);
 
 /// Names of what has to stay, and of Volumes that have not to. Volumes are never removed just because nothing is known
 /// of them: they may be all that is left of a lost database.
@@ -28,44 +40,85 @@ pub struct Keep {
 impl Keep {
     /// What `state` refers to.
     pub fn of(state: &State) -> Self {
-        let hashes = state.mounts.values().flat_map(|mount| mount.files.values()).map(|(sha256_hex, _)| sha256_hex);
         Self {
             trees: state.definitions.keys().cloned().collect(),
-            files: hashes.cloned().collect(),
             calls: state.calls.keys().cloned().collect(),
             environments: state.images.values().filter_map(|image| Some(image.built.as_ref()?.key.clone())).collect(),
+            files: state.referenced_files().map(str::to_owned).collect(),
             dropped_volumes: state.dropped_volumes.iter().cloned().collect(),
         }
     }
 }
 
-/// Clears the data folder. Only before the server starts: later, an upload may be about to be referred to.
-pub fn sweep(data_dir: &Path, keep: &Keep) {
-    let now = SystemTime::now();
-    let older = |path: &Path, limit: Duration| {
-        let modified = path.metadata().and_then(|meta| meta.modified());
-        modified.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age > limit))
-    };
+/// Clears the data folder before the server starts.
+pub fn at_start(data_dir: &Path, keep: &Keep) -> io::Result<()> {
     remove_unless(&data_dir.join("trees"), |path| is_in(path, &keep.trees));
     remove_unless(&data_dir.join("streams"), |path| is_in(path, &keep.calls));
     remove_unless(&data_dir.join("volumes"), |path| !is_in(path, &keep.dropped_volumes));
-    for folder in entries(&data_dir.join("files")) {
-        remove_unless(&folder, |path| is_in(path, &keep.files));
-    }
-    for folder in entries(&data_dir.join("logs")) {
-        remove_unless(&folder, |path| !older(path, LOGS_KEPT));
-    }
+    // Their URLs have lapsed.
+    remove_unless(&data_dir.join("uploads"), |_| false);
     remove_unless(&data_dir.join("images"), |path| {
         let complete = path.join(COMPLETE);
-        complete.is_file() && (is_in(path, &keep.environments) || !older(&complete, ENVIRONMENTS_KEPT))
+        complete.is_file() && (is_in(path, &keep.environments) || !is_older(&complete, ENVIRONMENTS_KEPT))
     });
+    for folder in entries(&data_dir.join("logs")) {
+        remove_unless(&folder, |path| !is_older(path, LOGS_KEPT));
+    }
+    // A client may still be about to refer to what it uploaded, but after the machine went down it may be incomplete.
+    let (note, boot) = (data_dir.join("boot"), fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default());
+    let same_boot = !boot.is_empty() && fs::read(&note).is_ok_and(|last| last == boot);
+    if sweep_files(data_dir, keep, if same_boot { UPLOADS_KEPT } else { Duration::ZERO }) {
+        // The last run may not have settled it.
+        sync_file_system(data_dir)?;
+    }
+    if same_boot { Ok(()) } else { fs::write(note, boot) }
+}
+
+/// Clears the data folder now and then, until `stop`.
+pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP_PERIOD) => {}
+            () = stop.cancelled() => return,
+        }
+        shared.site.trim_offers();
+        let (keep, data_dir) = (shared.read(Keep::of), shared.options.data_dir.clone());
+        let swept = blocking(move || {
+            sweep_files(&data_dir, &keep, UPLOADS_KEPT);
+            remove_unless(&data_dir.join("uploads"), |path| !is_older(path, UPLOADS_KEPT));
+            Ok(())
+        });
+        if let Err(error) = swept.await {
+            tracing::debug!(%error, "nothing was swept");
+        }
+    }
+}
+
+/// Removes files from the store that nothing refers to, and that nobody asked for in the last while. Returns whether
+/// some of those that nothing refers to stay.
+fn sweep_files(data_dir: &Path, keep: &Keep, trusted: Duration) -> bool {
+    let some_stay = Cell::new(false);
+    let is_new = |path: &Path| {
+        let new = !is_older(path, trusted);
+        some_stay.set(some_stay.get() || new);
+        new
+    };
+    for folder in entries(&data_dir.join("files")) {
+        remove_unless(&folder, |path| is_in(path, &keep.files) || is_new(path));
+    }
+    some_stay.get()
+}
+
+fn is_older(path: &Path, limit: Duration) -> bool {
+    let modified = path.metadata().and_then(|meta| meta.modified());
+    modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age >= limit))
 }
 
 fn is_in(path: &Path, names: &BTreeSet<String>) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| names.contains(name))
 }
 
-fn entries(folder: &Path) -> Vec<std::path::PathBuf> {
+fn entries(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
@@ -101,6 +154,7 @@ mod tests {
             "trees/.tree-1/file",
             "streams/fc-2/file",
             "files/aa/aa2",
+            "uploads/up-1",
             "volumes/vo-2/file",
             "images/old/complete.json",
             "images/half/file",
@@ -122,12 +176,20 @@ mod tests {
             environments: set(&["used", "half"]),
             dropped_volumes: set(&["vo-2"]),
         };
-        sweep(data.path(), &keep);
+        at_start(data.path(), &keep).unwrap();
         for path in kept {
             assert!(data.path().join(path).exists(), "{path}");
         }
         for path in gone {
             assert!(!data.path().join(path).exists(), "{path}");
         }
+        // Nothing went down since: an upload may still be referred to, until it is old.
+        let upload = data.path().join("files/aa/aa3");
+        fs::write(&upload, "x").unwrap();
+        at_start(data.path(), &keep).unwrap();
+        assert!(upload.exists());
+        fs::File::open(&upload).unwrap().set_modified(SystemTime::now() - 2 * UPLOADS_KEPT).unwrap();
+        at_start(data.path(), &keep).unwrap();
+        assert!(!upload.exists());
     }
 }

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import modal
@@ -27,6 +28,43 @@ def square(x: int) -> int:
 @app.function(image=image)
 def echo(value: object) -> object:
     return value
+
+
+@app.function(image=image)
+def size(data: bytes) -> int:
+    return len(data)
+
+
+@app.function(image=image)
+def yield_large(lengths: list[int]) -> Iterator[bytes]:
+    for length in lengths:
+        yield bytes(length)
+
+
+@app.function(image=image)
+def make_large(length: int) -> bytes:
+    return bytes(length)
+
+
+@app.function(image=image)
+def raise_large(length: int) -> None:
+    raise ValueError("x" * length)
+
+
+@app.function(image=image)
+def wait_for_note(note: str, value: object) -> object:
+    while not notes.get(note):
+        time.sleep(0.05)
+    return value
+
+
+@app.function(image=image)
+def forward(source: modal.Queue, target: modal.Queue) -> int:
+    forwarded = 0
+    while (value := source.get(timeout=60)) is not None:
+        target.put(value)
+        forwarded += 1
+    return forwarded
 
 
 @app.function(image=image)

@@ -60,9 +60,16 @@ impl WebCall {
         loop {
             let chunk = self.exchange.response.read(self.seen).await?;
             self.seen = chunk.index;
-            let Some(DataOneof::Data(data)) = chunk.data_oneof else {
-                tracing::warn!(call.id = self.id, "a message of a web function came as a blob, which is not read");
-                continue;
+            let data = match chunk.data_oneof {
+                Some(DataOneof::Data(data)) => data,
+                Some(DataOneof::DataBlobId(id)) => match self.shared.files.read_blob(&id).await {
+                    Ok(data) => data,
+                    Err(error) => {
+                        tracing::warn!(call.id = self.id, %error, "a large message of a web function was lost");
+                        continue;
+                    }
+                },
+                None => continue,
             };
             match Asgi::decode(data) {
                 // Messages that the SDK does not know either are empty.

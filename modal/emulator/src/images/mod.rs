@@ -294,8 +294,7 @@ async fn install(
     let venv = builder.carry_out(plan).await?;
     let python = venv.map(|venv| venv.python());
     let encoded = serde_json::to_vec(&python).map_err(|error| BuildError(error.to_string()))?;
-    write_whole(&folder.join(COMPLETE), |file| io::Write::write_all(file, &encoded))
-        .map_err(Error::io("save", "an image's environment"))?;
+    write_whole(&folder.join(COMPLETE), &encoded).map_err(Error::io("save", "an image's environment"))?;
     log.say(if python.is_none() { "the interpreter has all of it already" } else { "the image is built" });
     Ok(python)
 }

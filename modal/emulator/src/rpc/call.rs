@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use modal_proto as pb;
 
-use super::{Parts, seconds};
+use super::{Parts, blob, seconds};
 use crate::{
     error::Error,
     state::{Caller, Now, OutputsQuery, State},
@@ -18,6 +18,7 @@ pub async fn map(
     request_key: Option<&str>,
     request: pb::FunctionMapRequest,
 ) -> Result<pb::FunctionMapResponse, Error> {
+    blob::check_arguments(shared, &request.pipelined_inputs)?;
     shared
         .change(|state, now| {
             let (call_id, inputs) = match state.repeated_call(request_key) {
@@ -54,6 +55,7 @@ pub async fn put_inputs(
     shared: &Parts,
     request: pb::FunctionPutInputsRequest,
 ) -> Result<pb::FunctionPutInputsResponse, Error> {
+    blob::check_arguments(shared, &request.inputs)?;
     let inputs = shared
         .change(|state, now| {
             let function_id = &state.call(&request.function_call_id)?.function_id;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use modal_proto::{self as pb, function_call_get_data_request, function_call_put_data_request};
+use modal_proto::{self as pb, data_chunk::DataOneof, function_call_get_data_request, function_call_put_data_request};
 use prost::Message;
 
 use super::{Answers, Parts};
-use crate::{error::Error, streams::Output};
+use crate::{error::Error, ids::blob_hash, streams::Output};
 
 /// How much is sent in answer to one request. The SDK asks again when it has handed all of it on, so that a slow
 /// consumer never fills the window of the connection that its other requests need too.
@@ -35,6 +35,14 @@ pub async fn put_out(shared: &Parts, task_id: &str, request: pb::FunctionCallPut
                 tracing::info!(call.id = call_id, "a generator that nobody reads is cancelled");
                 spool.drop_values();
                 shared.change(|state, now| state.cancel_call(&call_id, false, now)).await?;
+            }
+            let blobs = request.data_chunks.iter().filter_map(|chunk| match &chunk.data_oneof {
+                Some(DataOneof::DataBlobId(id)) => blob_hash(id).map(str::to_owned),
+                _ => None,
+            });
+            let blobs: Vec<String> = blobs.collect();
+            if !blobs.is_empty() {
+                shared.change(|state, _| state.keep_yielded(&call_id, blobs)).await?;
             }
             spool.append(request.data_chunks).await?;
         }

@@ -2,7 +2,7 @@
 
 use modal_proto as pb;
 
-use super::{Answers, Parts, answers};
+use super::{Answers, Parts, answers, page};
 use crate::{error::Error, state::Dict};
 
 pub async fn get_or_create(
@@ -31,7 +31,7 @@ pub fn list(shared: &Parts, request: &pb::DictListRequest) -> pb::DictListRespon
     };
     let dicts = shared.read(|state| {
         let named = state.dicts.values().filter(|d| !d.name.is_empty() && d.environment == environment);
-        named.map(info).collect()
+        page(named, request.pagination, |dict| dict.created_at).into_iter().map(info).collect()
     });
     pb::DictListResponse { dicts, environment_name: environment }
 }

@@ -1,6 +1,7 @@
 //! The RPCs, one file per Modal noun: each decodes a request, makes one call and encodes the answer.
 
 mod app;
+mod blob;
 mod call;
 mod container;
 mod data;
@@ -10,6 +11,7 @@ mod image;
 mod logs;
 mod mount;
 mod proxy_token;
+mod queue;
 mod secret;
 mod service;
 mod session;
@@ -18,6 +20,7 @@ mod volume;
 use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, stream};
+use modal_proto::ListPagination;
 use tonic::{Request, Status};
 
 pub use self::service::Service;
@@ -41,6 +44,19 @@ fn calling_task<T>(shared: &Shared, request: &Request<T>) -> Result<String, Erro
 /// The key that all tries of one request share.
 fn request_key<T>(request: &Request<T>) -> Option<String> {
     Some(request.metadata().get("x-idempotency-key")?.to_str().ok()?.to_owned())
+}
+
+/// The part of a listing that a request wants: newest first, those made before a time, and not more than so many.
+fn page<'a, T>(
+    items: impl Iterator<Item = &'a T>,
+    pagination: Option<ListPagination>,
+    created_at: fn(&T) -> f64,
+) -> Vec<&'a T> {
+    let ListPagination { max_objects, created_before } = pagination.unwrap_or_default();
+    let mut wanted: Vec<_> = items.filter(|item| created_before == 0.0 || created_at(item) < created_before).collect();
+    wanted.sort_by(|a, b| created_at(b).total_cmp(&created_at(a)));
+    wanted.truncate(usize::try_from(max_objects).ok().filter(|most| *most > 0).unwrap_or(usize::MAX));
+    wanted
 }
 
 /// Seconds from the wire as a duration; nonsense is no time at all.

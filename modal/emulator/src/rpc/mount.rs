@@ -4,7 +4,7 @@ use modal_proto::{self as pb, mount_put_file_request::DataOneof};
 use sha2::{Digest, Sha256};
 
 use super::Parts;
-use crate::{error::Error, state::Mount};
+use crate::{error::Error, files::blocking, ids::blob_hash, state::Mount};
 
 pub async fn get_or_create(
     shared: &Parts,
@@ -15,11 +15,14 @@ pub async fn get_or_create(
     let mut mount = Mount { id: String::new(), name: request.deployment_name, files: Default::default() };
     hash.update(&mount.name);
     for file in request.files {
-        if !shared.files.contains(&file.sha256_hex)? {
+        if !shared.files.claim(&file.sha256_hex)? {
             return Err(Error::not_found("uploaded data", file.sha256_hex));
         }
         mount.files.insert(file.filename, (file.sha256_hex, file.mode));
     }
+    let (store, hashes): (_, Vec<String>) =
+        (shared.files.clone(), mount.files.values().map(|(h, _)| h.clone()).collect());
+    blocking(move || store.settle(hashes.iter().map(String::as_str))).await?;
     for (path, (sha256_hex, mode)) in &mount.files {
         hash.update(format!("\0{path}\0{sha256_hex}\0{mode:?}"));
     }
@@ -37,7 +40,7 @@ pub fn check_existence(
 ) -> Result<pb::MountBatchedCheckExistenceResponse, Error> {
     let mut missing = Vec::new();
     for sha256_hex in request.sha256_hex_hashes {
-        if !shared.files.contains(&sha256_hex)? {
+        if !shared.files.claim(&sha256_hex)? {
             missing.push(sha256_hex);
         }
     }
@@ -49,9 +52,11 @@ pub async fn put_file(shared: &Parts, request: pb::MountPutFileRequest) -> Resul
         // Without data it is only a question.
         None => {}
         Some(DataOneof::Data(data)) => shared.files.put(request.sha256_hex.clone(), data).await?,
+        // A blob is in the file store already.
+        Some(DataOneof::DataBlobId(id)) if blob_hash(&id) == Some(&request.sha256_hex) => {}
         Some(DataOneof::DataBlobId(_)) => {
-            return Err(Error::invalid("data_blob_id", "blobs are not kept here; send the data in the message"));
+            return Err(Error::invalid("data_blob_id", "the blob does not have the SHA-256 that was announced"));
         }
     }
-    Ok(pb::MountPutFileResponse { exists: shared.files.contains(&request.sha256_hex)?, checked_at: None })
+    Ok(pb::MountPutFileResponse { exists: shared.files.claim(&request.sha256_hex)?, checked_at: None })
 }

@@ -2,7 +2,7 @@
 
 use modal_proto as pb;
 
-use super::Parts;
+use super::{Parts, page};
 use crate::{error::Error, state::Secret};
 
 pub async fn get_or_create(
@@ -25,13 +25,23 @@ pub fn list(shared: &Parts, request: &pb::SecretListRequest) -> pb::SecretListRe
     };
     let items = shared.read(|state| {
         let named = state.secrets.values().filter(|s| !s.name.is_empty() && s.environment == environment);
-        named.map(item).collect()
+        page(named, request.pagination, |secret| secret.created_at).into_iter().map(item).collect()
     });
     pb::SecretListResponse { items, environment_name: environment }
 }
 
 pub async fn delete(shared: &Parts, request: pb::SecretDeleteRequest) -> Result<(), Error> {
     shared.change(|state, _| state.delete_secret(&request.secret_id)).await
+}
+
+pub fn info(shared: &Parts, request: &pb::SecretGetInfoRequest) -> Result<pb::SecretGetInfoResponse, Error> {
+    let metadata = shared.read(|state| state.secret(&request.secret_id).map(metadata))?;
+    Ok(pb::SecretGetInfoResponse { metadata: Some(metadata) })
+}
+
+pub async fn update(shared: &Parts, request: pb::SecretUpdateRequest) -> Result<(), Error> {
+    let updates = request.updates.into_iter().map(|update| (update.key, update.value));
+    shared.change(|state, _| state.update_secret(&request.secret_id, updates)).await
 }
 
 fn metadata(secret: &Secret) -> pb::SecretMetadata {

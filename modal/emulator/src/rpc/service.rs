@@ -6,8 +6,8 @@ use modal_proto::{self as pb, modal_client_server::ModalClient};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Answers, app, call, calling_task, container, data, dict, function, image, logs, mount, proxy_token, request_key,
-    secret, session, volume, volume::Listing,
+    Answers, app, blob, call, calling_task, container, data, dict, function, image, logs, mount, proxy_token, queue,
+    request_key, secret, session, volume, volume::Listing,
 };
 use crate::shared::Shared;
 
@@ -171,6 +171,11 @@ service! {
             |s, r| secret::get_or_create(s, r).await;
         secret_list: pb::SecretListRequest => pb::SecretListResponse, |s, r| ok(secret::list(s, &r));
         secret_delete: pb::SecretDeleteRequest => (), |s, r| secret::delete(s, r).await;
+        secret_get_info: pb::SecretGetInfoRequest => pb::SecretGetInfoResponse, |s, r| secret::info(s, &r);
+        secret_update: pb::SecretUpdateRequest => (), |s, r| secret::update(s, r).await;
+
+        blob_create: pb::BlobCreateRequest => pb::BlobCreateResponse, |s, r| blob::create(s, r).await;
+        blob_get: pb::BlobGetRequest => pb::BlobGetResponse, |s, r| blob::get(s, &r);
 
         dict_get_or_create: pb::DictGetOrCreateRequest => pb::DictGetOrCreateResponse,
             |s, r| dict::get_or_create(s, r).await;
@@ -185,6 +190,16 @@ service! {
         dict_len: pb::DictLenRequest => pb::DictLenResponse, |s, r| dict::len(s, &r);
         dict_clear: pb::DictClearRequest => (), |s, r| dict::clear(s, r).await;
 
+        queue_get_or_create: pb::QueueGetOrCreateRequest => pb::QueueGetOrCreateResponse,
+            |s, r| queue::get_or_create(s, r).await;
+        queue_get_by_id: pb::QueueGetByIdRequest => pb::QueueGetByIdResponse, |s, r| queue::get_by_id(s, &r);
+        queue_heartbeat: pb::QueueHeartbeatRequest => (), |s, r| queue::heartbeat(s, &r);
+        queue_list: pb::QueueListRequest => pb::QueueListResponse, |s, r| ok(queue::list(s, &r));
+        queue_delete: pb::QueueDeleteRequest => (), |s, r| queue::delete(s, r).await;
+        queue_next_items: pb::QueueNextItemsRequest => pb::QueueNextItemsResponse, |s, r| queue::next_items(s, r).await;
+        queue_len: pb::QueueLenRequest => pb::QueueLenResponse, |s, r| queue::len(s, &r);
+        queue_clear: pb::QueueClearRequest => (), |s, r| queue::clear(s, r).await;
+
         volume_get_or_create: pb::VolumeGetOrCreateRequest => pb::VolumeGetOrCreateResponse,
             |s, r| volume::get_or_create(s, r).await;
         volume_get_by_id: pb::VolumeGetByIdRequest => pb::VolumeGetByIdResponse, |s, r| volume::get_by_id(s, &r);
@@ -193,6 +208,13 @@ service! {
         volume_delete: pb::VolumeDeleteRequest => (), |s, r| volume::delete(s, r).await;
         volume_get_file2: pb::VolumeGetFile2Request => pb::VolumeGetFile2Response, |s, r| volume::get_file(s, r).await;
         volume_put_files: pb::VolumePutFilesRequest => (), |s, r| volume::put_files(s, r).await;
+        volume_put_files2: pb::VolumePutFiles2Request => pb::VolumePutFiles2Response,
+            |s, r| volume::put_files2(s, r).await;
+        volume_copy_files: pb::VolumeCopyFilesRequest => (),
+            |s, r| volume::copy_files(s, &r.volume_id, r.src_paths, r.dst_path, r.recursive).await;
+        volume_copy_files2: pb::VolumeCopyFiles2Request => (),
+            |s, r| volume::copy_files(s, &r.volume_id, r.src_paths, r.dst_path, r.recursive).await;
+        volume_rename: pb::VolumeRenameRequest => (), |s, r| volume::rename(s, r).await;
         volume_remove_file: pb::VolumeRemoveFileRequest => (),
             |s, r| volume::remove_file(s, &r.volume_id, r.path, r.recursive).await;
         volume_remove_file2: pb::VolumeRemoveFile2Request => (),
@@ -204,6 +226,8 @@ service! {
 
     once {
         function_map: pb::FunctionMapRequest => pb::FunctionMapResponse, |s, key, r| call::map(s, key, r).await;
+        queue_put: pb::QueuePutRequest => (), |s, key, r| queue::put(s, key, r).await;
+        queue_get: pb::QueueGetRequest => pb::QueueGetResponse, |s, key, r| queue::get(s, key, r).await;
     }
 
     containers {

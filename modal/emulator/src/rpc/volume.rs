@@ -2,8 +2,8 @@
 
 use modal_proto::{self as pb, VolumeFsVersion};
 
-use super::{Answers, Parts, answers};
-use crate::{error::Error, state::Volume};
+use super::{Answers, Parts, answers, page};
+use crate::{error::Error, state::Volume, volumes::BLOCK_BYTES};
 
 /// Most entries in one message of a listing.
 const ENTRIES_PER_MESSAGE: usize = 1_000;
@@ -38,7 +38,7 @@ pub fn list(shared: &Parts, request: &pb::VolumeListRequest) -> pb::VolumeListRe
     };
     let items = shared.read(|state| {
         let named = state.volumes.values().filter(|v| !v.name.is_empty() && v.environment == environment);
-        named.map(item).collect()
+        page(named, request.pagination, |volume| volume.created_at).into_iter().map(item).collect()
     });
     pb::VolumeListResponse { items, environment_name: environment }
 }
@@ -74,7 +74,7 @@ pub async fn get_file(shared: &Parts, request: pb::VolumeGetFile2Request) -> Res
     let rest = size - start;
     // No length means all of it.
     let len = if request.len == 0 { rest } else { request.len.min(rest) };
-    let get_urls = shared.downloads.offer(file, start, len);
+    let get_urls = shared.site.offer(file, start, len);
     Ok(pb::VolumeGetFile2Response { get_urls, size, start, len })
 }
 
@@ -82,6 +82,36 @@ pub async fn put_files(shared: &Parts, request: pb::VolumePutFilesRequest) -> Re
     check(shared, &request.volume_id)?;
     let keep_existing = request.disallow_overwrite_existing_files;
     shared.volumes.put(&request.volume_id, request.files, shared.files.clone(), keep_existing).await
+}
+
+pub async fn put_files2(
+    shared: &Parts,
+    request: pb::VolumePutFiles2Request,
+) -> Result<pb::VolumePutFiles2Response, Error> {
+    check(shared, &request.volume_id)?;
+    let (store, keep_existing) = (shared.files.clone(), request.disallow_overwrite_existing_files);
+    let missing = shared.volumes.put_blocks(&request.volume_id, request.files, store, keep_existing).await?;
+    let missing = missing.into_iter().map(|block| pb::volume_put_files2_response::MissingBlock {
+        file_index: block.file_index as u64,
+        block_index: block.block_index as u64,
+        put_url: shared.site.blob_url(&block.sha256_hex, BLOCK_BYTES),
+    });
+    Ok(pb::VolumePutFiles2Response { missing_blocks: missing.collect() })
+}
+
+pub async fn copy_files(
+    shared: &Parts,
+    volume_id: &str,
+    sources: Vec<String>,
+    destination: String,
+    recursive: bool,
+) -> Result<(), Error> {
+    check(shared, volume_id)?;
+    shared.volumes.copy(volume_id, sources, destination, recursive).await
+}
+
+pub async fn rename(shared: &Parts, request: pb::VolumeRenameRequest) -> Result<(), Error> {
+    shared.change(|state, _| state.rename_volume(&request.volume_id, &request.name)).await
 }
 
 pub async fn remove_file(shared: &Parts, volume_id: &str, path: String, recursive: bool) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use modal_proto::{self as pb, FunctionCallInvocationType, generic_result::GenericStatus};
+use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{Input, Now, Output, State, input::Attempt, task::CANCELLED};
@@ -33,6 +34,9 @@ pub struct Call {
     /// The input whose code made it.
     #[serde(default)]
     pub parent_input_id: Option<String>,
+    /// What its generator yielded as blobs, by their hashes.
+    #[serde(default)]
+    pub yielded_files: Vec<String>,
     /// Whether it is a web request: gone with its connection.
     #[serde(skip)]
     pub transient: bool,
@@ -76,13 +80,15 @@ pub struct Caller {
     /// The input whose code makes the call.
     pub parent_input_id: Option<String>,
 }
+/// About how much of a call's results goes into one answer; the caller asks on.
+const ANSWER_BYTES: usize = 32 << 20;
 
 /// Which outputs of a call are wanted.
 #[derive(Debug, Clone, Copy)]
 pub enum OutputsQuery {
     /// Those of inputs in this range of places, ends included.
     Range(i32, i32),
-    /// Those that came after the first so many, and at most as many as the second says.
+    /// Those that came after the first so many, and at most as many as the second says, or as fit into an answer.
     After(usize, usize),
 }
 
@@ -138,6 +144,7 @@ impl State {
             invocation,
             created_at: now.wall,
             request_key: None,
+            yielded_files: Vec::new(),
             parent_input_id: None,
             transient: false,
             input_ids: HashMap::new(),
@@ -156,12 +163,28 @@ impl State {
                 wanted.map(|o| o.item.clone()).collect()
             }
             OutputsQuery::After(first, limit) => {
-                let wanted: Vec<_> = call.outputs.iter().skip(first).take(limit).map(|o| o.item.clone()).collect();
+                let mut bytes = 0;
+                let has_room = |output: &&Output| {
+                    let room = bytes < ANSWER_BYTES;
+                    bytes += output.item.encoded_len();
+                    room
+                };
+                let outputs = call.outputs.iter().skip(first).take(limit).take_while(has_room);
+                let wanted: Vec<_> = outputs.map(|output| output.item.clone()).collect();
                 position = (first + wanted.len()).min(position);
                 wanted
             }
         };
         Ok(OutputsReply { items, unfinished: call.unfinished.len(), position })
+    }
+
+    /// Keeps blobs that the generator of a call yielded as long as the call.
+    pub fn keep_yielded(&mut self, call_id: &str, hashes: Vec<String>) -> Result<(), Error> {
+        let call = self.calls.get_mut(call_id).ok_or_else(|| Error::not_found("FunctionCall", call_id))?;
+        call.yielded_files.extend(hashes);
+        let call = call.clone();
+        self.save(&call);
+        Ok(())
     }
 
     /// Cancels a call. What waits ends at once; what runs ends when its container says so, or is made to.

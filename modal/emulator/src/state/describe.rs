@@ -6,8 +6,13 @@ use bytes::Bytes;
 use modal_proto as pb;
 use prost::Message;
 
-use super::{App, Definition, Function, MAX_OBJECT_BYTES, State};
+use super::{App, Definition, Function, State};
 use crate::error::Error;
+
+/// Arguments and results up to this size travel inside the messages instead of as blobs.
+const MAX_OBJECT_BYTES: u64 = 2 << 20;
+/// The same for calls that nobody waits for. It is smaller because their results are kept, in memory, for a week.
+const MAX_ASYNC_OBJECT_BYTES: u64 = 64 << 10;
 
 impl State {
     /// What a client has to know of a function to call it: of its live definition, or of what was announced.
@@ -81,7 +86,7 @@ impl State {
                 supported_output_formats: method.supported_output_formats.clone(),
                 app_id: function.app_id.clone(),
                 max_object_size_bytes: Some(MAX_OBJECT_BYTES),
-                max_async_object_size_bytes: Some(MAX_OBJECT_BYTES),
+                max_async_object_size_bytes: Some(MAX_ASYNC_OBJECT_BYTES),
                 ..Default::default()
             };
             (name.clone(), metadata)
@@ -96,7 +101,7 @@ impl State {
             method_handle_metadata: methods.collect(),
             function_schema: defined.function_schema.clone(),
             max_object_size_bytes: Some(MAX_OBJECT_BYTES),
-            max_async_object_size_bytes: Some(MAX_OBJECT_BYTES),
+            max_async_object_size_bytes: Some(MAX_ASYNC_OBJECT_BYTES),
             supported_input_formats: defined.supported_input_formats.clone(),
             supported_output_formats: defined.supported_output_formats.clone(),
             app_id: function.app_id.clone(),

@@ -12,6 +12,11 @@ use crate::{
     store::{Change, Record},
 };
 
+/// The largest key or value.
+pub const MAX_VALUE_BYTES: usize = 100 << 20;
+/// Most entries of one update.
+const MAX_UPDATES: usize = 10_000;
+
 /// A Dict. Keys are compared as bytes, as Modal compares them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Dict {
@@ -85,6 +90,7 @@ impl State {
         let existing =
             self.dicts.values().find(|d| !d.name.is_empty() && d.name == name && d.environment == environment);
         let creation = Creation::decide("Dict", &name, request.object_creation_type, existing.map(|d| d.id.clone()))?;
+        check_entries(&request.data)?;
         let (name, ephemeral) = match creation {
             Creation::Existing(id) => return Ok((id, name)),
             Creation::Overwrite(id) => {
@@ -117,6 +123,7 @@ impl State {
         updates: Vec<modal_proto::DictEntry>,
         if_not_exists: bool,
     ) -> Result<bool, Error> {
+        check_entries(&updates)?;
         let dict = self.dict_mut(id)?;
         let mut changes = Vec::new();
         for entry in updates {
@@ -155,5 +162,31 @@ impl State {
         self.dicts.remove(id);
         self.forget::<Dict>(id);
         Ok(())
+    }
+}
+
+fn check_entries(entries: &[modal_proto::DictEntry]) -> Result<(), Error> {
+    let too_large = entries.iter().map(|entry| entry.key.len().max(entry.value.len())).find(|n| *n > MAX_VALUE_BYTES);
+    if let Some(length) = too_large {
+        let reason = format!("it has {length} bytes, and at most {MAX_VALUE_BYTES} fit; use a Volume for it");
+        return Err(Error::invalid("Dict entry", reason));
+    }
+    if entries.len() > MAX_UPDATES {
+        let reason = format!("it has {} entries, and at most {MAX_UPDATES} fit; use several", entries.len());
+        return Err(Error::invalid("Dict update", reason));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_a_limit() {
+        let entry = |length| modal_proto::DictEntry { key: Bytes::new(), value: vec![0; length].into() };
+        assert!(check_entries(&[entry(MAX_VALUE_BYTES)]).is_ok());
+        assert!(check_entries(&[entry(0), entry(MAX_VALUE_BYTES + 1)]).is_err());
+        assert!(check_entries(&vec![entry(0); MAX_UPDATES + 1]).is_err());
     }
 }

@@ -13,9 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::{Caller, Now, State, scale::Overrides};
 use crate::{error::Error, ids::new_id, store::Record};
 
-/// Arguments and results up to this size travel inside the messages instead of as blobs.
-pub const MAX_OBJECT_BYTES: u64 = 100 << 20;
-
 /// A function of an app.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Function {

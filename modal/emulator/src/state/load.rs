@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use modal_proto::AppState;
 
 use super::{
-    App, Call, Class, Definition, Dict, Environment, Function, Image, Input, Mount, Now, Output, ProxyToken, Schedule,
-    Secret, State, Version, Volume, dict::DictItem,
+    App, Call, Class, Definition, Dict, Environment, Function, Image, Input, Mount, Now, Output, ProxyToken, Queue,
+    Schedule, Secret, State, Version, Volume, dict::DictItem, queue::QueueItem,
 };
 use crate::store::{Record, StoreError, StoredRow};
 
@@ -18,7 +18,7 @@ impl State {
     /// waiting or running. Rows of kinds this version does not know are left alone.
     pub fn load(rows: Vec<StoredRow>, now: Now) -> Result<Self, StoreError> {
         let mut state = Self::default();
-        let (mut items, mut outputs) = (Vec::new(), Vec::new());
+        let (mut items, mut queued, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             match row.kind.as_str() {
                 Environment::KIND => insert(row, |r: Environment| state.environments.insert(r.id.clone(), r))?,
@@ -33,6 +33,8 @@ impl State {
                 Output::KIND => insert(row, |r: Output| outputs.push(r))?,
                 Dict::KIND => insert(row, |r: Dict| state.dicts.insert(r.id.clone(), r))?,
                 DictItem::KIND => insert(row, |r: DictItem| items.push(r))?,
+                Queue::KIND => insert(row, |r: Queue| state.item_queues.insert(r.id.clone(), r))?,
+                QueueItem::KIND => insert(row, |r: QueueItem| queued.push(r))?,
                 Volume::KIND => insert(row, |r: Volume| state.volumes.insert(r.id.clone(), r))?,
                 Secret::KIND => insert(row, |r: Secret| state.secrets.insert(r.id.clone(), r))?,
                 ProxyToken::KIND => insert(row, |r: ProxyToken| state.proxy_tokens.insert(r.id.clone(), r))?,
@@ -44,6 +46,7 @@ impl State {
         let keys = state.calls.values().filter_map(|c| Some((c.request_key.clone()?, c.id.clone())));
         state.call_keys = keys.collect();
         state.join_items(items);
+        state.join_queue_items(queued);
         state.join_outputs(outputs);
         state.join_inputs();
         state.make_bound_functions();
@@ -58,6 +61,17 @@ impl State {
             match place {
                 Some((dict, key)) => drop(dict.entries.insert(key, item.value)),
                 None => self.forget::<DictItem>(item.id()),
+            }
+        }
+    }
+
+    fn join_queue_items(&mut self, items: Vec<QueueItem>) {
+        // They were read in the order of their ids, which is that of their partition.
+        for item in items {
+            let place = item.place().and_then(|(id, partition)| Some((self.item_queues.get_mut(id)?, partition)));
+            match place {
+                Some((queue, partition)) => queue.restore(partition, item),
+                None => self.forget::<QueueItem>(item.id()),
             }
         }
     }
@@ -158,6 +172,12 @@ impl State {
         for id in dicts {
             if let Err(error) = self.delete_dict(&id) {
                 tracing::warn!(dict.id = id, %error, "a Dict of the last run could not be removed");
+            }
+        }
+        let queues: Vec<String> = self.item_queues.values().filter(|q| q.ephemeral).map(|q| q.id.clone()).collect();
+        for id in queues {
+            if let Err(error) = self.delete_queue(&id) {
+                tracing::warn!(queue.id = id, %error, "a Queue of the last run could not be removed");
             }
         }
     }

@@ -17,6 +17,8 @@ mod load;
 mod names;
 mod object;
 mod plan;
+mod queue;
+mod recent;
 mod scale;
 mod schedule;
 mod task;
@@ -30,22 +32,29 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use self::recent::Recent;
 pub use self::{
     app::App,
     call::{Call, Caller, OutputsQuery},
-    dict::Dict,
+    dict::{Dict, MAX_VALUE_BYTES},
     environment::Environment,
-    function::{Class, Definition, Function, MAX_OBJECT_BYTES},
+    function::{Class, Definition, Function},
     history::Version,
     input::{Input, Output},
     names::{Creation, environment},
     object::{Built, Image, Mount, Secret, Volume},
     plan::StopSignal,
+    queue::Queue,
     schedule::{Schedule, next_time},
     task::{Delivery, Task, TaskExit},
     web::ProxyToken,
 };
-use crate::store::{Change, Record};
+use modal_proto::{function_input::ArgsOneof, generic_result::DataOneof};
+
+use crate::{
+    ids::blob_hash,
+    store::{Change, Record},
+};
 
 /// One reading of both clocks, taken when a transition begins.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +99,9 @@ pub struct State {
     pub tasks: BTreeMap<String, Task>,
     pub health: HashMap<String, Health>,
     pub dicts: BTreeMap<String, Dict>,
+    /// The Queues of users.
+    pub item_queues: BTreeMap<String, Queue>,
+    pub recent: Recent,
     pub volumes: BTreeMap<String, Volume>,
     pub secrets: BTreeMap<String, Secret>,
     pub proxy_tokens: BTreeMap<String, ProxyToken>,
@@ -131,6 +143,22 @@ impl State {
     /// Whether something happened since the last time this was asked that calls, containers or the driver wait for.
     pub fn take_touched(&mut self) -> bool {
         std::mem::take(&mut self.touched)
+    }
+
+    /// Hashes of the files in the file store that something here refers to; others are removed some time.
+    pub fn referenced_files(&self) -> impl Iterator<Item = &str> {
+        let mounted = self.mounts.values().flat_map(|mount| mount.files.values()).map(|(hash, _)| hash.as_str());
+        let arguments = self.inputs.values().filter_map(|input| match &input.arguments.args_oneof {
+            Some(ArgsOneof::ArgsBlobId(id)) => blob_hash(id),
+            _ => None,
+        });
+        let outputs = self.calls.values().flat_map(|call| &call.outputs);
+        let results = outputs.filter_map(|output| match &output.item.result.as_ref()?.data_oneof {
+            Some(DataOneof::DataBlobId(id)) => blob_hash(id),
+            _ => None,
+        });
+        let yielded = self.calls.values().flat_map(|call| &call.yielded_files).map(String::as_str);
+        mounted.chain(arguments).chain(results).chain(yielded)
     }
 
     /// Stops everything: from here on there are no new containers, and those that run are to end.

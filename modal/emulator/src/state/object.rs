@@ -156,6 +156,24 @@ impl State {
         checked(&secret, &request.required_keys)
     }
 
+    /// Sets variables of a Secret, and removes those without a value.
+    pub fn update_secret(
+        &mut self,
+        id: &str,
+        updates: impl Iterator<Item = (String, Option<String>)>,
+    ) -> Result<(), Error> {
+        let mut secret = self.secret(id)?.clone();
+        for (key, value) in updates {
+            match value {
+                Some(value) => secret.variables.insert(key, value),
+                None => secret.variables.remove(&key),
+            };
+        }
+        self.save(&secret);
+        self.secrets.insert(id.to_owned(), secret);
+        Ok(())
+    }
+
     /// Removes a Secret.
     pub fn delete_secret(&mut self, id: &str) -> Result<(), Error> {
         self.secrets.remove(id).ok_or_else(|| Error::not_found("Secret", id))?;
@@ -189,6 +207,22 @@ impl State {
         self.save(&volume);
         self.volumes.insert(volume.id.clone(), volume.clone());
         Ok(volume)
+    }
+
+    /// Gives a Volume another name.
+    pub fn rename_volume(&mut self, id: &str, name: &str) -> Result<(), Error> {
+        let mut volume = self.volume(id)?.clone();
+        if name.is_empty() || volume.name.is_empty() {
+            return Err(Error::invalid("name", "only a Volume with a name can be given another one"));
+        }
+        let taken = |v: &&Volume| v.id != id && v.name == name && v.environment == volume.environment;
+        if self.volumes.values().any(|v| taken(&v)) {
+            return Err(Error::AlreadyExists { kind: "Volume", id: name.to_owned() });
+        }
+        name.clone_into(&mut volume.name);
+        self.save(&volume);
+        self.volumes.insert(id.to_owned(), volume);
+        Ok(())
     }
 
     /// Removes a Volume from the books; its files are the caller's to remove.

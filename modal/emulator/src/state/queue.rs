@@ -1,0 +1,298 @@
+//! Queues: partitions of opaque items, first in, first out.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Creation, Now, State, names::environment};
+use crate::{error::Error, ids::new_id, store::Record};
+
+/// Modal's limits.
+const MAX_PARTITIONS: usize = 100_000;
+const MAX_ITEMS: usize = 5_000;
+const MAX_ITEM_BYTES: usize = 1 << 20;
+const MAX_PARTITION_BYTES: usize = 64 << 20;
+const MAX_KEY_BYTES: usize = 64;
+/// How long a partition stays after the last item was put into it, unless it was said with that item.
+const DEFAULT_TTL_SECONDS: i32 = 24 * 3600;
+
+/// A Queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Queue {
+    pub id: String,
+    /// Empty if only its id leads to it.
+    pub name: String,
+    pub environment: String,
+    pub created_at: f64,
+    pub ephemeral: bool,
+    /// Those with items in them.
+    #[serde(skip)]
+    partitions: BTreeMap<Bytes, Partition>,
+}
+
+impl Record for Queue {
+    const KIND: &'static str = "queue";
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Partition {
+    items: VecDeque<QueueItem>,
+    bytes: usize,
+}
+
+/// One item as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QueueItem {
+    /// The Queue's id, the partition in hex, and the place in the order of the partition.
+    id: String,
+    /// When its partition expires if nothing is put after it.
+    expires_at: f64,
+    #[serde(skip)]
+    pub value: Bytes,
+}
+
+impl Record for QueueItem {
+    const KIND: &'static str = "queue-item";
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn payload(&self) -> Bytes {
+        self.value.clone()
+    }
+    fn set_payload(&mut self, payload: Bytes) {
+        self.value = payload;
+    }
+}
+
+impl QueueItem {
+    fn id_of(queue_id: &str, partition: &[u8], sequence: u64) -> String {
+        format!("{queue_id}/{}/{sequence:016x}", hex::encode(partition))
+    }
+
+    /// Its place in the order of its partition, by which iterators know it.
+    pub fn sequence(&self) -> &str {
+        self.id.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The Queue's id and the partition, if the record's id has its form.
+    pub fn place(&self) -> Option<(&str, Bytes)> {
+        let (queue_id, rest) = self.id.split_once('/')?;
+        let (partition, _) = rest.split_once('/')?;
+        Some((queue_id, hex::decode(partition).ok()?.into()))
+    }
+}
+
+impl Partition {
+    fn push(&mut self, item: QueueItem) {
+        self.bytes += item.value.len();
+        self.items.push_back(item);
+    }
+
+    /// Whether its time has passed; the last item tells, as it was put last.
+    fn is_expired(&self, now: Now) -> bool {
+        self.items.back().is_none_or(|last| last.expires_at <= now.wall)
+    }
+
+    /// A place after all earlier ones, even if those are gone and the server was started anew since.
+    fn next_sequence(&self, now: Now) -> u64 {
+        let after_last =
+            self.items.back().and_then(|last| u64::from_str_radix(last.sequence(), 16).ok()).map(|n| n + 1);
+        after_last.unwrap_or(0).max((now.wall * 1e6) as u64)
+    }
+}
+
+impl Queue {
+    /// How many partitions have items.
+    pub fn partitions(&self, now: Now) -> usize {
+        self.partitions.values().filter(|partition| !partition.is_expired(now)).count()
+    }
+
+    /// How many items are in a partition, or in all.
+    pub fn len(&self, partition: Option<&Bytes>, now: Now) -> usize {
+        let wanted = self.partitions.iter().filter(|(key, _)| partition.is_none_or(|partition| partition == *key));
+        wanted.filter(|(_, partition)| !partition.is_expired(now)).map(|(_, partition)| partition.items.len()).sum()
+    }
+
+    /// The items of a partition after a place, up to about `limit` bytes of them.
+    pub fn after(&self, partition: &Bytes, sequence: &str, limit: usize, now: Now) -> Vec<QueueItem> {
+        let Some(partition) = self.partitions.get(partition).filter(|p| !p.is_expired(now)) else { return Vec::new() };
+        let mut bytes = 0;
+        let enough = |item: &&QueueItem| {
+            let more = bytes < limit;
+            bytes += item.value.len();
+            more
+        };
+        partition.items.iter().filter(|item| item.sequence() > sequence).take_while(enough).cloned().collect()
+    }
+
+    /// Puts a stored item back.
+    pub(super) fn restore(&mut self, partition: Bytes, item: QueueItem) {
+        self.partitions.entry(partition).or_default().push(item);
+    }
+}
+
+impl State {
+    /// The Queue of an id.
+    pub fn queue(&self, id: &str) -> Result<&Queue, Error> {
+        self.item_queues.get(id).ok_or_else(|| Error::not_found("Queue", id))
+    }
+
+    fn queue_mut(&mut self, id: &str) -> Result<&mut Queue, Error> {
+        self.item_queues.get_mut(id).ok_or_else(|| Error::not_found("Queue", id))
+    }
+
+    /// Gets or creates a Queue; returns its id.
+    pub fn get_or_create_queue(
+        &mut self,
+        request: &modal_proto::QueueGetOrCreateRequest,
+        now: Now,
+    ) -> Result<String, Error> {
+        let (name, environment) = (&request.deployment_name, environment(&request.environment_name));
+        let existing =
+            self.item_queues.values().find(|q| !q.name.is_empty() && q.name == *name && q.environment == environment);
+        let creation = Creation::decide("Queue", name, request.object_creation_type, existing.map(|q| q.id.clone()))?;
+        let (name, ephemeral) = match creation {
+            Creation::Existing(id) => return Ok(id),
+            Creation::Overwrite(id) => {
+                self.clear_queue(&id, None)?;
+                return Ok(id);
+            }
+            Creation::Named => (name.clone(), false),
+            Creation::Anonymous { ephemeral } => (String::new(), ephemeral),
+        };
+        let queue = Queue {
+            id: new_id("qu"),
+            name,
+            environment: environment.to_owned(),
+            created_at: now.wall,
+            ephemeral,
+            partitions: BTreeMap::new(),
+        };
+        let id = queue.id.clone();
+        self.save(&queue);
+        self.item_queues.insert(id.clone(), queue);
+        Ok(id)
+    }
+
+    /// Puts items at the end of a partition: all of them or, if they do not fit, none.
+    pub fn put_queue(
+        &mut self,
+        id: &str,
+        key: Bytes,
+        values: Vec<Bytes>,
+        ttl_seconds: i32,
+        now: Now,
+    ) -> Result<(), Error> {
+        let ttl = match ttl_seconds {
+            0 => DEFAULT_TTL_SECONDS,
+            seconds if seconds > 0 => seconds,
+            _ => return Err(Error::invalid("partition_ttl_seconds", "it is negative")),
+        };
+        let bytes = check_items(&key, &values)?;
+        self.expire_partition(id, &key, now)?;
+        let queue = self.queue_mut(id)?;
+        if !queue.partitions.contains_key(&key) && queue.partitions.len() >= MAX_PARTITIONS {
+            let reason = "is full: it has as many partitions as a Queue may have";
+            return Err(Error::Full { kind: "Queue", id: id.to_owned(), reason });
+        }
+        let partition = queue.partitions.entry(key.clone()).or_default();
+        if partition.items.len() + values.len() > MAX_ITEMS || partition.bytes + bytes > MAX_PARTITION_BYTES {
+            if partition.items.is_empty() {
+                queue.partitions.remove(&key);
+            }
+            let reason = "is full: its partition has no room for these items";
+            return Err(Error::Full { kind: "Queue", id: id.to_owned(), reason });
+        }
+        let (first, expires_at) = (partition.next_sequence(now), now.wall + f64::from(ttl));
+        let mut added = Vec::with_capacity(values.len());
+        for (sequence, value) in (first..).zip(values) {
+            let item = QueueItem { id: QueueItem::id_of(id, &key, sequence), expires_at, value };
+            partition.push(item.clone());
+            added.push(item);
+        }
+        added.iter().for_each(|item| self.save(item));
+        self.touch();
+        Ok(())
+    }
+
+    /// Takes up to so many items from the front of a partition.
+    pub fn take_queue(&mut self, id: &str, key: &Bytes, most: usize, now: Now) -> Result<Vec<Bytes>, Error> {
+        self.expire_partition(id, key, now)?;
+        let queue = self.queue_mut(id)?;
+        let Some(partition) = queue.partitions.get_mut(key) else { return Ok(Vec::new()) };
+        let taken: Vec<QueueItem> = partition.items.drain(..most.min(partition.items.len())).collect();
+        partition.bytes -= taken.iter().map(|item| item.value.len()).sum::<usize>();
+        if partition.items.is_empty() {
+            queue.partitions.remove(key);
+        }
+        taken.iter().for_each(|item| self.forget::<QueueItem>(&item.id));
+        Ok(taken.into_iter().map(|item| item.value).collect())
+    }
+
+    /// Removes the items of a partition, or of all.
+    pub fn clear_queue(&mut self, id: &str, key: Option<&Bytes>) -> Result<(), Error> {
+        let queue = self.queue_mut(id)?;
+        let gone: Vec<Partition> = match key {
+            Some(key) => queue.partitions.remove(key).into_iter().collect(),
+            None => std::mem::take(&mut queue.partitions).into_values().collect(),
+        };
+        for item in gone.iter().flat_map(|partition| &partition.items) {
+            self.forget::<QueueItem>(&item.id);
+        }
+        Ok(())
+    }
+
+    /// Removes a Queue and its items.
+    pub fn delete_queue(&mut self, id: &str) -> Result<(), Error> {
+        self.clear_queue(id, None)?;
+        self.item_queues.remove(id);
+        self.forget::<Queue>(id);
+        // Who waits for an item hears that there will be none.
+        self.touch();
+        Ok(())
+    }
+
+    fn expire_partition(&mut self, id: &str, key: &Bytes, now: Now) -> Result<(), Error> {
+        if self.queue(id)?.partitions.get(key).is_some_and(|partition| partition.is_expired(now)) {
+            self.clear_queue(id, Some(key))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what has expired, whether or not somebody looks at it.
+    pub(super) fn expire_queues(&mut self, now: Now) {
+        let expired: Vec<(String, Bytes)> = self
+            .item_queues
+            .values()
+            .flat_map(|queue| queue.partitions.iter().map(|(key, partition)| (&queue.id, key, partition)))
+            .filter(|(_, _, partition)| partition.is_expired(now))
+            .map(|(id, key, _)| (id.clone(), key.clone()))
+            .collect();
+        for (id, key) in expired {
+            if let Err(error) = self.clear_queue(&id, Some(&key)) {
+                tracing::warn!(queue.id = id, %error, "an expired partition could not be cleared");
+            }
+        }
+    }
+}
+
+/// Checks what no room in the partition would help; returns the size of the items.
+fn check_items(key: &Bytes, values: &[Bytes]) -> Result<usize, Error> {
+    if key.len() > MAX_KEY_BYTES {
+        return Err(Error::invalid("partition_key", format!("it has more than {MAX_KEY_BYTES} bytes")));
+    }
+    if let Some(large) = values.iter().find(|value| value.len() > MAX_ITEM_BYTES) {
+        let reason = format!("it has {} bytes, and at most {MAX_ITEM_BYTES} fit; use a Volume for it", large.len());
+        return Err(Error::invalid("Queue item", reason));
+    }
+    let bytes = values.iter().map(Bytes::len).sum();
+    if values.len() > MAX_ITEMS || bytes > MAX_PARTITION_BYTES {
+        let reason = format!("a partition has room for {MAX_ITEMS} of them, and for {MAX_PARTITION_BYTES} bytes");
+        return Err(Error::invalid("Queue items", reason));
+    }
+    Ok(bytes)
+}
