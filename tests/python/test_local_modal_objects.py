@@ -40,6 +40,7 @@ def test_dicts(shared_modal: LocalModal) -> None:
 
 def test_dicts_are_removed_and_environments_kept_apart(shared_modal: LocalModal) -> None:
     script = """
+    for name in ("one", "two"): modal.Environment.objects.create(name)
     one = modal.Dict.from_name("apart", create_if_missing=True, environment_name="one")
     two = modal.Dict.from_name("apart", create_if_missing=True, environment_name="two")
     one["k"] = 1

@@ -175,6 +175,7 @@ def test_lists_of_many_come_in_pages(sample_modal: LocalModal) -> None:
     import asyncio
     async def main():
         kinds = (modal.Queue, modal.Dict, modal.Volume)
+        await modal.Environment.objects.create.aio("many")
         for kind in kinds:
             await asyncio.gather(*[kind.objects.create.aio(f"n{n}", environment_name="many") for n in range(205)])
         found = [await kind.objects.list.aio(environment_name="many") for kind in kinds]

@@ -100,7 +100,7 @@ impl Status {
             containers: state.tasks.values().map(|task| describe_task(state, task)).collect(),
             queued: state.queues.values().map(std::collections::VecDeque::len).sum(),
             dicts: state.dicts.len(),
-            queues: 0,
+            queues: state.item_queues.len(),
             secrets: state.secrets.values().filter(|secret| !secret.name.is_empty()).count(),
             volumes: state.volumes.len(),
         })

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{App, Dict, Now, Secret, State, Volume, names::DEFAULT_ENVIRONMENT};
+use super::{App, Dict, Now, Queue, Secret, State, Volume, names::DEFAULT_ENVIRONMENT};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// The longest name, as on Modal.
@@ -89,7 +89,7 @@ impl State {
                 }
             )*};
         }
-        move_all!(apps, dicts, secrets, volumes);
+        move_all!(apps, dicts, item_queues, secrets, volumes);
     }
 
     /// Removes an environment with all that is in it. Returns the Volumes whose files are the caller's to remove.
@@ -104,6 +104,9 @@ impl State {
         }
         for secret in ids(self.secrets.values().map(|secret: &Secret| (&secret.environment, &secret.id)), name) {
             self.delete_secret(&secret)?;
+        }
+        for queue in ids(self.item_queues.values().map(|queue: &Queue| (&queue.environment, &queue.id)), name) {
+            self.delete_queue(&queue)?;
         }
         let volumes = ids(self.volumes.values().map(|volume: &Volume| (&volume.environment, &volume.id)), name);
         for volume in &volumes {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Creation, Now, State, names::environment};
+use super::{Creation, Now, State};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// Modal's limits.
@@ -151,9 +151,9 @@ impl State {
         request: &modal_proto::QueueGetOrCreateRequest,
         now: Now,
     ) -> Result<String, Error> {
-        let (name, environment) = (&request.deployment_name, environment(&request.environment_name));
+        let (name, environment) = (&request.deployment_name, &self.environment(&request.environment_name)?);
         let existing =
-            self.item_queues.values().find(|q| !q.name.is_empty() && q.name == *name && q.environment == environment);
+            self.item_queues.values().find(|q| !q.name.is_empty() && q.name == *name && q.environment == *environment);
         let creation = Creation::decide("Queue", name, request.object_creation_type, existing.map(|q| q.id.clone()))?;
         let (name, ephemeral) = match creation {
             Creation::Existing(id) => return Ok(id),
