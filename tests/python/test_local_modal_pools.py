@@ -329,3 +329,16 @@ def test_gpus_are_refused_unless_they_are_ignored(local_modal: LocalModal) -> No
     local_modal.stop()
     local_modal.start("--ignore-gpu")
     assert local_modal.sdk(script) == 1
+
+
+def test_custom_domains_are_refused(local_modal: LocalModal) -> None:
+    with pytest.raises(AssertionError, match="cannot lead to this machine"):
+        local_modal.sdk("""
+            app = modal.App("domain")
+            @app.function(serialized=True)
+            @modal.fastapi_endpoint(custom_domains=["app.example.com"])
+            def f():
+                return 1
+            with app.run():
+                pass
+        """)

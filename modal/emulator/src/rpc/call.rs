@@ -146,11 +146,6 @@ pub fn from_id(
     })
 }
 
-pub fn list(shared: &Parts, request: &pb::FunctionCallListRequest) -> Result<pb::FunctionCallListResponse, Error> {
-    let function_calls = shared.read(|state| state.list_calls(&request.function_id))?;
-    Ok(pb::FunctionCallListResponse { function_calls })
-}
-
 pub fn graph(
     shared: &Parts,
     request: &pb::FunctionGetCallGraphRequest,

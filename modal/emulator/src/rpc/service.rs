@@ -148,7 +148,6 @@ service! {
         function_call_cancel: pb::FunctionCallCancelRequest => (), |s, r| call::cancel(s, r).await;
         function_call_from_id: pb::FunctionCallFromIdRequest => pb::FunctionCallFromIdResponse, |s, r| call::from_id(s, &r);
 
-        function_call_list: pb::FunctionCallListRequest => pb::FunctionCallListResponse, |s, r| call::list(s, &r);
         function_get_call_graph: pb::FunctionGetCallGraphRequest => pb::FunctionGetCallGraphResponse,
             |s, r| call::graph(s, &r);
 

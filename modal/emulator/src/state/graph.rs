@@ -1,8 +1,8 @@
-//! Which calls there are, and which code made them.
+//! Which code made which calls.
 
 use std::collections::HashMap;
 
-use modal_proto::{self as pb, generic_result::GenericStatus};
+use modal_proto as pb;
 
 use super::{Call, State};
 use crate::error::Error;
@@ -11,13 +11,6 @@ use crate::error::Error;
 const MAX_INPUTS: usize = 10_000;
 
 impl State {
-    /// The calls of a function, newest first.
-    pub fn list_calls(&self, function_id: &str) -> Result<Vec<pb::FunctionCallInfo>, Error> {
-        self.function(function_id)?;
-        let calls = self.calls.values().rev().filter(|c| c.function_id == function_id && !c.transient);
-        Ok(calls.map(describe).collect())
-    }
-
     /// The inputs that a call is of a piece with: those of the call at the root, and all that came of them.
     pub fn call_graph(&self, call_id: &str) -> Result<pb::FunctionGetCallGraphResponse, Error> {
         let call = self.call(call_id)?;
@@ -76,26 +69,4 @@ impl State {
         });
         pending.chain(ended).collect()
     }
-}
-
-fn describe(call: &Call) -> pb::FunctionCallInfo {
-    let ended = |wanted: fn(GenericStatus) -> bool| {
-        let results = call.outputs.iter().filter_map(|output| output.item.result.as_ref());
-        category(results.filter(|result| wanted(result.status())).count())
-    };
-    use GenericStatus::{Success, Terminated, Timeout};
-    pb::FunctionCallInfo {
-        function_call_id: call.id.clone(),
-        created_at: call.created_at,
-        pending_inputs: category(call.unfinished.len()),
-        succeeded_inputs: ended(|status| status == Success),
-        timeout_inputs: ended(|status| status == Timeout),
-        cancelled_inputs: ended(|status| status == Terminated),
-        failed_inputs: ended(|status| !matches!(status, Success | Timeout | Terminated)),
-        total_inputs: i32::try_from(call.unfinished.len() + call.outputs.len()).unwrap_or(i32::MAX),
-    }
-}
-
-fn category(total: usize) -> Option<pb::InputCategoryInfo> {
-    Some(pb::InputCategoryInfo { total: i32::try_from(total).unwrap_or(i32::MAX) })
 }

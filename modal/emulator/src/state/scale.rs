@@ -83,7 +83,8 @@ impl State {
         let settings = self.autoscaler_settings(definition);
         let count = |setting: Option<u32>| setting.unwrap_or(0) as usize;
         // A class that needs parameters has nothing to keep warm before it has them.
-        let min = if definition.needs_params() { 0 } else { count(settings.min_containers) };
+        let min = count(settings.min_containers);
+        let min = if min > 0 && definition.needs_params() { 0 } else { min };
         let max = match count(settings.max_containers) {
             0 => min.max(self.settings.default_max_containers as usize),
             max => max,

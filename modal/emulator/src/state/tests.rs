@@ -1,5 +1,7 @@
 //! The rules of calls and containers, without processes: time is a parameter.
 
+mod pools;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
