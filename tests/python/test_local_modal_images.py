@@ -235,26 +235,87 @@ def test_projects_of_uv(builder: LocalModal) -> None:
     assert remote(builder, "by_sync", "by_list") == ["1.0", "1.0"]
 
 
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        ("base.pip_install('lm_none', extra_options=LOCAL)", "lm-none was not found"),
-        ("base.run_commands('echo hello > /tmp/x')", "RUN echo hello > /tmp/x is not done by Local Modal"),
-        ("base.apt_install('ffmpeg')", "RUN apt-get install -y ffmpeg is not done by Local Modal"),
-        ("base.run_commands('echo hello')", "modal-local serve --unsafe-run-commands"),
-        ("modal.Image.debian_slim('3.15')", "wants Python 3.15, which is not installed"),
-        ("modal.Image.from_registry('nvidia/cuda:12.4.0')", "FROM nvidia/cuda:12.4.0 is not done by Local Modal"),
-        ("modal.Image.from_registry('ubuntu:22.04', add_python='3.11')", "FROM ubuntu:22.04"),
-        ("base.dockerfile_commands('FETCH x')", "FETCH is no instruction of a Dockerfile"),
-        ("base.pip_install('x', extra_options='--target /tmp/x')", "--target is not possible here"),
-    ],
-)
-def test_failed_builds_say_why_and_change_nothing(builder: LocalModal, image: str, message: str) -> None:
+REFUSED = {
+    "base.pip_install('lm_none', extra_options=LOCAL)": "lm-none was not found",
+    "base.run_commands('echo hello > /tmp/x')": "RUN echo hello > /tmp/x is not done by Local Modal",
+    "base.apt_install('ffmpeg')": "RUN apt-get install -y ffmpeg is not done by Local Modal",
+    "base.run_commands('echo hello')": "modal-local serve --unsafe-run-commands",
+    "modal.Image.debian_slim('3.15')": "wants Python 3.15, which is not installed",
+    "modal.Image.micromamba().micromamba_install('x')": "is not done by Local Modal",
+    "modal.Image.from_registry('nvidia/cuda:12.4.0')": "FROM nvidia/cuda:12.4.0 is not done by Local Modal",
+    "modal.Image.from_registry('ubuntu:22.04', add_python='3.11')": "FROM ubuntu:22.04",
+    "base.dockerfile_commands('FETCH x')": "FETCH is no instruction of a Dockerfile",
+    "base.dockerfile_commands('COPY --from=busybox /bin/sh /sh')": "COPY --from=busybox",
+    "base.pip_install('x', extra_options='--target /tmp/x')": "--target is not possible here",
+    "base.uv_pip_install('lm_one', extra_options=LOCAL + ' --no-such-option')": "--no-such-option",
+}
+
+
+def test_failed_builds_say_why_and_change_nothing(builder: LocalModal) -> None:
     deploy_well(builder, "@app.function()\ndef version(): return 1\n")
-    said = refused(builder, f"@app.function(image={image})\ndef version(): return 2\n")
-    assert message in said
+    for image, message in REFUSED.items():
+        said = refused(builder, f"@app.function(image={image})\ndef version(): return 2\n")
+        assert message in said, image
     assert remote(builder, "version") == [1]
     assert {path.parent for path in (builder.data / "images").glob("*/*")} <= set(environments(builder))
+
+
+EVERY_WAY = """
+(HERE / "needed.txt").write_text("httpx\\n# and\\nmodal\\n")
+needed = str(HERE / "needed.txt")
+images = {
+    "slim": base,
+    "registry": modal.Image.from_registry("python:%d.%d-slim" % sys.version_info[:2]),
+    "pip": base.pip_install("httpx", ["modal"]),
+    "options": base.pip_install("httpx>=0.1", find_links=WHEELS, pre=True, extra_options="--no-index --no-cache-dir"),
+    "requirements": base.pip_install_from_requirements(needed, find_links=WHEELS),
+    "uv": base.uv_pip_install("httpx", requirements=[needed], uv_version="0.5.0", extra_options="--no-build"),
+    "env": base.env({"A": "it's $HOME \\"quoted\\"", "B": ""}),
+    "workdir": base.workdir("/a folder"),
+    "ignored": base.entrypoint(["x"]).cmd(["x"]).shell(["/bin/bash", "-c"]),
+    "dockerfile": base.dockerfile_commands(["ENV X=1", "RUN pip install httpx", "LABEL a=b", "RUN apt-get update"]),
+}
+def look():
+    return [os.environ.get("A"), os.environ.get("B"), os.getcwd(), sys.prefix]
+# So that it is sent by value.
+look.__module__ = "__main__"
+for name, image in images.items():
+    app.function(image=image, name=name, serialized=True)(look)
+"""
+
+
+@pytest.mark.parametrize("version", ["2023.12", "2024.04", "2024.10", "2025.06", "2026.10"])
+def test_recipes_of_every_image_builder_are_understood(builder: LocalModal, version: str) -> None:
+    before = environments(builder)
+    deploy_well(builder, EVERY_WAY, MODAL_IMAGE_BUILDER_VERSION=version)
+    # uv was asked about two of them.
+    assert len(environments(builder)) <= len(before) + 2
+    assert not list((builder.data / "images").glob("*/venv/lib/*/site-packages/httpx*"))
+    env, workdir, ignored = remote(builder, "env", "workdir", "ignored")
+    assert env[:2] == ['it\'s $HOME "quoted"', ""]
+    assert Path(workdir[2]).name == "a folder"
+    assert ignored[3] == sys.prefix
+
+
+def test_packages_that_are_part_of_the_image(builder: LocalModal) -> None:
+    wheel = next((builder.root / "wheels").glob("lm_one-1.0*"))
+    deploy_well(
+        builder,
+        f"""
+        wheel = HERE / "wheels" / {wheel.name!r}
+        image = (
+            base.add_local_file(wheel, "/opt/" + wheel.name, copy=True)
+            .pip_install("/opt/" + wheel.name, extra_options="--no-index")
+            .add_local_dir(HERE / "wheels", "/opt/wheels", copy=True)
+            .uv_pip_install("lm_two", find_links="/opt/wheels", extra_options="--no-index")
+        ) if modal.is_local() else None
+        @app.function(image=image)
+        def look():
+            import lm_one, lm_two
+            return [lm_one.VERSION, lm_two.VERSION]
+        """,
+    )
+    assert remote(builder, "look") == [["1.0", "1.0"]]
 
 
 def test_functions_as_steps_of_a_build(builder: LocalModal) -> None:
@@ -279,7 +340,11 @@ def test_functions_as_steps_of_a_build(builder: LocalModal) -> None:
     assert remote(builder, "stored") == ["xxxxx"]
 
 
-def test_secrets_of_builds_are_used_and_never_shown(builder: LocalModal) -> None:
+def test_secrets_of_builds_are_used_and_never_shown(local_modal: LocalModal, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing leaves this machine: there is no such proxy.
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy-user:proxy-password@127.0.0.1:9")
+    local_modal.stop()
+    local_modal.start()
     app = """
     secret = modal.Secret.from_dict({"GITHUB_TOKEN": "sesame-open"})
     image = base.pip_install_private_repos("github.com/me/there", git_user="me", secrets=[secret],
@@ -287,12 +352,11 @@ def test_secrets_of_builds_are_used_and_never_shown(builder: LocalModal) -> None
     @app.function(image=image)
     def never(): pass
     """
-    # There is no such place here: the way out is a proxy that refuses.
-    done = refused(builder, app)
+    done = refused(local_modal, app)
     assert "a step of the image failed" in done and "github.com/me/there" in done
-    for text in (done, builder.log.read_text()):
-        assert "sesame-open" not in text and "in-the-url" not in text
-    done = refused(builder, app.replace("GITHUB_TOKEN", "OTHER"))
+    for text in (done, local_modal.log.read_text()):
+        assert not any(secret in text for secret in ("sesame-open", "in-the-url", "proxy-password"))
+    done = refused(local_modal, app.replace("GITHUB_TOKEN", "OTHER"))
     assert "GITHUB_TOKEN is in none of the Secrets" in done
 
 

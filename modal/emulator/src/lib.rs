@@ -2,8 +2,8 @@
 //!
 //! The unmodified SDK deploys to it (set `MODAL_SERVER_URL` to [`Emulator::server_url`], and any token), and the same
 //! functions really run: each container is a process of the SDK's own entry point in the interpreter of
-//! [`Options::python`]. Images are recipes that are kept but not built. A method of Modal's that is not spoken here
-//! answers `UNIMPLEMENTED` with its name.
+//! [`Options::python`], or in a virtual environment on top of it that has what the image's recipe asks for besides. A
+//! method of Modal's that is not spoken here answers `UNIMPLEMENTED` with its name.
 //!
 //! Where it differs from Modal, beyond what it does not speak:
 //! - Containers are processes of this machine: they see its files, share its network and its ports. Their own files,
@@ -11,6 +11,10 @@
 //!   where it does not, `MODAL_LOCAL_VOLUMES` is a JSON object from mount paths to folders, and the home is elsewhere.
 //! - With [`VolumeMode::Bind`] containers write to a Volume's own folder, so a missing `commit` or `reload` goes
 //!   unnoticed; [`VolumeMode::Strict`] is like Modal.
+//! - Of an image's recipe, what is about Python is done: packages (by pip, uv or poetry), variables, files, the working
+//!   folder, functions as steps. `ENTRYPOINT`, `USER` and the system below Python are not. Other commands are refused
+//!   unless [`Options::unsafe_run_commands`] allows them; then they run on this machine. Packages come from the indexes
+//!   that the recipe names or that `UV_*` and `PIP_*` variables of the server's environment do.
 //! - Memory snapshots are fork servers: a process that imported the function's module forks its containers.
 //! - A limit on memory is enforced, by ending the container; CPU, GPU, regions and network limits are not.
 //! - A function that asks for a GPU is refused, or runs without one if [`Options::ignore_gpu`] says so.
@@ -25,8 +29,9 @@
 //!
 //! How it hangs together: `rpc` decodes requests and calls `state`, which holds everything in memory and has all the
 //! rules; `shared` puts a lock around it and `store` behind it; `driver` carries out what the state plans, with
-//! `containers` for the processes. `volumes` and `files` are the folders on disk; `web` serves downloads. `endpoints` are
-//! the ports of web functions, and `streams` carries what generators yield and what web requests say.
+//! `containers` for the processes and `images` for what they run in. `volumes` and `files` are the folders on disk; `web`
+//! serves downloads. `endpoints` are the ports of web functions, and `streams` carries what generators yield and what
+//! web requests say.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

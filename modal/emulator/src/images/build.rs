@@ -16,7 +16,7 @@ use super::{
     copy::{Content, Files},
     install::Install,
     interpreter::Interpreter,
-    log::Log,
+    log::{Log, STEP},
     recipe::{Plan, Step, Surroundings, What},
     uv::{self, Uv},
     venv::Venv,
@@ -107,7 +107,7 @@ impl Builder<'_> {
 
     async fn carry_out_step(&self, step: &Step, venv: &Venv) -> Result<(), BuildError> {
         self.log.hide(step.surroundings.secrets.values());
-        self.log.say(&format!("=> RUN {}", step.text));
+        self.log.say(&format!("{STEP}RUN {}", step.text));
         let variables = step_variables(Some(&step.surroundings));
         match &step.what {
             What::Install(install) => self.install(install, &step.surroundings, variables, venv).await,

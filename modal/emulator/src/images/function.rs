@@ -8,7 +8,7 @@ use std::sync::Arc;
 use modal_proto::{self as pb, generic_result::GenericStatus};
 use prost::Message;
 
-use super::{BuildError, Log};
+use super::{BuildError, Log, log::STEP};
 use crate::{
     error::Error,
     files::blocking,
@@ -30,7 +30,7 @@ pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<(), 
     let Some(definition) = known else {
         return Err(BuildError("the function of this build is not known any more; deploy again".to_owned()));
     };
-    log.say(&format!("=> running {}", definition.function.function_name));
+    log.say(&format!("{STEP}running {}", definition.function.function_name));
     let app_log = shared.logs.app(&definition.app_id).map_err(Error::io("open", "the app's log"))?;
     let mut printed = Printed { app_log, function_id: function_id.clone(), position: Position::default(), log };
     printed.read(false).await?;

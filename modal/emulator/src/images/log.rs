@@ -15,6 +15,9 @@ const KEPT_LINES: usize = 5_000;
 /// Shorter values are no secrets, and hiding them would make a log unreadable.
 const SHORTEST_SECRET: usize = 4;
 
+/// What the first line of a step begins with.
+pub const STEP: &str = "=> ";
+
 /// A line of a build.
 #[derive(Debug, Clone)]
 pub struct Line {
@@ -60,7 +63,7 @@ impl Log {
     }
 
     /// A text without what is to be hidden.
-    pub fn redacted(&self, text: &str) -> String {
+    fn redacted(&self, text: &str) -> String {
         let hidden = self.lock().secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"));
         without_credentials(&hidden)
     }
@@ -80,15 +83,17 @@ impl Log {
         self.changed.send_replace(());
     }
 
-    /// The last lines, for an error message.
+    /// The last lines of the step that was begun last, for an error message.
     pub fn tail(&self, lines: usize) -> String {
         let contents = self.lock();
-        let from = contents.lines.len().saturating_sub(lines);
+        let step = contents.lines.iter().rposition(|line| line.text.starts_with(STEP)).unwrap_or(0);
+        let from = contents.lines.len().saturating_sub(lines).max(step);
         contents.lines.iter().skip(from).map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
     }
 
     /// Ends the log.
     pub fn finish(&self, outcome: Result<Built, BuildError>) {
+        let outcome = outcome.map_err(|BuildError(text)| BuildError(self.redacted(&text)));
         self.lock().outcome = Some(outcome);
         self.changed.send_replace(());
     }
@@ -139,8 +144,8 @@ mod tests {
     fn secrets_are_not_shown() {
         let log = Log::default();
         log.hide(&["sesame".to_owned(), "ab".to_owned()]);
-        log.say("open sesame ab\nfrom https://me:pw@host/x and git+ssh://git@host/y, http://host/a@b");
-        assert_eq!(log.tail(9), "open **** ab\nfrom https://****@host/x and git+ssh://****@host/y, http://host/a@b");
+        log.say("before\n=> open sesame ab\nfrom https://me:pw@host/x and git+ssh://git@host/y, http://host/a@b");
+        assert_eq!(log.tail(9), "=> open **** ab\nfrom https://****@host/x and git+ssh://****@host/y, http://host/a@b");
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! Images: from the recipe that the SDK sends to the interpreter, variables and files that a container begins with.
 //!
-//! A recipe is a chain of layers of Dockerfile commands. [`recipe`] works out on paper what they come to (`words` and
-//! `dockerfile` read them, `install` knows the commands that install packages, `copy` the files), [`build`] carries the
-//! steps out with `uv` in a `venv`. What several images have in common, and what the interpreter of the server has
-//! already, is not installed again: an environment is named by what leads to it.
+//! A recipe is a chain of layers of Dockerfile commands (`layers`). `evaluate` works out on paper what they come to, a
+//! `recipe::Plan`: `words` and `dockerfile` read them, `install` knows the commands that install packages, `copy` the
+//! files, `origin` the images of registries. `prepare` finds the interpreter for it and whether it needs a build; if so,
+//! `build` carries the steps out, with `uv` in a `venv`, and `function` those that are functions of the user's. An
+//! environment is named by what leads to it, so that equal recipes share it, and it has only what the interpreter of
+//! the server has not.
 
 mod build;
 mod copy;
 mod dockerfile;
+mod evaluate;
 mod function;
 mod install;
 mod interpreter;
 mod layers;
 mod log;
+mod origin;
+mod prepare;
 mod recipe;
 mod uv;
 mod venv;
@@ -29,7 +34,8 @@ use std::{
 use self::{
     build::Builder,
     interpreter::Interpreter,
-    recipe::{Origin, Plan, SYSTEM_PATH},
+    prepare::{Prepared, at_hand, has_run, prepare},
+    recipe::{Plan, SYSTEM_PATH},
     uv::Uv,
 };
 pub use self::{
@@ -99,15 +105,6 @@ pub struct Images {
 struct Builds {
     by_image: HashMap<String, Arc<Log>>,
     oldest_first: Vec<String>,
-}
-
-/// A recipe with the interpreter it leads to.
-struct Prepared {
-    plan: Plan,
-    base: Interpreter,
-    interpreter: Interpreter,
-    key: String,
-    salt: String,
 }
 
 impl Images {
@@ -186,15 +183,27 @@ pub fn follow_or_build(shared: &Arc<Shared>, image_id: &str, salt: Option<String
     if is_new {
         let (shared, image_id, log) = (shared.clone(), image_id.to_owned(), log.clone());
         tokio::spawn(async move {
+            // Whatever happens here: those who follow the build hear of its end.
+            let log = Finished(log);
             let outcome = tokio::select! {
-                outcome = build(&shared, &image_id, salt, &log) => outcome,
+                outcome = build(&shared, &image_id, salt, &log.0) => outcome,
                 () = shared.hang_up.cancelled() => Err(BuildError("the server is shutting down".to_owned())),
             };
-            let outcome = outcome.map_err(|BuildError(text)| BuildError(log.redacted(&text)));
-            log.finish(outcome);
+            log.0.finish(outcome);
         });
     }
     log
+}
+
+/// A log that has an end.
+struct Finished(Arc<Log>);
+
+impl Drop for Finished {
+    fn drop(&mut self) {
+        if self.0.outcome().is_none() {
+            self.0.finish(Err(BuildError("the build was lost; the server's own log tells more".to_owned())));
+        }
+    }
 }
 
 /// What a container of an image begins with; the image is built if it is not (any more).
@@ -238,100 +247,6 @@ pub fn working_folder(shared: &Shared, image_id: &str) -> Option<String> {
     Plan::of(&layers).ok()?.folder
 }
 
-async fn prepare(shared: &Arc<Shared>, image_id: &str, salt: Option<String>) -> Result<Prepared, BuildError> {
-    let mut layers = shared.read(|state| layers::of(state, image_id))?;
-    if let (Some(salt), Some(last)) = (salt, layers.last_mut()) {
-        last.salt = salt;
-    }
-    let plan = Plan::of(&layers)?;
-    let unsafe_allowed = shared.options.unsafe_run_commands;
-    if let Some(step) = plan.first_command().filter(|_| !unsafe_allowed) {
-        return Err(refused(&format!("RUN {}", step.text), "only installations of Python packages are carried out"));
-    }
-    let base = shared.images.inspect(&shared.options.python).await?;
-    let wanted = match &plan.origin {
-        Origin::Foreign(name) if !unsafe_allowed => {
-            return Err(refused(&format!("FROM {name}"), "only images of Python can be stood in for (python:3.X…)"));
-        }
-        Origin::Python(Some(version)) if !base.is_of(version) => Some(version.clone()),
-        Origin::Foreign(_) | Origin::Python(_) => None,
-    };
-    let interpreter = match wanted {
-        None => base.clone(),
-        Some(version) => other_version(shared, &version, &base).await?,
-    };
-    let key = plan.key(&format!("{}\0{}", base.identity(), interpreter.identity()));
-    let salt = layers.pop().map(|layer| layer.salt).unwrap_or_default();
-    Ok(Prepared { plan, base, interpreter, key, salt })
-}
-
-fn refused(what: &str, why: &str) -> BuildError {
-    BuildError(format!(
-        "{what}\nis not done by Local Modal: {why}, as there are no containers' walls here and commands would run on \
-         this machine as you. To allow that, start the server with: modal-local serve --unsafe-run-commands"
-    ))
-}
-
-async fn other_version(shared: &Arc<Shared>, version: &str, base: &Interpreter) -> Result<Interpreter, BuildError> {
-    let mut parts = version.split('.');
-    let series = [parts.next(), parts.next()].into_iter().flatten().collect::<Vec<_>>().join(".");
-    let uv = Uv::find(&base.python).await?;
-    match uv.find_python(&series, &shared.options.images_folder()).await {
-        Some(python) => shared.images.inspect(&python).await,
-        None => Err(BuildError(format!(
-            "this image wants Python {series}, which is not installed on this machine; the server's interpreter {} is \
-             Python {}. Ask for that version (python_version=\"{}\"), or install Python {series} where uv finds it",
-            base.python.display(),
-            base.version,
-            base.series(),
-        ))),
-    }
-}
-
-/// What a recipe leads to, if it needs no build.
-fn at_hand(shared: &Shared, prepared: &Prepared) -> Option<Built> {
-    let Prepared { plan, base, interpreter, key, salt } = prepared;
-    let built = |python: Option<PathBuf>| Built {
-        key: key.clone(),
-        salt: salt.clone(),
-        python,
-        version: interpreter.version.clone(),
-    };
-    if interpreter.python == base.python && has_all(base, plan) {
-        return Some(built(None));
-    }
-    let marker = shared.options.images_folder().join(key).join(COMPLETE);
-    let python: Option<PathBuf> = serde_json::from_slice(&fs::read(&marker).ok()?).ok()?;
-    // So that it counts as used.
-    let touched = fs::File::options().append(true).open(&marker).and_then(|file| file.set_modified(SystemTime::now()));
-    if let Err(error) = touched {
-        tracing::debug!(%error, "the time of an environment could not be set");
-    }
-    python.as_ref().is_none_or(|python| python.is_file()).then(|| built(python))
-}
-
-/// Whether the function that is the last step of an image, if there is one, has run for what the image leads to.
-fn has_run(shared: &Shared, image_id: &str, built: &Built) -> bool {
-    shared.read(|state| {
-        let Some(image) = state.images.get(image_id) else { return false };
-        let has_function = image.decoded().is_ok_and(|recipe| recipe.build_function.is_some());
-        !has_function || image.built.as_ref().is_some_and(|earlier| earlier.key == built.key)
-    })
-}
-
-/// Whether it takes no resolver to see that an interpreter has all that a recipe asks for.
-fn has_all(base: &Interpreter, plan: &Plan) -> bool {
-    let Some(wanted) = plan.plain_requirements() else { return false };
-    let installed: HashMap<String, String> = if wanted.is_empty() {
-        HashMap::new()
-    } else {
-        base.distributions().into_iter().map(|d| (d.name, d.version)).collect()
-    };
-    wanted.iter().all(|(name, version)| {
-        installed.get(name).is_some_and(|found| version.as_ref().is_none_or(|version| version == found))
-    })
-}
-
 /// Builds an image, or finds that another build has led to the same.
 async fn build(shared: &Arc<Shared>, image_id: &str, salt: Option<String>, log: &Log) -> Result<Built, BuildError> {
     let prepared = prepare(shared, image_id, salt).await.inspect_err(|error| log.say(&error.0))?;
@@ -339,7 +254,13 @@ async fn build(shared: &Arc<Shared>, image_id: &str, salt: Option<String>, log: 
         log.say(&format!("note: {note}"));
     }
     let lock = shared.images.lock_of(&prepared.key);
-    let one_at_a_time = lock.lock().await;
+    let one_at_a_time = match lock.try_lock() {
+        Ok(guard) => guard,
+        Err(_) => {
+            log.say("an image with the same packages is being built; this one waits for it");
+            lock.lock().await
+        }
+    };
     let built = match at_hand(shared, &prepared) {
         Some(built) => built,
         None => {
@@ -348,12 +269,7 @@ async fn build(shared: &Arc<Shared>, image_id: &str, salt: Option<String>, log: 
             if python.is_err() {
                 blocking(move || clear(&folder)).await?;
             }
-            Built {
-                key: prepared.key.clone(),
-                salt: prepared.salt.clone(),
-                python: python?,
-                version: prepared.interpreter.version.clone(),
-            }
+            prepared.built(python?)
         }
     };
     drop(one_at_a_time);

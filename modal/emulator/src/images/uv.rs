@@ -116,6 +116,10 @@ pub fn base_variables(build_folder: &Path) -> BTreeMap<String, OsString> {
         .collect();
     let mut variables = own_variables();
     variables.extend(with_names_of_uv(&server).into_iter().map(|(name, value)| (name, value.into())));
+    // poetry has another name for it.
+    if let Some(certificates) = variables.get("SSL_CERT_FILE").cloned() {
+        variables.entry("REQUESTS_CA_BUNDLE".to_owned()).or_insert(certificates);
+    }
     let mut set = |name: &str, value: OsString| variables.insert(name.to_owned(), value);
     set("HOME", build_folder.join("home").into());
     set("TMPDIR", build_folder.join("tmp").into());

@@ -1,0 +1,111 @@
+//! What a recipe leads to on this machine, and whether it is there already.
+
+use std::{collections::HashMap, fs, path::PathBuf, sync::Arc, time::SystemTime};
+
+use super::{BuildError, COMPLETE, interpreter::Interpreter, layers, origin::Origin, recipe::Plan, uv::Uv};
+use crate::{shared::Shared, state::Built};
+
+/// A recipe with the interpreter it leads to.
+pub struct Prepared {
+    pub plan: Plan,
+    pub base: Interpreter,
+    pub interpreter: Interpreter,
+    pub key: String,
+    pub salt: String,
+}
+
+impl Prepared {
+    /// The recipe as it was carried out, with the interpreter of its environment.
+    pub fn built(&self, python: Option<PathBuf>) -> Built {
+        Built { key: self.key.clone(), salt: self.salt.clone(), python, version: self.interpreter.version.clone() }
+    }
+}
+
+/// Works out what an image's recipe leads to. `salt`: it is built anew.
+pub async fn prepare(shared: &Arc<Shared>, image_id: &str, salt: Option<String>) -> Result<Prepared, BuildError> {
+    let mut layers = shared.read(|state| layers::of(state, image_id))?;
+    if let (Some(salt), Some(last)) = (salt, layers.last_mut()) {
+        last.salt = salt;
+    }
+    let plan = Plan::of(&layers)?;
+    let unsafe_allowed = shared.options.unsafe_run_commands;
+    if let Some(step) = plan.first_command().filter(|_| !unsafe_allowed) {
+        return Err(refused(&format!("RUN {}", step.text), "only installations of Python packages are carried out"));
+    }
+    let base = shared.images.inspect(&shared.options.python).await?;
+    let wanted = match &plan.origin {
+        Origin::Foreign(name) if !unsafe_allowed => {
+            return Err(refused(&format!("FROM {name}"), "only images of Python can be stood in for (python:3.X…)"));
+        }
+        Origin::Python(Some(version)) if !base.is_of(version) => Some(version.clone()),
+        Origin::Foreign(_) | Origin::Python(_) => None,
+    };
+    let interpreter = match wanted {
+        None => base.clone(),
+        Some(version) => other_version(shared, &version, &base).await?,
+    };
+    let key = plan.key(&format!("{}\0{}", base.identity(), interpreter.identity()));
+    let salt = layers.pop().map(|layer| layer.salt).unwrap_or_default();
+    Ok(Prepared { plan, base, interpreter, key, salt })
+}
+
+fn refused(what: &str, why: &str) -> BuildError {
+    BuildError(format!(
+        "{what}\nis not done by Local Modal: {why}, as there are no containers' walls here and commands would run on \
+         this machine as you. To allow that, start the server with: modal-local serve --unsafe-run-commands"
+    ))
+}
+
+async fn other_version(shared: &Arc<Shared>, version: &str, base: &Interpreter) -> Result<Interpreter, BuildError> {
+    let mut parts = version.split('.');
+    let series = [parts.next(), parts.next()].into_iter().flatten().collect::<Vec<_>>().join(".");
+    let uv = Uv::find(&base.python).await?;
+    match uv.find_python(&series, &shared.options.images_folder()).await {
+        Some(python) => shared.images.inspect(&python).await,
+        None => Err(BuildError(format!(
+            "this image wants Python {series}, which is not installed on this machine; the server's interpreter {} is \
+             Python {}. Ask for that version (python_version=\"{}\"), or install Python {series} where uv finds it",
+            base.python.display(),
+            base.version,
+            base.series(),
+        ))),
+    }
+}
+
+/// What a recipe leads to, if it needs no build.
+pub fn at_hand(shared: &Shared, prepared: &Prepared) -> Option<Built> {
+    let Prepared { plan, base, interpreter, key, .. } = prepared;
+    if interpreter.python == base.python && has_all(base, plan) {
+        return Some(prepared.built(None));
+    }
+    let marker = shared.options.images_folder().join(key).join(COMPLETE);
+    let python: Option<PathBuf> = serde_json::from_slice(&fs::read(&marker).ok()?).ok()?;
+    // So that it counts as used.
+    let touched = fs::File::options().append(true).open(&marker).and_then(|file| file.set_modified(SystemTime::now()));
+    if let Err(error) = touched {
+        tracing::debug!(%error, "the time of an environment could not be set");
+    }
+    python.as_ref().is_none_or(|python| python.is_file()).then(|| prepared.built(python))
+}
+
+/// Whether the function that is the last step of an image, if there is one, has run for what the image leads to.
+pub fn has_run(shared: &Shared, image_id: &str, built: &Built) -> bool {
+    shared.read(|state| {
+        let Some(image) = state.images.get(image_id) else { return false };
+        let has_function = image.decoded().is_ok_and(|recipe| recipe.build_function.is_some());
+        !has_function || image.built.as_ref().is_some_and(|earlier| earlier.key == built.key)
+    })
+}
+
+/// Whether it takes no resolver to see that an interpreter has all that a recipe asks for.
+fn has_all(base: &Interpreter, plan: &Plan) -> bool {
+    let Some(wanted) = plan.plain_requirements() else { return false };
+    let installed: HashMap<String, String> = if wanted.is_empty() {
+        HashMap::new()
+    } else {
+        base.distributions().into_iter().map(|d| (d.name, d.version)).collect()
+    };
+    wanted.iter().all(|(name, version)| {
+        installed.get(name).is_some_and(|found| version.as_ref().is_none_or(|version| version == found))
+    })
+}
