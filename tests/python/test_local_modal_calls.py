@@ -193,9 +193,9 @@ def test_unknown_things_are_named(shared_modal: LocalModal) -> None:
     name, message = run(shared_modal, 'answer(outcome(lambda: fn("nothing").remote()))')
     assert name == "NotFoundError"
     assert "sample/nothing" in message
-    name, message = run(shared_modal, 'answer(outcome(lambda: modal.Proxy.from_name("p").hydrate()))')
+    name, message = run(shared_modal, 'answer(outcome(lambda: list(modal.Sandbox.list())))')
     assert name == "UnimplementedError"
-    assert "Local Modal does not implement ProxyGet" in message
+    assert "Local Modal does not implement AuthTokenGet" in message
 
 
 @pytest.mark.parametrize("interpreter", ["/nonexistent/python", "/bin/false"])
