@@ -10,6 +10,8 @@ pub const ALREADY_RUNNING: u8 = 75;
 /// The daemon's folders, by what they hold. Nothing here is created or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
+    /// What the user sets: `airflowd.yaml`.
+    pub config: PathBuf,
     /// What cannot be made again: the registry, Local Modal's Volumes and metadata.
     pub data: PathBuf,
     /// Logs.
@@ -35,12 +37,13 @@ impl Home {
         let data = dirs.data_local_dir().to_owned();
         let state = dirs.state_dir().map_or_else(|| data.join("state"), ToOwned::to_owned);
         let runtime = dirs.runtime_dir().map_or_else(|| state.join("run"), ToOwned::to_owned);
-        Ok(Self { data, state, cache: dirs.cache_dir().to_owned(), runtime })
+        Ok(Self { config: dirs.config_dir().to_owned(), data, state, cache: dirs.cache_dir().to_owned(), runtime })
     }
 
     /// All folders below one.
     pub fn below(root: PathBuf) -> Self {
         Self {
+            config: root.join("config"),
             data: root.join("data"),
             state: root.join("state"),
             cache: root.join("cache"),

@@ -14,6 +14,7 @@ pub mod modal;
 pub mod progress;
 pub mod registry;
 pub mod runtime;
+pub mod settings;
 pub mod store;
 
 /// What the daemon deploys; `modal_functions/requirements.in` pins the same.

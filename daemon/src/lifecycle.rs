@@ -24,6 +24,7 @@ use crate::{
     modal::{Modal, ModalError},
     registry::Registry,
     runtime::{Runtime, Validator},
+    settings::{Settings, SettingsError},
     store::{Store, StoreError},
 };
 
@@ -42,6 +43,8 @@ pub enum LifecycleError {
     )]
     SocketPath { path: String, length: usize },
     #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Modal(#[from] ModalError),
@@ -55,10 +58,11 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     for folder in [&home.data, &home.state, &home.cache, &home.runtime] {
         create_private(folder)?;
     }
+    let settings = Settings::read(&home.config)?;
     let _lock = lock(&home)?;
     let store = Store::open(&home.data.join("registry.db")).await?;
     let runtime = Runtime::new(&home);
-    let modal = Modal::start(&home, &runtime.interpreter()).await?;
+    let modal = Modal::start(&home, &settings.local_modal, &runtime.interpreter()).await?;
     let registry = Registry::new(store.clone(), Utc::now);
     let validator = Validator::new(runtime.clone());
     let airflow = Arc::new(Airflow::new(registry.clone(), modal.client().clone(), validator, home.cache.clone()));

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use airflow_serverless_api::home::Home;
 use modal_client::Client;
-use modal_emulator::{Emulator, Listen, Options, StartError};
+use modal_emulator::{Emulator, Listen, Options, StartError, VolumeMode};
+
+use crate::settings::{LocalModal, Volumes};
 
 /// A Modal server: Local Modal, started with the daemon and stopped with it.
 pub struct Modal {
@@ -22,11 +24,18 @@ pub enum ModalError {
 
 impl Modal {
     /// Starts Local Modal; its containers will run in `interpreter`, which may be made later.
-    pub async fn start(home: &Home, interpreter: &Path) -> Result<Self, ModalError> {
+    pub async fn start(home: &Home, settings: &LocalModal, interpreter: &Path) -> Result<Self, ModalError> {
+        let socket = || settings.unix.clone().unwrap_or_else(|| home.runtime.join("modal.sock"));
         let options = Options {
-            listen: Listen::Unix(home.runtime.join("modal.sock")),
+            listen: settings.listen.map_or_else(|| Listen::Unix(socket()), Listen::Tcp),
             python: interpreter.to_owned(),
-            ..Options::new(home.data.join("modal"))
+            volumes: match settings.volumes {
+                Volumes::Bind => VolumeMode::Bind,
+                Volumes::Strict => VolumeMode::Strict,
+            },
+            ignore_gpu: settings.ignore_gpu,
+            unsafe_run_commands: settings.unsafe_run_commands,
+            ..Options::new(settings.data_dir.clone().unwrap_or_else(|| home.data.join("modal")))
         };
         let emulator = Emulator::start(options).await?;
         let client = Client::connect(emulator.server_url()).await?;

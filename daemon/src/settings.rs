@@ -1,0 +1,105 @@
+//! The daemon's own settings: `airflowd.yaml` in its configuration folder. Without the file, everything has a default.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+/// Settings of the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    pub local_modal: LocalModal,
+}
+
+/// Settings of the Local Modal inside the daemon; `modal-local serve` has options of the same names.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LocalModal {
+    /// A loopback address to listen on, instead of a Unix socket.
+    pub listen: Option<SocketAddr>,
+    /// Where the socket is; in the daemon's runtime folder if unset.
+    pub unix: Option<PathBuf>,
+    /// Where apps, Dicts and Volumes are kept; in the daemon's data folder if unset.
+    pub data_dir: Option<PathBuf>,
+    pub volumes: Volumes,
+    pub ignore_gpu: bool,
+    pub unsafe_run_commands: bool,
+}
+
+/// What containers see of Volumes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Volumes {
+    /// The Volume's own folder.
+    #[default]
+    Bind,
+    /// Copies of their own, as on Modal.
+    Strict,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("could not read {0:?}")]
+    Read(PathBuf, #[source] io::Error),
+    #[error("{path:?} is not valid; correct it, or remove it to have the defaults: {reason}")]
+    Invalid { path: PathBuf, reason: String },
+}
+
+impl Settings {
+    /// Reads the settings of a configuration folder.
+    pub fn read(folder: &Path) -> Result<Self, SettingsError> {
+        let path = folder.join("airflowd.yaml");
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(SettingsError::Read(path, error)),
+        };
+        let invalid = |reason| SettingsError::Invalid { path: path.clone(), reason };
+        // A file with nothing but comments says nothing.
+        let settings: Option<Self> = serde_saphyr::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+        let settings = settings.unwrap_or_default();
+        if settings.local_modal.listen.is_some() && settings.local_modal.unix.is_some() {
+            return Err(invalid("local_modal has both `listen` and `unix`; choose one".to_owned()));
+        }
+        Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, SettingsError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("airflowd.yaml"), text).unwrap();
+        Settings::read(folder.path())
+    }
+
+    #[test]
+    fn settings_have_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Settings::read(folder.path()).unwrap(), Settings::default());
+        assert_eq!(read("# nothing\n").unwrap(), Settings::default());
+        let strict = read("local_modal:\n  volumes: strict\n").unwrap();
+        assert_eq!(strict.local_modal.volumes, Volumes::Strict);
+        assert!(!strict.local_modal.ignore_gpu);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, named) in [
+            ("local_modal:\n  volume: strict\n", "volume"),
+            ("local_modal:\n  volumes: loose\n", "loose"),
+            ("local_modal: [\n", "airflowd.yaml"),
+            ("local_modal:\n  listen: 127.0.0.1:0\n  unix: /tmp/s\n", "choose one"),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(message.contains(named), "{message}");
+        }
+    }
+}
