@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,12 @@ def test_equal_recipes_share_what_was_built(builder: LocalModal) -> None:
     assert forced != first
     # Without force, what was built last is used.
     deploy_well(builder, app.format(how="uv_pip_install", version="1.0", more=""))
+    assert remote(builder, "where") == [forced]
+    builder.stop()
+    for environment in environments(builder):
+        shutil.rmtree(environment)
+    builder.start()
+    # What was removed is built again when it is needed.
     assert remote(builder, "where") == [forced]
 
 
@@ -405,14 +412,15 @@ def test_a_build_is_done_once_for_all_and_again_after_a_crash(local_modal: Local
     local_modal.stop()
     local_modal.start("--unsafe-run-commands")
     with ThreadPoolExecutor() as pool:
-        cut_off = pool.submit(deploy_version, 1)
-        wait_until(begun, "the build to begin")
-        assert local_modal.containers(), "the command runs"
-        local_modal.stop(signal.SIGKILL)
-        assert cut_off.result().returncode != 0
-        local_modal.start("--unsafe-run-commands")
-        assert not local_modal.containers(), "nothing of the first build is left"
-        assert not begun()
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            cut_off = pool.submit(deploy_version, 1)
+            wait_until(begun, "the build to begin")
+            assert local_modal.containers(), "the command runs"
+            local_modal.stop(how)
+            assert cut_off.result().returncode != 0
+            local_modal.start("--unsafe-run-commands")
+            assert not local_modal.containers(), "nothing of the first build is left"
+            assert not begun()
         both = [pool.submit(deploy_version, n) for n in (2, 3)]
         wait_until(begun, "the build to begin again")
         go.touch()

@@ -35,10 +35,14 @@ pub fn of(state: &State, image_id: &str) -> Result<Vec<Layer>, Error> {
 fn layer(state: &State, image: &Image) -> Result<Layer, Error> {
     let recipe = image.decoded()?;
     let mut secrets = BTreeMap::new();
-    for id in &recipe.secret_ids {
-        secrets.extend(state.secret(id)?.variables.clone());
+    // One that was deleted since is needed by nobody but a build, which then fails by itself.
+    for secret in recipe.secret_ids.iter().filter_map(|id| state.secrets.get(id)) {
+        secrets.extend(secret.variables.clone());
     }
     let mount = state.mounts.get(&recipe.context_mount_id);
+    if mount.is_none() && !recipe.context_mount_id.is_empty() {
+        return Err(Error::not_found("Mount", &recipe.context_mount_id));
+    }
     let files = mount.into_iter().flat_map(|mount| &mount.files).map(|(path, (sha256_hex, mode))| {
         (path.clone(), File { content: Content::Stored(sha256_hex.clone()), mode: *mode })
     });

@@ -106,7 +106,9 @@ impl Log {
     /// What there is after a position.
     pub fn after(&self, position: usize) -> News {
         let contents = self.lock();
-        let skip = position.saturating_sub(contents.first);
+        // A position beyond the end is one in the log of an earlier build of the same image.
+        let known = position <= contents.first + contents.lines.len();
+        let skip = if known { position.saturating_sub(contents.first) } else { 0 };
         News {
             lines: contents.lines.iter().skip(skip).cloned().collect(),
             position: contents.first + contents.lines.len(),
@@ -160,6 +162,7 @@ mod tests {
         let news = log.after(news.position);
         assert_eq!((news.lines.len(), news.position), (KEPT_LINES, KEPT_LINES + 2));
         assert_eq!(news.lines[0].text, "0");
+        assert_eq!(log.after(news.position + 1).lines.len(), KEPT_LINES);
         log.finish(Err(BuildError("x".into())));
         assert!(log.after(news.position).outcome.is_some());
     }
