@@ -24,7 +24,18 @@ struct Arguments {
     print_openapi: bool,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            // In one line, with its causes, as whoever started this process shows the end of its output.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if arguments.print_openapi {
         print!("{}", http::openapi_json()?);

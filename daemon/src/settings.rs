@@ -41,6 +41,11 @@ pub enum Volumes {
     Strict,
 }
 
+/// The first line of a message: the next ones show the file.
+fn one_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -59,7 +64,7 @@ impl Settings {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(SettingsError::Read(path, error)),
         };
-        let invalid = |reason| SettingsError::Invalid { path: path.clone(), reason };
+        let invalid = |reason: String| SettingsError::Invalid { path: path.clone(), reason: one_line(&reason) };
         // A file with nothing but comments says nothing.
         let settings: Option<Self> = serde_saphyr::from_str(&text).map_err(|error| invalid(error.to_string()))?;
         let settings = settings.unwrap_or_default();

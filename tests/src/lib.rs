@@ -179,9 +179,21 @@ impl Installation {
     /// What the containers of the scheduler and the workers printed about exceptions of their own. (Those of tasks are
     /// in the tasks' logs.)
     pub fn tracebacks(&self) -> String {
-        let logs = self.home().join("data/modal/logs");
-        let found = std::process::Command::new("grep").args(["-rhm1", "-A30", "^Traceback"]).arg(logs).output();
-        String::from_utf8_lossy(&found.expect("grep runs").stdout).into_owned()
+        let apps = fs::read_dir(self.home().join("data/modal/logs")).into_iter().flatten().filter_map(Result::ok);
+        let files = apps.flat_map(|app| fs::read_dir(app.path()).into_iter().flatten().filter_map(Result::ok));
+        let texts = files.map(|file| fs::read_to_string(file.path()).expect("a log"));
+        let lines: Vec<Value> = texts
+            .flat_map(|text| text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect::<Vec<_>>())
+            .collect();
+        let shown = lines.iter().map(|line| text(&line["data"]));
+        shown.skip_while(|line| !line.starts_with("Traceback")).take(30).collect()
+    }
+
+    /// Writes the daemon's settings, for its next start.
+    pub fn set_up_daemon(&self, settings: &str) {
+        let folder = self.home().join("config");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("airflowd.yaml"), settings).expect("written settings");
     }
 }
 

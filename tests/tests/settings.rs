@@ -56,3 +56,35 @@ fn settings_take_effect() {
         (runs["dag_runs"][0]["run_type"] == "scheduled").then_some(())
     });
 }
+
+/// With strict Volumes a commit or reload that is missing somewhere shows, as it would on Modal.
+#[test]
+fn airflow_runs_on_strict_volumes() {
+    let it = Installation::new();
+    it.set_up_daemon("local_modal:\n  volumes: strict\n");
+    it.create_dev(2).succeeded();
+    let etl = integration_tests::workspace().join("examples/dags/etl.py");
+    it.dev("dags create", &["--file", etl.to_str().expect("text")]).succeeded();
+    for run_id in ["first", "second"] {
+        let (done, run) = it.run_dag("etl", &["--run-id", run_id]);
+        done.succeeded();
+        let once = |task: &str| (task.to_owned(), "success".to_owned(), 1);
+        assert_eq!(states(&run), ["extract", "load", "report", "transform"].map(once), "{}", it.tracebacks());
+        assert!(it.task_log(&run, "load", &[]).contains("Total order value is 1236.70"));
+    }
+    it.upload("outcomes.py");
+    let (_, run) = it.run_dag("mapped", &["--conf", r#"{"day": 7}"#]);
+    assert!(it.task_log(&run, "total", &[]).contains("total 14 for {'day': 7}"));
+    let (_, run) = it.run_dag("retried", &[]);
+    assert_eq!(states(&run), [("flaky".into(), "success".into(), 2)]);
+}
+
+#[test]
+fn settings_of_the_daemon_are_checked() {
+    let it = Installation::new();
+    it.set_up_daemon("local_modal:\n  volume: strict\n");
+    let refused = it.cli(&["daemon", "start"]);
+    assert!(refused.code != 0 && refused.stderr.contains("airflowd.yaml"), "{refused:#?}");
+    it.set_up_daemon("local_modal:\n  ignore_gpu: true\n");
+    it.cli(&["daemon", "start"]).succeeded();
+}
