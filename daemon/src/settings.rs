@@ -80,17 +80,17 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Settings, SettingsError> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("airflowd.yaml"), text).unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("airflowd.yaml"), text).expect("a written file");
         Settings::read(folder.path())
     }
 
     #[test]
     fn settings_have_defaults() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Settings::read(folder.path()).unwrap(), Settings::default());
-        assert_eq!(read("# nothing\n").unwrap(), Settings::default());
-        let strict = read("local_modal:\n  volumes: strict\n").unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(Settings::read(folder.path()).expect("settings"), Settings::default());
+        assert_eq!(read("# nothing\n").expect("settings"), Settings::default());
+        let strict = read("local_modal:\n  volumes: strict\n").expect("settings");
         assert_eq!(strict.local_modal.volumes, Volumes::Strict);
         assert!(!strict.local_modal.ignore_gpu);
     }
@@ -103,7 +103,7 @@ mod tests {
             ("local_modal: [\n", "airflowd.yaml"),
             ("local_modal:\n  listen: 127.0.0.1:0\n  unix: /tmp/s\n", "choose one"),
         ] {
-            let message = read(text).unwrap_err().to_string();
+            let message = read(text).expect_err("a mistake").to_string();
             assert!(message.contains(named), "{message}");
         }
     }
