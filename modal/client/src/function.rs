@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use modal_proto::{
-    DataFormat, FunctionCallInvocationType, FunctionCallType, FunctionGetOutputsRequest, FunctionGetRequest,
-    FunctionInput, FunctionMapRequest, FunctionPutInputsItem,
+    BlobGetRequest, DataFormat, FunctionCallInvocationType, FunctionCallType, FunctionGetOutputsRequest,
+    FunctionGetRequest, FunctionInput, FunctionMapRequest, FunctionPutInputsItem,
     function_input::ArgsOneof,
     generic_result::{DataOneof, GenericStatus},
 };
@@ -98,7 +98,11 @@ impl FunctionCall {
             (GenericStatus::Success, Some(DataOneof::Data(data))) => {
                 pickle::loads(&function, &data).map(Outcome::Finished)
             }
-            (GenericStatus::Success, _) => Err(Error::Result { function, message: "the result is a blob".into() }),
+            (GenericStatus::Success, Some(DataOneof::DataBlobId(blob_id))) => {
+                let url = rpc!(self.client, blob_get, BlobGetRequest { blob_id })?.download_url;
+                pickle::loads(&function, &self.client.download("a result", &url).await?).map(Outcome::Finished)
+            }
+            (GenericStatus::Success, None) => Err(Error::Result { function, message: "it is empty".into() }),
             (GenericStatus::Timeout, _) => Err(Error::Raised { function, message: "it took too long".into() }),
             (_, _) => Err(Error::Raised { function, message: result.exception }),
         }

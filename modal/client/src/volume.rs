@@ -113,8 +113,7 @@ impl Volume {
         };
         let mut content = Vec::with_capacity(file.size as usize);
         for url in &file.get_urls {
-            let block = self.download(url).await.map_err(|source| Error::Download { path: path.to_owned(), source })?;
-            content.extend(block);
+            content.extend(self.client.download(path, url).await?);
         }
         let actual = content.len() as u64;
         if actual == file.size {
@@ -122,13 +121,6 @@ impl Volume {
         } else {
             Err(Error::Truncated { path: path.to_owned(), expected: file.size, actual })
         }
-    }
-
-    async fn download(&self, url: &str) -> std::result::Result<Vec<u8>, reqwest::Error> {
-        let response = self.client.http().get(url).send().await?.error_for_status();
-        // The URL is a capability: it stays out of error messages.
-        let response = response.map_err(reqwest::Error::without_url)?;
-        Ok(response.bytes().await.map_err(reqwest::Error::without_url)?.into())
     }
 
     /// Removes a file; tells whether it was there.

@@ -56,8 +56,15 @@ impl Client {
         self.stub.clone()
     }
 
-    pub(crate) fn http(&self) -> &reqwest::Client {
-        &self.http
+    /// The contents at a URL that the server gave out for `what`.
+    pub(crate) async fn download(&self, what: &str, url: &str) -> Result<Vec<u8>> {
+        let get = async {
+            let response = self.http.get(url).send().await?.error_for_status()?;
+            response.bytes().await
+        };
+        // The URL is a capability: it stays out of error messages.
+        let failed = |source: reqwest::Error| Error::Download { path: what.to_owned(), source: source.without_url() };
+        Ok(get.await.map_err(failed)?.into())
     }
 }
 

@@ -296,3 +296,80 @@ fn check_items(key: &Bytes, values: &[Bytes]) -> Result<usize, Error> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::{Change, StoredRow};
+
+    fn restarted(mut state: State, now: Now) -> State {
+        let mut rows = BTreeMap::new();
+        for change in state.take_changes() {
+            let (Change::Put { kind, id, .. } | Change::Delete { kind, id }) = &change;
+            let key = ((*kind).to_owned(), id.clone());
+            match StoredRow::after(change) {
+                Some(row) => drop(rows.insert(key, row)),
+                None => drop(rows.remove(&key)),
+            }
+        }
+        State::load(rows.into_values().collect(), now).unwrap()
+    }
+
+    #[test]
+    fn order_and_expiry_outlive_a_restart() {
+        let (mut state, now) = (State::default(), Now::read());
+        let after =
+            |seconds: u64| Now { wall: now.wall + seconds as f64, mono: now.mono + Duration::from_secs(seconds) };
+        let request = modal_proto::QueueGetOrCreateRequest {
+            deployment_name: "q".into(),
+            object_creation_type: modal_proto::ObjectCreationType::CreateIfMissing.into(),
+            ..Default::default()
+        };
+        let id = state.get_or_create_queue(&request, now).unwrap();
+        let (key, item) = (Bytes::from_static(b"p"), |n: u8| Bytes::from(vec![n]));
+        state.put_queue(&id, key.clone(), vec![item(1), item(2)], 0, after(5)).unwrap();
+        // The clock went back; the order is that of the calls all the same, and the last one tells when it expires.
+        state.put_queue(&id, key.clone(), vec![item(3), item(4)], 60, now).unwrap();
+        assert_eq!(state.take_queue(&id, &key, 1, now).unwrap(), [item(1)]);
+
+        let mut state = restarted(state, now);
+        let queue = state.queue(&id).unwrap();
+        let seen = |sequence: &str| queue.after(&key, sequence, usize::MAX, now);
+        assert_eq!(seen("").iter().map(|item| item.value.clone()).collect::<Vec<_>>(), [item(2), item(3), item(4)]);
+        assert_eq!(seen(seen("")[1].sequence()).len(), 1);
+        assert_eq!((queue.len(None, after(59)), queue.len(None, after(60)), queue.partitions(after(60))), (3, 0, 0));
+        let last = seen("")[2].sequence().to_owned();
+
+        state.put_queue(&id, key.clone(), vec![item(5)], 0, after(60)).unwrap();
+        let left = state.queue(&id).unwrap().after(&key, &last, usize::MAX, after(61));
+        assert_eq!(left.len(), 1, "what expired is gone, and what is new comes after it");
+        assert_eq!(state.take_queue(&id, &key, 9, after(61)).unwrap(), [item(5)]);
+        state.expire_queues(after(61));
+        assert!(state.queue(&id).unwrap().partitions.is_empty());
+    }
+
+    #[test]
+    fn what_does_not_fit_changes_nothing() {
+        let (mut state, now) = (State::default(), Now::read());
+        let request = modal_proto::QueueGetOrCreateRequest {
+            object_creation_type: modal_proto::ObjectCreationType::Ephemeral.into(),
+            ..Default::default()
+        };
+        let id = state.get_or_create_queue(&request, now).unwrap();
+        let mut put = |key: &'static [u8], values: Vec<Bytes>, ttl| {
+            state
+                .put_queue(&id, Bytes::from_static(key), values, ttl, now)
+                .map_err(|error| tonic::Status::from(error).code())
+        };
+        let large = Bytes::from(vec![0; MAX_ITEM_BYTES]);
+        put(b"", vec![large.clone(); 63], 0).unwrap();
+        assert_eq!(put(b"", vec![large.clone(); 2], 0), Err(tonic::Code::ResourceExhausted));
+        put(b"", vec![large.clone()], 0).unwrap();
+        assert_eq!(put(b"other", vec![large; 65], 0), Err(tonic::Code::InvalidArgument));
+        assert_eq!(put(b"other", vec![Bytes::new()], -1), Err(tonic::Code::InvalidArgument));
+        assert_eq!(put(&[b'k'; 65], vec![Bytes::new()], 0), Err(tonic::Code::InvalidArgument));
+        assert_eq!((state.queue(&id).unwrap().len(None, now), state.queue(&id).unwrap().partitions(now)), (64, 1));
+    }
+}

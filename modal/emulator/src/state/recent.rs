@@ -38,3 +38,21 @@ impl Recent {
 fn size(answer: &[Bytes]) -> usize {
     answer.iter().map(Bytes::len).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_request_finds_its_answer_while_it_is_recent() {
+        let mut recent = Recent::default();
+        recent.insert(Some("a"), vec![Bytes::from_static(b"x")]);
+        recent.insert(None, vec![Bytes::from_static(b"y")]);
+        assert_eq!(recent.get(Some("a")).unwrap()[0], "x");
+        assert!(recent.get(Some("b")).is_none() && recent.get(None).is_none());
+        recent.insert(Some("large"), vec![vec![0; MAX_BYTES].into()]);
+        assert!(recent.get(Some("a")).is_none(), "it is bounded by bytes");
+        (0..=MAX_ANSWERS).for_each(|n| recent.insert(Some(&n.to_string()), Vec::new()));
+        assert!(recent.get(Some("0")).is_none() && recent.get(Some("1")).is_some(), "it is bounded by number");
+    }
+}

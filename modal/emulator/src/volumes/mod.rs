@@ -59,15 +59,16 @@ impl Volumes {
 
     /// Removes a Volume's files.
     pub async fn delete(&self, volume_id: &str) -> Result<(), Error> {
-        let _alone = self.lock(volume_id).await;
-        let folder = self.folder(volume_id);
-        blocking(move || match fs::remove_dir_all(&folder) {
+        self.change(volume_id, |folder| match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io("remove", "the Volume's folder")(error))
             }
             _ => Ok(()),
         })
-        .await
+        .await?;
+        // Nobody finds the Volume any more, so nobody comes to change it.
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(volume_id);
+        Ok(())
     }
 
     /// Waits until nobody else changes the files of a Volume.
