@@ -30,7 +30,7 @@ test-rust: build
 	cargo test --locked --workspace
 
 test-python: build .venv/complete
-	.venv/bin/pytest tests/python
+	.venv/bin/pytest tests/python -n auto --dist loadfile
 
 # The interpreter of the Python tests: the pinned runtime and the tools of requirements-dev.in.
 .venv/complete: modal_functions/requirements-dev.lock
