@@ -21,7 +21,7 @@ use crate::{
     airflow::Airflow,
     background::{EnvironmentReconciler, steps::Tools},
     http::{Services, router},
-    modal::{Modal, ModalError},
+    modal::{Modal, ModalError, Server},
     registry::Registry,
     runtime::{Runtime, Validator},
     settings::{Settings, SettingsError},
@@ -69,7 +69,7 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     let listener = listen(&home.socket())?;
 
     let tasks = TaskTracker::new();
-    let tools = Tools { client: modal.client().clone(), server_url: modal.server_url().to_owned(), runtime };
+    let tools = Tools { client: modal.client().clone(), server: Server::of(&modal), runtime };
     tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools).run(stop.clone()));
     tasks.close();
     tracing::info!(socket = %home.socket().display(), pid = std::process::id(), "airflowd serves");

@@ -14,6 +14,20 @@ pub struct Modal {
     client: Client,
 }
 
+/// How the SDK reaches a Modal server.
+#[derive(Clone)]
+pub struct Server {
+    pub url: String,
+    pub token_secret: String,
+}
+
+impl Server {
+    /// The one of the daemon.
+    pub fn of(modal: &Modal) -> Self {
+        Self { url: modal.emulator.server_url().to_owned(), token_secret: modal.emulator.token_secret().to_owned() }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ModalError {
     #[error("Local Modal cannot start")]
@@ -38,16 +52,12 @@ impl Modal {
             ..Options::new(settings.data_dir.clone().unwrap_or_else(|| home.data.join("modal")))
         };
         let emulator = Emulator::start(options).await?;
-        let client = Client::connect(emulator.server_url()).await?;
+        let client = Client::connect(emulator.server_url(), emulator.token_secret()).await?;
         Ok(Self { emulator, client })
     }
 
     pub fn client(&self) -> &Client {
         &self.client
-    }
-
-    pub fn server_url(&self) -> &str {
-        self.emulator.server_url()
     }
 
     /// Ends the containers and closes the server.

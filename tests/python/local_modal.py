@@ -107,6 +107,11 @@ class LocalModal:
                 found.append(int(process.name))
         return found
 
+    def token_secret(self) -> str:
+        """What the server takes: on a socket anything, on a port the secret in its data folder."""
+        path = self.data / "token"
+        return path.read_text() if path.exists() else "as-local"
+
     def environment(self, **more: str) -> dict[str, str]:
         """The environment of an SDK process; nothing of the caller's leaks into it."""
         return {
@@ -115,7 +120,7 @@ class LocalModal:
             "PYTHONPATH": str(APPS),
             "MODAL_SERVER_URL": self.url,
             "MODAL_TOKEN_ID": "ak-local",
-            "MODAL_TOKEN_SECRET": "as-local",
+            "MODAL_TOKEN_SECRET": self.token_secret(),
             **more,
         }
 

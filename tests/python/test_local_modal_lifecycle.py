@@ -288,6 +288,10 @@ def test_loopback_and_ephemeral_data(local_modal: LocalModal) -> None:
     assert local_modal.url.startswith("http://127.0.0.1:")
     deploy_well(local_modal, 5)
     assert version(local_modal) == 5
+    # A port is open to every user of the machine, so it takes the secret that only this one can read.
+    refused = local_modal.modal("app", "list", MODAL_TOKEN_SECRET="as-other")
+    assert refused.returncode != 0 and "modal-local env" in refused.stdout + refused.stderr
+    assert stat.S_IMODE((local_modal.data / "token").stat().st_mode) == 0o600
 
 
 def test_run_executes_an_app_that_is_gone_afterwards(local_modal: LocalModal) -> None:

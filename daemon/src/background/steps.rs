@@ -9,7 +9,7 @@ use airflow_serverless_api::{
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use modal_client::{Client, NO_ARGUMENTS, Outcome, SecretOutcome};
 
-use crate::{error::Result, progress::Progress, runtime::Runtime};
+use crate::{error::Result, modal::Server, progress::Progress, runtime::Runtime};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
@@ -50,7 +50,7 @@ pub fn all() -> Vec<Step> {
 /// What the steps work with.
 pub struct Tools {
     pub client: Client,
-    pub server_url: String,
+    pub server: Server,
     pub runtime: Runtime,
 }
 
@@ -82,7 +82,7 @@ impl Tools {
                 Ok(format!("Airflow {}, Modal SDK {}", crate::AIRFLOW_VERSION, crate::MODAL_VERSION))
             }
             StepKind::Deploy => {
-                self.runtime.deploy(&environment.name, &environment.config, &self.server_url, progress).await?;
+                self.runtime.deploy(&environment.name, &environment.config, &self.server, progress).await?;
                 Ok(format!("every {} s", environment.config.scheduler.interval_seconds))
             }
             StepKind::Database => self.database(environment, progress).await,

@@ -4,15 +4,15 @@ use airflow_serverless_api::environment::{Config, EnvironmentName};
 use serde_json::json;
 
 use super::{Runtime, RuntimeError, run};
-use crate::progress::Progress;
+use crate::{modal::Server, progress::Progress};
 
 impl Runtime {
-    /// Deploys the environment's App to the Modal server at `server_url`.
+    /// Deploys the environment's App to a Modal server.
     pub async fn deploy(
         &self,
         environment: &EnvironmentName,
         config: &Config,
-        server_url: &str,
+        server: &Server,
         progress: &Progress,
     ) -> Result<(), RuntimeError> {
         let settings = json!({
@@ -26,10 +26,9 @@ impl Runtime {
         command
             .args(["-m", "airflow_serverless.deploy"])
             .env("AIRFLOW_SERVERLESS_SETTINGS", settings.to_string())
-            .env("MODAL_SERVER_URL", server_url)
-            // Local Modal takes any token, but the SDK will not start without one.
+            .env("MODAL_SERVER_URL", &server.url)
             .env("MODAL_TOKEN_ID", "ak-local")
-            .env("MODAL_TOKEN_SECRET", "as-local")
+            .env("MODAL_TOKEN_SECRET", &server.token_secret)
             // The user's profile must not choose another server or environment.
             .env("MODAL_CONFIG_PATH", "/dev/null");
         run("modal deploy", command, progress).await.map(|_| ())

@@ -8,7 +8,7 @@ use modal_client::{Client, File};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let count: usize = env::args().nth(1).unwrap_or_else(|| "1000".to_owned()).parse()?;
-    let client = Client::connect(&env::var("MODAL_SERVER_URL")?).await?;
+    let client = Client::connect(&env::var("MODAL_SERVER_URL")?, &env::var("MODAL_TOKEN_SECRET")?).await?;
     let volume = client.volume("upload-example").await?;
     for round in 1..=3 {
         // New contents each time, of about 1 KB.

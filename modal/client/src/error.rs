@@ -10,6 +10,8 @@ pub enum Error {
     Connect { url: String, source: tonic::transport::Error },
     #[error("{url:?} is not a server URL: use http://, https:// or unix:///path")]
     Url { url: String },
+    #[error("the secret of the token cannot be sent: it has to be printable ASCII")]
+    Token,
     #[error("{rpc} failed: {}", status.message())]
     Rpc { rpc: &'static str, status: Box<tonic::Status> },
     #[error("downloading {path} failed")]

@@ -31,8 +31,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to `http://host:port` (h2c) or `unix:///path`; the connection is made again by itself when it breaks.
-    pub async fn connect(server_url: &str) -> Result<Self> {
+    /// Connects to `http://host:port` (h2c) or `unix:///path` with the secret of a token; the connection is made again
+    /// by itself when it breaks.
+    pub async fn connect(server_url: &str, token_secret: &str) -> Result<Self> {
+        let token_secret = MetadataValue::try_from(token_secret).map_err(|_| Error::Token)?;
         let channel = match server_url.split_once(':') {
             Some(("unix", path)) => unix_channel(server_url, path.trim_start_matches("//").into()).await?,
             Some(("http" | "https", _)) => {
@@ -46,7 +48,7 @@ impl Client {
             }
             _ => return Err(Error::Url { url: server_url.to_owned() }),
         };
-        let stub = ModalClientClient::with_interceptor(channel, Headers)
+        let stub = ModalClientClient::with_interceptor(channel, Headers { token_secret })
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         Ok(Self { stub, http: reqwest::Client::new() })
@@ -87,7 +89,9 @@ fn connect(url: &str, source: tonic::transport::Error) -> Error {
 
 /// Presents this client as a released SDK: Modal refuses clients whose version it does not know.
 #[derive(Clone)]
-pub(crate) struct Headers;
+pub(crate) struct Headers {
+    token_secret: MetadataValue<Ascii>,
+}
 
 impl Interceptor for Headers {
     fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
@@ -96,7 +100,7 @@ impl Interceptor for Headers {
         headers.insert("x-modal-client-type", MetadataValue::from_static("1"));
         headers.insert("x-modal-python-version", MetadataValue::from_static("3.11.0"));
         headers.insert("x-modal-token-id", MetadataValue::from_static("ak-local"));
-        headers.insert("x-modal-token-secret", MetadataValue::from_static("as-local"));
+        headers.insert("x-modal-token-secret", self.token_secret.clone());
         Ok(request)
     }
 }

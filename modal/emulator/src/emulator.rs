@@ -22,6 +22,7 @@ use crate::{
     state::{Now, Settings, State},
     store::Store,
     sweep::{self, Keep},
+    token::Token,
     web::{self, Site},
 };
 
@@ -75,8 +76,10 @@ impl Emulator {
         let bind_error = |source| StartError::Bind { address: loopback.to_owned(), source };
         let web_listener = TcpListener::bind(loopback).await.map_err(bind_error)?;
         let address = web_listener.local_addr().map_err(bind_error)?;
+        let token = Token::of(&options.data_dir, &options.listen)
+            .map_err(StartError::io("read or write the token in", &options.data_dir))?;
         let site = Site::new(address, Files::new(&options.data_dir));
-        let shared = Arc::new(Shared::new(options, server_url, site.clone(), state, store));
+        let shared = Arc::new(Shared::new(options, server_url, site.clone(), token, state, store));
 
         endpoints::open_all(&shared).await;
         let admin_listener = admin::bind(&shared.options.data_dir)
@@ -100,6 +103,11 @@ impl Emulator {
     /// The value of `MODAL_SERVER_URL` with which the SDK finds this emulator.
     pub fn server_url(&self) -> &str {
         &self.shared.server_url
+    }
+
+    /// The value of `MODAL_TOKEN_SECRET` with which it takes requests; the token's id does not matter.
+    pub fn token_secret(&self) -> &str {
+        self.shared.token.secret()
     }
 
     /// What runs.

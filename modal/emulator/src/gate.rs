@@ -21,6 +21,9 @@ use crate::{
     shared::Shared,
 };
 
+/// The header with the secret of the client's token.
+const SECRET_HEADER: &str = "x-modal-token-secret";
+
 /// The service behind the gate.
 #[derive(Clone)]
 pub struct Gate<S> {
@@ -58,6 +61,10 @@ where
         let fault = self.shared.faults.take(&method);
         let (mut service, gate) = (self.service.clone(), self.shared.clone());
         Box::pin(async move {
+            if !admits(&gate, &request) {
+                let reason = "this is not the token of this Local Modal; `modal-local env` prints it";
+                return Ok(Status::unauthenticated(reason).into_http());
+            }
             let Some((when, action)) = fault else { return answered(service.call(request).await?, &method) };
             tracing::info!(rpc = method, ?when, ?action, "a fault happens");
             let caller = Caller::of(&gate, &request);
@@ -72,6 +79,15 @@ where
                 When::After => Ok(caller.suffer(&gate, &action).await.unwrap_or(answer)),
             }
         })
+    }
+}
+
+/// Whether who sends a request may: a container of this server, or a client with its token.
+fn admits(shared: &Shared, request: &http::Request<Body>) -> bool {
+    let header = |name: &str| request.headers().get(name).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    shared.token.admits(header(SECRET_HEADER)) || {
+        let task = str::from_utf8(header(TASK_HEADER)).unwrap_or_default();
+        shared.read(|state| state.tokens.contains_key(task))
     }
 }
 

@@ -25,7 +25,8 @@
 //! - The port of a `web_server` is this machine's: it must be free, and there is one container of such a function.
 //! - A generator that is 64 MiB ahead of its readers waits, and is cancelled when nobody reads for a minute.
 //! - At most 100,000 inputs of a function wait; then more are refused, which the SDK's maps take as a reason to wait.
-//! - Any token is accepted: who can reach the socket may use the server. It listens on this machine only.
+//! - Any token is accepted on a Unix socket, which is closed to other users; on a port, the secret in the data folder
+//!   (see [`Emulator::token_secret`]). It listens on this machine only.
 //!
 //! How it hangs together: `rpc` decodes requests and calls `state`, which holds everything in memory and has all the
 //! rules; `shared` puts a lock around it and `store` behind it; `driver` carries out what the state plans, with
@@ -54,6 +55,7 @@ mod state;
 mod store;
 mod streams;
 mod sweep;
+mod token;
 mod views;
 mod volumes;
 mod web;
@@ -65,4 +67,5 @@ pub use self::{
     emulator::Emulator,
     options::{Listen, Options, StartError, VolumeMode},
     store::StoreError,
+    token::TOKEN_FILE,
 };

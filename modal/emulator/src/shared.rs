@@ -19,6 +19,7 @@ use crate::{
     state::{Now, State},
     store::{Pending, Store},
     streams::Streams,
+    token::Token,
     views::Views,
     volumes::Volumes,
     web::Site,
@@ -34,6 +35,7 @@ pub struct Shared {
     pub views: Views,
     pub logs: Logs,
     pub faults: Faults,
+    pub token: Token,
     pub streams: Streams,
     pub endpoints: Endpoints,
     pub images: Images,
@@ -50,10 +52,11 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(options: Options, server_url: String, site: Site, state: State, store: Store) -> Self {
+    pub fn new(options: Options, server_url: String, site: Site, token: Token, state: State, store: Store) -> Self {
         let volumes = Volumes::new(options.data_dir.join("volumes"));
         Self {
             faults: Faults::default(),
+            token,
             logs: Logs::new(options.data_dir.join("logs")),
             files: site.files().clone(),
             views: Views::new(&options, volumes.clone()),

@@ -6,14 +6,30 @@ use std::path::Path;
 use modal_emulator::{Emulator, Listen, Options, StartError};
 use modal_proto as pb;
 use modal_proto::modal_client_client::ModalClientClient;
-use tonic::{Code, transport::Channel};
+use tonic::{
+    Code, Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
 fn options(data_dir: &Path) -> Options {
     Options { listen: Listen::Tcp(([127, 0, 0, 1], 0).into()), ..Options::new(data_dir) }
 }
 
-async fn client(emulator: &Emulator) -> ModalClientClient<Channel> {
-    ModalClientClient::connect(emulator.server_url().to_owned()).await.unwrap()
+/// Sends the secret of a server's token.
+#[derive(Clone)]
+struct Secret(String);
+
+impl Interceptor for Secret {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("x-modal-token-secret", self.0.parse().unwrap());
+        Ok(request)
+    }
+}
+
+async fn client(emulator: &Emulator) -> ModalClientClient<InterceptedService<Channel, Secret>> {
+    let channel = Channel::from_shared(emulator.server_url().to_owned()).unwrap().connect().await.unwrap();
+    ModalClientClient::with_interceptor(channel, Secret(emulator.token_secret().to_owned()))
 }
 
 fn named_dict() -> pb::DictGetOrCreateRequest {
@@ -55,6 +71,8 @@ async fn a_data_folder_has_one_user_at_a_time() {
 async fn refusals_say_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let emulator = Emulator::start(options(folder.path())).await.unwrap();
+    let mut stranger = ModalClientClient::connect(emulator.server_url().to_owned()).await.unwrap();
+    assert_eq!(stranger.client_hello(()).await.unwrap_err().code(), Code::Unauthenticated);
     let mut client = client(&emulator).await;
     let refused = client.container_hello(()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use modal_emulator::{Emulator, Listen, Options, VolumeMode};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::status::{exports, summary};
+use crate::status::summary;
 
 /// How often the line about what runs is written anew.
 const LIVE: Duration = Duration::from_millis(500);
@@ -102,7 +102,8 @@ impl Serve {
 /// Tells how to reach the server: one line for scripts, and what to paste for people.
 fn announce(emulator: &Emulator) {
     if stdout().is_terminal() {
-        println!("Local Modal is ready. In another shell:\n\n{}\n", exports(emulator.server_url()));
+        println!("Local Modal is ready at {}. In another shell:\n", emulator.server_url());
+        println!("    eval \"$(modal-local env --data-dir {})\"\n", emulator.status().data_dir);
     } else {
         println!("MODAL_SERVER_URL={}", emulator.server_url());
     }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use modal_emulator::{AppStatus, ContainerState, ContainerStatus, Status};
+use modal_emulator::{AppStatus, ContainerState, ContainerStatus, Status, TOKEN_FILE};
 
 use crate::{DataDir, admin::Admin};
 
@@ -42,7 +42,15 @@ pub struct Env {
 impl Env {
     pub async fn run(self) -> anyhow::Result<()> {
         let status = Admin::of(&self.server.data_dir)?.status().await?;
-        println!("{}", exports(&status.server_url));
+        let path = self.server.data_dir.join(TOKEN_FILE);
+        let secret = match std::fs::read_to_string(&path) {
+            Ok(secret) => secret,
+            // On a socket any will do.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "as-local".to_owned(),
+            Err(error) => return Err(error).with_context(|| format!("could not read {path:?}")),
+        };
+        println!("export MODAL_SERVER_URL={}", status.server_url);
+        println!("export MODAL_TOKEN_ID=ak-local MODAL_TOKEN_SECRET={secret}");
         Ok(())
     }
 }
@@ -73,11 +81,6 @@ impl Faults {
         }
         Ok(())
     }
-}
-
-/// Shell commands that lead the SDK to a server. It wants a token; any will do.
-pub fn exports(server_url: &str) -> String {
-    format!("export MODAL_SERVER_URL={server_url}\nexport MODAL_TOKEN_ID=ak-local MODAL_TOKEN_SECRET=as-local")
 }
 
 fn now() -> f64 {
