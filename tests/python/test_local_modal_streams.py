@@ -47,10 +47,12 @@ def test_values_come_in_order_and_exceptions_in_the_middle(streams: LocalModal) 
             "refused": refused,
         })
     """)
+    # The SDK waits for the values and for the end at once, so that an exception may come before the last values.
+    *values, failure = found.pop("failed")
+    assert (values, failure) == (list(range(len(values))), "at 3") and len(values) <= 3
     assert found == {
         "all": True,
         "none": [],
-        "failed": [0, 1, 2, "at 3"],
         "async": [0, 1, 2, 3],
         "nested": [45, 10],
         "method": [100, 101, 102],
