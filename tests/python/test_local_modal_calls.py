@@ -193,7 +193,7 @@ def test_unknown_things_are_named(shared_modal: LocalModal) -> None:
     name, message = run(shared_modal, 'answer(outcome(lambda: fn("nothing").remote()))')
     assert name == "NotFoundError"
     assert "sample/nothing" in message
-    name, message = run(shared_modal, 'answer(outcome(lambda: list(modal.Sandbox.list())))')
+    name, message = run(shared_modal, "answer(outcome(lambda: list(modal.Sandbox.list())))")
     assert name == "UnimplementedError"
     assert "Local Modal does not implement AuthTokenGet" in message
 

@@ -56,6 +56,7 @@ mod streams;
 mod sweep;
 mod views;
 mod volumes;
+mod waiting;
 mod web;
 
 pub use self::{
