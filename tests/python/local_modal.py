@@ -141,10 +141,10 @@ class LocalModal:
         answers = done.stdout.rpartition("\x1e")[2]
         return json.loads(answers) if answers else None
 
-    def begin_sdk(self, script: str) -> subprocess.Popen[str]:
+    def begin_sdk(self, script: str, **more: str) -> subprocess.Popen[str]:
         """Starts such a script without waiting for it."""
         command = [sys.executable, "-c", PRELUDE + textwrap.dedent(script)]
-        return subprocess.Popen(command, env=self.environment(), stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, env=self.environment(**more), stdout=subprocess.PIPE, text=True)
 
     def modal(self, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs the SDK's command line."""

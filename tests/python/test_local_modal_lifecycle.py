@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import stat
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -201,48 +199,6 @@ def test_what_containers_start_dies_with_a_killed_server(local_modal: LocalModal
     assert set(family) <= set(local_modal.containers())
     local_modal.start()
     assert not set(family) & set(local_modal.containers())
-
-
-def test_no_call_is_lost_or_made_twice_when_the_server_is_killed_again_and_again(
-    local_modal: LocalModal,
-) -> None:
-    more = """
-@app.function(max_containers=4)
-def square(n):
-    mine = os.getpid()
-    notes[f"runs-{n}"] = mine
-    time.sleep(0.02)
-    if notes[f"runs-{n}"] != mine:
-        notes[f"overlap-{n}"] = True
-    return n * n
-"""
-    deploy_well(local_modal, 1, more)
-    script = """
-    def insist(request):
-        until = time.monotonic() + 60
-        while True:
-            try: return request()
-            except Exception:
-                if time.monotonic() > until: raise
-                time.sleep(0.1)
-    square, notes = modal.Function.from_name("life", "square"), modal.Dict.from_name("notes", create_if_missing=True)
-    calls = [insist(lambda n=n: square.spawn(n)) for n in range(150)]
-    assert len({call.object_id for call in calls}) == 150
-    answer([[insist(lambda c=c: c.get(timeout=60)) for c in calls],
-            [key for key in insist(lambda: list(notes.keys())) if key.startswith("overlap")]])
-    """
-    with ThreadPoolExecutor() as pool:
-        client = pool.submit(local_modal.sdk, script)
-        for n in range(6):
-            wait([client], timeout=0.4 + 0.2 * n)
-            local_modal.stop(signal.SIGKILL)
-            local_modal.start()
-        results, overlaps = client.result()
-    assert results == [n * n for n in range(150)]
-    assert not overlaps
-    with sqlite3.connect(local_modal.data / "state.db") as database:
-        (calls,) = database.execute("SELECT count(*) FROM record WHERE kind = 'call'").fetchone()
-    assert calls == 150, "a repeated request made a second call"
 
 
 def test_what_a_run_prints_is_shown(local_modal: LocalModal) -> None:

@@ -58,6 +58,7 @@ mod sweep;
 mod token;
 mod views;
 mod volumes;
+mod waiting;
 mod web;
 
 pub use self::{

@@ -22,6 +22,7 @@ use crate::{
     token::Token,
     views::Views,
     volumes::Volumes,
+    waiting::Waiting,
     web::Site,
 };
 
@@ -45,8 +46,8 @@ pub struct Shared {
     pub hang_up: CancellationToken,
     state: Mutex<State>,
     store: Store,
-    /// Changes whenever something happened that a waiting request may be waiting for.
-    revision: watch::Sender<u64>,
+    /// The requests that wait for something to happen.
+    waiting: Waiting,
     /// Wakes the driver.
     wake: Notify,
 }
@@ -70,7 +71,7 @@ impl Shared {
             hang_up: CancellationToken::new(),
             state: Mutex::new(state),
             store,
-            revision: watch::Sender::new(0),
+            waiting: Waiting::default(),
             wake: Notify::new(),
         }
     }
@@ -103,24 +104,25 @@ impl Shared {
         let outcome = transition(&mut state, Now::read());
         // Under the lock, so that changes reach the store in the order in which they were made.
         let pending = self.store.queue(state.take_changes());
-        let touched = state.take_touched();
+        let news = state.take_news();
         drop(state);
-        if touched {
-            self.revision.send_modify(|revision| *revision = revision.wrapping_add(1));
+        if !news.is_empty() {
+            self.waiting.tell(&news);
             self.wake.notify_one();
         }
         (outcome, pending)
     }
 
-    /// Tries a transition now and after every change until it yields something; `None` when the time is up.
+    /// Tries a transition now, and whenever there are news of the object `id`, until it yields something; `None` when
+    /// the time is up.
     pub async fn wait_for<T>(
         &self,
+        id: &str,
         until: Option<Instant>,
         mut attempt: impl FnMut(&mut State, Now) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
-        let mut revision = self.revision.subscribe();
+        let mut listener = self.waiting.listen(id);
         loop {
-            revision.mark_unchanged();
             let (outcome, pending) = self.apply(&mut attempt);
             if let Some(found) = outcome? {
                 pending.committed().await?;
@@ -133,17 +135,16 @@ impl Shared {
                 }
             };
             tokio::select! {
-                // The sender lives as long as `self`.
-                _ = revision.changed() => {}
+                () = listener.heard() => {}
                 () = time_is_up => return Ok(None),
                 () = self.hang_up.cancelled() => return Err(Error::ShuttingDown),
             }
         }
     }
 
-    /// Changes with every change of the state.
-    pub fn revision(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
+    /// Changes when apps and containers come and go, among other things; not with every call.
+    pub fn large_news(&self) -> watch::Receiver<()> {
+        self.waiting.everybody()
     }
 
     /// Returns when the state may have changed since the last time.
@@ -152,8 +153,13 @@ impl Shared {
     }
 
     /// Returns when everything changed so far is durable.
+    pub async fn settled(&self) -> Result<(), Error> {
+        Ok(self.store.barrier().committed().await?)
+    }
+
+    /// The same, at the end.
     pub async fn flush(&self) {
-        if let Err(error) = self.store.barrier().committed().await {
+        if let Err(error) = self.settled().await {
             tracing::error!(%error, "the last changes could not be saved");
         }
     }

@@ -4,12 +4,16 @@
 //! order in which they were made (the queue is filled under the state's lock) and whoever promised durability waits
 //! for the commit that holds its change.
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
-    ConnectOptions, Connection, Row, SqliteConnection,
+    ConnectOptions, Connection, QueryBuilder, Row, Sqlite, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::{
@@ -19,6 +23,8 @@ use tokio::{
 
 /// Most changes of one commit; more waiters than this share the next one.
 const COMMIT_LIMIT: usize = 2_000;
+/// Rows of one statement. Each statement is a trip to the database's thread and back, which costs more than its rows.
+const STATEMENT_ROWS: usize = 64;
 
 /// The store could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +82,12 @@ impl Change {
     /// Removes the record of kind `R` with this id.
     pub fn delete<R: Record>(id: &str) -> Self {
         Self::Delete { kind: R::KIND, id: id.to_owned() }
+    }
+
+    fn key(&self) -> (&'static str, &str) {
+        match self {
+            Self::Put { kind, id, .. } | Self::Delete { kind, id } => (kind, id),
+        }
     }
 }
 
@@ -231,21 +243,36 @@ async fn write_batches(mut connection: SqliteConnection, mut batches: mpsc::Unbo
 }
 
 async fn commit(connection: &mut SqliteConnection, changes: &[Change]) -> Result<(), sqlx::Error> {
+    // Only the last change of each record counts: many inputs come and go within one commit.
+    let last: HashMap<_, _> = changes.iter().map(|change| (change.key(), change)).collect();
+    if last.is_empty() {
+        return Ok(());
+    }
+    let (mut puts, mut deletes) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
+    for change in last.into_values() {
+        match change {
+            Change::Put { kind, id, value, payload } => puts.push((kind, id, value, payload)),
+            Change::Delete { kind, id } => deletes.entry(kind).or_default().push(id),
+        }
+    }
     let mut transaction = connection.begin().await?;
-    for change in changes {
-        let query = match change {
-            Change::Put { kind, id, value, payload } => {
-                sqlx::query("INSERT OR REPLACE INTO record (kind, id, value, payload) VALUES (?, ?, ?, ?)")
-                    .bind(*kind)
-                    .bind(id)
-                    .bind(value)
-                    .bind(payload.as_ref())
+    for rows in puts.chunks(STATEMENT_ROWS) {
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR REPLACE INTO record (kind, id, value, payload) ");
+        insert.push_values(rows, |mut row, (kind, id, value, payload)| {
+            row.push_bind(**kind).push_bind(*id).push_bind(*value).push_bind(payload.as_ref());
+        });
+        insert.build().execute(&mut *transaction).await?;
+    }
+    for (kind, ids) in &deletes {
+        for ids in ids.chunks(STATEMENT_ROWS) {
+            let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM record WHERE kind = ");
+            delete.push_bind(**kind).push(" AND id IN (");
+            let mut list = delete.separated(", ");
+            for id in ids {
+                list.push_bind(*id);
             }
-            Change::Delete { kind, id } => {
-                sqlx::query("DELETE FROM record WHERE kind = ? AND id = ?").bind(*kind).bind(id)
-            }
-        };
-        query.execute(&mut *transaction).await?;
+            delete.push(")").build().execute(&mut *transaction).await?;
+        }
     }
     transaction.commit().await
 }

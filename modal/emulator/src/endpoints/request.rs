@@ -150,7 +150,7 @@ fn encode(message: asgi::Type) -> Vec<u8> {
 
 /// Waits for the end of a request, however it comes, tells it, and clears up.
 async fn follow(shared: &Shared, call_id: &str, give_up: Instant, tell: watch::Sender<Option<GenericResult>>) {
-    let taken = shared.wait_for(Some(give_up), |state, _| {
+    let taken = shared.wait_for(call_id, Some(give_up), |state, _| {
         let over = state.is_taken(call_id) || state.request_result(call_id).is_some();
         Ok(over.then_some(()))
     });
@@ -158,7 +158,7 @@ async fn follow(shared: &Shared, call_id: &str, give_up: Instant, tell: watch::S
         tracing::info!(call.id = call_id, "no container was free for a web request in time");
         shared.change_soon(|state, now| state.abandon_request(call_id, now));
     }
-    let result = shared.wait_for(None, |state, _| Ok(state.request_result(call_id))).await;
+    let result = shared.wait_for(call_id, None, |state, _| Ok(state.request_result(call_id))).await;
     if let Ok(result) = result {
         // The client may be gone.
         let _ = tell.send(result);

@@ -35,13 +35,16 @@ pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<(), 
     let mut printed = Printed { app_log, function_id: function_id.clone(), position: Position::default(), log };
     printed.read(false).await?;
     let call_id = shared.change(|state, now| state.begin_build(&function_id, input, now)).await?;
-    let output = printed
-        .until(shared.wait_for(None, |state, _| Ok(state.outputs(&call_id, OutputsQuery::Range(0, 0))?.items.pop())))
-        .await?;
+    let output =
+        printed
+            .until(shared.wait_for(&call_id, None, |state, _| {
+                Ok(state.outputs(&call_id, OutputsQuery::Range(0, 0))?.items.pop())
+            }))
+            .await?;
     shared.change(|state, now| state.end_build(&function_id, now)).await?;
     // Once its containers are gone, all that they printed is there.
     printed
-        .until(shared.wait_for(None, |state, _| {
+        .until(shared.wait_for(&function_id, None, |state, _| {
             Ok((!state.tasks.values().any(|task| task.definition.function_id == function_id)).then_some(()))
         }))
         .await?;

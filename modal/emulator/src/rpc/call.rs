@@ -102,7 +102,7 @@ pub async fn get_outputs(
     let until = Instant::now() + seconds(request.timeout).min(LONGEST_POLL);
     let call_id = &request.function_call_id;
     let found = shared
-        .wait_for(Some(until), |state, _| {
+        .wait_for(call_id, Some(until), |state, _| {
             let reply = state.outputs(call_id, query)?;
             Ok((!reply.items.is_empty()).then_some(reply))
         })
@@ -111,6 +111,8 @@ pub async fn get_outputs(
         Some(reply) => reply,
         None => shared.read(|state| state.outputs(call_id, query))?,
     };
+    // A result that somebody has seen must not be another one after a crash.
+    shared.settled().await?;
     Ok(pb::FunctionGetOutputsResponse {
         idxs: reply.items.iter().map(|item| item.idx).collect(),
         outputs: reply.items,

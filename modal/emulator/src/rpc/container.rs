@@ -16,7 +16,7 @@ const HEARTBEAT_POLL: Duration = Duration::from_secs(10);
 pub async fn heartbeat(shared: &Parts, task_id: &str) -> Result<pb::ContainerHeartbeatResponse, Error> {
     let until = Instant::now() + HEARTBEAT_POLL;
     let cancelled = shared
-        .wait_for(Some(until), |state, _| {
+        .wait_for(task_id, Some(until), |state, _| {
             let cancelled = std::mem::take(&mut state.task_mut(task_id)?.cancelled);
             Ok((!cancelled.is_empty()).then_some(cancelled))
         })
@@ -30,10 +30,11 @@ pub async fn heartbeat(shared: &Parts, task_id: &str) -> Result<pb::ContainerHea
 }
 
 pub async fn get_inputs(shared: &Parts, task_id: &str) -> Result<pb::FunctionGetInputsResponse, Error> {
+    let function_id = shared.read(|state| state.function_of_task(task_id).map(str::to_owned))?;
     let mut linger = None;
     let inputs = loop {
         let delivery = shared
-            .wait_for(linger, |state, now| match state.take_inputs(task_id, now)? {
+            .wait_for(&function_id, linger, |state, now| match state.take_inputs(task_id, now)? {
                 // Something came, but still less than a batch.
                 Some(Delivery::Linger(_)) if linger.is_some() => Ok(None),
                 delivery => Ok(delivery),

@@ -36,9 +36,25 @@ pub fn list(shared: &Parts, request: &pb::DictListRequest) -> pb::DictListRespon
     pb::DictListResponse { dicts, environment_name: environment }
 }
 
-pub async fn update(shared: &Parts, request: pb::DictUpdateRequest) -> Result<pb::DictUpdateResponse, Error> {
+pub async fn update(
+    shared: &Parts,
+    request_key: Option<&str>,
+    request: pb::DictUpdateRequest,
+) -> Result<pb::DictUpdateResponse, Error> {
     let (id, only_new) = (request.dict_id, request.if_not_exists);
-    let created = shared.change(|state, _| state.update_dict(&id, request.updates, only_new)).await?;
+    let created = shared
+        .change(|state, _| {
+            if state.answered(request_key).is_some() {
+                return Ok(true);
+            }
+            let created = state.update_dict(&id, request.updates, only_new)?;
+            // Who creates an entry to be the only one must not be told that it was somebody else.
+            if only_new && created {
+                state.remember(request_key, Vec::new());
+            }
+            Ok(created)
+        })
+        .await?;
     Ok(pb::DictUpdateResponse { created })
 }
 
@@ -48,8 +64,23 @@ pub fn get(shared: &Parts, request: &pb::DictGetRequest) -> Result<pb::DictGetRe
     Ok(pb::DictGetResponse { found: value.is_some(), value })
 }
 
-pub async fn pop(shared: &Parts, request: pb::DictPopRequest) -> Result<pb::DictPopResponse, Error> {
-    let value = shared.change(|state, _| state.pop_dict(&request.dict_id, &request.key)).await?;
+pub async fn pop(
+    shared: &Parts,
+    request_key: Option<&str>,
+    request: pb::DictPopRequest,
+) -> Result<pb::DictPopResponse, Error> {
+    let value = shared
+        .change(|state, _| {
+            if let Some(values) = state.answered(request_key) {
+                return Ok(values.first().cloned());
+            }
+            let value = state.pop_dict(&request.dict_id, &request.key)?;
+            if let Some(value) = &value {
+                state.remember(request_key, vec![value.clone()]);
+            }
+            Ok(value)
+        })
+        .await?;
     Ok(pb::DictPopResponse { found: value.is_some(), value })
 }
 

@@ -66,12 +66,12 @@ pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<Answers<
     let (shared, app_id) = (shared.clone(), request.app_id);
     let stream = async_stream::try_stream! {
         let mut news = app.news();
-        let mut revision = shared.revision();
+        let mut large_news = shared.large_news();
         loop {
             // First whether it is over, then a last look, so that nothing printed before the end is missed.
             let done = shared.read(|state| is_done(state, &app_id));
             news.mark_unchanged();
-            revision.mark_unchanged();
+            large_news.mark_unchanged();
             let log = app.clone();
             let (lines, next) = blocking(move || log.read(position).map_err(failed())).await?;
             let quiet = lines.is_empty();
@@ -94,7 +94,7 @@ pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<Answers<
             }
             let waited = tokio::select! {
                 _ = news.changed() => Waited::News,
-                _ = revision.changed() => Waited::News,
+                _ = large_news.changed() => Waited::News,
                 () = tokio::time::sleep_until(until.into()) => Waited::Enough,
                 () = shared.hang_up.cancelled() => Waited::HungUp,
             };

@@ -66,9 +66,9 @@ pub async fn put(shared: &Parts, request_key: Option<&str>, request: pb::QueuePu
     let pb::QueuePutRequest { queue_id, values, partition_key, partition_ttl_seconds } = request;
     shared
         .change(|state, now| {
-            if state.recent.get(request_key).is_none() {
+            if state.answered(request_key).is_none() {
                 state.put_queue(&queue_id, partition_key, values, partition_ttl_seconds, now)?;
-                state.recent.insert(request_key, Vec::new());
+                state.remember(request_key, Vec::new());
             }
             Ok(())
         })
@@ -86,15 +86,15 @@ pub async fn get(
     }
     let until = Instant::now() + seconds(request.timeout).min(LONGEST_POLL);
     let values = shared
-        .wait_for(Some(until), |state, now| {
-            if let Some(values) = state.recent.get(request_key) {
+        .wait_for(&request.queue_id, Some(until), |state, now| {
+            if let Some(values) = state.answered(request_key) {
                 return Ok(Some(values.clone()));
             }
             let values = state.take_queue(&request.queue_id, &request.partition_key, most, now)?;
             if values.is_empty() {
                 return Ok(None);
             }
-            state.recent.insert(request_key, values.clone());
+            state.remember(request_key, values.clone());
             Ok(Some(values))
         })
         .await?;
@@ -108,7 +108,7 @@ pub async fn next_items(
     let until = Instant::now() + seconds(request.item_poll_timeout).min(LONGEST_POLL);
     let (partition, after) = (&request.partition_key, &request.last_entry_id);
     let items = shared
-        .wait_for(Some(until), |state, now| {
+        .wait_for(&request.queue_id, Some(until), |state, now| {
             let items = state.queue(&request.queue_id)?.after(partition, after, ITERATION_BYTES, now);
             Ok((!items.is_empty()).then_some(items))
         })

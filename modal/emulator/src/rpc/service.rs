@@ -182,9 +182,7 @@ service! {
         dict_heartbeat: pb::DictHeartbeatRequest => (), |s, r| dict::heartbeat(s, &r);
         dict_list: pb::DictListRequest => pb::DictListResponse, |s, r| ok(dict::list(s, &r));
         dict_delete: pb::DictDeleteRequest => (), |s, r| dict::delete(s, r).await;
-        dict_update: pb::DictUpdateRequest => pb::DictUpdateResponse, |s, r| dict::update(s, r).await;
         dict_get: pb::DictGetRequest => pb::DictGetResponse, |s, r| dict::get(s, &r);
-        dict_pop: pb::DictPopRequest => pb::DictPopResponse, |s, r| dict::pop(s, r).await;
         dict_contains: pb::DictContainsRequest => pb::DictContainsResponse, |s, r| dict::contains(s, &r);
         dict_len: pb::DictLenRequest => pb::DictLenResponse, |s, r| dict::len(s, &r);
         dict_clear: pb::DictClearRequest => (), |s, r| dict::clear(s, r).await;
@@ -225,6 +223,8 @@ service! {
 
     once {
         function_map: pb::FunctionMapRequest => pb::FunctionMapResponse, |s, key, r| call::map(s, key, r).await;
+        dict_update: pb::DictUpdateRequest => pb::DictUpdateResponse, |s, key, r| dict::update(s, key, r).await;
+        dict_pop: pb::DictPopRequest => pb::DictPopResponse, |s, key, r| dict::pop(s, key, r).await;
         queue_put: pb::QueuePutRequest => (), |s, key, r| queue::put(s, key, r).await;
         queue_get: pb::QueueGetRequest => pb::QueueGetResponse, |s, key, r| queue::get(s, key, r).await;
     }

@@ -9,7 +9,7 @@ use modal_proto::{self as pb, FunctionCallInvocationType, generic_result::Generi
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{Input, Now, Output, State, input::Attempt, task::CANCELLED};
+use super::{Now, Output, State, input::Attempt, task::CANCELLED};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// How long results are kept, as on Modal.
@@ -189,18 +189,17 @@ impl State {
 
     /// Cancels a call. What waits ends at once; what runs ends when its container says so, or is made to.
     pub fn cancel_call(&mut self, call_id: &str, terminate_containers: bool, now: Now) -> Result<(), Error> {
-        let inputs: Vec<Input> =
-            self.call(call_id)?.unfinished.iter().filter_map(|id| self.inputs.get(id).cloned()).collect();
-        for input in inputs {
-            let task = input.task_id.as_ref().and_then(|id| self.tasks.get_mut(id));
-            match task {
+        let call = self.calls.get(call_id).ok_or_else(|| Error::not_found("FunctionCall", call_id))?;
+        let function_id = call.function_id.clone();
+        let mut waiting = BTreeSet::new();
+        for input in call.unfinished.iter().filter_map(|id| self.inputs.get(id)) {
+            match input.task_id.as_ref().and_then(|id| self.tasks.get_mut(id)) {
                 Some(task) => task.cancel_input(&input.id, terminate_containers, now),
-                None => {
-                    let end = Attempt::without_report(GenericStatus::Terminated, CANCELLED, now);
-                    self.finish_input(&input.id, end);
-                }
+                None => drop(waiting.insert(input.id.clone())),
             }
         }
+        let end = Attempt::without_report(GenericStatus::Terminated, CANCELLED, now);
+        self.finish_waiting(&function_id, &waiting, &end);
         self.touch();
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! Inputs: one execution of a function each, from the queue to an output.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use modal_proto::{self as pb, generic_result::GenericStatus};
@@ -145,8 +148,8 @@ impl State {
         let id = input.id.clone();
         self.save_input(&input);
         self.queues.entry(input.function_id.clone()).or_default().push_back(id.clone());
+        self.touch_for(&input.function_id);
         self.inputs.insert(id.clone(), input);
-        self.touch();
         Ok(id)
     }
 
@@ -202,19 +205,23 @@ impl State {
         }
     }
 
-    /// Turns an input into its output.
+    /// Ends inputs of a function before a container had them.
+    pub(super) fn finish_waiting(&mut self, function_id: &str, inputs: &BTreeSet<String>, attempt: &Attempt) {
+        if let Some(queue) = self.queues.get_mut(function_id) {
+            queue.retain(|id| !inputs.contains(id));
+        }
+        for id in inputs {
+            self.finish_input(id, attempt.clone());
+        }
+    }
+
+    /// Turns an input that is in no queue into its output.
     pub(super) fn finish_input(&mut self, input_id: &str, attempt: Attempt) {
         let Some(input) = self.inputs.remove(input_id) else { return };
-        // One that a container has is in no queue.
-        if input.task_id.is_none()
-            && let Some(queue) = self.queues.get_mut(&input.function_id)
-        {
-            queue.retain(|id| id != input_id);
-        }
         if !input.transient {
             self.forget::<Input>(input_id);
         }
-        self.touch();
+        self.touch_for(&input.call_id);
         let Some(call) = self.calls.get_mut(&input.call_id) else { return };
         call.unfinished.remove(input_id);
         let output = Output {
@@ -242,11 +249,10 @@ impl State {
 
     /// Ends every waiting input of a function and tells its containers to stop.
     pub(super) fn terminate_function(&mut self, function_id: &str, reason: &'static str, now: Now) {
-        let waiting: Vec<String> =
+        let inputs: BTreeSet<String> =
             self.inputs.values().filter(|i| i.function_id == function_id).map(|i| i.id.clone()).collect();
-        for id in waiting {
-            self.finish_input(&id, Attempt::without_report(GenericStatus::Terminated, reason, now));
-        }
+        let end = Attempt::without_report(GenericStatus::Terminated, reason, now);
+        self.finish_waiting(function_id, &inputs, &end);
         for task in self.tasks.values_mut().filter(|t| t.definition.function_id == function_id) {
             task.interrupt();
         }

@@ -6,7 +6,7 @@ use modal_proto::AppState;
 
 use super::{
     App, Call, Class, Definition, Dict, Environment, Function, Image, Input, Mount, Now, Output, ProxyToken, Queue,
-    Schedule, Secret, State, Version, Volume, dict::DictItem, queue::QueueItem,
+    Schedule, Secret, State, Version, Volume, dict::DictItem, queue::QueueItem, recent::Answer,
 };
 use crate::store::{Record, StoreError, StoredRow};
 
@@ -35,6 +35,7 @@ impl State {
                 DictItem::KIND => insert(row, |r: DictItem| items.push(r))?,
                 Queue::KIND => insert(row, |r: Queue| state.item_queues.insert(r.id.clone(), r))?,
                 QueueItem::KIND => insert(row, |r: QueueItem| queued.push(r))?,
+                Answer::KIND => insert(row, |r: Answer| state.restore_answer(r))?,
                 Volume::KIND => insert(row, |r: Volume| state.volumes.insert(r.id.clone(), r))?,
                 Secret::KIND => insert(row, |r: Secret| state.secrets.insert(r.id.clone(), r))?,
                 ProxyToken::KIND => insert(row, |r: ProxyToken| state.proxy_tokens.insert(r.id.clone(), r))?,

@@ -1,7 +1,7 @@
 //! The authoritative state, in memory: plain data and the transitions between its valid forms.
 //!
-//! Nothing here does I/O or waits. A transition leaves the rows it changed in [`State::take_changes`] and bumps the
-//! revision when somebody may be waiting for what it did; `crate::shared` sees to both.
+//! Nothing here does I/O or waits. A transition leaves the rows it changed in [`State::take_changes`] and says in
+//! [`State::take_news`] who may be waiting for what it did; `crate::shared` sees to both.
 
 mod app;
 mod binding;
@@ -54,6 +54,7 @@ use modal_proto::{function_input::ArgsOneof, generic_result::DataOneof};
 use crate::{
     ids::blob_hash,
     store::{Change, Record},
+    waiting::News,
 };
 
 /// One reading of both clocks, taken when a transition begins.
@@ -101,7 +102,7 @@ pub struct State {
     pub dicts: BTreeMap<String, Dict>,
     /// The Queues of users.
     pub item_queues: BTreeMap<String, Queue>,
-    pub recent: Recent,
+    recent: Recent,
     pub volumes: BTreeMap<String, Volume>,
     pub secrets: BTreeMap<String, Secret>,
     pub proxy_tokens: BTreeMap<String, ProxyToken>,
@@ -123,7 +124,7 @@ pub struct State {
     pub closing: bool,
     settings: Settings,
     changes: Vec<Change>,
-    touched: bool,
+    news: News,
     next_sweep: Option<Instant>,
 }
 
@@ -140,9 +141,9 @@ impl State {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whether something happened since the last time this was asked that calls, containers or the driver wait for.
-    pub fn take_touched(&mut self) -> bool {
-        std::mem::take(&mut self.touched)
+    /// What happened since the last time this was asked that calls, containers or the driver wait for.
+    pub fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
     }
 
     /// Hashes of the files in the file store that something here refers to; others are removed some time.
@@ -175,7 +176,14 @@ impl State {
         self.changes.push(Change::delete::<R>(id));
     }
 
+    /// Something happened that may concern anybody who waits.
     fn touch(&mut self) {
-        self.touched = true;
+        self.news.all = true;
+    }
+
+    /// Something happened that concerns the driver and those who wait for an object. It is for what happens with every
+    /// call: waking all who wait each time would make many calls slow together.
+    fn touch_for(&mut self, id: &str) {
+        self.news.ids.insert(id.to_owned());
     }
 }

@@ -215,7 +215,7 @@ impl State {
             added.push(item);
         }
         added.iter().for_each(|item| self.save(item));
-        self.touch();
+        self.touch_for(id);
         Ok(())
     }
 

@@ -157,6 +157,11 @@ impl State {
         self.tasks.get_mut(id).ok_or(Error::NotAContainer)
     }
 
+    /// The function that a container runs.
+    pub fn function_of_task(&self, id: &str) -> Result<&str, Error> {
+        self.tasks.get(id).map(|task| task.definition.function_id.as_str()).ok_or(Error::NotAContainer)
+    }
+
     /// The call and the input that a container works on, if it is only one.
     pub fn only_input(&self, task_id: &str) -> Option<(String, String)> {
         let running = &self.tasks.get(task_id)?.running;
@@ -276,11 +281,11 @@ impl State {
             }
         }
         for id in inputs {
-            if let Some(input) = self.inputs.get_mut(id) {
-                input.task_id = Some(task_id.to_owned());
-            }
+            let Some(input) = self.inputs.get_mut(id) else { continue };
+            input.task_id = Some(task_id.to_owned());
+            let call_id = input.call_id.clone();
+            self.touch_for(&call_id);
         }
-        self.touch();
         Ok(())
     }
 
@@ -343,8 +348,9 @@ impl State {
             started_at,
             ended_at: now.wall,
         };
+        let function_id = task.definition.function_id.clone();
         self.end_attempt(&output.input_id, attempt, now);
-        self.touch();
+        self.touch_for(&function_id);
         Ok(())
     }
 
@@ -369,10 +375,8 @@ impl State {
     }
 
     fn fail_waiting(&mut self, function_id: &str, attempt: &Attempt) {
-        let waiting: Vec<String> = self.queues.get(function_id).into_iter().flatten().cloned().collect();
-        for input_id in waiting {
-            self.finish_input(&input_id, attempt.clone());
-        }
+        let waiting = self.queues.get(function_id).into_iter().flatten().cloned().collect();
+        self.finish_waiting(function_id, &waiting, attempt);
         self.touch();
     }
 

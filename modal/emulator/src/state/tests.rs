@@ -204,10 +204,10 @@ fn failures_are_retried_as_the_function_says() {
     let first = world.work(&task);
     world.put(&task, &first.input_id, GenericStatus::Failure);
     assert!(world.take(&task).is_none(), "not before the delay is over");
-    world.state.take_touched();
+    world.state.take_news();
     world.pass(2);
     world.started();
-    assert!(world.state.take_touched(), "the idle container is told");
+    assert!(world.state.take_news().all, "the idle container is told");
     let second = world.work(&task);
     assert_eq!((second.input_id.as_str(), second.retry_count), (first.input_id.as_str(), 1));
     world.put(&task, &second.input_id, GenericStatus::Failure);

@@ -108,13 +108,11 @@ impl State {
 
     /// Nobody waits for a web request any more: unless a container has it, it never runs.
     pub fn abandon_request(&mut self, call_id: &str, now: Now) {
-        let inputs = self.calls.get(call_id).into_iter().flat_map(|call| &call.unfinished);
-        let waiting: Vec<String> =
-            inputs.filter(|id| self.inputs.get(*id).is_some_and(|input| input.task_id.is_none())).cloned().collect();
-        for id in waiting {
-            let end = Attempt::without_report(GenericStatus::Terminated, "the client went away", now);
-            self.finish_input(&id, end);
-        }
+        let Some(call) = self.calls.get(call_id) else { return };
+        let is_waiting = |id: &&String| self.inputs.get(*id).is_some_and(|input| input.task_id.is_none());
+        let waiting = call.unfinished.iter().filter(is_waiting).cloned().collect();
+        let end = Attempt::without_report(GenericStatus::Terminated, "the client went away", now);
+        self.finish_waiting(&call.function_id.clone(), &waiting, &end);
     }
 
     /// Forgets a web request that has ended.
