@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::Faults,
+    admin::{Counts, Faults},
     endpoints::Endpoints,
     error::Error,
     files::Files,
@@ -36,6 +36,7 @@ pub struct Shared {
     pub logs: Logs,
     pub faults: Faults,
     pub token: Token,
+    pub counts: Counts,
     pub streams: Streams,
     pub endpoints: Endpoints,
     pub images: Images,
@@ -57,6 +58,7 @@ impl Shared {
         Self {
             faults: Faults::default(),
             token,
+            counts: Counts::default(),
             logs: Logs::new(options.data_dir.join("logs")),
             files: site.files().clone(),
             views: Views::new(&options, volumes.clone()),
