@@ -55,7 +55,8 @@ HEAD = """# What Local Modal speaks
 
 Written by `make coverage-table` from the descriptors of the Modal SDK {version}, the answers of a server, and the
 requests that it counted while the tests ran; a test fails when it is no longer true. Of {total} RPCs, {spoken} are
-spoken. The others answer `UNIMPLEMENTED` with their name. Beyond the limits below, [the crate's documentation](src/lib.rs)
+spoken. The others answer `UNIMPLEMENTED` with their name. Beyond the limits
+below, [the crate's documentation](src/lib.rs)
 tells where Local Modal differs from Modal.
 
 """
