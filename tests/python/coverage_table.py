@@ -46,7 +46,7 @@ PARTLY = {
     "FunctionPutInputs": "at most 100,000 inputs of a function wait",
     "ImageGetOrCreate": "the Python part of a recipe; other commands are refused unless `--unsafe-run-commands` lets "
     "them run on this machine; `ENTRYPOINT` and `USER` do nothing",
-    "TokenInfoGet": "any token is taken",
+    "TokenInfoGet": "on a Unix socket any token is taken, on a port the one that `modal-local env` prints",
     "VolumeCommit": "makes a difference with `--volumes=strict` only",
     "VolumeReload": "makes a difference with `--volumes=strict` only",
     "WebhookTokenListForEnvironment": "a token is good in every environment",

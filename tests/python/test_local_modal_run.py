@@ -124,6 +124,8 @@ def test_modules_and_environments(server: LocalModal, tmp_path: Path) -> None:
         None,
         "NotFoundError",
     ]
+    stopped = server.modal("app", "stop", "--yes", "--env", "aside", "other-name")
+    assert stopped.returncode == 0, stopped.stderr
 
 
 @pytest.mark.parametrize(
