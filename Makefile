@@ -5,7 +5,7 @@ BIN := $(CURDIR)/target/debug
 # One Python runtime for all daemons that the tests start.
 export AIRFLOW_SERVERLESS_RUNTIMES ?= $(CURDIR)/target/runtimes
 
-.PHONY: build quickstart test lint test-rust test-python openapi lock bench clean
+.PHONY: build quickstart test lint test-rust test-python openapi coverage-table lock bench clean
 
 build:
 	cargo build --locked --workspace
@@ -49,6 +49,13 @@ bench:
 # Writes the API's description; a test fails while it is stale.
 openapi: build
 	$(BIN)/airflowd --print-openapi > openapi/airflowd.json
+
+# Writes the table of the RPCs that Local Modal speaks, with the tests that ask for them.
+coverage-table: export LOCAL_MODAL_RPCS := $(CURDIR)/target/rpcs.jsonl
+coverage-table: build .venv/complete
+	rm -f $(LOCAL_MODAL_RPCS)
+	.venv/bin/pytest tests/python -n auto --dist loadfile --deselect tests/python/test_local_modal_coverage.py::test_the_table_is_true
+	cd tests/python && ../../.venv/bin/python coverage_table.py
 
 lock: .venv/complete
 	cd modal_functions && for name in requirements requirements-dev; do \

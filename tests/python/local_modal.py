@@ -82,11 +82,22 @@ class LocalModal:
         """Ends the server and waits for its end; anything but a kill has to be clean."""
         if self.process is None:
             return
+        self.keep_counts()
         self.process.send_signal(how)
         code = self.process.wait(START_LIMIT)
         self.process = None
         if how is not signal.SIGKILL:
             assert code == 0, self.log.read_text()
+
+    def keep_counts(self) -> None:
+        """Adds what this server was asked for to the file of LOCAL_MODAL_RPCS, for the table of what is tested."""
+        counts, socket = os.environ.get("LOCAL_MODAL_RPCS"), self.data / "admin.sock"
+        # A server may have its data elsewhere, or have ended by itself; then there is nothing to ask.
+        if counts and socket.exists() and self.process and self.process.poll() is None:
+            status = subprocess.check_output([binary(), "status", "--data-dir", self.data, "--json"], timeout=20)
+            test = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
+            with Path(counts).open("a") as file:
+                print(json.dumps({"test": Path(test).name, "rpcs": json.loads(status)["rpcs"]}), file=file)
 
     def close(self) -> None:
         """Ends the server, and its containers, and removes its data."""

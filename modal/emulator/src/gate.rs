@@ -1,4 +1,4 @@
-//! What every request passes through: it names methods that are not there, and lets faults happen.
+//! What every request passes through: it counts them, names methods that are not there, and lets faults happen.
 
 use std::{
     convert::Infallible,
@@ -58,6 +58,7 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default().to_owned();
+        self.shared.counts.add(&method);
         let fault = self.shared.faults.take(&method);
         let (mut service, gate) = (self.service.clone(), self.shared.clone());
         Box::pin(async move {

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::Faults,
+    admin::{Counts, Faults},
     endpoints::Endpoints,
     error::Error,
     files::Files,
@@ -37,6 +37,7 @@ pub struct Shared {
     pub logs: Logs,
     pub faults: Faults,
     pub token: Token,
+    pub counts: Counts,
     pub streams: Streams,
     pub endpoints: Endpoints,
     pub images: Images,
@@ -58,6 +59,7 @@ impl Shared {
         Self {
             faults: Faults::default(),
             token,
+            counts: Counts::default(),
             logs: Logs::new(options.data_dir.join("logs")),
             files: site.files().clone(),
             views: Views::new(&options, volumes.clone()),

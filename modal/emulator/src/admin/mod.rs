@@ -3,6 +3,7 @@
 //!
 //! `GET /status` gives a [`Status`]; `GET /faults` the [`Fault`]s that are still to happen, `PUT /faults` replaces them.
 
+mod counts;
 mod faults;
 mod status;
 
@@ -19,6 +20,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
+    counts::Counts,
     faults::{Action, Fault, Faults, When},
     status::{AppStatus, ContainerState, ContainerStatus, FunctionStatus, Status},
 };

@@ -28,6 +28,8 @@ pub struct Status {
     pub queues: usize,
     pub secrets: usize,
     pub volumes: usize,
+    /// How often each RPC was asked for since the server started, those that are not spoken among them.
+    pub rpcs: BTreeMap<String, u64>,
 }
 
 /// An app.
@@ -103,6 +105,7 @@ impl Status {
             queues: state.item_queues.len(),
             secrets: state.secrets.values().filter(|secret| !secret.name.is_empty()).count(),
             volumes: state.volumes.len(),
+            rpcs: shared.counts.list(),
         })
     }
 }

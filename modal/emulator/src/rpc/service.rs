@@ -218,6 +218,8 @@ service! {
             |s, r| volume::remove_file(s, &r.volume_id, r.path, r.recursive).await;
 
         task_list: pb::TaskListRequest => pb::TaskListResponse, |s, r| ok(container::list(s, &r));
+        task_get_info: pb::TaskGetInfoRequest => pb::TaskGetInfoResponse,
+            |s, r| s.read(|state| state.task_info(&r.task_id));
         container_stop: pb::ContainerStopRequest => pb::ContainerStopResponse, |s, r| container::stop(s, r).await;
     }
 

@@ -8,6 +8,7 @@ mod binding;
 mod call;
 mod describe;
 mod dict;
+mod ended;
 mod environment;
 mod function;
 mod graph;
@@ -32,7 +33,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use self::recent::Recent;
+use self::{ended::Ended, recent::Recent};
 pub use self::{
     app::App,
     call::{Call, Caller, OutputsQuery},
@@ -98,6 +99,7 @@ pub struct State {
     /// Ids of inputs that wait for a container, by function.
     pub queues: HashMap<String, VecDeque<String>>,
     pub tasks: BTreeMap<String, Task>,
+    pub ended: Ended,
     pub health: HashMap<String, Health>,
     pub dicts: BTreeMap<String, Dict>,
     /// The Queues of users.

@@ -150,15 +150,10 @@ fn limit_inputs(task: &mut Task, now: Now, plan: &mut Plan) {
 
 /// Ends a container that does not come to ask for work.
 fn limit_start(task: &mut Task, now: Now, plan: &mut Plan) {
-    let function = &task.definition.function;
-    let limit = match (function.startup_timeout_secs, function.timeout_secs) {
-        (0, 0) => 300,
-        (0, limit) | (limit, _) => limit,
-    };
     if task.ready || task.failed {
         return;
     }
-    let until = task.started + Duration::from_secs(limit.into());
+    let until = task.started + task.start_limit();
     if until <= now.mono {
         task.overdue = true;
         task.interrupt();

@@ -106,6 +106,15 @@ impl Task {
         self.ready && self.running.is_empty() && self.stop.is_none()
     }
 
+    /// How long it may take until it asks for work.
+    pub fn start_limit(&self) -> Duration {
+        let function = &self.definition.function;
+        Duration::from_secs(match (function.startup_timeout_secs, function.timeout_secs) {
+            (0, 0) => 300,
+            (0, limit) | (limit, _) => limit.into(),
+        })
+    }
+
     /// Gives it no more work.
     pub fn retire(&mut self) {
         self.stop.get_or_insert(Stop::Retire);
@@ -384,8 +393,9 @@ impl State {
     pub fn task_exited(&mut self, task_id: &str, exit: &TaskExit, now: Now) {
         let Some(task) = self.tasks.remove(task_id) else { return };
         self.tokens.remove(&task.token);
+        self.ended.add(&task, now);
         let expected = task.stop.is_some() || self.closing;
-        for (input_id, running) in task.running {
+        for (input_id, running) in &task.running {
             match running.verdict.or(running.cancel_by.map(|_| GenericStatus::Terminated)) {
                 Some(status) => {
                     let message = match status {
@@ -395,32 +405,38 @@ impl State {
                     let mut attempt = Attempt::without_report(status, message, now);
                     attempt.task_id = task.id.clone();
                     attempt.started_at = running.started_at;
-                    self.end_attempt(&input_id, attempt, now);
+                    self.end_attempt(input_id, attempt, now);
                 }
                 // Its messages were read already, and the client has perhaps seen half an answer.
-                None if self.inputs.get(&input_id).is_some_and(|input| input.transient) => {
+                None if self.inputs.get(input_id).is_some_and(|input| input.transient) => {
                     let message = format!("the container {}", exit.how);
                     let end = Attempt::without_report(GenericStatus::InternalFailure, message, now);
-                    self.finish_input(&input_id, end);
+                    self.finish_input(input_id, end);
                 }
-                None if expected => self.requeue(&input_id, None, now),
-                None => self.end_crashed(&input_id, &exit.how, now),
+                None if expected => self.requeue(input_id, None, now),
+                None => self.end_crashed(input_id, &exit.how, now),
             }
         }
         if !task.ready && (!expected || task.overdue) {
-            self.start_failed(&task.definition.function_id, task.failed, exit, now);
+            self.start_failed(&task, exit, now);
         }
         self.touch();
     }
 
-    fn start_failed(&mut self, function_id: &str, reported: bool, exit: &TaskExit, now: Now) {
+    fn start_failed(&mut self, task: &Task, exit: &TaskExit, now: Now) {
+        let function_id = &task.definition.function_id;
         let health = self.health.entry(function_id.to_owned()).or_default();
         health.failures += 1;
         health.not_before = Some(now.mono + Duration::from_secs(1 << health.failures.min(4)) / 2);
-        if reported || health.failures < MAX_START_FAILURES {
+        if task.failed || health.failures < MAX_START_FAILURES {
             return;
         }
-        let message = format!("the container {} before it could take an input.\n{}", exit.how, exit.last_output);
+        let how = if task.overdue {
+            format!("did not get ready within the {} s that it may take to start", task.start_limit().as_secs())
+        } else {
+            format!("{} before it could take an input", exit.how)
+        };
+        let message = format!("the container {how}.\n{}", exit.last_output);
         self.fail_waiting(function_id, &Attempt::without_report(GenericStatus::InitFailure, message.trim_end(), now));
     }
 }

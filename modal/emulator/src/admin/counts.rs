@@ -1,0 +1,50 @@
+//! How often each RPC was asked for.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// More names than Modal has RPCs; a client that makes names up must not fill the memory.
+const MAX_NAMES: usize = 1_000;
+
+/// Counts by name since the server started, of what is not spoken too.
+#[derive(Default)]
+pub struct Counts(Mutex<HashMap<String, u64>>);
+
+impl Counts {
+    /// Counts one request.
+    pub fn add(&self, rpc: &str) {
+        let mut counts = self.lock();
+        if let Some(count) = counts.get_mut(rpc) {
+            *count += 1;
+        } else if counts.len() < MAX_NAMES {
+            counts.insert(rpc.to_owned(), 1);
+        }
+    }
+
+    /// All counts.
+    pub fn list(&self) -> BTreeMap<String, u64> {
+        self.lock().iter().map(|(rpc, count)| (rpc.clone(), *count)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bounded() {
+        let counts = Counts::default();
+        for n in 0..2 * MAX_NAMES {
+            counts.add(&n.to_string());
+            counts.add("0");
+        }
+        assert_eq!(counts.list().len(), MAX_NAMES);
+        assert_eq!(counts.list()["0"], 2 * MAX_NAMES as u64 + 1);
+    }
+}
