@@ -97,7 +97,8 @@ fn answered(answer: Answer, method: &str) -> Result<Answer, Infallible> {
     match Status::from_header_map(answer.headers()).map(|status| status.code()) {
         Some(Code::Unimplemented) => {
             tracing::info!(rpc = method, "an RPC that is not implemented was called");
-            Ok(Status::unimplemented(format!("Local Modal does not implement {method}")).into_http())
+            let wanted = unspoken(method);
+            Ok(Status::unimplemented(format!("Local Modal does not implement {wanted}")).into_http())
         }
         // The message was too large to be read. Modal says so in HTTP, and the SDK knows it only so.
         Some(Code::OutOfRange) => {
@@ -106,6 +107,14 @@ fn answered(answer: Answer, method: &str) -> Result<Answer, Infallible> {
             Ok(answer)
         }
         _ => Ok(answer),
+    }
+}
+
+/// The name of a method that is not spoken, and what it is for if its name does not say it.
+fn unspoken(method: &str) -> &str {
+    match method {
+        "AuthTokenGet" => "AuthTokenGet, with which Sandboxes begin",
+        _ => method,
     }
 }
 
