@@ -35,17 +35,19 @@ SPOKEN = "spoken"
 NOUNS = {"Shared": "SharedVolume", "Service": "ServiceUser", "Audit": "AuditLog", "Persistent": "PersistentSandbox"}
 # Where less is done than on Modal. What is not said here is meant to be the same.
 PARTLY = {
-    "AppCreate": "the page of an app is a name that leads nowhere",
-    "AppGetLogs": "no progress of transfers; logs of containers and builds",
-    "ClassCreate": "a class is its functions; nothing else is kept of it",
-    "ClientHello": "no warnings, no quotas",
-    "EnvironmentGetOrCreate": "any name is an environment's own space; there is one workspace",
+    "AppCreate": "the page of an app, as of a deployment, is a name that leads nowhere",
+    "AppDeploymentHistory": "the last 200 versions",
+    "AppFetchLogs": "at most 10,000 lines at once; the oldest lines of an app go when it has many",
+    "AppRollback": "to one of the last 20 versions",
+    "EnvironmentUpdate": "a web suffix makes no difference to URLs",
     "FunctionBindParams": "options for GPUs are refused, or ignored with `--ignore-gpu`",
+    "FunctionCallPutDataOut": "a generator that is 64 MiB ahead waits, and is cancelled when nobody reads for a minute",
     "FunctionCreate": "memory is enforced; CPU, regions, network and proxies are accepted and do nothing; GPUs are "
     "refused, or ignored with `--ignore-gpu`; custom domains are refused",
     "FunctionPutInputs": "at most 100,000 inputs of a function wait",
     "ImageGetOrCreate": "the Python part of a recipe; other commands are refused unless `--unsafe-run-commands` lets "
     "them run on this machine; `ENTRYPOINT` and `USER` do nothing",
+    "TaskGetInfo": "containers that run, and the last 1,000 that ended since the server started",
     "TokenInfoGet": "on a Unix socket any token is taken, on a port the one that `modal-local env` prints",
     "VolumeCommit": "makes a difference with `--volumes=strict` only",
     "VolumeReload": "makes a difference with `--volumes=strict` only",
@@ -55,8 +57,8 @@ HEAD = """# What Local Modal speaks
 
 Written by `make coverage-table` from the descriptors of the Modal SDK {version}, the answers of a server, and the
 requests that it counted while the tests ran; a test fails when it is no longer true. Of {total} RPCs, {spoken} are
-spoken. The others answer `UNIMPLEMENTED` with their name. Beyond the limits
-below, [the crate's documentation](src/lib.rs)
+spoken. The others answer `UNIMPLEMENTED` with their name. Of tests, `apps` is `tests/python/test_local_modal_apps.py`,
+and `functions_tick` is `tests/python/test_functions_tick.py`. Beyond the limits below, the top of [lib.rs](src/lib.rs)
 tells where Local Modal differs from Modal.
 
 """
@@ -112,7 +114,7 @@ def _tests(counts: Path) -> dict[str, str]:
     for line in counts.read_text().splitlines():
         entry = json.loads(line)
         for rpc in entry["rpcs"]:
-            found[rpc].add(entry["test"].removeprefix("test_").removesuffix(".py"))
+            found[rpc].add(entry["test"].removeprefix("test_").removeprefix("local_modal_").removesuffix(".py"))
     cells = {}
     for rpc, names in found.items():
         ordered = sorted(names, key=lambda name, rpc=rpc: (noun(rpc).lower() not in name, name))

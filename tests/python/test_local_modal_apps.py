@@ -169,6 +169,23 @@ def test_apps_are_described(server: LocalModal) -> None:
     assert "local" in printed(server, "token", "info")
 
 
+def test_clients_say_hello_and_images_have_ids(server: LocalModal) -> None:
+    script = """
+    client = modal.Client.from_env()
+    client.hello()
+    app = modal.App.lookup("images-by-id", create_if_missing=True)
+    image = modal.Image.debian_slim().env({"A": "b"}).build(app)
+    again = modal.Image.from_id(image.object_id)
+    run = modal.App("uses-an-image")
+    @run.function(image=again, serialized=True)
+    def read(): return os.environ["A"]
+    with run.run(): found = read.remote()
+    missing = failure(lambda: modal.Image.from_id("im-none").build(app))
+    answer([found, again.object_id == image.object_id, missing])
+    """
+    assert server.sdk(script) == ["b", True, "NotFoundError"]
+
+
 def test_environments_are_apart(server: LocalModal) -> None:
     path = write_app(server, "placed", 1)
     refused = printed(server, "deploy", "--env", "staging", path, fails=True)

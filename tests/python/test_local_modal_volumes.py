@@ -114,6 +114,23 @@ def test_copies_follow_the_rules_of_cp(sample_modal: LocalModal) -> None:
     assert modes == [0o755, 0o600]
 
 
+def test_copies_within_a_volume_of_the_first_version(sample_modal: LocalModal) -> None:
+    script = """
+    import io
+    with modal.Volume.ephemeral(version=1) as v:
+        with v.batch_upload() as batch:
+            for path in ("a", "b", "folder/c"): batch.put_file(io.BytesIO(path.encode()), path)
+        v.copy_files(["a"], "a2")
+        v.copy_files(["a", "b"], "folder")
+        copied = sorted(entry.path for entry in v.listdir("/", recursive=True) if entry.type.name == "FILE")
+        refused = [failure(lambda: v.copy_files(*arguments)) for arguments in ((["nope"], "x"), (["a", "b"], "new"))]
+        answer([copied, b"".join(v.read_file("folder/b")).decode(), refused])
+    """
+    copied, read, refused = sample_modal.sdk(script)
+    assert copied == ["a", "a2", "b", "folder/a", "folder/b", "folder/c"]
+    assert (read, refused) == ("b", ["NotFoundError", "NotFoundError"])
+
+
 def test_volume_commands(sample_modal: LocalModal, tmp_path: Path) -> None:
     def run(*arguments: object, code: int = 0) -> str:
         done = sample_modal.modal("volume", *arguments)

@@ -171,8 +171,10 @@ def test_proxy_tokens(site: Site) -> None:
     assert ask(**{"Modal-Key": key, "Modal-Secret": secret}).json() == 3
     assert ask(Authorization=token["Authorization"]).json() == 3
     assert ask(**{"Modal-Key": key, "Modal-Secret": "ws-guess"}).status_code == 401
+    assert site.server.modal("workspace", "proxy-tokens", "update", key, "name", "renamed").returncode == 0
     listed = site.server.modal("workspace", "proxy-tokens", "list", "--json").stdout
-    assert key in listed
+    assert key in listed and "renamed" in listed
+    assert key in site.server.modal("workspace", "proxy-tokens", "list", "--environment", "main", "--json").stdout
     assert secret not in listed
     for kept in site.server.data.glob("state.db*"):
         assert secret.encode() not in kept.read_bytes()
