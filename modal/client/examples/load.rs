@@ -21,19 +21,23 @@ async fn main() -> Result<(), Failure> {
     let client = Client::connect(&env::var("MODAL_SERVER_URL")?).await?;
 
     let function = client.function(&app, &function).await?;
-    let spawns = timed(|n| {
+    let spawns = timed(move |n| {
         let function = function.clone();
-        async move { Ok(drop(function.spawn((n as u64,)).await?)) }
+        async move {
+            function.spawn((n as u64,)).await?;
+            Ok(())
+        }
     });
     let spawns = spawns.await?;
 
     let dict = client.dict("load").await?;
-    let puts = timed(|n| {
-        let dict = dict.clone();
+    let written = dict.clone();
+    let puts = timed(move |n| {
+        let dict = written.clone();
         async move { Ok(dict.put(&format!("key-{n}"), &n).await?) }
     });
     let puts = puts.await?;
-    let gets = timed(|n| {
+    let gets = timed(move |n| {
         let dict = dict.clone();
         async move {
             let found: Option<usize> = dict.get(&format!("key-{n}")).await?;
