@@ -33,7 +33,6 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use self::{ended::Ended, recent::Recent};
 pub use self::{
     app::App,
     call::{Call, Caller, OutputsQuery},
@@ -50,6 +49,7 @@ pub use self::{
     task::{Delivery, Task, TaskExit},
     web::ProxyToken,
 };
+use self::{ended::Ended, recent::Recent};
 use modal_proto::{function_input::ArgsOneof, generic_result::DataOneof};
 
 use crate::{
