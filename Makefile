@@ -42,9 +42,12 @@ test-python: build .venv/complete
 
 # Measures, and never judges: machines are noisy. PROFILE=release builds and measures the release.
 PROFILE ?= debug
-bench:
-	cargo build --locked $(if $(filter release,$(PROFILE)),--release) -p airflowd -p airflow-serverless
+BENCH_BUILD := cargo build --locked $(if $(filter release,$(PROFILE)),--release)
+bench: .venv/complete
+	$(BENCH_BUILD) -p airflowd -p airflow-serverless -p modal-emulator
+	$(BENCH_BUILD) -p modal-client --example load
 	PROFILE=$(PROFILE) $(PYTHON) bench/first_light.py
+	PROFILE=$(PROFILE) .venv/bin/python bench/local_modal.py
 
 # Writes the API's description; a test fails while it is stale.
 openapi: build

@@ -1,5 +1,6 @@
 //! Asks a lot of a server and tells, as a JSON object of seconds, how long it took:
-//! `MODAL_SERVER_URL=… cargo run --release -p modal-client --example load -- APP FUNCTION`. The function takes a number.
+//! `MODAL_SERVER_URL=… MODAL_TOKEN_SECRET=… cargo run --release -p modal-client --example load -- APP FUNCTION`.
+//! The function takes a number.
 
 use std::{env, error::Error, sync::Arc, time::Instant};
 
@@ -18,22 +19,26 @@ async fn main() -> Result<(), Failure> {
     let usage = "usage: load APP FUNCTION";
     let mut arguments = env::args().skip(1);
     let (app, function) = (arguments.next().ok_or(usage)?, arguments.next().ok_or(usage)?);
-    let client = Client::connect(&env::var("MODAL_SERVER_URL")?).await?;
+    let client = Client::connect(&env::var("MODAL_SERVER_URL")?, &env::var("MODAL_TOKEN_SECRET")?).await?;
 
     let function = client.function(&app, &function).await?;
-    let spawns = timed(|n| {
+    let spawns = timed(move |n| {
         let function = function.clone();
-        async move { Ok(drop(function.spawn((n as u64,)).await?)) }
+        async move {
+            function.spawn((n as u64,)).await?;
+            Ok(())
+        }
     });
     let spawns = spawns.await?;
 
     let dict = client.dict("load").await?;
-    let puts = timed(|n| {
-        let dict = dict.clone();
+    let written = dict.clone();
+    let puts = timed(move |n| {
+        let dict = written.clone();
         async move { Ok(dict.put(&format!("key-{n}"), &n).await?) }
     });
     let puts = puts.await?;
-    let gets = timed(|n| {
+    let gets = timed(move |n| {
         let dict = dict.clone();
         async move {
             let found: Option<usize> = dict.get(&format!("key-{n}")).await?;

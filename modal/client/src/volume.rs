@@ -8,11 +8,15 @@ use modal_proto::{
     mount_put_file_request::DataOneof,
 };
 use sha2::{Digest, Sha256};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::{
     error::{Error, Result},
     wire::{Client, rpc},
 };
+
+/// Contents on their way to the server. Each may be large, so not all at once.
+const UPLOADS_AT_A_TIME: usize = 8;
 
 #[derive(Clone)]
 pub struct Volume {
@@ -63,7 +67,7 @@ impl Client {
 impl Volume {
     /// Uploads the files, over those of the same paths. Content first, then all names in one RPC.
     pub async fn put(&self, files: Vec<File>) -> Result<()> {
-        let mut sent = HashSet::new();
+        let (mut sent, mut uploads) = (HashSet::new(), JoinSet::new());
         let mut named = Vec::with_capacity(files.len());
         for file in files {
             let sha256_hex = hex::encode(Sha256::digest(&file.content));
@@ -74,9 +78,16 @@ impl Volume {
                 ..Default::default()
             });
             if sent.insert(sha256_hex.clone()) {
+                if uploads.len() == UPLOADS_AT_A_TIME {
+                    finished(uploads.join_next().await)?;
+                }
                 let data_oneof = Some(DataOneof::Data(file.content.into()));
-                rpc!(self.client, mount_put_file, MountPutFileRequest { sha256_hex, data_oneof })?;
+                let (client, request) = (self.client.clone(), MountPutFileRequest { sha256_hex, data_oneof });
+                uploads.spawn(async move { rpc!(client, mount_put_file, request).map(drop) });
             }
+        }
+        while !uploads.is_empty() {
+            finished(uploads.join_next().await)?;
         }
         let request = VolumePutFilesRequest { volume_id: self.id.clone(), files: named, ..Default::default() };
         rpc!(self.client, volume_put_files, request).map(|_| ())
@@ -131,6 +142,16 @@ impl Volume {
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What came of one of several tasks.
+fn finished(task: Option<std::result::Result<Result<()>, JoinError>>) -> Result<()> {
+    match task {
+        None => Ok(()),
+        Some(Ok(outcome)) => outcome,
+        // They are not aborted, so it panicked; so does this then.
+        Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

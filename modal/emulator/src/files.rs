@@ -141,8 +141,14 @@ impl Files {
 }
 
 fn move_into(staged: &Path, path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    fs::rename(staged, path)
+    match fs::rename(staged, path) {
+        // Only the first file of a folder has to make it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            fs::rename(staged, path)
+        }
+        moved => moved,
+    }
 }
 
 /// Makes the names in the folder of `path` durable.

@@ -29,10 +29,11 @@
 //!   (see [`Emulator::token_secret`]). It listens on this machine only.
 //!
 //! How it hangs together: `rpc` decodes requests and calls `state`, which holds everything in memory and has all the
-//! rules; `shared` puts a lock around it and `store` behind it; `driver` carries out what the state plans, with
-//! `containers` for the processes and `images` for what they run in. `volumes`, `views`, `files` and `logs` are what is
-//! on disk; `web` serves what travels over HTTP. `endpoints` are the ports of web functions, and `streams` carries what
-//! generators yield and what web requests say. `gate` and `admin` are for tests and for those who want to know.
+//! rules; `shared` puts a lock around it and `store` behind it, and `waiting` wakes the requests that a change concerns;
+//! `driver` carries out what the state plans, with `containers` for the processes and `images` for what they run in.
+//! `volumes`, `views`, `files` and `logs` are what is on disk; `web` serves what travels over HTTP. `endpoints` are the
+//! ports of web functions, and `streams` carries what generators yield and what web requests say. `gate` and `admin`
+//! are for tests and for those who want to know.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -48,15 +48,17 @@ pub fn check_existence(
 }
 
 pub async fn put_file(shared: &Parts, request: pb::MountPutFileRequest) -> Result<pb::MountPutFileResponse, Error> {
-    match request.data_oneof {
+    let exists = match request.data_oneof {
         // Without data it is only a question.
-        None => {}
-        Some(DataOneof::Data(data)) => shared.files.put(request.sha256_hex.clone(), data).await?,
+        None => shared.files.claim(&request.sha256_hex)?,
+        Some(DataOneof::Data(data)) => shared.files.put(request.sha256_hex, data).await.map(|()| true)?,
         // A blob is in the file store already.
-        Some(DataOneof::DataBlobId(id)) if blob_hash(&id) == Some(&request.sha256_hex) => {}
+        Some(DataOneof::DataBlobId(id)) if blob_hash(&id) == Some(&request.sha256_hex) => {
+            shared.files.claim(&request.sha256_hex)?
+        }
         Some(DataOneof::DataBlobId(_)) => {
             return Err(Error::invalid("data_blob_id", "the blob does not have the SHA-256 that was announced"));
         }
-    }
-    Ok(pb::MountPutFileResponse { exists: shared.files.claim(&request.sha256_hex)?, checked_at: None })
+    };
+    Ok(pb::MountPutFileResponse { exists, checked_at: None })
 }
