@@ -95,7 +95,8 @@ class LocalModal:
         # A server may have its data elsewhere, or have ended by itself; then there is nothing to ask.
         if counts and socket.exists() and self.process and self.process.poll() is None:
             status = subprocess.check_output([binary(), "status", "--data-dir", self.data, "--json"], timeout=20)
-            test = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
+            # Set in the process of a test, which a server may be used without.
+            test = os.environ.get("PYTEST_CURRENT_TEST", "by hand").partition("::")[0]
             with Path(counts).open("a") as file:
                 print(json.dumps({"test": Path(test).name, "rpcs": json.loads(status)["rpcs"]}), file=file)
 
