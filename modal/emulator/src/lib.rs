@@ -3,7 +3,7 @@
 //! The unmodified SDK deploys to it (set `MODAL_SERVER_URL` to [`Emulator::server_url`], and any token), and the same
 //! functions really run: each container is a process of the SDK's own entry point in the interpreter of
 //! [`Options::python`], or in a virtual environment on top of it that has what the image's recipe asks for besides. A
-//! method of Modal's that is not spoken here answers `UNIMPLEMENTED` with its name.
+//! method of Modal's that is not spoken here answers `UNIMPLEMENTED` with its name; `COVERAGE.md` lists all of them.
 //!
 //! Where it differs from Modal, beyond what it does not speak:
 //! - Containers are processes of this machine: they see its files, share its network and its ports. Their own files,
