@@ -70,6 +70,7 @@ class Server:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         url = self.process.stdout.readline().strip().partition("=")[2]
+        # On a socket any token does.
         token = {"MODAL_TOKEN_ID": "ak-local", "MODAL_TOKEN_SECRET": "as-local"}
         self.environment = {**os.environ, "MODAL_SERVER_URL": url, **token}
 
