@@ -120,4 +120,7 @@ def fall(signal: int) -> None:
 
 @app.function(image=image, memory=(64, 256))
 def swell(mebibytes: int) -> int:
-    return len(b"x" * (mebibytes << 20))
+    held = b"x" * (mebibytes << 20)
+    # The memory is looked at now and then.
+    time.sleep(2)
+    return len(held)
