@@ -68,10 +68,10 @@ pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<Answers<
         let mut news = app.news();
         let mut large_news = shared.large_news();
         loop {
-            // First whether it is over, then a last look, so that nothing printed before the end is missed.
-            let done = shared.read(|state| is_done(state, &app_id));
             news.mark_unchanged();
             large_news.mark_unchanged();
+            // First whether it is over, then a last look, so that nothing printed before the end is missed.
+            let done = shared.read(|state| is_done(state, &app_id));
             let log = app.clone();
             let (lines, next) = blocking(move || log.read(position).map_err(failed())).await?;
             let quiet = lines.is_empty();

@@ -122,8 +122,8 @@ impl Pipe {
                 }
             };
             if freed {
+                // This wakes the reader as well, for one more look: to take it for seen could lose a chunk just written.
                 self.changed.send_replace(());
-                changed.mark_unchanged();
             }
             if found.is_some() {
                 return found;
@@ -222,5 +222,25 @@ mod tests {
         pipe.discard();
         writing.await.unwrap();
         assert!(pipe.read(1).await.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reader_that_keeps_up_misses_nothing() {
+        let pipe = Arc::new(Pipe::default());
+        let writer = pipe.clone();
+        let (next, mut wanted) = tokio::sync::mpsc::unbounded_channel();
+        let writing = tokio::spawn(async move {
+            while let Some(index) = wanted.recv().await {
+                writer.write(vec![chunk(index, 1)]).await;
+            }
+        });
+        for index in 0..20_000 {
+            // It is written while the reader begins to wait for it.
+            next.send(index + 1).unwrap();
+            let read = tokio::time::timeout(Duration::from_secs(20), pipe.read(index)).await;
+            assert_eq!(read.expect("it is woken").unwrap().index, index + 1);
+        }
+        drop(next);
+        writing.await.unwrap();
     }
 }
