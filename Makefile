@@ -5,7 +5,7 @@ BIN := $(CURDIR)/target/debug
 # One Python runtime for all daemons that the tests start.
 export AIRFLOW_SERVERLESS_RUNTIMES ?= $(CURDIR)/target/runtimes
 
-.PHONY: build quickstart test lint test-rust test-python openapi coverage-table lock bench clean
+.PHONY: build quickstart test lint test-rust test-python openapi coverage-table conformance lock bench clean
 
 build:
 	cargo build --locked --workspace
@@ -52,6 +52,11 @@ bench: .venv/complete
 # Writes the API's description; a test fails while it is stale.
 openapi: build
 	$(BIN)/airflowd --print-openapi > openapi/airflowd.json
+
+# Drives the SDK and its command line through all that Local Modal does, in both Volume modes.
+conformance: build .venv/complete
+	for mode in bind strict; do \
+	  LOCAL_MODAL_VOLUMES=$$mode .venv/bin/pytest tests/python -k local_modal -n auto --dist loadfile || exit 1; done
 
 # Writes the table of the RPCs that Local Modal speaks, with the tests that ask for them.
 coverage-table: export LOCAL_MODAL_RPCS := $(CURDIR)/target/rpcs.jsonl

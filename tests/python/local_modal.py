@@ -75,6 +75,9 @@ class LocalModal:
     def popen(self, *arguments: str) -> subprocess.Popen[str]:
         """Starts a server on the data folder without waiting for it."""
         command = [binary(), "serve", "--data-dir", self.data, "--python", self.python, *arguments]
+        if "--volumes" not in arguments:
+            # The tests that are not about it hold in either mode: `make conformance` runs them in both.
+            command += ["--volumes", os.environ.get("LOCAL_MODAL_VOLUMES", "bind")]
         with self.log.open("a") as log:
             return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
 
