@@ -180,7 +180,7 @@ def test_files_variables_and_folders(builder: LocalModal) -> None:
             .add_local_python_source("lm_local", copy=True)
             .pip_install_from_requirements(str(files / "requirements.txt"), WHEELS, extra_options="--no-index")
             .env({"PATH": "/root/bin:$PATH", "PYTHONPATH": "/root/lib"})
-            .workdir("/work/place")
+            .workdir("/srv/place")
             .entrypoint([]).cmd(["x"]).shell(["/bin/sh", "-c"])
             .add_local_dir(files / "sub", "/root/mounted")
             .add_local_file(files / "lm_local.py", "/root/lib/lm_lib.py")
@@ -206,7 +206,7 @@ def test_files_variables_and_folders(builder: LocalModal) -> None:
     )
     look, dockered = remote(builder, "look", "dockered")
     images = str((builder.data / "images").resolve())
-    assert look[:7] == ["work/place", 0o755, "deep", "deep", "local", "local", "1.0"]
+    assert look[:7] == ["srv/place", 0o755, "deep", "deep", "local", "local", "1.0"]
     assert look[7].startswith(images) and "/root/bin:" in look[7]
     assert dockered == ["hello", "/a b", "inner", "deep"]
 
