@@ -50,6 +50,7 @@ mod images;
 mod logs;
 mod options;
 mod rpc;
+mod runtime;
 mod server;
 mod shared;
 mod state;
@@ -68,6 +69,7 @@ pub use self::{
     },
     emulator::Emulator,
     options::{Listen, Options, StartError, VolumeMode},
+    runtime::runtime,
     store::StoreError,
     token::TOKEN_FILE,
 };

@@ -9,6 +9,7 @@ mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -41,9 +42,9 @@ struct DataDir {
     data_dir: PathBuf,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
+fn main() -> ExitCode {
+    let ended = modal_emulator::runtime().context("starting the runtime").and_then(|runtime| runtime.block_on(run()));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

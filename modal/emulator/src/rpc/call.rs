@@ -12,6 +12,9 @@ use crate::{
 
 /// The longest that one request for outputs waits; the SDK asks again.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
+/// How long an answer that is not the last of its call waits for more results: an answer for each result of a large map
+/// would cost the client more than the work.
+const GATHERING: Duration = Duration::from_millis(20);
 
 pub async fn map(
     shared: &Parts,
@@ -108,8 +111,15 @@ pub async fn get_outputs(
         })
         .await?;
     let reply = match found {
-        Some(reply) => reply,
-        None => shared.read(|state| state.outputs(call_id, query))?,
+        Some(reply) if reply.unfinished == 0 => reply,
+        found => {
+            if found.is_some() {
+                let until = Some(until.min(Instant::now() + GATHERING));
+                let complete = |state: &mut State, _| Ok(state.call(call_id)?.unfinished.is_empty().then_some(()));
+                shared.wait_for(call_id, until, complete).await?;
+            }
+            shared.read(|state| state.outputs(call_id, query))?
+        }
     };
     // A result that somebody has seen must not be another one after a crash.
     shared.settled().await?;
