@@ -21,16 +21,6 @@ async fn main() -> Result<(), Failure> {
     let (app, function) = (arguments.next().ok_or(usage)?, arguments.next().ok_or(usage)?);
     let client = Client::connect(&env::var("MODAL_SERVER_URL")?, &env::var("MODAL_TOKEN_SECRET")?).await?;
 
-    let function = client.function(&app, &function).await?;
-    let spawns = timed(move |n| {
-        let function = function.clone();
-        async move {
-            function.spawn((n as u64,)).await?;
-            Ok(())
-        }
-    });
-    let spawns = spawns.await?;
-
     let dict = client.dict("load").await?;
     let written = dict.clone();
     let puts = timed(move |n| {
@@ -54,6 +44,17 @@ async fn main() -> Result<(), Failure> {
     let started = Instant::now();
     volume.put(files).await?;
     let upload = started.elapsed().as_secs_f64();
+
+    // The last, as containers are busy for a while with what is spawned.
+    let function = client.function(&app, &function).await?;
+    let spawns = timed(move |n| {
+        let function = function.clone();
+        async move {
+            function.spawn((n as u64,)).await?;
+            Ok(())
+        }
+    });
+    let spawns = spawns.await?;
 
     println!("{}", serde_json::json!({ "spawns": spawns, "puts": puts, "gets": gets, "upload": upload }));
     Ok(())

@@ -86,10 +86,11 @@ impl Files {
             if store.claim(&sha256_hex)? {
                 return Ok(());
             }
-            let staged = store.upload(&new_id("up"));
-            File::create_new(&staged)
+            // In the folder where it will be: of many uploads at a time, those to one folder wait for each other.
+            let staged = path.with_file_name(new_id("up"));
+            in_folder_of(&staged, || File::create_new(&staged))
                 .and_then(|mut file| file.write_all(&data))
-                .and_then(|()| move_into(&staged, &path))
+                .and_then(|()| fs::rename(&staged, &path))
                 .map_err(Error::io("save", sha256_hex.as_str()))?;
             let crowded = {
                 let mut unsettled = store.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,13 +142,17 @@ impl Files {
 }
 
 fn move_into(staged: &Path, path: &Path) -> io::Result<()> {
-    match fs::rename(staged, path) {
-        // Only the first file of a folder has to make it.
+    in_folder_of(path, || fs::rename(staged, path))
+}
+
+/// Does something in the folder of a file. Only the first file of a folder has to make it.
+fn in_folder_of<T>(path: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    match work() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-            fs::rename(staged, path)
+            work()
         }
-        moved => moved,
+        done => done,
     }
 }
 
