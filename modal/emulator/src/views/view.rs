@@ -97,12 +97,24 @@ impl View {
         if self.closed {
             return Ok(());
         }
+        let aside = self.set_aside()?;
+        self.fill(&aside)?;
+        fs::remove_dir_all(&aside)
+    }
+
+    /// Empties the folder; returns where its contents are.
+    fn set_aside(&self) -> io::Result<PathBuf> {
         let aside = self.folder.with_file_name(new_id("aside"));
         fs::create_dir(&aside)?;
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             fs::rename(entry.path(), aside.join(entry.file_name()))?;
         }
+        Ok(aside)
+    }
+
+    /// Fills the folder with what is in the Volume, of which what did not change is aside.
+    fn fill(&mut self, aside: &Path) -> io::Result<()> {
         let known = std::mem::take(&mut self.known);
         for (path, there) in list(&self.committed)? {
             let (source, target) = (self.committed.join(&path), self.folder.join(&path));
@@ -115,7 +127,7 @@ impl View {
             let here = Stamp::of(&target.symlink_metadata()?);
             self.known.insert(path, (here, there));
         }
-        fs::remove_dir_all(&aside)
+        Ok(())
     }
 
     /// Whether a process has a file of this copy open, or works in one of its folders.
@@ -259,6 +271,19 @@ mod tests {
         assert_eq!(volume.committed("d/a"), None);
         one.refresh().unwrap();
         assert!(!one.folder.join("d").exists());
+    }
+
+    #[test]
+    fn a_folder_is_empty_while_it_is_refreshed() {
+        let volume = Volume(tempfile::tempdir().unwrap());
+        let mut view = volume.view("one");
+        fs::create_dir(view.folder.join("d")).unwrap();
+        fs::write(view.folder.join("d/a"), "text").unwrap();
+        view.commit().unwrap();
+        let aside = view.set_aside().unwrap();
+        assert_eq!(fs::read_dir(&view.folder).unwrap().count(), 0);
+        view.fill(&aside).unwrap();
+        assert_eq!(fs::read_to_string(view.folder.join("d/a")).unwrap(), "text");
     }
 
     #[test]
