@@ -14,7 +14,14 @@ import modal
 
 from airflow_serverless.config import MOUNT_PATH, SETTINGS_VARIABLE, Settings
 
-PINNED = ("modal", "apache-airflow-core", "apache-airflow-task-sdk", "apache-airflow-providers-standard")
+PINNED = (
+    "modal",
+    "apache-airflow-core",
+    "apache-airflow-task-sdk",
+    "apache-airflow-providers-standard",
+    "psycopg2-binary",
+    "asyncpg",
+)
 GATE_IDLE_SECONDS = 2
 IDLE_SECONDS = 90
 TICK_TIMEOUT_SECONDS = 600
