@@ -45,10 +45,17 @@ def run_tick(reason: str) -> dict[str, Any]:
 
 
 def execute_task(payload: dict[str, Any]) -> dict[str, Any]:
-    """Run one attempt of one task; returns {"status": …}."""
+    """Run one attempt of one task, or one callback; returns {"status": …}."""
     from airflow_serverless.executor.worker import execute_task
 
     return execute_task(payload)
+
+
+def run_triggers() -> dict[str, Any]:
+    """Run the triggers of deferred tasks for as long as there are any; returns {"events": …}."""
+    from airflow_serverless.executor.triggerer import run_triggers
+
+    return run_triggers()
 
 
 def initialize_database() -> dict[str, Any]:
@@ -88,5 +95,6 @@ def create_app(settings: Settings, settings_json: str | None = None) -> modal.Ap
     )(scheduler_tick)
     app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(run_tick)
     app.function(max_containers=settings.parallelism, timeout=task_timeout, **heavy)(execute_task)
+    app.function(max_containers=1, timeout=LONGEST_TIMEOUT_SECONDS, **heavy)(run_triggers)
     app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(initialize_database)
     return app

@@ -16,8 +16,12 @@ import modal
 WAKE = "wake"
 DUE = "due"
 PUBLISHED = "published"
+TRIGGERS = "triggers"
+TRIGGERER = "triggerer"
 QUEUED, RUNNING, SUCCESS, FAILED = "QUEUED", "RUNNING", "SUCCESS", "FAILED"
 FINAL = frozenset({SUCCESS, FAILED})
+CALLBACK = "callback"
+"""In the place of a launch's id, for what is executed once under an id of its own."""
 
 
 class TaskEntry(TypedDict):
@@ -81,11 +85,56 @@ class Heartbeat(TypedDict):
     at: float
 
 
+class CallbackEntry(TypedDict):
+    """`callback:{id}`: an execution of callbacks outside of the process of a task.
+
+    `kind` is "executor" for a callback of Airflow's executors (those of deadlines), "dag" for a request to the DAG
+    processor (those of DAG runs, and of tasks whose process could not run them). A call runs it once or not at all.
+    """
+
+    id: str
+    kind: Literal["executor", "dag"]
+    status: str
+    queued_at: float
+    completed_at: float | None
+    journals: NotRequired[int]
+    error: NotRequired[str | None]
+
+
+class Triggers(TypedDict):
+    """`triggers`: what a triggerer is to run, {id of the trigger: when it was created}, from this generation on.
+
+    Ids of triggers that are gone are used again, so that the id alone does not tell which trigger is meant.
+    """
+
+    created: dict[int, str]
+    generation: int
+
+
+class TriggererNote(TypedDict):
+    """`triggerer`: the call that runs triggers and when it was last heard of; None while it has not begun."""
+
+    call_id: str | None
+    at: float
+
+
+class TriggerEventRecord(TypedDict):
+    """`event:…`: what a trigger yielded (JSON in Airflow's serialisation), or the traceback with which it failed."""
+
+    trigger_id: int
+    created: str
+    event: str | None
+    traceback: list[str] | None
+    at: float
+
+
 class DueMarker(TypedDict):
-    """`due`: what the gate needs to know. `active`: work is in flight, so calls have to be looked after."""
+    """`due`: what the gate needs to know. `active`: work is in flight, so calls have to be looked after. `deferred`:
+    there are triggers, so a triggerer has to be looked after."""
 
     next_due: float | None
     active: bool
+    deferred: NotRequired[bool]
     generation: int
     full_tick_at: float
 
@@ -134,6 +183,14 @@ def heartbeat_key(ti_id: str) -> str:
     return f"heartbeat:{ti_id}"
 
 
+def callback_key(callback_id: str) -> str:
+    return f"callback:{callback_id}"
+
+
+def event_key(trigger_id: int, event_id: str) -> str:
+    return f"event:{trigger_id}:{event_id}"
+
+
 @dataclass
 class Inbox:
     """What the Dict held when a tick looked at it, by key."""
@@ -144,18 +201,23 @@ class Inbox:
     claims: dict[str, CallNote] = field(default_factory=dict)
     heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
+    callbacks: dict[str, CallbackEntry] = field(default_factory=dict)
+    events: dict[str, TriggerEventRecord] = field(default_factory=dict)
     due: DueMarker | None = None
+    triggers: Triggers | None = None
+    triggerer: TriggererNote | None = None
 
     def has_news(self) -> bool:
-        return bool(self.journals or self.commands)
+        return bool(self.journals or self.commands or self.events)
 
     def call_id(self, entry: TaskEntry) -> str | None:
-        """The call of a launch, if any is known."""
-        notes = (
-            self.calls.get(call_key(entry["ti_id"], entry["launch"])),
-            self.claims.get(claim_key(entry["ti_id"], entry["launch"])),
-        )
-        return entry["call_id"] or next((note["call_id"] for note in notes if note), None)
+        """The call of a task's launch, if any is known."""
+        return entry["call_id"] or self.call_of(entry["ti_id"], entry["launch"])
+
+    def call_of(self, ti_id: str, launch: str) -> str | None:
+        """The call that was noted for a launch, if any."""
+        notes = (self.calls.get(call_key(ti_id, launch)), self.claims.get(claim_key(ti_id, launch)))
+        return next((note["call_id"] for note in notes if note), None)
 
 
 class State:
@@ -178,6 +240,8 @@ class State:
             "claim": cast("dict[str, Any]", inbox.claims),
             "heartbeat": cast("dict[str, Any]", inbox.heartbeats),
             "command": cast("dict[str, Any]", inbox.commands),
+            "callback": cast("dict[str, Any]", inbox.callbacks),
+            "event": cast("dict[str, Any]", inbox.events),
         }
         for key, value in self.store.items():
             kind, separator, _ = str(key).partition(":")
@@ -185,6 +249,10 @@ class State:
                 parts[kind][key] = value
             elif key == DUE:
                 inbox.due = value
+            elif key == TRIGGERS:
+                inbox.triggers = value
+            elif key == TRIGGERER:
+                inbox.triggerer = value
         return inbox
 
     def wake(self, reason: str) -> bool:
@@ -203,6 +271,15 @@ class State:
 
     def set_due(self, marker: DueMarker) -> None:
         self.store.put(DUE, marker)
+
+    def triggers(self) -> Triggers | None:
+        return self.store.get(TRIGGERS)
+
+    def triggerer(self) -> TriggererNote | None:
+        return self.store.get(TRIGGERER)
+
+    def callback(self, callback_id: str) -> CallbackEntry | None:
+        return self.store.get(callback_key(callback_id))
 
     def task(self, key: str) -> TaskEntry | None:
         return self.store.get(key)

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_serverless.state import (
-    Heartbeat,
-    JournalRecord,
-    Request,
-    State,
-    TaskEntry,
-    heartbeat_key,
-    journal_key,
-    task_key,
-)
+from airflow_serverless.executor import execution_api
+from airflow_serverless.state import Heartbeat, JournalRecord, Request, State, heartbeat_key, journal_key
+
+if TYPE_CHECKING:
+    from airflow.sdk.api.client import Client
 
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 HEARTBEAT_SECONDS = 15.0
@@ -57,14 +54,19 @@ class JournalWriter(httpx.BaseTransport):
             self._record(request, path, body, answer.status_code, at)
         return httpx.Response(answer.status_code, headers=answer.headers, content=content, request=request)
 
-    def finish(self, entry: TaskEntry) -> None:
-        """Publish what is left together with the final state of the launch."""
-        values = self._take()
-        values[task_key(entry["dag_id"], entry["task_id"], entry["run_id"], entry["map_index"])] = {
-            **entry,
-            "journals": self._sequence,
-        }
-        self._state.update(values)
+    def client(self) -> Client:
+        """The Execution API for a supervisor of Airflow's."""
+        return execution_api.client(self)
+
+    def finish(self, key: str, entry: Mapping[str, Any]) -> None:
+        """Publish what is left together with the final state of the launch, to which the number of records is added."""
+        values: dict[str, Any] = dict(self._take())
+        self._state.update({**values, key: {**entry, "journals": self._sequence}})
+
+    def flush(self) -> None:
+        """Publish what is not held back."""
+        if self.final_state is None:
+            self._state.update(self._take())
 
     def _record(self, request: httpx.Request, path: str, body: bytes, status: int, at: float) -> None:
         headers = request.headers
@@ -82,7 +84,7 @@ class JournalWriter(httpx.BaseTransport):
         if request.method == "PATCH" and path.endswith("/state"):
             self.final_state = str(json.loads(body)["state"])
         if path.endswith("/run"):
-            self._flush()
+            self.flush()
 
     def _heartbeat(self, at: float) -> None:
         if at - self._last_heartbeat < HEARTBEAT_SECONDS:
@@ -92,11 +94,7 @@ class JournalWriter(httpx.BaseTransport):
         values = {} if self.final_state else self._take()
         self._state.update({**values, heartbeat_key(self._ti_id): beat})
 
-    def _flush(self) -> None:
-        if self.final_state is None:
-            self._state.update(self._take())
-
-    def _take(self) -> dict[str, JournalRecord | TaskEntry]:
+    def _take(self) -> dict[str, JournalRecord]:
         if not self._pending:
             return {}
         record: JournalRecord = {

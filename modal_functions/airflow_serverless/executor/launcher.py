@@ -23,12 +23,16 @@ class Launcher:
         self._app_name = app_name
 
     def spawn_task(self, payload: dict[str, Any]) -> str:
-        """Start `execute_task` and return the id of the call."""
+        """Start `execute_task`, for a task or a callback, and return the id of the call."""
         return self._spawn("execute_task", payload)
 
     def spawn_tick(self, reason: str) -> str:
         """Start `run_tick`; callers leave the wake mark first."""
         return self._spawn("run_tick", reason)
+
+    def spawn_triggerer(self) -> str:
+        """Start `run_triggers`; callers leave the note of a triggerer first."""
+        return self._spawn("run_triggers")
 
     def outcome(self, call_id: str) -> Outcome | None:
         """None while the call is waiting or running. Raises if Modal cannot be reached."""
@@ -51,6 +55,6 @@ class Launcher:
         except modal.exception.NotFoundError:
             return
 
-    def _spawn(self, function: str, argument: Any) -> str:
-        call = modal.Function.from_name(self._app_name, function).spawn(argument)
+    def _spawn(self, function: str, *arguments: Any) -> str:
+        call = modal.Function.from_name(self._app_name, function).spawn(*arguments)
         return str(call.object_id)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.workloads.callback import ExecuteCallback
 from airflow.executors.workloads.task import ExecuteTask
 from airflow.utils.state import TaskInstanceState
 
@@ -33,6 +34,7 @@ class ModalExecutor(BaseExecutor):
     """
 
     supports_ad_hoc_ti_run = True
+    supports_callbacks = True
     is_local = False
     serve_logs = False
 
@@ -54,8 +56,12 @@ class ModalExecutor(BaseExecutor):
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         for workload in workload_items:
+            if isinstance(workload, ExecuteCallback):
+                # The tick starts callbacks from their rows, so that one that is killed loses none.
+                self.queued_callbacks.pop(workload.key, None)
+                continue
             if not isinstance(workload, ExecuteTask):
-                raise TypeError(f"{type(workload).__name__} is no task, and only tasks run on Modal")
+                raise TypeError(f"{type(workload).__name__} is neither a task nor a callback")
             self.queued_tasks.pop(workload.key, None)
             self.running.add(workload.key)
             launch = Launch(uuid.uuid4().hex, workload)

@@ -13,13 +13,14 @@ FULL_TICK_SECONDS = 300.0
 MOST_RETRIES = 200
 
 
-def compute(generation: int) -> DueMarker:
+def compute(generation: int, deferred: bool) -> DueMarker:
     """The marker as of now; times are seconds since the epoch."""
     now = time.time()
     times = [moment.timestamp() for moment in _moments() if moment is not None]
     return {
         "next_due": min(times) if times else None,
         "active": _is_active(),
+        "deferred": deferred,
         "generation": generation,
         "full_tick_at": now + FULL_TICK_SECONDS,
     }

@@ -85,30 +85,36 @@ def run_tick(reason: str) -> dict[str, Any]:
 def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     """Load, replay, reconcile, parse, schedule, publish, and only then tell the world."""
     from airflow_serverless.executor.modal_executor import ModalExecutor
-    from airflow_serverless.scheduler import journal, reconcile
+    from airflow_serverless.scheduler import callbacks, journal, reconcile, triggers
     from airflow_serverless.scheduler.tick import Tick
 
     backend, state, launcher = context.backend, context.state, context.launcher
     backend.load()
     replayed = journal.replay(inbox, backend)
     reconcile.apply_heartbeats(inbox)
+    fired = triggers.apply_events(inbox)
     executor = ModalExecutor()
     tick = Tick(executor)
     found = reconcile.reconcile(inbox, backend, executor, launcher, state)
+    settled = callbacks.settle(inbox, backend, launcher)
     synced = context.folder.sync(backend)
     replies = commands.apply(inbox.commands, backend)
     tick.maintain()
     tick.run_until_quiet()
-    marker = due.compute(backend.generation + 1)
+    deferred = triggers.wanted()
+    pending = callbacks.pending(inbox)
+    marker = due.compute(backend.generation + 1, bool(deferred))
     generation = backend.publish()
 
     launches = executor.take_launches()
     _announce(context, generation, inbox, replies)
     _launch(context, launches, generation)
+    callbacks.start(pending, generation, state, launcher)
+    triggers.announce(deferred, generation, inbox, state, launcher)
     executor.end()
     reconcile.stop_unwanted(found.unwanted, inbox, state, launcher)
-    state.remove([*replayed.keys, *reconcile.finished_keys(inbox), *found.expired])
-    if found.again:
+    state.remove([*replayed.keys, *fired, *settled.keys, *reconcile.finished_keys(inbox), *found.expired])
+    if found.again or settled.again:
         state.wake("news was on its way")
     state.set_due(marker)
 

@@ -8,6 +8,8 @@ from airflow.jobs.job import Job, JobState
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from airflow_serverless.executor.modal_executor import ModalExecutor
 
 MOST_PASSES = 50
@@ -69,7 +71,9 @@ class Tick:
             runner._process_executor_events(executor=executor, session=session)
         with create_session() as session:
             runner._process_task_event_logs(executor._task_event_logs, session)
-        _handle_missed_deadlines()
+        with create_session() as session:
+            _handle_missed_deadlines(session)
+            runner._enqueue_executor_callbacks(session)
         return queued
 
 
@@ -114,13 +118,11 @@ def _fingerprint() -> tuple[list[Any], list[Any]]:
         return sorted(map(str, session.execute(runs).all())), sorted(map(str, session.execute(tasks).all()))
 
 
-def _handle_missed_deadlines() -> None:
+def _handle_missed_deadlines(session: Session) -> None:
     from airflow._shared.timezones import timezone
     from airflow.models.deadline import Deadline
-    from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    with create_session() as session:
-        missed = select(Deadline).where(Deadline.deadline_time < timezone.utcnow()).where(~Deadline.missed)
-        for deadline in session.scalars(missed):
-            deadline.handle_miss(session)
+    missed = select(Deadline).where(Deadline.deadline_time < timezone.utcnow()).where(~Deadline.missed)
+    for deadline in session.scalars(missed):
+        deadline.handle_miss(session)

@@ -1,0 +1,90 @@
+"""What a warm container keeps between tasks, and the database as a task sees it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import modal
+
+from airflow_serverless.config import Paths, Settings, configure_airflow
+from airflow_serverless.executor.launcher import Launcher
+from airflow_serverless.state import State
+
+if TYPE_CHECKING:
+    from airflow_serverless.executor.journal import JournalWriter
+
+SNAPSHOT_ATTEMPTS = 10
+SNAPSHOT_WAIT_SECONDS = 1.0
+
+
+class AttemptFailed(Exception):
+    """The attempt ended without a result of its own; the scheduler decides about a retry."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One for each process that runs what users wrote."""
+
+    settings: Settings
+    paths: Paths
+    state: State
+    volume: modal.Volume
+    launcher: Launcher
+
+    @classmethod
+    def of_process(cls) -> Worker:
+        """The one of this process; configures Airflow when first asked for."""
+        return _worker()
+
+    def wake(self, reason: str) -> None:
+        """Have the scheduler look at what was done."""
+        if self.state.wake(reason):
+            self.launcher.spawn_tick(reason)
+
+    def open_journal(self, ti_id: str, launch: str, generation: int) -> JournalWriter:
+        """The Execution API for one launch, on a database that is at least of this generation.
+
+        Raises AttemptFailed if there is none.
+        """
+        from airflow_serverless.executor import execution_api
+        from airflow_serverless.executor.journal import JournalWriter
+
+        self.fetch_snapshot(generation)
+        execution_api.hasten_supervisor_exit()
+        return JournalWriter(execution_api.transport(), self.state, ti_id, launch)
+
+    def fetch_snapshot(self, generation: int) -> None:
+        """Make a private copy of a snapshot that knows the task; an older one would refuse to let it start."""
+        from airflow_serverless.db.sqlite_backend import copy_snapshot, snapshot_version
+
+        found = 0
+        for attempt in range(SNAPSHOT_ATTEMPTS):
+            if attempt:
+                threading.Event().wait(SNAPSHOT_WAIT_SECONDS)
+            self.volume.reload()
+            try:
+                found, _ = snapshot_version(self.paths.published_database)
+            except sqlite3.OperationalError:
+                continue
+            if found >= generation:
+                copy_snapshot(self.paths.published_database, self.paths.local_database)
+                return
+        raise AttemptFailed(f"the volume shows generation {found} of the database, not {generation}")
+
+
+@cache
+def _worker() -> Worker:
+    settings = Settings.from_environment()
+    paths = Paths.from_environment()
+    configure_airflow(settings, paths)
+    return Worker(
+        settings,
+        paths,
+        State.of_environment(settings.dict_name),
+        modal.Volume.from_name(settings.volume_name),
+        Launcher(settings.app_name),
+    )
