@@ -21,6 +21,7 @@ PINNED = (
     "apache-airflow-providers-standard",
     "psycopg2-binary",
     "asyncpg",
+    "uv",
 )
 GATE_IDLE_SECONDS = 2
 IDLE_SECONDS = 90

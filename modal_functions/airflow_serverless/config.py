@@ -18,6 +18,8 @@ LOCAL_VOLUMES_VARIABLE = "MODAL_LOCAL_VOLUMES"
 """JSON object {mount path: directory}, set by Local Modal, which does not bind volumes at absolute paths."""
 WORK_VARIABLE = "AIRFLOW_SERVERLESS_WORK"
 """Directory for private files of this process; a temporary one by default."""
+PACKAGES_VARIABLE = "AIRFLOW_SERVERLESS_VENVS"
+"""Directory of the packages that DAG files ask for, if it is not on the volume."""
 MOUNT_PATH = "/vol"
 BUNDLE = "dags-folder"
 """Airflow's name for the bundle that is the DAG folder."""
@@ -121,6 +123,11 @@ class Paths:
     @cached_property
     def logs(self) -> Path:
         return self.volume / "logs"
+
+    @cached_property
+    def packages(self) -> Path:
+        """What DAG files ask for beyond what Airflow runs with."""
+        return Path(os.environ.get(PACKAGES_VARIABLE) or self.volume / "venvs")
 
     @cached_property
     def xcom(self) -> Path:

@@ -101,6 +101,15 @@ class CallbackEntry(TypedDict):
     error: NotRequired[str | None]
 
 
+class PackagesNote(TypedDict):
+    """`packages:{name}`: the installation of what some DAG files ask for."""
+
+    name: str
+    status: str
+    at: float
+    error: str | None
+
+
 class Triggers(TypedDict):
     """`triggers`: what a triggerer is to run, {id of the trigger: when it was created}, from this generation on.
 
@@ -187,6 +196,10 @@ def callback_key(callback_id: str) -> str:
     return f"callback:{callback_id}"
 
 
+def packages_key(name: str) -> str:
+    return f"packages:{name}"
+
+
 def event_key(trigger_id: int, event_id: str) -> str:
     return f"event:{trigger_id}:{event_id}"
 
@@ -203,6 +216,7 @@ class Inbox:
     commands: dict[str, Command] = field(default_factory=dict)
     callbacks: dict[str, CallbackEntry] = field(default_factory=dict)
     events: dict[str, TriggerEventRecord] = field(default_factory=dict)
+    packages: dict[str, PackagesNote] = field(default_factory=dict)
     due: DueMarker | None = None
     triggers: Triggers | None = None
     triggerer: TriggererNote | None = None
@@ -242,6 +256,7 @@ class State:
             "command": cast("dict[str, Any]", inbox.commands),
             "callback": cast("dict[str, Any]", inbox.callbacks),
             "event": cast("dict[str, Any]", inbox.events),
+            "packages": cast("dict[str, Any]", inbox.packages),
         }
         for key, value in self.store.items():
             kind, separator, _ = str(key).partition(":")

@@ -28,13 +28,13 @@ class Environment:
     def __init__(self, modal: LocalModal) -> None:
         self.modal = modal
 
-    def deploy(self) -> None:
-        """Secret, functions and database."""
+    def deploy(self, **variables: str) -> None:
+        """Secret, with more variables for the functions, functions and database."""
         keys = {
             name: base64.urlsafe_b64encode(os.urandom(32)).decode()
             for name in ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__API__SECRET_KEY")
         }
-        self.modal.sdk(f"modal.Secret.objects.create('airflow-secrets-test', {keys!r})")
+        self.modal.sdk(f"modal.Secret.objects.create('airflow-secrets-test', {keys | variables!r})")
         done = self.process("-m", "airflow_serverless.deploy")
         assert done.returncode == 0, done.stderr
         self.call("initialize_database")
@@ -56,6 +56,7 @@ class Environment:
     def upload(self, name: str, source: str) -> None:
         """Puts a DAG file on the Volume."""
         path = self.modal.root / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text(source)
         self.modal.sdk(f"""
         with modal.Volume.from_name("airflow-dags-test").batch_upload(force=True) as batch:

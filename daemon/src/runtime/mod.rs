@@ -8,7 +8,7 @@ mod python;
 mod source;
 mod validator;
 
-use std::{path::PathBuf, process::Stdio};
+use std::{ffi::OsString, path::PathBuf, process::Stdio};
 
 use airflow_serverless_api::{home::Home, variables};
 use tokio::{
@@ -45,6 +45,8 @@ pub struct Runtime {
     /// The folder that holds the package, for PYTHONPATH; its name carries the hash of the package.
     functions: PathBuf,
     uv_cache: PathBuf,
+    /// What DAG files ask for beyond the runtime, as the validator has it.
+    packages: PathBuf,
 }
 
 impl Runtime {
@@ -55,6 +57,7 @@ impl Runtime {
             venv: runtimes.join(source::lock_hash()),
             functions: home.data.join("functions").join(source::package_hash()),
             uv_cache: home.cache.join("uv"),
+            packages: home.cache.join("venvs"),
         }
     }
 
@@ -70,6 +73,18 @@ impl Runtime {
 
     /// A command of the runtime's Python with the package importable and an environment that holds nothing of the
     /// user's: neither Modal credentials nor Airflow settings may leak into it.
+    /// With which packages are installed that DAG files ask for: from where the user's own environment says.
+    fn package_variables(&self) -> Vec<(OsString, OsString)> {
+        const NAMES: [&str; 5] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+        let is_theirs = |name: &OsString| {
+            name.to_str().is_some_and(|name| name.starts_with("UV_") || NAMES.contains(&name.to_uppercase().as_str()))
+        };
+        let mut variables: Vec<_> = std::env::vars_os().filter(|(name, _)| is_theirs(name)).collect();
+        variables.push(("UV_CACHE_DIR".into(), self.uv_cache.clone().into()));
+        variables.push(("AIRFLOW_SERVERLESS_VENVS".into(), self.packages.clone().into()));
+        variables
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(self.interpreter());
         command.env_clear().env("PYTHONPATH", &self.functions).env("PYTHONUNBUFFERED", "1");

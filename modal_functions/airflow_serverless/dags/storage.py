@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from airflow_serverless.config import BUNDLE
+from airflow_serverless.dags import requirements
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
 
 GRACE_SECONDS = 2
@@ -41,18 +42,25 @@ class ParsedFile(TypedDict):
     warnings: list[str]
 
 
-def parse_isolated(path: Path, root: Path, limits: Limits) -> ParsedFile:
+def parse_isolated(path: Path, root: Path, limits: Limits, packages: Path | None = None) -> ParsedFile:
     """Parse `path` as part of the DAG folder `root` in a child process; never raises for what the file does.
+
+    `packages` is where the packages are that the file asks for.
 
     Airflow's own import timeout comes first, as it can name the line; a file that evades it is killed a little later.
     """
     longer = replace(limits, seconds=limits.seconds + GRACE_SECONDS)
     try:
-        parsed: ParsedFile = run_in_child(lambda: parse_file(path, root, limits.seconds), longer)
+        with requirements.active_in_children(packages):
+            parsed: ParsedFile = run_in_child(lambda: parse_file(path, root, limits.seconds), longer)
     except ChildFailed as failure:
-        message = f"{path.name} {failure} while it was imported"
-        return {"dags": [], "import_errors": [_error(path, root, message, message)], "warnings": []}
+        return refused(path, root, f"{path.name} {failure} while it was imported")
     return parsed
+
+
+def refused(path: Path, root: Path, reason: str) -> ParsedFile:
+    """The answer for a file that is not imported, for this reason."""
+    return {"dags": [], "import_errors": [_error(path, root, reason, reason)], "warnings": []}
 
 
 def parse_file(path: Path, root: Path, seconds: float) -> ParsedFile:

@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from airflow_serverless.config import PARSE_TIMEOUT_SECONDS, Paths, Settings, configure_airflow
+from airflow_serverless.config import PACKAGES_VARIABLE, PARSE_TIMEOUT_SECONDS, Paths, Settings, configure_airflow
+from airflow_serverless.dags import requirements
 from airflow_serverless.dags.isolation import Limits
-from airflow_serverless.dags.storage import parse_isolated, warm_up
+from airflow_serverless.dags.storage import ParsedFile, parse_isolated, refused, warm_up
 
 DEFAULT_MEMORY_MB = 2048
 
@@ -60,7 +61,7 @@ def answer(line: str) -> dict[str, Any]:
         return {"error": f"not a valid request: {type(error).__name__}: {error}"}
     if not path.is_file():
         return {"error": f"no such file: {path}"}
-    parsed = parse_isolated(path, root, limits)
+    parsed = _parse(path, root, limits)
     return {
         "path": str(path),
         "dags": [{key: dag[key] for key in ("dag_id", "schedule", "task_count")} for dag in parsed["dags"]],
@@ -68,6 +69,15 @@ def answer(line: str) -> dict[str, Any]:
         "warnings": parsed["warnings"],
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _parse(path: Path, root: Path, limits: Limits) -> ParsedFile:
+    try:
+        asked = requirements.declared(path, root)
+        packages = requirements.Environments(Paths.from_environment().packages).provide(asked) if asked else None
+    except requirements.RequirementsError as error:
+        return refused(path, root, f"its requirements cannot be installed: {error}")
+    return parse_isolated(path, root, limits, packages)
 
 
 def _claim_stdout() -> IO[str]:
@@ -84,6 +94,7 @@ def _send(stream: IO[str], message: dict[str, Any]) -> None:
 
 def _prepare_airflow(work: Path) -> None:
     """Airflow with an empty private home and no database: validation must not see or touch the user's own."""
+    os.environ.setdefault(PACKAGES_VARIABLE, str(work / "venvs"))
     configure_airflow(Settings(environment="validator"), Paths(volume=work, work=work))
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "client"
     os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import modal
 
 from airflow_serverless.config import BUNDLE
+from airflow_serverless.dags.requirements import active_in_children
+from airflow_serverless.executor import packages
 from airflow_serverless.state import CALLBACK, FAILED, FINAL, RUNNING, SUCCESS, CallbackEntry, CallNote, callback_key
 
 if TYPE_CHECKING:
+    from airflow.callbacks.callback_requests import CallbackRequest
+    from airflow.executors.workloads import ExecuteCallback
     from airflow.sdk.api.client import Client
 
     from airflow_serverless.executor.context import Worker
@@ -64,16 +68,21 @@ def _end(
 
 def _run(payload: Mapping[str, Any], worker: Worker, client: Client) -> str | None:
     """What went wrong outside of the callback itself, whose own errors are in its log, as with Airflow."""
-    if "workload" in payload:
-        return _run_for_executor(payload["workload"], client)
-    return _run_for_dag_processor(payload, worker, client)
-
-
-def _run_for_executor(document: Mapping[str, Any], client: Client) -> str | None:
+    from airflow.callbacks import callback_requests
     from airflow.executors.workloads import ExecuteCallback
+
+    if "workload" in payload:
+        workload = ExecuteCallback.model_validate(payload["workload"])
+        with active_in_children(packages.of_file(worker, workload.dag_rel_path)):
+            return _run_for_executor(workload, client)
+    request = getattr(callback_requests, payload["class"]).from_json(payload["request"])
+    with active_in_children(packages.of_file(worker, request.filepath)):
+        return _run_for_dag_processor(payload["callback"], request, worker, client)
+
+
+def _run_for_executor(workload: ExecuteCallback, client: Client) -> str | None:
     from airflow.sdk.execution_time.callback_supervisor import supervise_callback
 
-    workload = ExecuteCallback.model_validate(document)
     try:
         supervise_callback(
             id=workload.callback.id,
@@ -89,17 +98,15 @@ def _run_for_executor(document: Mapping[str, Any], client: Client) -> str | None
     return None
 
 
-def _run_for_dag_processor(payload: Mapping[str, Any], worker: Worker, client: Client) -> str | None:
+def _run_for_dag_processor(name: str, request: CallbackRequest, worker: Worker, client: Client) -> str | None:
     import uuid
     from typing import cast
 
     import structlog
-    from airflow.callbacks import callback_requests
     from airflow.dag_processing.processor import DagFileProcessorProcess
     from airflow.sdk.log import logging_processors
 
-    request = getattr(callback_requests, payload["class"]).from_json(payload["request"])
-    log = worker.paths.logs / LOGS / f"{payload['callback']}.log"
+    log = worker.paths.logs / LOGS / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         logger = structlog.wrap_logger(structlog.BytesLogger(file), processors=logging_processors(json_output=True))
@@ -111,7 +118,7 @@ def _run_for_dag_processor(payload: Mapping[str, Any], worker: Worker, client: C
             dag_file_rel_path=request.filepath,
             callbacks=[request],
             client=client,
-            logger=cast("structlog.typing.FilteringBoundLogger", logger.bind(callback=payload["callback"])),
+            logger=cast("structlog.typing.FilteringBoundLogger", logger.bind(callback=name)),
             logger_filehandle=file,
         )
         while not process.is_ready:

@@ -8,6 +8,8 @@ from typing import Any
 
 import modal
 
+from airflow_serverless.dags.requirements import active_in_children
+from airflow_serverless.executor import packages
 from airflow_serverless.executor.callbacks import execute_callback
 from airflow_serverless.executor.context import AttemptFailed, Worker
 from airflow_serverless.state import FAILED, FINAL, RUNNING, SUCCESS, CallNote, TaskEntry
@@ -19,12 +21,14 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Run the launch that `payload` describes, unless it is obsolete or another call runs it.
 
     `payload`: {"key": key of its task entry, "launch", "generation": least generation of the snapshot, "workload":
-    Airflow's ExecuteTask}, or what `execute_callback` takes. Returns {"status": SUCCESS, FAILED or the reason why
-    nothing was done}.
+    Airflow's ExecuteTask}, or what `execute_callback` or `packages.install` takes. Returns {"status": SUCCESS, FAILED
+    or the reason why nothing was done}.
     """
     worker = Worker.of_process()
     if "callback" in payload:
         return execute_callback(worker, payload)
+    if "requirements" in payload:
+        return packages.install(worker, payload)
     call_id = modal.current_function_call_id()
     entry = worker.state.task(payload["key"])
     if entry is None or entry["launch"] != payload["launch"] or entry["status"] in FINAL:
@@ -64,14 +68,15 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
     journal = worker.open_journal(entry["ti_id"], entry["launch"], int(payload["generation"]))
     workload = ExecuteTask.model_validate(payload["workload"])
     try:
-        code = supervise_task(
-            ti=workload.ti,  # type: ignore[arg-type]
-            bundle_info=workload.bundle_info,
-            dag_rel_path=workload.dag_rel_path,
-            token=workload.token,
-            log_path=workload.log_path,
-            client=journal.client(),
-        )
+        with active_in_children(packages.of_task(worker, workload)):
+            code = supervise_task(
+                ti=workload.ti,  # type: ignore[arg-type]
+                bundle_info=workload.bundle_info,
+                dag_rel_path=workload.dag_rel_path,
+                token=workload.token,
+                log_path=workload.log_path,
+                client=journal.client(),
+            )
     finally:
         # Logs and XComs have to be on the volume before anybody is told that they are.
         worker.volume.commit()

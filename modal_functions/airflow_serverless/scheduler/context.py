@@ -8,6 +8,7 @@ from functools import cache
 import modal
 
 from airflow_serverless.config import Paths, Settings, SettingsError, configure_airflow
+from airflow_serverless.dags.requirements import Environments
 from airflow_serverless.db.sqlite_backend import SqliteBackend
 from airflow_serverless.executor.launcher import Launcher
 from airflow_serverless.scheduler.dags import DagFolder
@@ -44,5 +45,5 @@ def _context() -> TickContext:
         state,
         SqliteBackend(paths, volume, state.store),
         Launcher(settings.app_name),
-        DagFolder(paths.dags),
+        DagFolder(paths.dags, Environments(paths.packages)),
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_serverless.config import BUNDLE, PARSE_TIMEOUT_SECONDS
+from airflow_serverless.dags import requirements
 from airflow_serverless.dags.isolation import Limits
-from airflow_serverless.dags.storage import ParsedFile, parse_isolated
+from airflow_serverless.dags.requirements import Environments, RequirementsError
+from airflow_serverless.dags.storage import ParsedFile, parse_isolated, refused
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
+from airflow_serverless.state import FAILED, PackagesNote, packages_key
 
 LIMITS = Limits(seconds=PARSE_TIMEOUT_SECONDS, memory_mb=4096)
 DAG, HELPER, BROKEN, DATA = "dag", "helper", "broken", "data"
@@ -20,10 +24,12 @@ DAG, HELPER, BROKEN, DATA = "dag", "helper", "broken", "data"
 
 @dataclass
 class Synced:
-    """Files that were parsed and files that vanished, relative to the DAG folder."""
+    """Files that were parsed and files that vanished, relative to the DAG folder; and what has to be installed before
+    other files can be parsed, by the names of their environments."""
 
     parsed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.parsed or self.removed)
@@ -32,12 +38,16 @@ class Synced:
 class DagFolder:
     """The DAG folder as a warm process knows it; content digests are kept for files that look untouched."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, environments: Environments) -> None:
         self._root = root
+        self._environments = environments
         self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
-    def sync(self, backend: DatabaseBackend) -> Synced:
-        """Parse changed files and write the result through Airflow's ORM."""
+    def sync(self, backend: DatabaseBackend, notes: Mapping[str, PackagesNote]) -> Synced:
+        """Parse changed files and write the result through Airflow's ORM.
+
+        A file whose packages are not installed yet is left for a later tick, as what it was.
+        """
         present = {path: self._digest(path) for path in self._walk()}
         connection = backend.get_connection()
         try:
@@ -50,10 +60,16 @@ class DagFolder:
             candidates = self._dag_files()
             kinds = {path: (known[path][1] if path in known else DATA) for path in present}
             for path in sorted(_to_parse(candidates, changed, gone, known)):
-                kinds[path] = self._parse(path)
+                kind = self._parse(path, notes, result)
+                if kind is None:
+                    # As before, so that it is found to have changed again.
+                    present[path] = known.get(path, ("", ""))[0]
+                    continue
+                kinds[path] = kind
                 result.parsed.append(path)
             result.removed = sorted(gone)
             _forget_missing(candidates)
+            self._environments.collect(self._used(candidates))
             rows = [(path, digest, kinds[path] if path in candidates else DATA) for path, digest in present.items()]
             tables.set_files(connection, rows)
             return result
@@ -86,13 +102,36 @@ class DagFolder:
         found = get_importer_registry().list_dag_files(str(self._root), safe_mode=False)
         return {Path(path).relative_to(self._root).as_posix() for path in found}
 
-    def _parse(self, path: str) -> str:
-        """Parse one file, write what came of it, and return the kind of file that it is."""
-        parsed = parse_isolated(self._root / path, self._root, LIMITS)
+    def _parse(self, path: str, notes: Mapping[str, PackagesNote], result: Synced) -> str | None:
+        """Parse one file and write what came of it; returns the kind of file that it is, or None if it has to wait."""
+        file = self._root / path
+        try:
+            asked = requirements.declared(file, self._root)
+        except RequirementsError as error:
+            parsed = refused(file, self._root, str(error))
+        else:
+            packages = self._environments.find(asked) if asked else None
+            note = notes.get(packages_key(Environments.name(asked))) if asked else None
+            failed = note is not None and note["status"] == FAILED
+            if asked and packages is None and not failed:
+                result.missing[Environments.name(asked)] = asked
+                return None
+            parsed = parse_isolated(file, self._root, LIMITS, packages)
+            if note is not None and failed and packages is None and parsed["import_errors"]:
+                parsed = refused(file, self._root, f"its requirements cannot be installed: {note['error']}")
         _write(path, parsed)
         if parsed["import_errors"]:
             return BROKEN
         return DAG if parsed["dags"] else HELPER
+
+    def _used(self, candidates: set[str]) -> set[str]:
+        """Names of the environments that files ask for."""
+        used = set()
+        for path in candidates:
+            with contextlib.suppress(RequirementsError):
+                if asked := requirements.declared(self._root / path, self._root):
+                    used.add(Environments.name(asked))
+        return used
 
 
 def _to_parse(candidates: set[str], changed: set[str], gone: set[str], known: dict[str, tuple[str, str]]) -> set[str]:

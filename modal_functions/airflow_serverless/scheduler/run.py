@@ -85,7 +85,7 @@ def run_tick(reason: str) -> dict[str, Any]:
 def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     """Load, replay, reconcile, parse, schedule, publish, and only then tell the world."""
     from airflow_serverless.executor.modal_executor import ModalExecutor
-    from airflow_serverless.scheduler import callbacks, journal, reconcile, triggers
+    from airflow_serverless.scheduler import callbacks, journal, packages, reconcile, triggers
     from airflow_serverless.scheduler.tick import Tick
 
     backend, state, launcher = context.backend, context.state, context.launcher
@@ -97,7 +97,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     tick = Tick(executor)
     found = reconcile.reconcile(inbox, backend, executor, launcher, state)
     settled = callbacks.settle(inbox, backend, launcher)
-    synced = context.folder.sync(backend)
+    synced = context.folder.sync(backend, inbox.packages)
     replies = commands.apply(inbox.commands, backend)
     tick.maintain()
     tick.run_until_quiet()
@@ -109,11 +109,21 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     launches = executor.take_launches()
     _announce(context, generation, inbox, replies)
     _launch(context, launches, generation)
+    packages.install(synced.missing, inbox, state, launcher)
     callbacks.start(pending, generation, state, launcher)
     triggers.announce(deferred, generation, inbox, state, launcher)
     executor.end()
     reconcile.stop_unwanted(found.unwanted, inbox, state, launcher)
-    state.remove([*replayed.keys, *fired, *settled.keys, *reconcile.finished_keys(inbox), *found.expired])
+    state.remove(
+        [
+            *replayed.keys,
+            *fired,
+            *packages.expired(inbox),
+            *settled.keys,
+            *reconcile.finished_keys(inbox),
+            *found.expired,
+        ]
+    )
     if found.again or settled.again:
         state.wake("news was on its way")
     state.set_due(marker)

@@ -1,0 +1,193 @@
+"""Packages of one DAG file: declared in it or beside it, installed once for all that ask for the same.
+
+A file declares them in a PEP 723 block, or a `requirements.txt` in its folder does. They are installed on top of what
+Airflow runs with, whose own versions win, into a folder that is named by a hash of the declaration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+
+BLOCK = re.compile(r"^# /// script$\n(?P<content>(?:^#(?:| .*)$\n)*?)^# ///$", re.MULTILINE)
+FILE = "requirements.txt"
+COMPLETE = ".complete"
+UNUSED = ".unused"
+KEPT_SECONDS = 7 * 24 * 3600.0
+"""How long packages that no file asks for any more are kept: tasks of older files may still run."""
+INSTALL_SECONDS = 240
+
+
+class RequirementsError(Exception):
+    """What a file asks for cannot be had; the message says why, in the resolver's words where it has any."""
+
+
+def declared(path: Path, root: Path) -> tuple[str, ...]:
+    """What the DAG file `path` asks for, in order. Raises RequirementsError for a block that is not valid."""
+    if path.suffix == ".py" and (block := _block(path)) is not None:
+        return tuple(sorted(block))
+    beside = path.parent / FILE
+    if not (beside.is_file() and beside.is_relative_to(root)):
+        return ()
+    lines = (line.strip() for line in beside.read_text(encoding="utf-8").splitlines())
+    return tuple(sorted(line for line in lines if line and not line.startswith("#")))
+
+
+def _block(path: Path) -> list[str] | None:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    blocks = list(BLOCK.finditer(text))
+    if not blocks:
+        return None
+    line = text.count("\n", 0, blocks[0].start()) + 1
+    if len(blocks) > 1:
+        raise RequirementsError(f"{path.name} has more than one `# /// script` block; one of them is at line {line}")
+    content = "".join(found[2:] if found.startswith("# ") else found[1:] for found in _lines(blocks[0]["content"]))
+    try:
+        dependencies = tomllib.loads(content).get("dependencies", [])
+    except tomllib.TOMLDecodeError as error:
+        raise RequirementsError(
+            f"the `# /// script` block at line {line} of {path.name} is not valid: {error}"
+        ) from None
+    if not (isinstance(dependencies, list) and all(isinstance(one, str) for one in dependencies)):
+        raise RequirementsError(f"`dependencies` in the `# /// script` block of {path.name} is not a list of strings")
+    return dependencies
+
+
+def _lines(text: str) -> list[str]:
+    return text.splitlines(keepends=True)
+
+
+class Environments:
+    """The folder of installed packages, one folder in it for each set of requirements."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @staticmethod
+    def name(requirements: Iterable[str]) -> str:
+        """A name that changes with the requirements, with Python, and with what is installed under them."""
+        described = json.dumps([sorted(requirements), sys.version_info[:2], sys.platform, _base()])
+        return hashlib.sha256(described.encode()).hexdigest()[:24]
+
+    def find(self, requirements: Iterable[str]) -> Path | None:
+        """Where these packages are, if they are."""
+        folder = self._root / self.name(requirements)
+        return folder if (folder / COMPLETE).exists() else None
+
+    def provide(self, requirements: tuple[str, ...]) -> Path:
+        """Where these packages are; installs them if need be. Raises RequirementsError."""
+        found = self.find(requirements)
+        if found is not None:
+            return found
+        folder = self._root / self.name(requirements)
+        self._root.mkdir(parents=True, exist_ok=True)
+        # Beside its place, so that it appears there as a whole; others may install the same at the same time.
+        with tempfile.TemporaryDirectory(prefix=".installing-", dir=self._root) as temporary:
+            built = Path(temporary, "packages")
+            built.mkdir()
+            _install(requirements, built, Path(temporary))
+            (built / COMPLETE).write_text("\n".join(requirements) + "\n")
+            try:
+                built.rename(folder)
+            except OSError:
+                if not (folder / COMPLETE).exists():
+                    shutil.rmtree(folder, ignore_errors=True)
+                    built.rename(folder)
+        return folder
+
+    def collect(self, used: set[str]) -> None:
+        """Remove what no file has asked for in a while; `used` are the names of what files ask for now."""
+        if not self._root.is_dir():
+            return
+        for folder in self._root.iterdir():
+            mark = folder / UNUSED
+            if folder.name in used:
+                mark.unlink(missing_ok=True)
+            elif not mark.exists() and folder.is_dir():
+                mark.touch()
+            elif mark.exists() and mark.stat().st_mtime < time.time() - KEPT_SECONDS:
+                shutil.rmtree(folder)
+
+
+@cache
+def _base() -> dict[str, str]:
+    """{name: version} of all that is installed under the requirements."""
+    return {one.metadata["Name"].lower().replace("_", "-"): one.version for one in distributions(path=_base_path())}
+
+
+def _base_path() -> list[str]:
+    return [path for path in sys.path if path.endswith("site-packages")]
+
+
+def _install(requirements: tuple[str, ...], target: Path, work: Path) -> None:
+    """Resolve against what is there, and install only what is not there in that very version."""
+    constraints, wanted, resolved = work / "constraints.txt", work / "wanted.txt", work / "resolved.txt"
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(_base().items())))
+    wanted.write_text("".join(f"{one}\n" for one in requirements))
+    _uv("compile", "--no-header", "--no-annotate", "-c", constraints, "-o", resolved, wanted)
+    present = {f"{name}=={version}" for name, version in _base().items()}
+    missing = [line for line in resolved.read_text().splitlines() if line.strip() and line.lower() not in present]
+    if missing:
+        resolved.write_text("\n".join(missing) + "\n")
+        _uv("install", "--no-deps", "--target", target, "-r", resolved)
+
+
+def _uv(command: str, *arguments: str | Path) -> None:
+    uv = [sys.executable, "-m", "uv", "pip", command, "--quiet", "--color=never", "--python", sys.executable]
+    try:
+        done = subprocess.run(
+            [*uv, *arguments],
+            capture_output=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=INSTALL_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise RequirementsError(f"installing took longer than {INSTALL_SECONDS} seconds") from None
+    if done.returncode != 0:
+        raise RequirementsError(done.stderr.strip() or f"uv pip {command} ended with status {done.returncode}")
+
+
+def activate(folder: Path) -> None:
+    """Let this process and its children import the packages. Airflow's own come first."""
+    site.addsitedir(str(folder))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(folder)]))
+    os.environ["PATH"] = os.pathsep.join([str(folder / "bin"), os.environ.get("PATH", os.defpath)])
+    importlib.invalidate_caches()
+
+
+_for_children: list[Path] = []
+
+
+@contextmanager
+def active_in_children(folder: Path | None) -> Iterator[None]:
+    """Children that are forked meanwhile have the packages; this process, which others will use, does not."""
+    _for_children[:] = [folder] if folder else []
+    try:
+        yield
+    finally:
+        _for_children.clear()
+
+
+def _activate_in_child() -> None:
+    for folder in _for_children:
+        activate(folder)
+
+
+os.register_at_fork(after_in_child=_activate_in_child)
