@@ -1,7 +1,7 @@
 """The Modal App of one environment: image, volume, secrets and function registration; no logic.
 
-The functions are plain functions of this module. `create_app` registers them when deploying; a container only
-imports the module and calls the function, so nothing here depends on the settings at import time.
+The functions are plain functions of this module and of `functions`. `create_app` registers them when deploying; a
+container only imports the module of its function and calls it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import modal
 
+from airflow_serverless import functions
 from airflow_serverless.config import MOUNT_PATH, SETTINGS_VARIABLE, Settings
 
 PINNED = (
@@ -38,34 +39,6 @@ def scheduler_tick() -> dict[str, Any]:
     return scheduler_tick()
 
 
-def run_tick(reason: str) -> dict[str, Any]:
-    """One tick of the scheduler, lingering while more work is imminent; returns counters."""
-    from airflow_serverless.scheduler.run import run_tick
-
-    return run_tick(reason)
-
-
-def execute_task(payload: dict[str, Any]) -> dict[str, Any]:
-    """Run one attempt of one task, or one callback; returns {"status": …}."""
-    from airflow_serverless.executor.worker import execute_task
-
-    return execute_task(payload)
-
-
-def run_triggers() -> dict[str, Any]:
-    """Run the triggers of deferred tasks for as long as there are any; returns {"events": …}."""
-    from airflow_serverless.executor.triggerer import run_triggers
-
-    return run_triggers()
-
-
-def initialize_database() -> dict[str, Any]:
-    """Create or migrate the metadata database; returns {"created", "revision", "generation"}."""
-    from airflow_serverless.db.initialize import initialize_database
-
-    return initialize_database()
-
-
 def create_app(settings: Settings, settings_json: str | None = None) -> modal.App:
     """The app of the environment, ready to deploy."""
     image = (
@@ -84,6 +57,7 @@ def create_app(settings: Settings, settings_json: str | None = None) -> modal.Ap
         "secrets": secrets,
         "volumes": {MOUNT_PATH: volume},
         "scaledown_window": IDLE_SECONDS,
+        "enable_memory_snapshot": True,
     }
     task_timeout = min(settings.task_timeout + TASK_GRACE_SECONDS, LONGEST_TIMEOUT_SECONDS)
 
@@ -94,8 +68,8 @@ def create_app(settings: Settings, settings_json: str | None = None) -> modal.Ap
         timeout=60,
         scaledown_window=GATE_IDLE_SECONDS,
     )(scheduler_tick)
-    app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(run_tick)
-    app.function(max_containers=settings.parallelism, timeout=task_timeout, **heavy)(execute_task)
-    app.function(max_containers=1, timeout=LONGEST_TIMEOUT_SECONDS, **heavy)(run_triggers)
-    app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(initialize_database)
+    app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(functions.run_tick)
+    app.function(max_containers=settings.parallelism, timeout=task_timeout, **heavy)(functions.execute_task)
+    app.function(max_containers=1, timeout=LONGEST_TIMEOUT_SECONDS, **heavy)(functions.run_triggers)
+    app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(functions.initialize_database)
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -135,7 +136,7 @@ class Paths:
 
 
 def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] | None = None) -> None:
-    """Write Airflow's configuration into the process environment; call it before Airflow is first imported.
+    """Write Airflow's configuration into the process environment; call it before Airflow is first used.
 
     Keys and the connection string of PostgreSQL are there already: they come with the environment's Secret.
     """
@@ -169,3 +170,14 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
     target["_AIRFLOW_PROCESS_CONTEXT"] = "server"
     for name, value in options.items():
         target[f"AIRFLOW__{name}"] = value
+    if environ is None and "airflow.settings" in sys.modules:
+        _configure_orm_anew()
+
+
+def _configure_orm_anew() -> None:
+    """Airflow chose its database when it was imported, and this process was forked, or restored, since."""
+    from airflow import settings
+
+    settings.dispose_orm()
+    settings.configure_vars()
+    settings.configure_orm()

@@ -5,12 +5,14 @@ Both touch private parts of the pinned Airflow version; each says what it replac
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 if TYPE_CHECKING:
+    from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
     from airflow.sdk.api.client import Client
 
 BASE_URL = "http://in-process.invalid./"
@@ -20,10 +22,32 @@ EXIT_POLL_SECONDS = 0.01
 @cache
 def transport() -> httpx.BaseTransport:
     """The API as a transport for HTTP clients, working on the database of Airflow's ORM. Built once per process."""
+    return _api().transport
+
+
+def prepare() -> None:
+    """Build the API without a thread, so that processes that are forked from this one need not. Touches no database."""
+
+    async def build() -> None:
+        async with httpx.AsyncClient(transport=_api().atransport, base_url=BASE_URL) as client:
+            # The routes of a version are built when it is first asked for; there is no such task.
+            await client.get("no-such-route", headers={"airflow-api-version": _newest_version()})
+
+    asyncio.run(build())
+
+
+@cache
+def _api() -> InProcessExecutionAPI:
     _keep_newest_version_only()
     from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
 
-    return InProcessExecutionAPI().transport
+    return InProcessExecutionAPI()
+
+
+def _newest_version() -> str:
+    from airflow.api_fastapi.execution_api import versions
+
+    return str(versions.bundle.versions[0].value)
 
 
 def client(inner: httpx.BaseTransport) -> Client:

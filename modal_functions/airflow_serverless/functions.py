@@ -1,0 +1,58 @@
+"""The functions that run Airflow, apart from the gate, which must not.
+
+A container imports this module before it runs any of them, and Airflow with it: where snapshots of memory are taken (or
+containers are forked), that is paid for once and not by each container.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def run_tick(reason: str) -> dict[str, Any]:
+    """One tick of the scheduler, lingering while more work is imminent; returns counters."""
+    from airflow_serverless.scheduler.run import run_tick
+
+    return run_tick(reason)
+
+
+def execute_task(payload: dict[str, Any]) -> dict[str, Any]:
+    """Run one attempt of one task, or one callback; returns {"status": …}."""
+    from airflow_serverless.executor.worker import execute_task
+
+    return execute_task(payload)
+
+
+def run_triggers() -> dict[str, Any]:
+    """Run the triggers of deferred tasks for as long as there are any; returns {"events": …}."""
+    from airflow_serverless.executor.triggerer import run_triggers
+
+    return run_triggers()
+
+
+def initialize_database() -> dict[str, Any]:
+    """Create or migrate the metadata database; returns {"created", "migrated", "generation"}."""
+    from airflow_serverless.db.initialize import initialize_database
+
+    return initialize_database()
+
+
+def _preload() -> None:
+    from airflow_serverless.config import Paths, Settings, configure_airflow
+
+    configure_airflow(Settings.from_environment(), Paths.from_environment())
+    import airflow.jobs.scheduler_job_runner
+    import airflow.sdk.execution_time.supervisor
+    import airflow.sdk.execution_time.task_runner  # noqa: F401
+
+    from airflow_serverless.dags.storage import warm_up
+    from airflow_serverless.executor import execution_api
+
+    warm_up()
+    execution_api.prepare()
+
+
+# True in containers, and in what containers are forked from, which is no container yet.
+if os.environ.get("MODAL_IS_REMOTE") == "1":
+    _preload()
