@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 SCHEDULER_LOCK = "scheduler"
 
@@ -27,9 +30,11 @@ class DatabaseBackend(ABC):
     def generation(self) -> int:
         """Number of the published state that was last loaded or published; tasks need at least their own."""
 
-    @abstractmethod
-    def get_connection(self) -> Any:
-        """A new DB-API connection to what Airflow's ORM of this process works on; the caller closes it."""
+    def get_connection(self) -> Connection:
+        """A new connection to what Airflow's ORM of this process works on; the caller closes it."""
+        from airflow import settings
+
+        return settings.get_engine().connect()
 
     @abstractmethod
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
@@ -38,6 +43,10 @@ class DatabaseBackend(ABC):
     @abstractmethod
     def release_lock(self, lock_name: str) -> None:
         """Give the lock up; does nothing if it is not held."""
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether the database was initialised. Raises DatabaseError if it is somebody else's."""
 
     @abstractmethod
     def load(self) -> None:
