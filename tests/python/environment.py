@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from local_modal import REPOSITORY, LocalModal
+from postgres import serving
 
 FUNCTIONS = REPOSITORY / "modal_functions"
 SETTINGS = {
@@ -19,7 +22,21 @@ SETTINGS = {
     "scheduler": {"interval_seconds": 3600},
     "executor": {"parallelism": 4, "task_timeout": 60},
 }
-CALL_LIMIT = 120
+VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+DATABASES = ("sqlite", "postgres")
+
+
+@contextlib.contextmanager
+def deployed(database: str) -> Iterator[Environment]:
+    """An environment that is ready, on a Local Modal and, if it is to be that, on a PostgreSQL of its own."""
+    with contextlib.ExitStack() as stack:
+        string = stack.enter_context(serving()).create("airflow") if database == "postgres" else None
+        modal = LocalModal()
+        stack.callback(modal.close)
+        modal.start()
+        environment = Environment(modal, string)
+        environment.deploy()
+        yield environment
 
 
 class Environment:
@@ -40,7 +57,7 @@ class Environment:
             for name in ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__API__SECRET_KEY")
         }
         if self.connection_string:
-            keys["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = self.connection_string
+            keys[VARIABLE] = self.connection_string
         self.modal.sdk(f"""
         modal.Secret.objects.create("airflow-secrets-test", {keys | variables!r})
         modal.Dict.objects.create("airflow-state-test")
@@ -51,8 +68,9 @@ class Environment:
 
     def process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A Python process with the package, its settings, and Local Modal as its Modal."""
+        secrets = {VARIABLE: self.connection_string} if self.connection_string else {}
         environment = self.modal.environment(
-            AIRFLOW_SERVERLESS_SETTINGS=json.dumps(self.settings), PYTHONPATH=str(FUNCTIONS)
+            **secrets, AIRFLOW_SERVERLESS_SETTINGS=json.dumps(self.settings), PYTHONPATH=str(FUNCTIONS)
         )
         return subprocess.run(
             [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -89,7 +107,7 @@ class Environment:
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Reads the database that others see; parameters are `?`."""
         if self.connection_string:
-            return self._query_postgres(sql.replace("?", "%s"), parameters)
+            return self._query_postgres(sql.replace("%", "%%").replace("?", "%s"), parameters)
         import sqlite3
 
         [published] = self.volumes("data/airflow.db")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +37,13 @@ class DatabaseBackend(ABC):
         from airflow import settings
 
         return settings.get_engine().connect()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection whose changes are published together with those that Airflow's ORM makes inside the block."""
+        with self.get_connection() as connection:
+            yield connection
+            connection.commit()
 
     @abstractmethod
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:

@@ -50,5 +50,6 @@ def _migrate(backend: DatabaseBackend, environment: str) -> None:
     # First: a database that Airflow has begun to fill has to be known as this environment's.
     with backend.get_connection() as connection:
         tables.create(connection, environment)
+        connection.commit()
     initdb()
     DagBundlesManager().sync_bundles_to_db()

@@ -44,6 +44,22 @@ class PostgresBackend(DatabaseBackend):
     def generation(self) -> int:
         return self._generation
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction for both: meanwhile the ORM works in savepoints of it, wherever it opens its sessions."""
+        from airflow import settings
+
+        sessions = settings.Session
+        assert sessions is not None
+        with self.get_connection() as connection, connection.begin():
+            sessions.remove()
+            sessions.configure(bind=connection, join_transaction_mode="create_savepoint")
+            try:
+                yield connection
+            finally:
+                sessions.remove()
+                sessions.configure(bind=settings.get_engine(), join_transaction_mode="conditional_savepoint")
+
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
         deadline = time.monotonic() + timeout
         with explained():

@@ -73,6 +73,7 @@ class SqliteBackend(DatabaseBackend):
         generation = self._generation + 1
         with self.get_connection() as connection:
             tables.set_version(connection, generation, lock.fence)
+            connection.commit()
         close_orm()
         _checkpoint(self._paths.local_database)
         _replace(self._paths.local_database, self._paths.published_database, lock)

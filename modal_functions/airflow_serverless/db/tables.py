@@ -1,6 +1,6 @@
 """The few tables of our own beside Airflow's, so that their content is committed with what it describes.
 
-Each function takes a SQLAlchemy connection to either database, and commits what it changes.
+Each function takes a SQLAlchemy connection to either database; who calls it commits.
 """
 
 from __future__ import annotations
@@ -70,7 +70,6 @@ def create(connection: Connection, environment: str) -> None:
         connection.execute(insert(VERSION).values(one=1, generation=0, fence=0))
     if connection.execute(select(ENVIRONMENT)).first() is None:
         connection.execute(insert(ENVIRONMENT).values(name=environment))
-    connection.commit()
 
 
 def owner(connection: Connection) -> str | None:
@@ -88,7 +87,6 @@ def get_version(connection: Connection) -> tuple[int, int]:
 
 def set_version(connection: Connection, generation: int, fence: int) -> None:
     connection.execute(update(VERSION).values(generation=generation, fence=fence))
-    connection.commit()
 
 
 def get_offset(connection: Connection, ti_id: str, launch: str) -> tuple[int, bool]:
@@ -104,7 +102,6 @@ def set_offset(connection: Connection, ti_id: str, launch: str, sequence: int, a
     connection.execute(
         insert(JOURNAL).values(ti_id=ti_id, launch=launch, next_sequence=sequence, aborted=int(aborted), updated_at=now)
     )
-    connection.commit()
 
 
 def _launch(ti_id: str, launch: str) -> ColumnElement[bool]:
@@ -122,7 +119,6 @@ def set_files(connection: Connection, files: Iterable[tuple[str, str, str]]) -> 
     connection.execute(delete(FILE))
     if rows := [{"path": path, "digest": digest, "kind": kind} for path, digest, kind in files]:
         connection.execute(insert(FILE), rows)
-    connection.commit()
 
 
 def get_reply(connection: Connection, command_id: str) -> str | None:
@@ -135,4 +131,3 @@ def set_reply(connection: Connection, command_id: str, reply: str) -> None:
     old = (COMMAND.c.id == command_id) | (COMMAND.c.updated_at < now - KEPT_SECONDS)
     connection.execute(delete(COMMAND).where(old))
     connection.execute(insert(COMMAND).values(id=command_id, reply=reply, updated_at=now))
-    connection.commit()
