@@ -12,7 +12,6 @@ from typing import Any
 
 import modal
 
-from airflow_serverless import functions
 from airflow_serverless.config import MOUNT_PATH, SETTINGS_VARIABLE, Settings
 
 PINNED = (
@@ -48,6 +47,9 @@ def query_metadata(sql: str, parameters: list[Any]) -> list[dict[str, Any]]:
 
 def create_app(settings: Settings, settings_json: str | None = None) -> modal.App:
     """The app of the environment, ready to deploy."""
+    # Not by the containers of the two functions above, which do without Airflow.
+    from airflow_serverless import functions
+
     image = (
         modal.Image.debian_slim(python_version="3.11")
         .uv_pip_install(*(f"{name}=={version(name)}" for name in PINNED))

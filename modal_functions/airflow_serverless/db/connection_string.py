@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -47,8 +46,10 @@ class ConnectionString:
 
     @classmethod
     def of_process(cls) -> ConnectionString:
-        """That of the process environment, as it was when this was first asked for."""
-        return _of_process()
+        """That of the process environment."""
+        if not (text := os.environ.get(VARIABLE)):
+            raise ConnectionStringError("the environment's Secret has no connection string")
+        return _handed_over.get(text) or cls.parse(text)
 
     @classmethod
     def parse(cls, text: str) -> ConnectionString:
@@ -91,28 +92,32 @@ class ConnectionString:
         return {**{name: value for name, value in parts.items() if value}, **self.options}
 
     def for_sqlalchemy(self) -> str:
-        """The URL without the options, of which each driver has its own: they are handed over beside it."""
+        """The URL without the options, of which each driver has its own: they are handed over beside it.
+
+        It may take the place of the original in the process environment, whose options are then remembered here.
+        """
         from sqlalchemy.engine import URL
 
         url = URL.create("postgresql+psycopg2", self.user, self.password, self.host or None, self.port, self.database)
-        return url.render_as_string(hide_password=False)
+        text = url.render_as_string(hide_password=False)
+        _handed_over[text] = self
+        return text
 
 
-@cache
-def _of_process() -> ConnectionString:
-    if not (text := os.environ.get(VARIABLE)):
-        raise ConnectionStringError("the environment's Secret has no connection string")
-    return ConnectionString.parse(text)
+_handed_over: dict[str, ConnectionString] = {}
 
 
 def __getattr__(name: str) -> dict[str, Any]:
     """What Airflow's settings name by `SYNC_ARGUMENTS` and `ASYNC_ARGUMENTS`: the options for each of its engines."""
-    options = ConnectionString.of_process().options
     if name == "SYNC_ARGUMENTS":
-        return dict(options)
+        return dict(ConnectionString.of_process().options)
     if name == "ASYNC_ARGUMENTS":
-        # asyncpg refuses options of libpq that it does not know.
-        place = {key: options[key] for key in ("host", "port") if key in options}
-        encryption = {"ssl": options["sslmode"]} if "sslmode" in options else {}
-        return {**place, **encryption, "timeout": float(options["connect_timeout"])}
+        return _for_asyncpg(ConnectionString.of_process().options)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _for_asyncpg(options: Mapping[str, str]) -> dict[str, Any]:
+    """Its names for those options that it knows; it refuses all others."""
+    place = {key: options[key] for key in ("host", "port") if key in options}
+    encryption = {"ssl": options["sslmode"]} if "sslmode" in options else {}
+    return {**place, **encryption, "timeout": float(options["connect_timeout"])}
