@@ -189,11 +189,10 @@ impl Config {
                 "is required with `database.type: postgres`, such as \"postgresql://user:pass@host:5432/db\""
             }
             (DatabaseKind::Postgres, Some(text)) if !is_postgres_url(text.expose()) => {
-                "must be a URL of the form postgresql://user:pass@host:5432/db"
+                "must be a URL of the form postgresql://user:pass@host:5432/db, with special characters of the \
+                 password in percent-encoding, such as %40 for @"
             }
-            (DatabaseKind::Postgres, Some(_)) => {
-                return Some(Fault::new("database.type", "`postgres` is not available in this version: use `sqlite`"));
-            }
+            (DatabaseKind::Postgres, Some(_)) => return None,
         };
         Some(Fault::new(KEY, message))
     }
@@ -212,8 +211,21 @@ impl Config {
     }
 }
 
+/// Whether the text reads as a connection string and cannot be misread: a special character in a password would end it.
 fn is_postgres_url(text: &str) -> bool {
-    ["postgresql://", "postgres://"].iter().any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+    let Some(rest) = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme)) else {
+        return false;
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (credentials, server) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let database = path.split('?').next().unwrap_or_default().trim_start_matches('/');
+    let port = server.rsplit_once(':').filter(|_| !server.ends_with(']')).map_or("1", |(_, port)| port);
+    let is_plain = !rest.contains('#') && !path.contains('@') && !database.contains(['/', ':']);
+    is_plain
+        && !credentials.contains('@')
+        && credentials.matches(':').count() <= 1
+        && !rest.is_empty()
+        && port.parse::<u16>().is_ok()
 }
 
 /// Body of `POST /v1/environments`.
@@ -333,6 +345,32 @@ mod tests {
         let faults = config.validate().expect_err("two faults");
         let keys: Vec<_> = faults.iter().map(|fault| fault.location.as_str()).collect();
         assert_eq!(keys, ["scheduler.interval_seconds", "database.connection_string"]);
+    }
+
+    #[test]
+    fn connection_strings_cannot_be_misread() {
+        for good in [
+            "postgresql://user:pass@host:5432/db",
+            "postgres://u:p%40%2F@[::1]:5432/db?sslmode=require",
+            "postgresql://host/db",
+            "postgresql:///db?host=/var/run/postgresql",
+            "postgresql://u@[::1]/db",
+        ] {
+            assert!(is_postgres_url(good), "{good}");
+        }
+        for bad in [
+            "",
+            "postgresql://",
+            "mysql://u:p@h/d",
+            "postgresql://u:p@ss@h/d",
+            "postgresql://u:p/ss@h/d",
+            "postgresql://u:p?ss@h/d",
+            "postgresql://u:p#ss@h/d",
+            "postgresql://u:p:ss@h/d",
+            "postgresql://u:p@h:port/d",
+        ] {
+            assert!(!is_postgres_url(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub enum Error {
     Store(#[from] StoreError),
     #[error("reading the metadata of environment {environment} failed")]
     Metadata { environment: EnvironmentName, source: sqlx::Error },
+    #[error("the database of environment {environment} did not answer: {message}")]
+    Database { environment: EnvironmentName, message: String },
     #[error("{action} {path} failed")]
     Files { action: &'static str, path: String, source: std::io::Error },
 }

@@ -16,6 +16,7 @@ pub mod registry;
 pub mod runtime;
 pub mod settings;
 pub mod store;
+pub mod vault;
 
 /// What the daemon deploys; `modal_functions/requirements.in` pins the same.
 pub const AIRFLOW_VERSION: &str = "3.3.2";

@@ -26,6 +26,7 @@ use crate::{
     runtime::{Runtime, Validator},
     settings::{Settings, SettingsError},
     store::{Store, StoreError},
+    vault::Vault,
 };
 
 /// How long requests under way may take once the daemon stops.
@@ -63,13 +64,14 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     let store = Store::open(&home.data.join("registry.db")).await?;
     let runtime = Runtime::new(&home);
     let modal = Modal::start(&home, &settings.local_modal, &runtime.interpreter()).await?;
-    let registry = Registry::new(store.clone(), Utc::now);
+    let vault = Vault::new(modal.client().clone());
+    let registry = Registry::new(store.clone(), vault.clone(), Utc::now);
     let validator = Validator::new(runtime.clone());
     let airflow = Arc::new(Airflow::new(registry.clone(), modal.client().clone(), validator, home.cache.clone()));
     let listener = listen(&home.socket())?;
 
     let tasks = TaskTracker::new();
-    let tools = Tools { client: modal.client().clone(), server: Server::of(&modal), runtime };
+    let tools = Tools { client: modal.client().clone(), vault, server: Server::of(&modal), runtime };
     tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools).run(stop.clone()));
     tasks.close();
     tracing::info!(socket = %home.socket().display(), pid = std::process::id(), "airflowd serves");

@@ -1,16 +1,18 @@
 //! What the user asked for: environments and the operations that bring them about.
 //!
-//! The registry only records wishes and wakes the reconciler; it never talks to Modal.
+//! The registry only records wishes and wakes the reconciler. It talks to Modal for one thing: what is secret goes
+//! straight to the Vault, before the wish is accepted, and is not recorded.
 
 use std::{sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
     environment::{Config, CreateEnvironment, Environment, EnvironmentChange, EnvironmentName, EnvironmentState},
     operation::{FollowOperation, Operation, OperationKind, OperationState},
+    problem::Fault,
 };
 use chrono::{DateTime, Utc};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Mutex, Notify, watch},
     time::{Instant, timeout_at},
 };
 use uuid::Uuid;
@@ -18,6 +20,7 @@ use uuid::Uuid;
 use crate::{
     error::{Error, Result},
     store::{NewOperation, Store},
+    vault::Vault,
 };
 
 /// The time, as a parameter: tests and replays choose it.
@@ -28,6 +31,9 @@ const LONGEST_WAIT_SECONDS: u32 = 30;
 #[derive(Clone)]
 pub struct Registry {
     pub(crate) store: Store,
+    vault: Vault,
+    /// Held while a wish is looked at and recorded, so that its secrets belong to it.
+    wishing: Arc<Mutex<()>>,
     pub(crate) clock: Clock,
     /// There is something to reconcile.
     pub(crate) wake: Arc<Notify>,
@@ -36,8 +42,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock, wake: Arc::default(), changed: watch::Sender::new(0) }
+    pub fn new(store: Store, vault: Vault, clock: Clock) -> Self {
+        Self { store, vault, wishing: Arc::default(), clock, wake: Arc::default(), changed: watch::Sender::new(0) }
     }
 
     pub async fn list_environments(&self) -> Result<Vec<Environment>> {
@@ -58,33 +64,45 @@ impl Registry {
     }
 
     /// Records a new environment. One that exists with the same configuration is no error: it is answered as it is,
-    /// with new work only if it is not ready.
+    /// with new work only if it is not ready. (Secrets are not compared: nobody but Modal knows the old ones.)
     pub async fn create_environment(&self, request: CreateEnvironment) -> Result<EnvironmentChange> {
-        let CreateEnvironment { name, config } = request;
-        config.validate().map_err(Error::InvalidConfig)?;
-        let config = config.without_secrets();
-        let operation = new_operation(OperationKind::Create);
-        if self.store.insert_environment(&name, &config, &operation, (self.clock)()).await? {
-            return self.started(&name, operation.id).await;
-        }
-        let environment = self.environment(&name).await?;
-        if environment.config != config {
-            return Err(Error::EnvironmentDiffers(name));
-        }
-        match environment.state {
-            EnvironmentState::Ready => Ok(EnvironmentChange { environment, operation: None }),
-            EnvironmentState::Progressing | EnvironmentState::Degraded => self.resume(environment).await,
+        let CreateEnvironment { name, config: wanted } = request;
+        wanted.validate().map_err(Error::InvalidConfig)?;
+        let config = wanted.without_secrets();
+        let _wishing = self.wishing.lock().await;
+        match self.store.environment(&name).await? {
+            None => {
+                self.vault.keep(&name, &wanted).await?;
+                let operation = new_operation(OperationKind::Create);
+                self.store.insert_environment(&name, &config, &operation, (self.clock)()).await?;
+                self.started(&name, operation.id).await
+            }
+            Some(environment) if environment.config != config => Err(Error::EnvironmentDiffers(name)),
+            Some(environment) if environment.state == EnvironmentState::Ready => {
+                Ok(EnvironmentChange { environment, operation: None })
+            }
+            Some(environment) => {
+                self.vault.keep(&name, &wanted).await?;
+                self.resume(environment).await
+            }
         }
     }
 
-    /// Sets another configuration; the same one again changes nothing.
-    pub async fn update_environment(&self, name: &EnvironmentName, config: Config) -> Result<EnvironmentChange> {
-        config.validate().map_err(Error::InvalidConfig)?;
-        let config = config.without_secrets();
+    /// Sets another configuration; the same one again, without secrets, changes nothing.
+    pub async fn update_environment(&self, name: &EnvironmentName, wanted: Config) -> Result<EnvironmentChange> {
+        wanted.validate().map_err(Error::InvalidConfig)?;
+        let config = wanted.without_secrets();
+        let _wishing = self.wishing.lock().await;
         let environment = self.environment(name).await?;
-        if environment.config == config && environment.state == EnvironmentState::Ready {
+        if environment.config.database.kind != config.database.kind {
+            let message = "cannot be changed, as the metadata would stay behind: create another environment";
+            return Err(Error::InvalidConfig(vec![Fault::new("database.type", message)]));
+        }
+        let is_as_wanted = environment.config == config && environment.state == EnvironmentState::Ready;
+        if is_as_wanted && wanted == config {
             return Ok(EnvironmentChange { environment, operation: None });
         }
+        self.vault.keep(name, &wanted).await?;
         self.apply(name, &config).await
     }
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import modal
 
-from airflow_serverless import functions
 from airflow_serverless.config import MOUNT_PATH, SETTINGS_VARIABLE, Settings
 
 PINNED = (
@@ -39,8 +38,18 @@ def scheduler_tick() -> dict[str, Any]:
     return scheduler_tick()
 
 
+def query_metadata(sql: str, parameters: list[Any]) -> list[dict[str, Any]]:
+    """Read PostgreSQL for the daemon; returns the selected rows. Never imports Airflow."""
+    from airflow_serverless.db.query import query_metadata
+
+    return query_metadata(sql, parameters)
+
+
 def create_app(settings: Settings, settings_json: str | None = None) -> modal.App:
     """The app of the environment, ready to deploy."""
+    # Not by the containers of the two functions above, which do without Airflow.
+    from airflow_serverless import functions
+
     image = (
         modal.Image.debian_slim(python_version="3.11")
         .uv_pip_install(*(f"{name}=={version(name)}" for name in PINNED))
@@ -72,4 +81,6 @@ def create_app(settings: Settings, settings_json: str | None = None) -> modal.Ap
     app.function(max_containers=settings.parallelism, timeout=task_timeout, **heavy)(functions.execute_task)
     app.function(max_containers=1, timeout=LONGEST_TIMEOUT_SECONDS, **heavy)(functions.run_triggers)
     app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(functions.initialize_database)
+    if settings.database_type == "postgres":
+        app.function(secrets=secrets, max_containers=1, timeout=60, scaledown_window=IDLE_SECONDS)(query_metadata)
     return app

@@ -30,15 +30,12 @@ class CommandError(Exception):
 def apply(commands: Mapping[str, Command], backend: DatabaseBackend) -> dict[str, Reply]:
     """Carry out the commands, oldest first; returns {key of the command: its reply}."""
     replies: dict[str, Reply] = {}
-    connection = backend.get_connection()
-    try:
-        for key, command in sorted(commands.items(), key=lambda item: item[1]["at"]):
+    for key, command in sorted(commands.items(), key=lambda item: item[1]["at"]):
+        with backend.transaction() as connection:
             earlier = tables.get_reply(connection, command["id"])
             reply = json.loads(earlier) if earlier else _carry_out(command)
             tables.set_reply(connection, command["id"], json.dumps(reply))
-            replies[key] = reply
-    finally:
-        connection.close()
+        replies[key] = reply
     return replies
 
 

@@ -25,6 +25,7 @@ MOUNT_PATH = "/vol"
 BUNDLE = "dags-folder"
 """Airflow's name for the bundle that is the DAG folder."""
 PARSE_TIMEOUT_SECONDS = 30
+DATABASE_TYPES = ("sqlite", "postgres")
 
 
 class SettingsError(ValueError):
@@ -50,7 +51,7 @@ class Settings:
         """Read the document; raises SettingsError that names what is wrong with it."""
         try:
             document = json.loads(text)
-            return cls(
+            settings = cls(
                 environment=str(document["environment"]),
                 database_type=str(_part(document, "database").get("type", cls.database_type)),
                 interval_seconds=int(_part(document, "scheduler").get("interval_seconds", cls.interval_seconds)),
@@ -62,6 +63,9 @@ class Settings:
             raise SettingsError(f"{SETTINGS_VARIABLE} lacks the key {error}") from error
         except (TypeError, ValueError, AttributeError) as error:
             raise SettingsError(f"{SETTINGS_VARIABLE} is not valid: {error}") from error
+        if settings.database_type not in DATABASE_TYPES:
+            raise SettingsError(f"database type {settings.database_type!r} is none of {', '.join(DATABASE_TYPES)}")
+        return settings
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -138,7 +142,8 @@ class Paths:
 def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] | None = None) -> None:
     """Write Airflow's configuration into the process environment; call it before Airflow is first used.
 
-    Keys and the connection string of PostgreSQL are there already: they come with the environment's Secret.
+    Keys and the connection string of PostgreSQL are there already: they come with the environment's Secret. Raises
+    SettingsError if the connection string is not usable.
     """
     target = os.environ if environ is None else environ
     paths.work.mkdir(parents=True, exist_ok=True)
@@ -163,8 +168,7 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
         "SCHEDULER__CATCHUP_BY_DEFAULT": "False",
         "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
     }
-    if settings.database_type == "sqlite":
-        options["DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{paths.local_database}"
+    options.update(_postgres_options() if settings.database_type == "postgres" else _sqlite_options(paths))
     target["AIRFLOW_HOME"] = str(paths.work)
     # Airflow resolves connections and variables in the database only in processes that say they are servers.
     target["_AIRFLOW_PROCESS_CONTEXT"] = "server"
@@ -181,3 +185,26 @@ def _configure_orm_anew() -> None:
     settings.dispose_orm()
     settings.configure_vars()
     settings.configure_orm()
+
+
+def _sqlite_options(paths: Paths) -> dict[str, str]:
+    return {"DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{paths.local_database}"}
+
+
+def _postgres_options() -> dict[str, str]:
+    from airflow_serverless.db import connection_string
+
+    try:
+        url = connection_string.ConnectionString.of_process().for_sqlalchemy()
+    except connection_string.ConnectionStringError as error:
+        raise SettingsError(str(error)) from None
+    return {
+        "DATABASE__SQL_ALCHEMY_CONN": url,
+        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS": f"{connection_string.__name__}.SYNC_ARGUMENTS",
+        "DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC": f"{connection_string.__name__}.ASYNC_ARGUMENTS",
+        # There are many small processes: each keeps few connections, and finds out if they ended while it slept.
+        "DATABASE__SQL_ALCHEMY_POOL_SIZE": "2",
+        "DATABASE__SQL_ALCHEMY_POOL_PRE_PING": "True",
+        # Tasks outlast a restart of the server: these waits add up to two minutes.
+        "WORKERS__EXECUTION_API_RETRIES": "8",
+    }

@@ -30,7 +30,8 @@ class TaskEntry(TypedDict):
     A task instance is launched anew, with the same id, after a reschedule or a deferral: `launch` tells them apart.
     `journals` is how many journal records the finished launch has written. `call_id` is that of the call that runs or
     ran it. The tick writes the entry before it spawns the call; from then on it is the worker's, so that the call of a
-    queued launch is a note of its own (`call:…`).
+    queued launch is a note of its own (`call:…`). `ending_at`: since when the worker has been telling the database that
+    the task has ended, before it says so here (PostgreSQL only).
     """
 
     status: str
@@ -45,6 +46,7 @@ class TaskEntry(TypedDict):
     ti_id: str
     launch: str
     started_at: NotRequired[float]
+    ending_at: NotRequired[float]
     journals: NotRequired[int]
     error: NotRequired[str | None]
 

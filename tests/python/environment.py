@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from local_modal import REPOSITORY, LocalModal
+from postgres import serving
 
 FUNCTIONS = REPOSITORY / "modal_functions"
 SETTINGS = {
@@ -19,14 +22,33 @@ SETTINGS = {
     "scheduler": {"interval_seconds": 3600},
     "executor": {"parallelism": 4, "task_timeout": 60},
 }
-CALL_LIMIT = 120
+VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+DATABASES = ("sqlite", "postgres")
+
+
+@contextlib.contextmanager
+def deployed(database: str) -> Iterator[Environment]:
+    """An environment that is ready, on a Local Modal and, if it is to be that, on a PostgreSQL of its own."""
+    with contextlib.ExitStack() as stack:
+        string = stack.enter_context(serving()).create("airflow") if database == "postgres" else None
+        modal = LocalModal()
+        stack.callback(modal.close)
+        modal.start()
+        environment = Environment(modal, string)
+        environment.deploy()
+        yield environment
 
 
 class Environment:
-    """Runs scripts against the environment; each is a process that may import Airflow."""
+    """Runs scripts against the environment; each is a process that may import Airflow.
 
-    def __init__(self, modal: LocalModal) -> None:
+    Its database is SQLite, or the one of PostgreSQL that `connection_string` names.
+    """
+
+    def __init__(self, modal: LocalModal, connection_string: str | None = None) -> None:
         self.modal = modal
+        self.connection_string = connection_string
+        self.settings = {**SETTINGS, "database": {"type": "postgres" if connection_string else "sqlite"}}
 
     def deploy(self, **variables: str) -> None:
         """Secret, with more variables for the functions, functions and database."""
@@ -34,15 +56,21 @@ class Environment:
             name: base64.urlsafe_b64encode(os.urandom(32)).decode()
             for name in ("AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__API__SECRET_KEY")
         }
-        self.modal.sdk(f"modal.Secret.objects.create('airflow-secrets-test', {keys | variables!r})")
+        if self.connection_string:
+            keys[VARIABLE] = self.connection_string
+        self.modal.sdk(f"""
+        modal.Secret.objects.create("airflow-secrets-test", {keys | variables!r})
+        modal.Dict.objects.create("airflow-state-test")
+        """)
         done = self.process("-m", "airflow_serverless.deploy")
         assert done.returncode == 0, done.stderr
         self.call("initialize_database")
 
     def process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A Python process with the package, its settings, and Local Modal as its Modal."""
+        secrets = {VARIABLE: self.connection_string} if self.connection_string else {}
         environment = self.modal.environment(
-            AIRFLOW_SERVERLESS_SETTINGS=json.dumps(SETTINGS), PYTHONPATH=str(FUNCTIONS)
+            **secrets, AIRFLOW_SERVERLESS_SETTINGS=json.dumps(self.settings), PYTHONPATH=str(FUNCTIONS)
         )
         return subprocess.run(
             [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -77,12 +105,25 @@ class Environment:
         return self.modal.sdk('answer(dict(modal.Dict.from_name("airflow-state-test").items()))')
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Reads the published database."""
+        """Reads the database that others see; parameters are `?`."""
+        if self.connection_string:
+            return self._query_postgres(sql.replace("%", "%%").replace("?", "%s"), parameters)
         import sqlite3
 
         [published] = self.volumes("data/airflow.db")
         with sqlite3.connect(f"file:{published}?mode=ro&immutable=1", uri=True) as connection:
             return connection.execute(sql, parameters).fetchall()
+
+    def _query_postgres(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        import psycopg2
+
+        connection = psycopg2.connect(self.connection_string)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, parameters)
+                return cursor.fetchall()
+        finally:
+            connection.close()
 
     def volumes(self, pattern: str) -> list[Path]:
         """Files on the Volume."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from environment import Environment
-from local_modal import LocalModal, wait_until
+from environment import DATABASES, Environment, deployed
+from local_modal import wait_until
 
 # Triggers and callbacks of deadlines are found by the names of their modules.
 HELPER = """
@@ -102,18 +102,14 @@ with dag("is_late", deadline=[alert(SyncCallback, late), alert(AsyncCallback, la
 """
 
 
-@pytest.fixture(scope="module")
-def environment() -> Iterator[Environment]:
-    modal = LocalModal()
-    modal.start()
-    environment = Environment(modal)
-    environment.deploy()
-    book = modal.root / "book"
-    book.mkdir()
-    for name, source in ("helper.py", HELPER), ("deferred.py", DAGS):
-        environment.upload(name, source.replace("__BOOK__", str(book)))
-    yield environment
-    modal.close()
+@pytest.fixture(scope="module", params=DATABASES)
+def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
+    with deployed(request.param) as environment:
+        book = environment.modal.root / "book"
+        book.mkdir()
+        for name, source in ("helper.py", HELPER), ("deferred.py", DAGS):
+            environment.upload(name, source.replace("__BOOK__", str(book)))
+        yield environment
 
 
 def trigger(environment: Environment, *dag_ids: str) -> None:

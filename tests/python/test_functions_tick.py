@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from environment import Environment
-from local_modal import LocalModal, wait_until
+from environment import DATABASES, Environment, deployed
+from local_modal import wait_until
 
 DAG = """
 from datetime import datetime
@@ -32,24 +32,26 @@ with DAG("counted", schedule=None, start_date=datetime(2026, 1, 1)):
     second(first())
 """
 
-# Runs a tick in a process of its own that dies where the fault says; the lease it leaves behind is made to expire.
+# Runs a tick in a process of its own that dies where the fault says. A lease that it leaves behind is made to expire;
+# a session ends with its process.
 KILLED_TICK = """
 import os, signal
 import modal
+from airflow_serverless import commands
+from airflow_serverless.db import tables
 from airflow_serverless.scheduler import run
 from airflow_serverless.scheduler.context import TickContext
 from airflow_serverless.executor.launcher import Launcher
 from airflow_serverless.state import State
-from airflow_serverless.db.sqlite_backend import SqliteBackend
 
 os.environ["AIRFLOW_SERVERLESS_VOLUME"] = {volume!r}
-SqliteBackend.exists = lambda self: self._paths.published_database.exists()
-modal.Volume.commit = lambda self: None
+modal.Volume.commit = modal.Volume.reload = lambda self: None
+Backend = type(TickContext.of_process().backend)
 
 def die(*arguments, **keywords):
     d = modal.Dict.from_name("airflow-state-test")
-    hint = d["lock:scheduler"]
-    d["lock:scheduler:%d" % hint["fence"]] = {{**hint, "expires_at": 0.0}}
+    if hint := d.get("lock:scheduler"):
+        d["lock:scheduler:%d" % hint["fence"]] = {{**hint, "expires_at": 0.0}}
     os.kill(os.getpid(), signal.SIGKILL)
 
 def after(function):
@@ -64,9 +66,11 @@ raise SystemExit("the fault did not strike")
 """
 
 FAULTS = {
-    "loaded": "SqliteBackend.load = after(SqliteBackend.load)",
-    "scheduled": "SqliteBackend.publish = die",
-    "published": "SqliteBackend.publish = after(SqliteBackend.publish)",
+    "loaded": "Backend.load = after(Backend.load)",
+    "commanding": "tables.set_reply = die",
+    "commanded": "commands.apply = after(commands.apply)",
+    "scheduled": "Backend.publish = die",
+    "published": "Backend.publish = after(Backend.publish)",
     "announced": "run._announce = after(run._announce)",
     "half launched": "Launcher.spawn_task = die",
     "launched": "run._launch = after(run._launch)",
@@ -75,15 +79,11 @@ FAULTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def environment() -> Iterator[Environment]:
-    modal = LocalModal()
-    modal.start()
-    environment = Environment(modal)
-    environment.deploy()
-    environment.upload("counted.py", DAG)
-    yield environment
-    modal.close()
+@pytest.fixture(scope="module", params=DATABASES)
+def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
+    with deployed(request.param) as environment:
+        environment.upload("counted.py", DAG)
+        yield environment
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -91,8 +91,8 @@ def test_a_killed_tick_is_made_good(environment: Environment, fault: str) -> Non
     run_id = fault.replace(" ", "-")
     book = environment.modal.root / f"{run_id}.book"
     environment.command(run_id, kind="trigger", dag_id="counted", run_id=run_id, conf={"book": str(book)})
-    [volume] = {str(path.parent.parent) for path in environment.volumes("data/airflow.db")}
-    script = textwrap.dedent(KILLED_TICK).format(fault=FAULTS[fault], volume=volume)
+    [dags] = environment.volumes("dags")
+    script = textwrap.dedent(KILLED_TICK).format(fault=FAULTS[fault], volume=str(dags.parent))
     done = environment.process("-c", script)
     assert done.returncode == -9, done.stderr[-3000:]
 

@@ -3,6 +3,7 @@
 //! Everything is real: `airflowd`, Local Modal, the Modal SDK, Airflow. The Python runtime is made once and shared
 //! (`AIRFLOW_SERVERLESS_RUNTIMES`); the rest lies in a temporary folder that goes with the test.
 
+pub mod postgres;
 mod processes;
 
 use std::{
@@ -162,13 +163,18 @@ impl Installation {
 
     /// Whether any file of the installation's home holds the text.
     pub fn holds(&self, text: &str) -> bool {
+        !self.files_with(text).is_empty()
+    }
+
+    /// The files of the installation's home that hold the text.
+    pub fn files_with(&self, text: &str) -> Vec<PathBuf> {
         let mut grep = std::process::Command::new("grep");
-        let found = grep.env("LC_ALL", "C").args(["-rqaF", "-e", text]).arg(self.home()).output().expect("grep runs");
+        let found = grep.env("LC_ALL", "C").args(["-rlaF", "-e", text]).arg(self.home()).output().expect("grep runs");
         // Files come and go while the daemon works; whatever else grep could not read was not searched.
         let problems = String::from_utf8_lossy(&found.stderr);
         let unread: Vec<_> = problems.lines().filter(|line| !line.ends_with("No such file or directory")).collect();
         assert!(unread.is_empty() && self.home().exists(), "not searched: {unread:?}");
-        found.status.success()
+        String::from_utf8_lossy(&found.stdout).lines().map(PathBuf::from).collect()
     }
 
     /// The daemon's log.

@@ -33,9 +33,9 @@ fn configurations() {
             &["connection_string:3", "${NO_SUCH_VARIABLE} is not set"],
         ),
         (
-            "postgres",
-            "database:\n  type: postgres\nconnection_string: postgresql://u:hunter2@h/d\n".into(),
-            &["database.type:2", "not available", "sqlite"],
+            "a special character in the password",
+            "database:\n  type: postgres\nconnection_string: postgresql://u:hunter2/@h/d\n".into(),
+            &["database.connection_string:3", "percent-encoding"],
         ),
     ];
     for (name, content, parts) in cases {

@@ -50,7 +50,7 @@ async fn answers_and_problems() {
 
     let zero = json!({"name": "dev", "config": {"database": {"type": "sqlite"}, "scheduler": {"interval_seconds": 0}}});
     let postgres = json!({"name": "dev", "config": {"database": {"type": "postgres",
-        "connection_string": "postgresql://u:hunter2@h/d"}}});
+        "connection_string": "postgresql://u:hunter2/@h/d"}}});
     let (zero, postgres) = (zero.to_string(), postgres.to_string());
     let sqlite = json!({"config": {"database": {"type": "sqlite"}}}).to_string();
     let large = "#".repeat(5 << 20);
@@ -135,7 +135,7 @@ async fn no_answer_repeats_a_secret() {
     let api = Api::new(&it);
     let url = "postgresql://u:hunter2@h/d";
     let configs = [
-        json!({"database": {"type": "postgres", "connection_string": url}}),
+        json!({"database": {"type": "postgres", "connection_string": "postgresql://u:hunter2/@h/d"}}),
         json!({"database": {"type": "sqlite"}, "connection_string": url}),
         json!({"database": {"type": "postgres", "connection_string": "hunter2"}}),
         json!({"database": {"type": "postgres", "connection_string": [url]}}),

@@ -8,13 +8,14 @@ use airflow_serverless_api::{
 };
 use chrono::{DateTime, Utc};
 use modal_client::{Entry, EntryKind};
+use serde::Deserialize;
 use serde_json::json;
-use sqlx::{FromRow, SqlitePool};
+use sqlx::FromRow;
 
-use super::{Airflow, DAGS, metadata::failed};
+use super::{Airflow, DAGS, metadata::Metadata};
 use crate::error::{Error, Result};
 
-#[derive(FromRow)]
+#[derive(FromRow, Deserialize)]
 struct DagRow {
     dag_id: String,
     relative_fileloc: Option<String>,
@@ -41,35 +42,28 @@ impl From<DagRow> for Dag {
     }
 }
 
-#[derive(FromRow)]
+#[derive(FromRow, Deserialize)]
 struct ImportErrorRow {
     filename: String,
     timestamp: Option<DateTime<Utc>>,
     stacktrace: String,
 }
 
-async fn dags(pool: &SqlitePool) -> sqlx::Result<Vec<Dag>> {
-    let rows: Vec<DagRow> = sqlx::query_as(
-        "SELECT dag_id, relative_fileloc, is_paused, is_stale, has_import_errors, timetable_summary, next_dagrun,
-                last_parsed_time
-         FROM dag ORDER BY dag_id",
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(rows.into_iter().map(Dag::from).collect())
+async fn dags(metadata: &Metadata) -> Result<Vec<Dag>> {
+    const SQL: &str = "SELECT dag_id, relative_fileloc, is_paused, is_stale, has_import_errors, timetable_summary,
+                              next_dagrun, last_parsed_time
+                       FROM dag ORDER BY dag_id";
+    Ok(metadata.query::<DagRow>(SQL, &[]).await?.into_iter().map(Dag::from).collect())
 }
 
-async fn import_errors(pool: &SqlitePool) -> sqlx::Result<Vec<ImportError>> {
-    let rows: Vec<ImportErrorRow> =
-        sqlx::query_as("SELECT filename, timestamp, stacktrace FROM import_error ORDER BY filename")
-            .fetch_all(pool)
-            .await?;
+async fn import_errors(metadata: &Metadata) -> Result<Vec<ImportError>> {
+    const SQL: &str = "SELECT filename, timestamp, stacktrace FROM import_error ORDER BY filename";
     let error = |row: ImportErrorRow| ImportError {
         filename: row.filename,
         timestamp: row.timestamp,
         stack_trace: row.stacktrace,
     };
-    Ok(rows.into_iter().map(error).collect())
+    Ok(metadata.query(SQL, &[]).await?.into_iter().map(error).collect())
 }
 
 impl Airflow {
@@ -78,11 +72,11 @@ impl Airflow {
         let volume = self.volume(environment).await?;
         let entries = volume.list(&format!("/{DAGS}"), true).await?;
         let (mut found, mut errors) = (HashMap::<String, Vec<Dag>>::new(), HashMap::new());
-        if let Some(pool) = self.metadata(environment).await? {
-            for dag in dags(&pool).await.map_err(failed(environment))?.into_iter().filter(|dag| !dag.is_stale) {
+        if let Some(metadata) = self.metadata(environment).await? {
+            for dag in dags(&metadata).await?.into_iter().filter(|dag| !dag.is_stale) {
                 found.entry(dag.relative_fileloc.clone().unwrap_or_default()).or_default().push(dag);
             }
-            for error in import_errors(&pool).await.map_err(failed(environment))? {
+            for error in import_errors(&metadata).await? {
                 errors.insert(error.filename.clone(), error);
             }
         }

@@ -1,19 +1,23 @@
-//! The metadata database as the scheduler last published it, read here without any Python.
+//! The metadata of an environment, read here without Airflow.
 //!
-//! The scheduler publishes `data/airflow.db` on the Volume as a whole and counts the publications in the Dict. A copy
-//! is fetched when the count has moved on, and only ever read.
+//! With SQLite the scheduler publishes `data/airflow.db` on the Volume as a whole and counts the publications in the
+//! Dict. A copy is fetched when the count has moved on, and only ever read. With PostgreSQL a small Function asks the
+//! server: the daemon does not know the connection string.
 
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use airflow_serverless_api::environment::EnvironmentName;
-use serde::Deserialize;
+use airflow_serverless_api::environment::{DatabaseKind, EnvironmentName};
+use modal_client::{Function, Outcome};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 use sqlx::{
-    SqlitePool,
-    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+    FromRow, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
 };
 use tokio::sync::Mutex;
 
@@ -21,6 +25,8 @@ use super::Airflow;
 use crate::error::{Error, Result};
 
 const DATABASE: &str = "/data/airflow.db";
+/// Longest wait for an answer of PostgreSQL, the cold start of the asking container included.
+const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
 /// The scheduler's word in the Dict on what it has published.
 #[derive(Debug, Deserialize)]
@@ -51,10 +57,64 @@ impl MetadataCache {
     }
 }
 
+/// A row of either database: by the names of its columns.
+pub(super) trait Row: for<'r> FromRow<'r, SqliteRow> + DeserializeOwned + Send + Unpin {}
+
+impl<T: for<'r> FromRow<'r, SqliteRow> + DeserializeOwned + Send + Unpin> Row for T {}
+
+/// What can be asked about one environment.
+pub(super) struct Metadata {
+    environment: EnvironmentName,
+    source: Source,
+}
+
+enum Source {
+    Sqlite(SqlitePool),
+    Postgres(Box<Function>),
+}
+
+impl Metadata {
+    /// The rows of a SELECT that both databases understand, with parameters `$1`, `$2`…: texts, whole numbers, nulls.
+    pub async fn query<T: Row>(&self, sql: &str, parameters: &[Value]) -> Result<Vec<T>> {
+        let environment = &self.environment;
+        match &self.source {
+            Source::Sqlite(pool) => {
+                let failed = |source| Error::Metadata { environment: environment.clone(), source };
+                let query = sqlx::query_as(sqlx::AssertSqlSafe(sql));
+                let query = parameters.iter().fold(query, |query, value| match value {
+                    Value::Number(number) => query.bind(number.as_i64()),
+                    value => query.bind(value.as_str()),
+                });
+                query.fetch_all(pool).await.map_err(failed)
+            }
+            Source::Postgres(function) => match function.spawn((sql, parameters)).await?.wait(QUERY_LIMIT).await {
+                Ok(Outcome::Finished(rows)) => Ok(rows),
+                Ok(Outcome::Pending) => Err(Error::SchedulerSilent(QUERY_LIMIT.as_secs())),
+                Err(modal_client::Error::Raised { message, .. }) => {
+                    Err(Error::Database { environment: environment.clone(), message })
+                }
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+}
+
 impl Airflow {
-    /// The newest published metadata; `None` before the database was initialised.
-    pub(super) async fn metadata(&self, environment: &EnvironmentName) -> Result<Option<SqlitePool>> {
-        let volume = self.volume(environment).await?;
+    /// The newest metadata; `None` before the database was initialised.
+    pub(super) async fn metadata(&self, name: &EnvironmentName) -> Result<Option<Metadata>> {
+        let environment = self.registry.deployed_environment(name).await?;
+        let source = match environment.config.database.kind {
+            DatabaseKind::Sqlite => self.snapshot(name).await?.map(Source::Sqlite),
+            DatabaseKind::Postgres => {
+                let function = self.client.function(&environment.names.app, "query_metadata").await?;
+                Some(Source::Postgres(Box::new(function)))
+            }
+        };
+        Ok(source.map(|source| Metadata { environment: name.clone(), source }))
+    }
+
+    async fn snapshot(&self, environment: &EnvironmentName) -> Result<Option<SqlitePool>> {
+        let volume = self.client.volume(&environment.volume()).await?;
         let dict = self.client.dict(&environment.dict()).await?;
         let slot = self.metadata.slot(environment).await;
         let mut slot = slot.lock().await;
@@ -69,7 +129,8 @@ impl Airflow {
         };
         let path = self.metadata.folder.join(format!("{environment}.db"));
         replace(&path, &content)?;
-        let pool = open(&path).await.map_err(failed(environment))?;
+        let failed = |source| Error::Metadata { environment: environment.clone(), source };
+        let pool = open(&path).await.map_err(failed)?;
         // The number was read first: a publication in between is seen as newer the next time, never as older.
         *slot = Some(Snapshot { generation: generation.unwrap_or(-1), pool: pool.clone() });
         Ok(Some(pool))
@@ -95,10 +156,4 @@ async fn open(path: &Path) -> sqlx::Result<SqlitePool> {
         .immutable(true);
     // The connection opens the file now, so that a later replacement does not slip in under this generation.
     SqlitePoolOptions::new().min_connections(1).max_connections(1).connect_with(options).await
-}
-
-/// Names the environment in errors of its metadata.
-pub(super) fn failed(environment: &EnvironmentName) -> impl Fn(sqlx::Error) -> Error {
-    let environment = environment.clone();
-    move |source| Error::Metadata { environment: environment.clone(), source }
 }

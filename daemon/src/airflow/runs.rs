@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::FromRow;
 
-use super::{Airflow, metadata::failed};
+use super::Airflow;
 use crate::error::{Error, Result};
 
 const DEFAULT_LIMIT: u32 = 100;
@@ -20,7 +20,16 @@ const RUN: &str = "SELECT dag_id, run_id, state, run_type, logical_date, queued_
                           CAST(conf AS TEXT) AS conf
                    FROM dag_run";
 
-#[derive(FromRow)]
+const TASKS: &str = "SELECT task_id, map_index, state, try_number, max_tries, operator, start_date, end_date, duration
+                     FROM task_instance WHERE dag_id = $1 AND run_id = $2
+                     ORDER BY start_date IS NULL, start_date, task_id, map_index";
+
+#[derive(FromRow, Deserialize)]
+struct Count {
+    count: i64,
+}
+
+#[derive(FromRow, Deserialize)]
 struct RunRow {
     dag_id: String,
     run_id: String,
@@ -85,7 +94,7 @@ struct TaskEntry {
     started_at: Option<f64>,
 }
 
-#[derive(FromRow)]
+#[derive(FromRow, Deserialize)]
 struct TaskRow {
     task_id: String,
     map_index: i32,
@@ -137,48 +146,30 @@ impl Airflow {
 
     /// Runs, newest first.
     pub async fn list_dag_runs(&self, environment: &EnvironmentName, query: &ListDagRuns) -> Result<DagRunList> {
-        let Some(pool) = self.metadata(environment).await? else {
+        let Some(metadata) = self.metadata(environment).await? else {
             return Ok(DagRunList { dag_runs: Vec::new(), total_entries: 0 });
         };
-        let sql = format!(
-            "{RUN} WHERE ?1 IS NULL OR dag_id = ?1 ORDER BY coalesce(start_date, queued_at) DESC, id DESC LIMIT ?2 OFFSET ?3"
-        );
-        let rows: Vec<RunRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(&query.dag_id)
-            .bind(query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, LARGEST_LIMIT))
-            .bind(query.offset.unwrap_or(0))
-            .fetch_all(&pool)
-            .await
-            .map_err(failed(environment))?;
-        let total_entries = sqlx::query_scalar("SELECT count(*) FROM dag_run WHERE ?1 IS NULL OR dag_id = ?1")
-            .bind(&query.dag_id)
-            .fetch_one(&pool)
-            .await
-            .map_err(failed(environment))?;
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, LARGEST_LIMIT);
+        let filter = "$1 IS NULL OR dag_id = $1";
+        let sql =
+            format!("{RUN} WHERE {filter} ORDER BY coalesce(start_date, queued_at) DESC, id DESC LIMIT $2 OFFSET $3");
+        let parameters = [json!(query.dag_id), json!(limit), json!(query.offset.unwrap_or(0))];
+        let rows: Vec<RunRow> = metadata.query(&sql, &parameters).await?;
+        let sql = format!("SELECT count(*) AS count FROM dag_run WHERE {filter}");
+        let total: Vec<Count> = metadata.query(&sql, &parameters[..1]).await?;
+        let total_entries = total.first().map_or(0, |total| total.count);
         Ok(DagRunList { dag_runs: rows.into_iter().map(DagRun::from).collect(), total_entries })
     }
 
     /// One run with its task instances.
     pub async fn dag_run(&self, environment: &EnvironmentName, dag_id: &str, run_id: &str) -> Result<DagRunDetail> {
         let missing = || Error::RunNotFound(dag_id.to_owned(), run_id.to_owned());
-        let pool = self.metadata(environment).await?.ok_or_else(missing)?;
-        let run: Option<RunRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!("{RUN} WHERE dag_id = ? AND run_id = ?")))
-            .bind(dag_id)
-            .bind(run_id)
-            .fetch_optional(&pool)
-            .await
-            .map_err(failed(environment))?;
-        let tasks: Vec<TaskRow> = sqlx::query_as(
-            "SELECT task_id, map_index, state, try_number, max_tries, operator, start_date, end_date, duration
-             FROM task_instance WHERE dag_id = ? AND run_id = ?
-             ORDER BY start_date IS NULL, start_date, task_id, map_index",
-        )
-        .bind(dag_id)
-        .bind(run_id)
-        .fetch_all(&pool)
-        .await
-        .map_err(failed(environment))?;
-        let run = DagRun::from(run.ok_or_else(missing)?);
+        let metadata = self.metadata(environment).await?.ok_or_else(missing)?;
+        let parameters = [json!(dag_id), json!(run_id)];
+        let runs: Vec<RunRow> =
+            metadata.query(&format!("{RUN} WHERE dag_id = $1 AND run_id = $2"), &parameters).await?;
+        let run = DagRun::from(runs.into_iter().next().ok_or_else(missing)?);
+        let tasks: Vec<TaskRow> = metadata.query(TASKS, &parameters).await?;
         let mut task_instances: Vec<TaskInstance> = tasks.into_iter().map(TaskInstance::from).collect();
         self.mark_running(environment, &run, &mut task_instances).await?;
         Ok(DagRunDetail { run, task_instances })

@@ -1,15 +1,14 @@
 //! The steps that bring an environment to Modal. Each is idempotent: after a crash all of them run again.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use airflow_serverless_api::{
     environment::Environment,
     operation::{Step, StepState},
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE};
 use modal_client::{Client, NO_ARGUMENTS, Outcome, SecretOutcome};
 
-use crate::{error::Result, modal::Server, progress::Progress, runtime::Runtime};
+use crate::{error::Result, modal::Server, progress::Progress, runtime::Runtime, vault::Vault};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
@@ -50,18 +49,13 @@ pub fn all() -> Vec<Step> {
 /// What the steps work with.
 pub struct Tools {
     pub client: Client,
+    pub vault: Vault,
     pub server: Server,
     pub runtime: Runtime,
 }
 
-/// What the Fernet recipe prescribes.
-const FERNET_BYTES: usize = 32;
-/// As long as the block of SHA-512, with which Airflow signs tokens.
-const SIGNING_BYTES: usize = 64;
-
 /// Longest wait for Airflow's migrations, the cold start of their container included.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
-const POLL: Duration = Duration::from_secs(20);
 
 impl Tools {
     /// Runs one step and gives the line that tells its result.
@@ -89,16 +83,9 @@ impl Tools {
         }
     }
 
-    /// The keys that Airflow encrypts and signs with are made once and then left alone: new ones would make stored
-    /// connections unreadable.
     async fn secret(&self, environment: &Environment) -> Result<String> {
-        let variables = HashMap::from([
-            ("AIRFLOW__CORE__FERNET_KEY".to_owned(), random_key::<FERNET_BYTES>()),
-            ("AIRFLOW__API_AUTH__JWT_SECRET".to_owned(), random_key::<SIGNING_BYTES>()),
-            ("AIRFLOW__API__SECRET_KEY".to_owned(), random_key::<SIGNING_BYTES>()),
-        ]);
         let name = &environment.names.secret;
-        Ok(match self.client.create_secret(name, variables).await? {
+        Ok(match self.vault.ensure(&environment.name).await? {
             SecretOutcome::Created => name.clone(),
             SecretOutcome::Exists => format!("{name} (kept)"),
         })
@@ -108,16 +95,9 @@ impl Tools {
         let function = self.client.function(&environment.names.app, "initialize_database").await?;
         let call = function.spawn(NO_ARGUMENTS).await?;
         progress.detail("running Airflow's migrations");
-        let finished = async {
-            loop {
-                if let Outcome::Finished(result) = call.get::<serde_json::Value>(POLL).await? {
-                    return Ok::<_, modal_client::Error>(result);
-                }
-            }
-        };
-        match tokio::time::timeout(MIGRATION_LIMIT, finished).await {
-            Ok(result) => result.map(|_| "up to date".to_owned()).map_err(Into::into),
-            Err(_) => Err(crate::error::Error::SchedulerSilent(MIGRATION_LIMIT.as_secs())),
+        match call.wait::<serde_json::Value>(MIGRATION_LIMIT).await? {
+            Outcome::Finished(_) => Ok("up to date".to_owned()),
+            Outcome::Pending => Err(crate::error::Error::SchedulerSilent(MIGRATION_LIMIT.as_secs())),
         }
     }
 }
@@ -129,9 +109,4 @@ fn summary(environment: &Environment) -> String {
         airflow_serverless_api::environment::DatabaseKind::Postgres => "PostgreSQL",
     };
     format!("{database}, parallelism {}, task timeout {} s", config.executor.parallelism, config.executor.task_timeout)
-}
-
-/// Random bytes in URL-safe base64, the form of a Fernet key.
-fn random_key<const BYTES: usize>() -> String {
-    URL_SAFE.encode(std::array::from_fn::<u8, BYTES, _>(|_| rand::random()))
 }

@@ -112,6 +112,10 @@ impl From<Error> for Failure {
             Error::SchedulerSilent(_) => {
                 Self::new(S::GATEWAY_TIMEOUT, "scheduler-silent", "No answer from the scheduler", detail)
             }
+            Error::Database { .. } => {
+                Self::new(S::BAD_GATEWAY, "database-unavailable", "No answer from the database", detail)
+                    .hint("see whether the server of the connection string runs, and lets Modal in")
+            }
             Error::Modal(_) | Error::Runtime(_) | Error::Store(_) | Error::Metadata { .. } | Error::Files { .. } => {
                 tracing::error!(error = detail, "a request failed");
                 Self::new(S::INTERNAL_SERVER_ERROR, "internal", "The daemon failed", detail)

@@ -19,6 +19,9 @@ use crate::{
 /// The arguments of a call without any. (`()` would not do: serde makes it Python's `None`.)
 pub const NO_ARGUMENTS: [u8; 0] = [];
 
+/// How long one request waits for a result.
+const ONE_REQUEST: Duration = Duration::from_secs(20);
+
 /// A deployed Function.
 #[derive(Clone)]
 pub struct Function {
@@ -78,6 +81,18 @@ impl FunctionCall {
     /// `fc-…`
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Waits for the result for as long as that takes, but at most `limit`.
+    pub async fn wait<T: DeserializeOwned>(&self, limit: Duration) -> Result<Outcome<T>> {
+        let finished = async {
+            loop {
+                if let Outcome::Finished(result) = self.get(ONE_REQUEST).await? {
+                    return Ok(Outcome::Finished(result));
+                }
+            }
+        };
+        tokio::time::timeout(limit, finished).await.unwrap_or(Ok(Outcome::Pending))
     }
 
     /// Waits for the result, at most `timeout`; an exception in the Function is [`Error::Raised`].

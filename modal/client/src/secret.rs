@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use modal_proto::{ObjectCreationType, SecretGetOrCreateRequest};
+use modal_proto::{ObjectCreationType, SecretGetOrCreateRequest, SecretUpdateRequest, secret_update_request::Update};
 use tonic::Code;
 
 use crate::{error::Result, wire::Client, wire::rpc};
@@ -29,5 +29,13 @@ impl Client {
             Err(error) if error.code() == Some(Code::AlreadyExists) => Ok(SecretOutcome::Exists),
             Err(error) => Err(error),
         }
+    }
+
+    /// Sets variables of a Secret that exists and leaves its others alone.
+    pub async fn update_secret(&self, name: &str, variables: HashMap<String, String>) -> Result<()> {
+        let request = SecretGetOrCreateRequest { deployment_name: name.to_owned(), ..Default::default() };
+        let secret_id = rpc!(self, secret_get_or_create, request)?.secret_id;
+        let updates = variables.into_iter().map(|(key, value)| Update { key, value: Some(value) }).collect();
+        rpc!(self, secret_update, SecretUpdateRequest { secret_id, updates }).map(|_| ())
     }
 }

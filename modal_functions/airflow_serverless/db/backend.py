@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 SCHEDULER_LOCK = "scheduler"
 
@@ -27,9 +32,18 @@ class DatabaseBackend(ABC):
     def generation(self) -> int:
         """Number of the published state that was last loaded or published; tasks need at least their own."""
 
-    @abstractmethod
-    def get_connection(self) -> Any:
-        """A new DB-API connection to what Airflow's ORM of this process works on; the caller closes it."""
+    def get_connection(self) -> Connection:
+        """A new connection to what Airflow's ORM of this process works on; the caller closes it."""
+        from airflow import settings
+
+        return settings.get_engine().connect()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection whose changes are published together with those that Airflow's ORM makes inside the block."""
+        with self.get_connection() as connection:
+            yield connection
+            connection.commit()
 
     @abstractmethod
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
@@ -38,6 +52,10 @@ class DatabaseBackend(ABC):
     @abstractmethod
     def release_lock(self, lock_name: str) -> None:
         """Give the lock up; does nothing if it is not held."""
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Whether the database was initialised. Raises DatabaseError if it is somebody else's."""
 
     @abstractmethod
     def load(self) -> None:

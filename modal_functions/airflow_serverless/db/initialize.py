@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_serverless.db import tables
-from airflow_serverless.db.backend import SCHEDULER_LOCK, DatabaseError
-from airflow_serverless.db.sqlite_backend import SqliteBackend
+from airflow_serverless.db.backend import SCHEDULER_LOCK, DatabaseBackend, DatabaseError
 from airflow_serverless.scheduler.context import TickContext
 
 LOCK_TIMEOUT_SECONDS = 120
@@ -24,7 +23,7 @@ def initialize_database() -> dict[str, Any]:
             backend.load()
             if _is_current(backend):
                 return {"created": False, "migrated": False, "generation": backend.generation}
-        _migrate(backend)
+        _migrate(backend, context.settings.environment)
         context.paths.dags.mkdir(parents=True, exist_ok=True)
         context.paths.logs.mkdir(parents=True, exist_ok=True)
         return {"created": created, "migrated": True, "generation": backend.publish()}
@@ -35,26 +34,22 @@ def initialize_database() -> dict[str, Any]:
         backend.release_lock(SCHEDULER_LOCK)
 
 
-def _is_current(backend: SqliteBackend) -> bool:
+def _is_current(backend: DatabaseBackend) -> bool:
     from airflow.utils.db import _REVISION_HEADS_MAP
+    from sqlalchemy import text
 
-    connection = backend.get_connection()
-    try:
-        revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    finally:
-        connection.close()
-    return bool(revision) and revision[0] == list(_REVISION_HEADS_MAP.values())[-1]
+    with backend.get_connection() as connection:
+        revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return bool(revision == list(_REVISION_HEADS_MAP.values())[-1])
 
 
-def _migrate(backend: SqliteBackend) -> None:
+def _migrate(backend: DatabaseBackend, environment: str) -> None:
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.utils.db import initdb
 
+    # First: a database that Airflow has begun to fill has to be known as this environment's.
+    with backend.get_connection() as connection:
+        tables.create(connection, environment)
+        connection.commit()
     initdb()
     DagBundlesManager().sync_bundles_to_db()
-    connection = backend.get_connection()
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        tables.create(connection)
-    finally:
-        connection.close()

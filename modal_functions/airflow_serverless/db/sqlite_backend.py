@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 from pathlib import Path
 
 import modal
+from sqlalchemy import NullPool, create_engine
 
 from airflow_serverless.config import Paths
 from airflow_serverless.db import tables
@@ -31,9 +33,6 @@ class SqliteBackend(DatabaseBackend):
     @property
     def generation(self) -> int:
         return self._generation
-
-    def get_connection(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._paths.local_database, timeout=BUSY_SECONDS)
 
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
         lock = DictLock(self._store, lock_name, modal.current_function_call_id())
@@ -72,15 +71,11 @@ class SqliteBackend(DatabaseBackend):
             raise LockLost("the scheduler lock was lost; the changes of this tick are dropped")
         self._copy_is_current = False
         generation = self._generation + 1
-        close_orm()
-        connection = self.get_connection()
-        try:
+        with self.get_connection() as connection:
             tables.set_version(connection, generation, lock.fence)
-            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            connection.close()
-        if busy:
-            raise DatabaseError("a connection was left open; the database cannot be published")
+            connection.commit()
+        close_orm()
+        _checkpoint(self._paths.local_database)
         _replace(self._paths.local_database, self._paths.published_database, lock)
         self._volume.commit()
         self._generation = generation
@@ -93,11 +88,10 @@ class SqliteBackend(DatabaseBackend):
 
 def snapshot_version(path: Path) -> tuple[int, int]:
     """Generation and fence of a snapshot, without locking it: on the volume it is never changed in place."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-    try:
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
+    with engine.connect() as connection:
         return tables.get_version(connection)
-    finally:
-        connection.close()
 
 
 def copy_snapshot(source: Path, target: Path) -> None:
@@ -109,11 +103,18 @@ def copy_snapshot(source: Path, target: Path) -> None:
     partial = target.with_name(target.name + ".partial")
     shutil.copyfile(source, partial)
     partial.replace(target)
-    connection = sqlite3.connect(target, timeout=BUSY_SECONDS)
-    try:
+    with contextlib.closing(sqlite3.connect(target, timeout=BUSY_SECONDS)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
+
+
+def _checkpoint(path: Path) -> None:
+    """Bring all changes from the log into the file, which is then the whole database."""
+    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        # A database that was created a moment ago is not in this mode yet.
+        connection.execute("PRAGMA journal_mode=WAL")
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise DatabaseError("a connection was left open; the database cannot be published")
 
 
 def close_orm() -> None:

@@ -1,91 +1,133 @@
-"""The few tables of our own beside Airflow's, so that their content is published with what it describes.
+"""The few tables of our own beside Airflow's, so that their content is committed with what it describes.
 
-Plain SQL on a DB-API connection with `?` parameters; each function commits.
+Each function takes a SQLAlchemy connection to either database; who calls it commits.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable
 
-JOURNAL_KEPT_SECONDS = 8 * 24 * 3600
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    and_,
+    delete,
+    insert,
+    inspect,
+    select,
+    update,
+)
+
+KEPT_SECONDS = 8 * 24 * 3600
 """Longer than Modal keeps a call, and so longer than a call can come back."""
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS airflow_serverless_version (
-    one INTEGER PRIMARY KEY CHECK (one = 1), generation INTEGER NOT NULL, fence INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS airflow_serverless_journal (
-    ti_id TEXT NOT NULL, launch TEXT NOT NULL, next_sequence INTEGER NOT NULL, aborted INTEGER NOT NULL,
-    updated_at REAL NOT NULL, PRIMARY KEY (ti_id, launch));
-CREATE TABLE IF NOT EXISTS airflow_serverless_file (
-    path TEXT PRIMARY KEY, digest TEXT NOT NULL, kind TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS airflow_serverless_command (
-    id TEXT PRIMARY KEY, reply TEXT NOT NULL, updated_at REAL NOT NULL);
-INSERT OR IGNORE INTO airflow_serverless_version VALUES (1, 0, 0);
-"""
+SCHEMA = MetaData()
+VERSION = Table(
+    "airflow_serverless_version",
+    SCHEMA,
+    Column("one", Integer, CheckConstraint("one = 1"), primary_key=True, autoincrement=False),
+    Column("generation", Integer, nullable=False),
+    Column("fence", Integer, nullable=False),
+)
+ENVIRONMENT = Table("airflow_serverless_environment", SCHEMA, Column("name", Text, primary_key=True))
+JOURNAL = Table(
+    "airflow_serverless_journal",
+    SCHEMA,
+    Column("ti_id", Text, primary_key=True),
+    Column("launch", Text, primary_key=True),
+    Column("next_sequence", Integer, nullable=False),
+    Column("aborted", Integer, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+FILE = Table(
+    "airflow_serverless_file",
+    SCHEMA,
+    Column("path", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+)
+COMMAND = Table(
+    "airflow_serverless_command",
+    SCHEMA,
+    Column("id", Text, primary_key=True),
+    Column("reply", Text, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """Create what is missing."""
-    connection.executescript(SCHEMA)
-    connection.commit()
+def create(connection: Connection, environment: str) -> None:
+    """Create what is missing, and note whose database this is."""
+    SCHEMA.create_all(connection)
+    if connection.execute(select(VERSION)).first() is None:
+        connection.execute(insert(VERSION).values(one=1, generation=0, fence=0))
+    if connection.execute(select(ENVIRONMENT)).first() is None:
+        connection.execute(insert(ENVIRONMENT).values(name=environment))
 
 
-def get_version(connection: sqlite3.Connection) -> tuple[int, int]:
+def owner(connection: Connection) -> str | None:
+    """The environment whose database this is, None if nobody has noted it."""
+    if not inspect(connection).has_table(ENVIRONMENT.name):
+        return None
+    return connection.scalar(select(ENVIRONMENT.c.name))
+
+
+def get_version(connection: Connection) -> tuple[int, int]:
     """(generation, fence) of the state."""
-    generation, fence = connection.execute("SELECT generation, fence FROM airflow_serverless_version").fetchone()
+    generation, fence = connection.execute(select(VERSION.c.generation, VERSION.c.fence)).one()
     return int(generation), int(fence)
 
 
-def set_version(connection: sqlite3.Connection, generation: int, fence: int) -> None:
-    connection.execute("UPDATE airflow_serverless_version SET generation = ?, fence = ?", (generation, fence))
-    connection.commit()
+def set_version(connection: Connection, generation: int, fence: int) -> None:
+    connection.execute(update(VERSION).values(generation=generation, fence=fence))
 
 
-def get_offset(connection: sqlite3.Connection, ti_id: str, launch: str) -> tuple[int, bool]:
+def get_offset(connection: Connection, ti_id: str, launch: str) -> tuple[int, bool]:
     """(sequence of the next journal record to replay, whether the launch's records are dropped)."""
-    query = "SELECT next_sequence, aborted FROM airflow_serverless_journal WHERE ti_id = ? AND launch = ?"
-    row = connection.execute(query, (ti_id, launch)).fetchone()
+    query = select(JOURNAL.c.next_sequence, JOURNAL.c.aborted).where(_launch(ti_id, launch))
+    row = connection.execute(query).first()
     return (int(row[0]), bool(row[1])) if row else (0, False)
 
 
-def set_offset(connection: sqlite3.Connection, ti_id: str, launch: str, sequence: int, aborted: bool) -> None:
+def set_offset(connection: Connection, ti_id: str, launch: str, sequence: int, aborted: bool) -> None:
+    now = time.time()
+    connection.execute(delete(JOURNAL).where(_launch(ti_id, launch) | (JOURNAL.c.updated_at < now - KEPT_SECONDS)))
     connection.execute(
-        "INSERT OR REPLACE INTO airflow_serverless_journal VALUES (?, ?, ?, ?, ?)",
-        (ti_id, launch, sequence, int(aborted), time.time()),
+        insert(JOURNAL).values(ti_id=ti_id, launch=launch, next_sequence=sequence, aborted=int(aborted), updated_at=now)
     )
-    connection.execute(
-        "DELETE FROM airflow_serverless_journal WHERE updated_at < ?", (time.time() - JOURNAL_KEPT_SECONDS,)
-    )
-    connection.commit()
 
 
-def get_files(connection: sqlite3.Connection) -> dict[str, tuple[str, str]]:
+def _launch(ti_id: str, launch: str) -> ColumnElement[bool]:
+    return and_(JOURNAL.c.ti_id == ti_id, JOURNAL.c.launch == launch)
+
+
+def get_files(connection: Connection) -> dict[str, tuple[str, str]]:
     """{path in the DAG folder: (digest, kind)} as of the last parse."""
-    rows = connection.execute("SELECT path, digest, kind FROM airflow_serverless_file")
+    rows = connection.execute(select(FILE.c.path, FILE.c.digest, FILE.c.kind))
     return {path: (digest, kind) for path, digest, kind in rows}
 
 
-def set_files(connection: sqlite3.Connection, files: Iterable[tuple[str, str, str]]) -> None:
+def set_files(connection: Connection, files: Iterable[tuple[str, str, str]]) -> None:
     """Replace the manifest by (path, digest, kind) rows."""
-    connection.execute("DELETE FROM airflow_serverless_file")
-    connection.executemany("INSERT INTO airflow_serverless_file VALUES (?, ?, ?)", files)
-    connection.commit()
+    connection.execute(delete(FILE))
+    if rows := [{"path": path, "digest": digest, "kind": kind} for path, digest, kind in files]:
+        connection.execute(insert(FILE), rows)
 
 
-def get_reply(connection: sqlite3.Connection, command_id: str) -> str | None:
+def get_reply(connection: Connection, command_id: str) -> str | None:
     """The JSON reply of a command that was applied before, so that it is not applied twice."""
-    query = "SELECT reply FROM airflow_serverless_command WHERE id = ?"
-    row = connection.execute(query, (command_id,)).fetchone()
-    return str(row[0]) if row else None
+    return connection.scalar(select(COMMAND.c.reply).where(COMMAND.c.id == command_id))
 
 
-def set_reply(connection: sqlite3.Connection, command_id: str, reply: str) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO airflow_serverless_command VALUES (?, ?, ?)", (command_id, reply, time.time())
-    )
-    connection.execute(
-        "DELETE FROM airflow_serverless_command WHERE updated_at < ?", (time.time() - JOURNAL_KEPT_SECONDS,)
-    )
-    connection.commit()
+def set_reply(connection: Connection, command_id: str, reply: str) -> None:
+    now = time.time()
+    old = (COMMAND.c.id == command_id) | (COMMAND.c.updated_at < now - KEPT_SECONDS)
+    connection.execute(delete(COMMAND).where(old))
+    connection.execute(insert(COMMAND).values(id=command_id, reply=reply, updated_at=now))

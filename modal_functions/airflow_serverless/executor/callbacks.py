@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk.api.client import Client
 
     from airflow_serverless.executor.context import Worker
-    from airflow_serverless.executor.journal import JournalWriter
+    from airflow_serverless.executor.execution_api import TaskApi
 
 LOGS = "callbacks"
 
@@ -43,25 +43,23 @@ def execute_callback(worker: Worker, payload: Mapping[str, Any]) -> dict[str, An
     entry = {**entry, "status": RUNNING}
     worker.state.update({callback_key(entry["id"]): entry})
     try:
-        journal = worker.open_journal(entry["id"], CALLBACK, int(payload["generation"]))
-        error = _run(payload, worker, journal.client())
+        api = worker.open_api(entry["id"], CALLBACK, int(payload["generation"]))
+        error = _run(payload, worker, api.client())
         worker.volume.commit()
     except Exception as failure:
         _end(worker, entry, f"{type(failure).__name__}: {failure}")
         raise
-    return _end(worker, entry, error, journal)
+    return _end(worker, entry, error, api)
 
 
-def _end(
-    worker: Worker, entry: CallbackEntry, error: str | None, journal: JournalWriter | None = None
-) -> dict[str, Any]:
+def _end(worker: Worker, entry: CallbackEntry, error: str | None, api: TaskApi | None = None) -> dict[str, Any]:
     status = FAILED if error else SUCCESS
     key = callback_key(entry["id"])
     ended: CallbackEntry = {**entry, "status": status, "completed_at": time.time(), "error": error}
-    if journal is None:
+    if api is None:
         worker.state.update({key: ended})
     else:
-        journal.finish(key, ended)
+        api.finish(key, ended)
     worker.wake("a callback ended")
     return {"status": status, "error": error}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
+import uuid
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ import modal
 
 from airflow_serverless.config import Paths, Settings, configure_airflow
 from airflow_serverless.executor.launcher import Launcher
-from airflow_serverless.state import State
+from airflow_serverless.state import State, TaskEntry
 
 if TYPE_CHECKING:
-    from airflow_serverless.executor.journal import JournalWriter
+    from airflow_serverless.executor.execution_api import TaskApi
 
 SNAPSHOT_ATTEMPTS = 10
 SNAPSHOT_WAIT_SECONDS = 1.0
@@ -45,20 +45,43 @@ class Worker:
         if self.state.wake(reason):
             self.launcher.spawn_tick(reason)
 
-    def open_journal(self, ti_id: str, launch: str, generation: int) -> JournalWriter:
+    def is_wanted(self, entry: TaskEntry) -> bool:
+        """Whether the database wants this launch. PostgreSQL can tell, and knows of a next launch before the Dict."""
+        if self.settings.database_type != "postgres":
+            return True
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        query = select(TaskInstance.external_executor_id).where(TaskInstance.id == uuid.UUID(entry["ti_id"]))
+        with create_session() as session:
+            return session.scalar(query) == entry["launch"]
+
+    def open_api(self, ti_id: str, launch: str, generation: int) -> TaskApi:
         """The Execution API for one launch, on a database that is at least of this generation.
 
         Raises AttemptFailed if there is none.
         """
         from airflow_serverless.executor import execution_api
+        from airflow_serverless.executor.direct import DirectApi
         from airflow_serverless.executor.journal import JournalWriter
 
-        self.fetch_snapshot(generation)
+        self.refresh(generation)
         execution_api.hasten_supervisor_exit()
-        return JournalWriter(execution_api.transport(), self.state, ti_id, launch)
+        chosen = DirectApi if self.settings.database_type == "postgres" else JournalWriter
+        return chosen(execution_api.transport(), self.state, ti_id, launch)
 
-    def fetch_snapshot(self, generation: int) -> None:
+    def refresh(self, generation: int) -> None:
+        """See the volume as it is now, and a database of at least this generation."""
+        if self.settings.database_type == "postgres":
+            self.volume.reload()
+        else:
+            self._fetch_snapshot(generation)
+
+    def _fetch_snapshot(self, generation: int) -> None:
         """Make a private copy of a snapshot that knows the task; an older one would refuse to let it start."""
+        from sqlalchemy.exc import OperationalError
+
         from airflow_serverless.db.sqlite_backend import copy_snapshot, snapshot_version
 
         found = 0
@@ -68,7 +91,7 @@ class Worker:
             self.volume.reload()
             try:
                 found, _ = snapshot_version(self.paths.published_database)
-            except sqlite3.OperationalError:
+            except OperationalError:
                 continue
             if found >= generation:
                 copy_snapshot(self.paths.published_database, self.paths.local_database)

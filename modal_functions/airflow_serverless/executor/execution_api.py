@@ -6,10 +6,14 @@ Both touch private parts of the pinned Airflow version; each says what it replac
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import httpx
+
+from airflow_serverless.state import State
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
@@ -17,6 +21,31 @@ if TYPE_CHECKING:
 
 BASE_URL = "http://in-process.invalid./"
 EXIT_POLL_SECONDS = 0.01
+
+
+class TaskApi(httpx.BaseTransport, ABC):
+    """The API as a transport for one launch, which sees to it that the end of a task is told after its effects."""
+
+    final_state: str | None = None
+    """The state that the task reported for itself, in Airflow's words."""
+
+    def __init__(self, inner: httpx.BaseTransport, state: State, ti_id: str, launch: str) -> None:
+        self._inner = inner
+        self._state = state
+        self._ti_id = ti_id
+        self._launch = launch
+
+    def client(self) -> Client:
+        """The API for a supervisor of Airflow's."""
+        return client(self)
+
+    @abstractmethod
+    def finish(self, key: str, entry: Mapping[str, Any]) -> None:
+        """Tell what was held back, and leave `entry` under `key` in the Dict. Logs and XComs are on the volume now."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Tell what is not held back."""
 
 
 @cache

@@ -8,38 +8,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
-from airflow_serverless.executor import execution_api
+from airflow_serverless.executor.execution_api import TaskApi
 from airflow_serverless.state import Heartbeat, JournalRecord, Request, State, heartbeat_key, journal_key
-
-if TYPE_CHECKING:
-    from airflow.sdk.api.client import Client
 
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 HEARTBEAT_SECONDS = 15.0
 
 
-class JournalWriter(httpx.BaseTransport):
+class JournalWriter(TaskApi):
     """A transport that passes requests on and records those that changed something.
 
     Records reach the Dict when the task starts, at heartbeats and at the end. From the moment the task reports its own
     end they are held back: the result counts only once logs and XComs are on the volume, and `finish` says so.
     """
 
-    final_state: str | None
-    """The state that the task reported for itself, in Airflow's words."""
-
     def __init__(self, inner: httpx.BaseTransport, state: State, ti_id: str, launch: str) -> None:
-        self._inner = inner
-        self._state = state
-        self._ti_id = ti_id
-        self._launch = launch
+        super().__init__(inner, state, ti_id, launch)
         self._pending: list[Request] = []
         self._sequence = 0
-        self.final_state = None
         self._last_heartbeat = 0.0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -53,10 +43,6 @@ class JournalWriter(httpx.BaseTransport):
         elif request.method in CHANGING and answer.is_success:
             self._record(request, path, body, answer.status_code, at)
         return httpx.Response(answer.status_code, headers=answer.headers, content=content, request=request)
-
-    def client(self) -> Client:
-        """The Execution API for a supervisor of Airflow's."""
-        return execution_api.client(self)
 
     def finish(self, key: str, entry: Mapping[str, Any]) -> None:
         """Publish what is left together with the final state of the launch, to which the number of records is added."""

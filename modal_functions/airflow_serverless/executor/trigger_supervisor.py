@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow.sdk.api.client import Client
     from airflow.triggers.base import TriggerEvent
 
-    from airflow_serverless.executor.journal import JournalWriter
+    from airflow_serverless.executor.execution_api import TaskApi
 
 NOTE_SECONDS = 15.0
 POLL_SECONDS = 1.0
@@ -46,7 +46,7 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
     until: float
     loaded: int
     """Generation of the database that the workloads of triggers are made from."""
-    journal: JournalWriter
+    api: TaskApi
     told: int = attrs.field(default=0, init=False)
     is_alive_at_end: bool = attrs.field(default=True, init=False)
     _wanted: Triggers = attrs.field(factory=lambda: Triggers(created={}, generation=0), init=False)
@@ -59,7 +59,7 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
     @classmethod
     def begin(cls, worker: Worker, call_id: str | None, generation: int, until: float) -> TriggerSupervisor:
         """Start the process in which triggers run."""
-        journal = worker.open_journal("triggerer", call_id or uuid.uuid4().hex, generation)
+        api = worker.open_api("triggerer", call_id or uuid.uuid4().hex, generation)
         supervisor: TriggerSupervisor = cls.start(
             job=triggerer_job(),
             capacity=CAPACITY,
@@ -68,7 +68,7 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
             call_id=call_id,
             until=until,
             loaded=generation,
-            journal=journal,
+            api=api,
         )
         return supervisor
 
@@ -81,7 +81,7 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
 
     def make_client(self) -> Client:
         """The API that triggers ask for connections, variables, XComs and states."""
-        return self.journal.client()
+        return self.api.client()
 
     def run(self) -> None:
         """Run until nothing is wanted any more, or the time is up."""
@@ -140,7 +140,7 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
         for trigger_id in gone:
             del self._created[trigger_id]
         if requested - self._created.keys() and self.loaded < triggers["generation"]:
-            self.worker.fetch_snapshot(triggers["generation"])
+            self.worker.refresh(triggers["generation"])
             self.loaded = triggers["generation"]
         self._created.update({trigger_id: created[trigger_id] for trigger_id in requested})
         self.update_triggers(requested)
@@ -198,7 +198,7 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
             return
         # What the log of a trigger says has to be there before its task goes on.
         self.publish_logs()
-        self.journal.flush()
+        self.api.flush()
         self.worker.state.update(self._records)
         self.told += len(self._records)
         self._records = {}

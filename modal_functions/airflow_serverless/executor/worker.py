@@ -40,6 +40,8 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
             return {"status": "claimed by another call"}
         # The same call comes a second time only if the container of the first time is gone.
         return _report(worker, payload["key"], entry, FAILED, "the container was lost while the task ran")
+    if not worker.is_wanted(entry):
+        return {"status": "obsolete"}
     entry = {**entry, "status": RUNNING, "call_id": call_id, "started_at": time.time()}
     worker.state.update({payload["key"]: entry})
     try:
@@ -54,18 +56,18 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _report(worker: Worker, key: str, entry: TaskEntry, status: str, error: str) -> dict[str, Any]:
-    """Write the final state of a launch that leaves no journal."""
+    """Write the final state of a launch that leaves no api."""
     worker.state.update({key: {**entry, "status": status, "completed_at": time.time(), "error": error}})
     worker.wake("a task ended")
     return {"status": status, "error": error}
 
 
 def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
-    """Whether the task's process ended well; the journal carries what Airflow is to know."""
+    """Whether the task's process ended well; the API carries what Airflow is to know."""
     from airflow.executors.workloads.task import ExecuteTask
     from airflow.sdk.execution_time.supervisor import supervise_task
 
-    journal = worker.open_journal(entry["ti_id"], entry["launch"], int(payload["generation"]))
+    api = worker.open_api(entry["ti_id"], entry["launch"], int(payload["generation"]))
     workload = ExecuteTask.model_validate(payload["workload"])
     try:
         with active_in_children(packages.of_task(worker, workload)):
@@ -75,13 +77,13 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
                 dag_rel_path=workload.dag_rel_path,
                 token=workload.token,
                 log_path=workload.log_path,
-                client=journal.client(),
+                client=api.client(),
             )
     finally:
         # Logs and XComs have to be on the volume before anybody is told that they are.
         worker.volume.commit()
-    failed = code != 0 or journal.final_state in UNSUCCESSFUL
+    failed = code != 0 or api.final_state in UNSUCCESSFUL
     error = f"the task's process ended with status {code}" if code != 0 else None
     status = FAILED if failed else SUCCESS
-    journal.finish(payload["key"], {**entry, "status": status, "completed_at": time.time(), "error": error})
+    api.finish(payload["key"], {**entry, "status": status, "completed_at": time.time(), "error": error})
     return not failed

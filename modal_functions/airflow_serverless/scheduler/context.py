@@ -7,9 +7,9 @@ from functools import cache
 
 import modal
 
-from airflow_serverless.config import Paths, Settings, SettingsError, configure_airflow
+from airflow_serverless.config import Paths, Settings, configure_airflow
 from airflow_serverless.dags.requirements import Environments
-from airflow_serverless.db.sqlite_backend import SqliteBackend
+from airflow_serverless.db.backend import DatabaseBackend
 from airflow_serverless.executor.launcher import Launcher
 from airflow_serverless.scheduler.dags import DagFolder
 from airflow_serverless.state import State
@@ -20,7 +20,7 @@ class TickContext:
     settings: Settings
     paths: Paths
     state: State
-    backend: SqliteBackend
+    backend: DatabaseBackend
     launcher: Launcher
     folder: DagFolder
 
@@ -33,8 +33,6 @@ class TickContext:
 @cache
 def _context() -> TickContext:
     settings = Settings.from_environment()
-    if settings.database_type != "sqlite":
-        raise SettingsError(f"database type {settings.database_type!r} is not supported yet")
     paths = Paths.from_environment()
     configure_airflow(settings, paths)
     state = State.of_environment(settings.dict_name)
@@ -43,7 +41,17 @@ def _context() -> TickContext:
         settings,
         paths,
         state,
-        SqliteBackend(paths, volume, state.store),
+        _backend(settings, paths, volume, state),
         Launcher(settings.app_name),
         DagFolder(paths.dags, Environments(paths.packages)),
     )
+
+
+def _backend(settings: Settings, paths: Paths, volume: modal.Volume, state: State) -> DatabaseBackend:
+    if settings.database_type == "postgres":
+        from airflow_serverless.db.postgres_backend import PostgresBackend
+
+        return PostgresBackend(settings.environment, volume)
+    from airflow_serverless.db.sqlite_backend import SqliteBackend
+
+    return SqliteBackend(paths, volume, state.store)

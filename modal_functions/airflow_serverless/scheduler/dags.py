@@ -72,6 +72,7 @@ class DagFolder:
             self._environments.collect(self._used(candidates))
             rows = [(path, digest, kinds[path] if path in candidates else DATA) for path, digest in present.items()]
             tables.set_files(connection, rows)
+            connection.commit()
             return result
         finally:
             connection.close()

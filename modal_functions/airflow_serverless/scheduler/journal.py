@@ -52,6 +52,7 @@ def replay(inbox: Inbox, backend: DatabaseBackend) -> Replayed:
         dropped = _apply(sorted(due, key=lambda item: item[0]), {k for k, v in offsets.items() if v[1]}, result)
         for launch, (sequence, _) in offsets.items():
             tables.set_offset(connection, *launch, sequence, launch in dropped)
+        connection.commit()
     finally:
         connection.close()
     return result

@@ -29,6 +29,8 @@ SILENCE_SECONDS = 20.0
 """A call without news for so long is asked for its state."""
 UNSTARTED_SECONDS = 30.0
 """A launch whose call is unknown for so long is started again; its claim keeps it from running twice."""
+ENDING_SECONDS = 180.0
+"""How long a worker may take to tell the database that a task has ended; it repeats that while the server is away."""
 PARALLEL_REQUESTS = 8
 KEPT_SECONDS = 3600.0
 """How long the final state of a task stays in the Dict; a call that comes back late finds it there."""
@@ -136,6 +138,9 @@ def stop_unwanted(unwanted: dict[str, TaskEntry], inbox: Inbox, state: State, la
     for key, entry in unwanted.items():
         current = state.task(key)
         if current is None or current["launch"] != entry["launch"] or current["status"] in FINAL:
+            continue
+        if current.get("ending_at", 0.0) > time.time() - ENDING_SECONDS:
+            # The database knows the end already, and this entry is about to.
             continue
         if call_id := inbox.call_id(current):
             launcher.cancel(call_id)

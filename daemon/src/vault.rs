@@ -1,0 +1,53 @@
+//! The Secrets of environments: written to Modal, read by what runs there, kept nowhere else.
+
+use std::collections::HashMap;
+
+use airflow_serverless_api::environment::{Config, EnvironmentName};
+use base64::{Engine, engine::general_purpose::URL_SAFE};
+use modal_client::{Client, SecretOutcome};
+
+use crate::error::Result;
+
+/// What the Fernet recipe prescribes.
+const FERNET_BYTES: usize = 32;
+/// As long as the block of SHA-512, with which Airflow signs tokens.
+const SIGNING_BYTES: usize = 64;
+/// Where Airflow looks for its connection string.
+const CONNECTION_STRING: &str = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN";
+
+#[derive(Clone)]
+pub struct Vault {
+    client: Client,
+}
+
+impl Vault {
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Makes the environment's Secret, unless it has one. The keys that Airflow encrypts and signs with are made once
+    /// and then left alone: new ones would make stored connections unreadable.
+    pub async fn ensure(&self, environment: &EnvironmentName) -> Result<SecretOutcome> {
+        let variables = HashMap::from([
+            ("AIRFLOW__CORE__FERNET_KEY".to_owned(), random_key::<FERNET_BYTES>()),
+            ("AIRFLOW__API_AUTH__JWT_SECRET".to_owned(), random_key::<SIGNING_BYTES>()),
+            ("AIRFLOW__API__SECRET_KEY".to_owned(), random_key::<SIGNING_BYTES>()),
+        ]);
+        Ok(self.client.create_secret(&environment.secret(), variables).await?)
+    }
+
+    /// Puts what is secret of a configuration into the environment's Secret.
+    pub async fn keep(&self, environment: &EnvironmentName, config: &Config) -> Result<()> {
+        if let Some(text) = config.secret_connection_string() {
+            self.ensure(environment).await?;
+            let variables = HashMap::from([(CONNECTION_STRING.to_owned(), text.expose().to_owned())]);
+            self.client.update_secret(&environment.secret(), variables).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Random bytes in URL-safe base64, the form of a Fernet key.
+fn random_key<const BYTES: usize>() -> String {
+    URL_SAFE.encode(std::array::from_fn::<u8, BYTES, _>(|_| rand::random()))
+}

@@ -1,0 +1,48 @@
+//! A PostgreSQL server of a test's own. `tests/python/postgres.py` knows where the binaries are and how they start.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use crate::workspace;
+
+/// Runs for as long as this lives.
+pub struct Postgres {
+    process: Child,
+    /// The connection string of a fresh database.
+    pub url: String,
+}
+
+impl Postgres {
+    pub fn start() -> Self {
+        let python = workspace().join(".venv/bin/python");
+        let mut process = Command::new(&python)
+            .arg(workspace().join("tests/python/postgres.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} (`make .venv/complete` makes it): {error}", python.display()));
+        let mut url = String::new();
+        let stdout = process.stdout.take().expect("its output");
+        BufReader::new(stdout).read_line(&mut url).expect("a line");
+        assert!(url.starts_with("postgresql://"), "PostgreSQL did not start");
+        Self { process, url: url.trim().to_owned() }
+    }
+
+    /// The password as it stands in the URL.
+    pub fn password(&self) -> &str {
+        let (credentials, _) = self.url.rsplit_once('@').expect("credentials");
+        credentials.rsplit_once(':').expect("a password").1
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // The end of its input is its sign to stop.
+        drop(self.process.stdin.take());
+        if let Err(error) = self.process.wait() {
+            eprintln!("PostgreSQL was not stopped: {error}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! An environment whose metadata are in PostgreSQL: from a wrong password to a finished run, and nothing given away.
+
+use std::path::PathBuf;
+
+use integration_tests::{Installation, eventually, postgres::Postgres, states, text};
+use serde_json::json;
+
+fn config(it: &Installation, url: &str) -> PathBuf {
+    let text = format!(
+        "database:\n  type: postgres\n  connection_string: {url}\nscheduler:\n  interval_seconds: 2\nexecutor:\n  parallelism: 4\n"
+    );
+    it.write("config.yaml", &text)
+}
+
+/// Where the text is written down in the installation's home, but for Local Modal's own Secrets: the database that it
+/// keeps them in, and what it hands to containers.
+fn spread(it: &Installation, text: &str) -> Vec<PathBuf> {
+    let modal = it.home().join("data/modal");
+    let is_secret = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        path.starts_with(&modal) && (name.starts_with("state.db") || name == "spec.json")
+    };
+    it.files_with(text).into_iter().filter(|path| !is_secret(path)).collect()
+}
+
+#[test]
+fn from_a_wrong_password_to_a_finished_run() {
+    let it = Installation::new();
+    let postgres = Postgres::start();
+    let create = |url: &str, more: &[&str]| {
+        let config = config(&it, url);
+        let mut arguments = vec!["--config", config.to_str().expect("text")];
+        arguments.extend(more);
+        it.dev("create", &arguments)
+    };
+
+    // What is wrong with the server is said in its words, without the password.
+    let wrong = postgres.url.replace(postgres.password(), "hunter2");
+    let refused = create(&wrong, &[]);
+    assert_eq!(refused.code, 3, "{refused:#?}");
+    assert!(refused.stderr.contains("password authentication failed"), "{refused:#?}");
+    assert!(!refused.stderr.contains("hunter2"), "{refused:#?}");
+    assert_eq!(it.dev("env show", &["--json"]).json()["state"], "degraded");
+
+    // The same command with the right one goes on from there.
+    create(&postgres.url, &[]).succeeded();
+    let shown = it.dev("env show", &["--json"]).succeeded();
+    assert_eq!(shown.json()["config"]["database"], json!({"type": "postgres"}));
+    create(&postgres.url, &[]).succeeded();
+    let sqlite = it.write("sqlite.yaml", &integration_tests::config(2));
+    it.dev("create", &["--update", "--config", sqlite.to_str().expect("text")])
+        .refused(&["database.type", "create another environment"]);
+
+    it.upload("outcomes.py");
+    let (done, run) = it.run_dag("retried", &["--run-id", "again"]);
+    done.succeeded();
+    assert_eq!(states(&run), [("flaky".to_owned(), "success".to_owned(), 2)]);
+    assert!(it.task_log(&run, "flaky", &["--try", "1"]).contains("the first try fails"));
+    let (done, run) = it.run_dag("mapped", &["--run-id", "many", "--conf", "{\"of\": [\"16\"]}"]);
+    done.succeeded();
+    assert_eq!(states(&run).len(), 5, "{run}");
+    assert_eq!(run["conf"], json!({"of": ["16"]}));
+    assert!(it.task_log(&run, "total", &[]).contains("total 14 for {'of': ['16']}"));
+    let listed = it.dev("runs list", &["--json"]).succeeded().json();
+    assert_eq!(listed["total_entries"], 2);
+    let listed = it.dev("runs list", &["--dag-id", "mapped", "--json"]).succeeded().json();
+    assert_eq!(text(&listed["dag_runs"][0]["dag_run_id"]), "many");
+    it.dev("runs show", &["--dag-id", "mapped", "--run-id", "none"]).refused(&["no run none"]);
+    assert!(it.dev("dags list", &[]).succeeded().stdout.contains("branching"));
+
+    // After a crash of the daemon, and of all that ran on its Local Modal, everything is there.
+    it.dev("dags trigger", &["--dag-id", "mapped", "--run-id", "interrupted"]).succeeded();
+    it.kill();
+    let ended = eventually("the end of the interrupted run", || {
+        let run = it.dev("runs show", &["--dag-id", "mapped", "--run-id", "interrupted", "--json"]).succeeded().json();
+        matches!(text(&run["state"]), "success" | "failed").then_some(run)
+    });
+    // An attempt that the crash ended has failed; it is not carried out again without a retry.
+    assert!(states(&ended).iter().all(|(_, _, tries)| *tries <= 1), "{ended}");
+
+    for secret in [postgres.url.as_str(), postgres.password(), "pass%word", "hunter2"] {
+        assert_eq!(spread(&it, secret), [] as [PathBuf; 0], "{secret} was written down");
+    }
+}
