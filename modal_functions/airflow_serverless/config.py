@@ -22,6 +22,8 @@ WORK_VARIABLE = "AIRFLOW_SERVERLESS_WORK"
 PACKAGES_VARIABLE = "AIRFLOW_SERVERLESS_VENVS"
 """Directory of the packages that DAG files ask for, if it is not on the volume."""
 MOUNT_PATH = "/vol"
+DATABASE = "data/airflow.db"
+"""Where the published database is on the volume."""
 BUNDLE = "dags-folder"
 """Airflow's name for the bundle that is the DAG folder."""
 PARSE_TIMEOUT_SECONDS = 30
@@ -118,7 +120,7 @@ class Paths:
     @cached_property
     def published_database(self) -> Path:
         """The snapshot that all containers share; only the holder of the scheduler lock replaces it."""
-        return self.volume / "data" / "airflow.db"
+        return self.volume / DATABASE
 
     @cached_property
     def local_database(self) -> Path:

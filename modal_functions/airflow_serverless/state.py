@@ -289,6 +289,9 @@ class State:
     def set_due(self, marker: DueMarker) -> None:
         self.store.put(DUE, marker)
 
+    def published(self) -> Published | None:
+        return self.store.get(PUBLISHED)
+
     def triggers(self) -> Triggers | None:
         return self.store.get(TRIGGERS)
 

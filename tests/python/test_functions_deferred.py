@@ -42,6 +42,7 @@ class Asks(BaseTrigger):
 DAGS = """
 import datetime, pathlib
 from helper import Asks, Broken, late, late_async
+from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
@@ -78,9 +79,13 @@ with dag("waits"):
 with dag("breaks"):
     Defers(task_id="broken", trigger=Broken())
 
-with dag("runs_another"):
-    TriggerDagRunOperator(
-        task_id="other", trigger_dag_id="succeeds", wait_for_completion=True, deferrable=True, poke_interval=1)
+with dag("slow"):
+    BashOperator(task_id="sleeps", bash_command="sleep 4") >> BashOperator(task_id="then", bash_command="true")
+
+for name, deferrable in ("awaits", True), ("polls", False):
+    with dag(name):
+        TriggerDagRunOperator(
+            task_id="other", trigger_dag_id="slow", wait_for_completion=True, deferrable=deferrable, poke_interval=1)
 
 with dag("succeeds", on_success_callback=note("success"), on_failure_callback=note("wrong")):
     EmptyOperator(task_id="nothing")
@@ -133,10 +138,12 @@ def lines(environment: Environment, name: str) -> list[str]:
 
 
 def test_deferred_tasks_resume(environment: Environment) -> None:
-    trigger(environment, "waits", "breaks", "runs_another")
+    trigger(environment, "waits", "breaks", "awaits", "polls")
     assert end(environment, "waits") == "success"
     assert end(environment, "breaks") == "failed"
-    assert end(environment, "runs_another") == "success"
+    # Both ask what has become of a run that ends after they began to ask.
+    assert end(environment, "awaits") == "success"
+    assert end(environment, "polls") == "success"
     [asked] = environment.volumes("xcom/waits/waits/asks/return_value")
     assert asked.read_text() == '"none"'
     [log] = environment.volumes("logs/dag_id=breaks/run_id=breaks/task_id=broken/attempt=1.log")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import modal
 
-from airflow_serverless.config import Paths, Settings, configure_airflow
+from airflow_serverless.config import DATABASE, Paths, Settings, configure_airflow
 from airflow_serverless.executor.launcher import Launcher
 from airflow_serverless.state import State, TaskEntry
 
@@ -68,8 +68,9 @@ class Worker:
 
         self.refresh(generation)
         execution_api.hasten_supervisor_exit()
-        chosen = DirectApi if self.settings.database_type == "postgres" else JournalWriter
-        return chosen(execution_api.transport(), self.state, ti_id, launch)
+        if self.settings.database_type == "postgres":
+            return DirectApi(execution_api.transport(), self.state, ti_id, launch)
+        return JournalWriter(execution_api.transport(), self.state, ti_id, launch, self, generation)
 
     def refresh(self, generation: int) -> None:
         """See the volume as it is now, and a database of at least this generation."""
@@ -77,6 +78,24 @@ class Worker:
             self.volume.reload()
         else:
             self._fetch_snapshot(generation)
+
+    def fetch_newer_snapshot(self, generation: int) -> int:
+        """Make a private copy of what is published if that is newer than this generation; returns that of the copy.
+
+        The Volume is not reloaded for it, which could not be done while the log of a task is open.
+        """
+        from airflow_serverless.db.sqlite_backend import copy_snapshot, snapshot_version
+
+        published = self.state.published()
+        if published is None or published["generation"] <= generation:
+            return generation
+        download = self.paths.work / "published.db"
+        with download.open("wb") as file:
+            for chunk in self.volume.read_file(DATABASE):
+                file.write(chunk)
+        copy_snapshot(download, self.paths.local_database)
+        found, _ = snapshot_version(download)
+        return found
 
     def _fetch_snapshot(self, generation: int) -> None:
         """Make a private copy of a snapshot that knows the task; an older one would refuse to let it start."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_serverless.state import State
+from airflow_serverless.state import Request, State
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.execution_api.app import InProcessExecutionAPI
@@ -87,6 +87,17 @@ def client(inner: httpx.BaseTransport) -> Client:
     api: Client = Client(base_url=None, token="", dry_run=True, transport=inner)
     api.base_url = httpx.URL(BASE_URL)
     return api
+
+
+def repeat(client: httpx.Client, request: Request) -> httpx.Response:
+    """Send a recorded request."""
+    headers = {"content-type": request["content_type"], "airflow-api-version": request["api_version"]}
+    return client.request(
+        request["method"],
+        request["path"],
+        content=request["body"],
+        headers={name: value for name, value in headers.items() if value},
+    )
 
 
 def _keep_newest_version_only() -> None:

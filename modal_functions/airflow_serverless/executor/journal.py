@@ -8,15 +8,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from airflow_serverless.executor import execution_api
 from airflow_serverless.executor.execution_api import TaskApi
 from airflow_serverless.state import Heartbeat, JournalRecord, Request, State, heartbeat_key, journal_key
 
+if TYPE_CHECKING:
+    from airflow_serverless.executor.context import Worker
+
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 HEARTBEAT_SECONDS = 15.0
+LOOK_SECONDS = 2.0
+"""How old an answer may be."""
 
 
 class JournalWriter(TaskApi):
@@ -26,14 +32,22 @@ class JournalWriter(TaskApi):
     end they are held back: the result counts only once logs and XComs are on the volume, and `finish` says so.
     """
 
-    def __init__(self, inner: httpx.BaseTransport, state: State, ti_id: str, launch: str) -> None:
+    def __init__(
+        self, inner: httpx.BaseTransport, state: State, ti_id: str, launch: str, worker: Worker, generation: int
+    ) -> None:
         super().__init__(inner, state, ti_id, launch)
+        self._worker = worker
+        self._generation = generation
+        self._looked_at = time.monotonic()
+        self._done: list[Request] = []
         self._pending: list[Request] = []
         self._sequence = 0
         self._last_heartbeat = 0.0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         body = request.read()
+        if request.method == "GET":
+            self._look_again()
         at = time.time()
         answer = self._inner.handle_request(request)
         content = answer.read()
@@ -54,23 +68,40 @@ class JournalWriter(TaskApi):
         if self.final_state is None:
             self._state.update(self._take())
 
+    def _look_again(self) -> None:
+        """Answer from the database as it is now: a task may ask again and again until others have got somewhere."""
+        if time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        generation = self._worker.fetch_newer_snapshot(self._generation)
+        if generation != self._generation:
+            self._generation = generation
+            # The scheduler may not have repeated yet what this launch has done; what it has is refused, or no change.
+            with httpx.Client(transport=self._inner, base_url=execution_api.BASE_URL) as client:
+                for request in self._done:
+                    execution_api.repeat(client, request)
+        self._looked_at = time.monotonic()
+
     def _record(self, request: httpx.Request, path: str, body: bytes, status: int, at: float) -> None:
         headers = request.headers
-        self._pending.append(
-            {
-                "at": at,
-                "method": request.method,
-                "path": path,
-                "body": body.decode() if body else None,
-                "content_type": headers.get("content-type"),
-                "api_version": headers.get("airflow-api-version"),
-                "status": status,
-            }
-        )
+        record: Request = {
+            "at": at,
+            "method": request.method,
+            "path": path,
+            "body": body.decode() if body else None,
+            "content_type": headers.get("content-type"),
+            "api_version": headers.get("airflow-api-version"),
+            "status": status,
+        }
+        self._pending.append(record)
+        self._done.append(record)
         if request.method == "PATCH" and path.endswith("/state"):
             self.final_state = str(json.loads(body)["state"])
         if path.endswith("/run"):
             self.flush()
+        elif request.method == "POST" and "/dag-runs/" in path:
+            # Another run was triggered, and this task may wait for it.
+            self.flush()
+            self._worker.wake("a task triggered a run")
 
     def _heartbeat(self, at: float) -> None:
         if at - self._last_heartbeat < HEARTBEAT_SECONDS:

@@ -66,7 +66,7 @@ def _apply(
         for _, launch, request in due:
             if launch in dropped:
                 continue
-            answer = _send(client, request)
+            answer = execution_api.repeat(client, request)
             result.requests += 1
             if answer.is_success:
                 continue
@@ -76,16 +76,6 @@ def _apply(
                 # The task instance has moved on (cleared, killed, retried): nothing of this launch may count.
                 dropped.add(launch)
     return dropped
-
-
-def _send(client: httpx.Client, request: Request) -> httpx.Response:
-    headers = {"content-type": request["content_type"], "airflow-api-version": request["api_version"]}
-    return client.request(
-        request["method"],
-        request["path"],
-        content=request["body"],
-        headers={name: value for name, value in headers.items() if value},
-    )
 
 
 def _is_settled(answer: httpx.Response) -> bool:
