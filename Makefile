@@ -48,6 +48,7 @@ bench: .venv/complete
 	$(BENCH_BUILD) -p modal-client --example load
 	PROFILE=$(PROFILE) $(PYTHON) bench/first_light.py
 	PROFILE=$(PROFILE) .venv/bin/python bench/local_modal.py
+	PROFILE=$(PROFILE) .venv/bin/python bench/airflow.py
 
 # Writes the API's description; a test fails while it is stale.
 openapi: build
