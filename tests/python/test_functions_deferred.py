@@ -76,6 +76,9 @@ with dag("waits"):
     moment >> EmptyOperator(task_id="after")
     Defers(task_id="asks", trigger=Asks())
 
+with dag("outlasts"):
+    DateTimeSensorAsync(task_id="moment", target_time="{{ (dag_run.start_date + macros.timedelta(seconds=20)) }}")
+
 with dag("breaks"):
     Defers(task_id="broken", trigger=Broken())
 
@@ -155,6 +158,19 @@ def test_deferred_tasks_resume(environment: Environment) -> None:
     wait_until(lambda: "triggerer" not in environment.state(), "the end of the triggerer")
     assert not [key for key in environment.state() if key.startswith("event:")]
     assert environment.query("SELECT count(*) FROM trigger") == [(0,)]
+
+
+def test_a_triggerer_that_is_lost_is_replaced(environment: Environment) -> None:
+    trigger(environment, "outlasts")
+    note = wait_until(lambda: (n := environment.state().get("triggerer")) and n["call_id"] and n, "a triggerer", 60)
+    environment.modal.sdk(f"""
+    modal.FunctionCall.from_id({note["call_id"]!r}).cancel(terminate_containers=True)
+    # As if it had not been heard of for long.
+    modal.Dict.from_name("airflow-state-test")["triggerer"] = {note | {"at": 0.0}!r}
+    """)
+    assert environment.call("scheduler_tick") == {"spawned": True, "reason": "the triggerer is gone"}
+    assert end(environment, "outlasts") == "success"
+    assert environment.query("SELECT try_number FROM task_instance WHERE run_id = 'outlasts'") == [(1,)]
 
 
 def test_callbacks_of_runs_are_executed_once(environment: Environment) -> None:

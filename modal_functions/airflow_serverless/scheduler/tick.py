@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.jobs.job import Job, JobState
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
@@ -13,10 +15,15 @@ if TYPE_CHECKING:
     from airflow_serverless.executor.modal_executor import ModalExecutor
 
 MOST_PASSES = 50
+TIDY_UP_SECONDS = 10.0
+"""More often than Airflow's own scheduler does."""
 
 
 class Tick:
     """Airflow's scheduler on one executor."""
+
+    _tidied_up_at: ClassVar[float] = -math.inf
+    """When this process last did what nobody waits for."""
 
     def __init__(self, executor: ModalExecutor) -> None:
         from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
@@ -32,15 +39,18 @@ class Tick:
     def maintain(self) -> None:
         """What the scheduler's loop does by timers, which would never strike in the life of a tick."""
         runner = self._runner
-        runner.adopt_or_reset_orphaned_tasks()
         runner.check_trigger_timeouts()
         runner.check_awaiting_input_timeouts()
-        runner._mark_backfills_complete()
         runner._find_and_purge_task_instances_without_heartbeats()
-        runner._update_dag_run_state_for_paused_dags()
         runner._handle_tasks_stuck_in_queued()
-        runner._update_asset_orphanage()
-        runner._remove_unreferenced_triggers()
+        now = time.monotonic()
+        if now - Tick._tidied_up_at >= TIDY_UP_SECONDS:
+            Tick._tidied_up_at = now
+            runner.adopt_or_reset_orphaned_tasks()
+            runner._mark_backfills_complete()
+            runner._update_dag_run_state_for_paused_dags()
+            runner._update_asset_orphanage()
+            runner._remove_unreferenced_triggers()
 
     def run_until_quiet(self) -> int:
         """Make passes until nothing is queued and no state changes any more; returns how many tasks were queued.
