@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -197,6 +198,13 @@ def test_a_restart_of_the_server_loses_nothing(environment: Environment, server:
     except Exception as error: answer(str(error))
     """)
     assert "PostgreSQL at 127.0.0.1" in unreachable and PASSWORD not in unreachable
+    failed = environment.modal.sdk("""
+    modal.Dict.from_name("airflow-state-test").put("wake", {"reason": "test", "at": 0.0}, skip_if_exists=True)
+    try: modal.Function.from_name("airflow-serverless-test", "run_tick").remote("test")
+    except Exception as error: answer(str(error))
+    """)
+    assert "PostgreSQL at 127.0.0.1" in failed
+    assert environment.state()["due"]["next_due"] <= time.time(), "what a failed tick took up is for the next"
     server.start()
 
     def ended() -> bool:
