@@ -26,7 +26,7 @@ lint: .venv/complete
 	.venv/bin/mypy
 	.venv/bin/mypy --strict modal/emulator/src/containers/runner.py
 
-test-rust: build
+test-rust: build .venv/complete
 	cargo test --locked --workspace
 
 test-python: build .venv/complete

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+import psycopg2
 import pytest
 
+from airflow_serverless.db.backend import SCHEDULER_LOCK
 from airflow_serverless.db.connection_string import DEFAULTS, ConnectionString, ConnectionStringError
+from airflow_serverless.db.postgres_backend import PostgresBackend
 from environment import FUNCTIONS, VARIABLE, Environment
 from local_modal import LocalModal, wait_until
 from postgres import ENCODED, PASSWORD, Postgres, serving
+
+if TYPE_CHECKING:
+    import modal
 
 DAG = """
 import os, pathlib, time
@@ -197,6 +205,13 @@ def test_a_restart_of_the_server_loses_nothing(environment: Environment, server:
     except Exception as error: answer(str(error))
     """)
     assert "PostgreSQL at 127.0.0.1" in unreachable and PASSWORD not in unreachable
+    failed = environment.modal.sdk("""
+    modal.Dict.from_name("airflow-state-test").put("wake", {"reason": "test", "at": 0.0}, skip_if_exists=True)
+    try: modal.Function.from_name("airflow-serverless-test", "run_tick").remote("test")
+    except Exception as error: answer(str(error))
+    """)
+    assert "PostgreSQL at 127.0.0.1" in failed
+    assert environment.state()["due"]["next_due"] <= time.time(), "what a failed tick took up is for the next"
     server.start()
 
     def ended() -> bool:
@@ -211,6 +226,28 @@ def test_a_restart_of_the_server_loses_nothing(environment: Environment, server:
     try: query.remote("DELETE FROM dag_run", [])
     except Exception as error: answer(str(error))
     """)
+
+
+def test_a_tick_leaves_the_database_to_another(environment: Environment, server: Postgres) -> None:
+    key = PostgresBackend("test", cast("modal.Volume", None))._key(SCHEDULER_LOCK)
+    with contextlib.closing(psycopg2.connect(server.url("airflow"))) as session, session.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (key,))
+        before = environment.query("SELECT generation FROM airflow_serverless_version")
+        environment.command("refresh", kind="refresh")
+        assert environment.call("run_tick", "test") == {"busy": True}
+        assert environment.query("SELECT generation FROM airflow_serverless_version") == before
+    environment.call("run_tick", "test")
+    assert environment.state()["reply:refresh"]["ok"]
+
+
+def test_the_database_knows_an_obsolete_launch(environment: Environment) -> None:
+    """Before the Dict does: the next launch of a task that was cleared is committed there first."""
+    entry = environment.state()["task:patient:gives:one"]
+    late = {**entry, "status": "QUEUED", "launch": "late", "dag_id": "ghost"}
+    environment.modal.sdk(f"""modal.Dict.from_name("airflow-state-test")["task:ghost"] = {late!r}""")
+    payload = {"key": "task:ghost", "launch": "late", "generation": 1, "workload": {}}
+    assert environment.call("execute_task", payload) == {"status": "obsolete"}
+    assert environment.state()["task:ghost"]["status"] == "QUEUED"
 
 
 def test_nothing_gives_the_connection_string_away(environment: Environment) -> None:

@@ -46,7 +46,10 @@ fn from_a_wrong_password_to_a_finished_run() {
     create(&postgres.url, &[]).succeeded();
     let shown = it.dev("env show", &["--json"]).succeeded();
     assert_eq!(shown.json()["config"]["database"], json!({"type": "postgres"}));
-    create(&postgres.url, &[]).succeeded();
+    let again = create(&postgres.url, &[]).succeeded();
+    assert!(again.stdout.contains("nothing was changed (`--update`"), "{again:#?}");
+    let updated = create(&format!("{}?connect_timeout=5", postgres.url), &["--update", "--json"]).succeeded().json();
+    assert_eq!(updated["environment"]["generation"], 3, "{updated}");
     let sqlite = it.write("sqlite.yaml", &integration_tests::config(2));
     it.dev("create", &["--update", "--config", sqlite.to_str().expect("text")])
         .refused(&["database.type", "create another environment"]);

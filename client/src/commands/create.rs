@@ -1,6 +1,9 @@
 //! `create`: an environment from a configuration.
 
-use airflow_serverless_api::{environment::EnvironmentChange, operation::OperationState};
+use airflow_serverless_api::{
+    environment::{DatabaseKind, EnvironmentChange},
+    operation::OperationState,
+};
 
 use super::Outcome;
 use crate::{
@@ -22,7 +25,14 @@ pub async fn create(arguments: Create, printer: &Printer) -> Outcome {
         daemon.create_environment(name.clone(), config).await?
     };
     let Some(operation) = change.operation else {
-        printer.result(&change, |_| format!("environment {name} exists and is as configured; nothing was changed"));
+        let secrets = match change.environment.config.database.kind {
+            DatabaseKind::Sqlite => "",
+            // Nobody but Modal knows the old one.
+            DatabaseKind::Postgres => " (`--update` sets a new connection string)",
+        };
+        printer.result(&change, |_| {
+            format!("environment {name} exists and is as configured; nothing was changed{secrets}")
+        });
         return Ok(ExitStatus::Success);
     };
     let operation = follow::operation(&daemon, operation, printer).await?;

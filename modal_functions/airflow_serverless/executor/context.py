@@ -69,7 +69,7 @@ class Worker:
         self.refresh(generation)
         execution_api.hasten_supervisor_exit()
         if self.settings.database_type == "postgres":
-            return DirectApi(execution_api.transport(), self.state, ti_id, launch)
+            return DirectApi(execution_api.transport(), self.state, ti_id, launch, self)
         return JournalWriter(execution_api.transport(), self.state, ti_id, launch, self, generation)
 
     def refresh(self, generation: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from airflow_serverless.executor import execution_api
-from airflow_serverless.executor.context import AttemptFailed
+from airflow_serverless.executor.context import AttemptFailed, Worker
 from airflow_serverless.executor.execution_api import TaskApi
 from airflow_serverless.executor.journal import HEARTBEAT_SECONDS
 from airflow_serverless.state import RUNNING, Heartbeat, State, heartbeat_key
@@ -28,8 +28,9 @@ class DirectApi(TaskApi):
     held back until `finish` says that they are there.
     """
 
-    def __init__(self, inner: httpx.BaseTransport, state: State, ti_id: str, launch: str) -> None:
+    def __init__(self, inner: httpx.BaseTransport, state: State, ti_id: str, launch: str, worker: Worker) -> None:
         super().__init__(inner, state, ti_id, launch)
+        self._worker = worker
         self._held: list[httpx.Request] = []
         self._last_heartbeat = 0.0
 
@@ -43,6 +44,9 @@ class DirectApi(TaskApi):
         answer = self._inner.handle_request(request)
         if path.endswith("/heartbeat"):
             self._heartbeat()
+        elif request.method == "POST" and "/dag-runs/" in path and answer.is_success:
+            # Another run was triggered, and this task may wait for it.
+            self._worker.wake("a task triggered a run")
         return answer
 
     def finish(self, key: str, entry: Mapping[str, Any]) -> None:

@@ -60,12 +60,12 @@ def run_tick(reason: str) -> dict[str, Any]:
     inbox = state.inbox()
     if not (woken or inbox.has_news() or due.is_due(inbox.due, time.time())):
         return {"idle": True}
-    if not context.backend.acquire_lock(SCHEDULER_LOCK, 0):
-        # The holder looks for the mark before it ends, and the gate if the holder dies.
-        state.wake(reason)
-        return {"busy": True}
     counters = Counters()
     try:
+        if not context.backend.acquire_lock(SCHEDULER_LOCK, 0):
+            # The holder looks for the mark before it ends, and the gate if the holder dies.
+            state.wake(reason)
+            return {"busy": True}
         while True:
             marker = _round(context, inbox, counters)
             if time.monotonic() - started > LONGEST_SECONDS or not _linger(context, marker):
@@ -74,6 +74,9 @@ def run_tick(reason: str) -> dict[str, Any]:
             inbox = state.inbox()
     except BaseException:
         context.backend.discard()
+        # It has taken the mark of others, whose news are still to be looked at: by the next cron at the latest.
+        if due_marker := state.due():
+            state.set_due({**due_marker, "next_due": time.time()})
         raise
     finally:
         context.backend.release_lock(SCHEDULER_LOCK)
