@@ -10,7 +10,7 @@ use crate::error::{Error, Reason, Subject, chain};
 
 const DAGS_HINT: &str = "`airflow-serverless dags list` shows the DAGs of an environment, import errors included";
 
-const OVERWRITE_HINT: &str = "`import --action-on-existing-key overwrite` replaces what exists, `skip` leaves it";
+const OVERWRITE_HINT: &str = "`overwrite` as the action on existing ones replaces them, `skip` leaves them as they are";
 
 /// An answer that is a problem.
 pub(super) struct Failure(Box<Problem>);
@@ -64,7 +64,11 @@ impl Failure {
                 "`airflow-serverless tasks clear` lets it run again",
             ),
             Subject::Variable => ("variable-exists", "The variable exists", OVERWRITE_HINT),
-            Subject::Connection => ("connection-exists", "The connection exists", OVERWRITE_HINT),
+            Subject::Connection => (
+                "connection-exists",
+                "The connection exists",
+                "`airflow-serverless connections delete` removes it first, `connections import --overwrite` replaces it",
+            ),
             Subject::Pool => ("pool-exists", "The pool exists", OVERWRITE_HINT),
         };
         Self::new(StatusCode::CONFLICT, kind, title, detail).hint(hint)
