@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,7 +37,10 @@ with dag("mended"):
 with dag("long"):
     @task
     def sleeps():
-        if not os.path.exists(get_current_context()["dag_run"].conf["go"]):
+        go = get_current_context()["dag_run"].conf["go"]
+        with open(go + ".pids", "a") as pids:
+            print(os.getpid(), file=pids)
+        if not os.path.exists(go):
             time.sleep(600)
         return "slept"
     sleeps() >> EmptyOperator(task_id="after")
@@ -171,6 +175,9 @@ def test_a_running_task_is_stopped_by_clear_and_mark(environment: Environment) -
     result(environment, "l-8", kind="mark_run", **run, state="failed")
     wait_for_run(environment, "l", "failed")
     assert states(environment, "l") == {"sleeps": "failed", "after": "skipped"}
+    pids = go.with_name("go.pids").read_text().split()
+    assert len(pids) == 4
+    wait_until(lambda: not [pid for pid in pids if Path("/proc", pid).exists()], "the stopped tasks' processes to end")
 
 
 def test_secrets_are_kept_encrypted_and_masked(environment: Environment) -> None:

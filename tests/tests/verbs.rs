@@ -93,7 +93,7 @@ fn a_running_task_is_stopped(it: &Installation) {
     let on = |command: &str, more: &[&str]| it.dev(command, &[&run, more].concat());
     it.dev("dags trigger", &["--dag-id", "endless", "--run-id", "e", "--conf", &conf]).succeeded();
     let runs = |tries: i64| {
-        eventually("the task to run", || {
+        eventually(&format!("try {tries} to run"), || {
             let list = on("tasks list", &["--json"]).succeeded().json();
             let task = &list["task_instances"][0];
             (task["state"] == "running" && task["try_number"] == tries).then_some(())

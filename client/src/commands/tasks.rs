@@ -7,7 +7,7 @@ use airflow_serverless_api::{
 
 use super::Outcome;
 use crate::{
-    cli::Tasks,
+    cli::{Task, Tasks},
     daemon::Daemon,
     failure::{ExitStatus, Failure},
     follow,
@@ -27,6 +27,7 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
             printer.result(&daemon.get_task_log(&task.run.environment.name, task.path(), &query).await?, text);
         }
         Tasks::Retry(task) => {
+            refuse_unless_failed(&daemon, &task).await?;
             let clear = ClearTaskInstances {
                 map_index: task.map_index,
                 include_downstream: true,
@@ -34,11 +35,6 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
                 ..ClearTaskInstances::default()
             };
             let list = daemon.clear_task_instances(&task.run.environment.name, task.path(), &clear).await?;
-            if list.task_instances.is_empty() {
-                let message = format!("task {} of run {} has not failed", task.task_id, task.run.run_id);
-                let hint = "`airflow-serverless tasks clear` lets a task run again whatever its state is";
-                return Err(Failure::input(message, Vec::new(), Some(hint)));
-            }
             printer.result(&list, cleared);
         }
         Tasks::Clear { task, relatives, only_failed } => {
@@ -63,6 +59,22 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
         }
     }
     Ok(ExitStatus::Success)
+}
+
+/// Clearing what failed would also reach tasks after one that has not failed.
+async fn refuse_unless_failed(daemon: &Daemon, task: &Task) -> Result<(), Failure> {
+    let (dag_id, run_id, task_id) = task.path();
+    let run = daemon.get_dag_run(&task.run.environment.name, dag_id, run_id).await?;
+    let has_failed = run.task_instances.iter().any(|instance| {
+        instance.task_id == task_id
+            && task.map_index.is_none_or(|index| index == instance.map_index)
+            && matches!(instance.state.as_deref(), Some("failed" | "upstream_failed"))
+    });
+    if has_failed {
+        return Ok(());
+    }
+    let hint = "`airflow-serverless tasks clear` lets a task run again whatever its state is";
+    Err(Failure::input(format!("task {task_id} of run {run_id} has not failed"), Vec::new(), Some(hint)))
 }
 
 fn listing(list: &TaskInstanceList) -> String {
