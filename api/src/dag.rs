@@ -20,13 +20,48 @@ pub struct Dag {
     pub last_parsed_time: Option<DateTime<Utc>>,
 }
 
+/// A DAG with what its newest version in the database says of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DagDetail {
+    #[serde(flatten)]
+    pub dag: Dag,
+    pub description: Option<String>,
+    pub owners: Vec<String>,
+    pub tags: Vec<String>,
+    /// When the next run will be created; absent without a schedule.
+    pub next_dagrun_run_after: Option<DateTime<Utc>>,
+    pub max_active_runs: Option<i32>,
+    pub max_active_tasks: i32,
+    pub tasks: Vec<Task>,
+}
+
+/// A task of a DAG.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Task {
+    pub task_id: String,
+    /// Class of its operator, such as `BashOperator`.
+    pub operator_name: String,
+    pub is_mapped: bool,
+    pub downstream_task_ids: Vec<String>,
+}
+
 /// An error at import, as the scheduler recorded it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ImportError {
     /// Path below `dags/` on the Volume.
     pub filename: String,
+    /// The last line of the file that the stack trace names, if it does.
+    #[serde(default)]
+    pub line: Option<u32>,
     pub timestamp: Option<DateTime<Utc>>,
     pub stack_trace: String,
+}
+
+/// Answer of `GET …/import-errors`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ImportErrorList {
+    pub import_errors: Vec<ImportError>,
+    pub total_entries: i64,
 }
 
 /// A file below `dags/` on the Volume, with what the scheduler found in it.

@@ -7,18 +7,25 @@
 //! - [`operation`]: long work with steps that can be followed
 //! - [`dag`]: DAG files and the DAGs that the scheduler found in them
 //! - [`run`]: DAG runs, task instances and their logs
+//! - [`task`]: what is done with task instances
+//! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
 //! - [`daemon`]: health and version
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
 
+pub mod connection;
 pub mod daemon;
 pub mod dag;
 pub mod environment;
 pub mod home;
 pub mod operation;
+pub mod page;
+pub mod pool;
 pub mod problem;
 pub mod run;
 pub mod secret;
+pub mod task;
+pub mod variable;
 pub mod variables;
 
 pub use problem::Problem;

@@ -73,10 +73,36 @@ pub struct DagRunList {
 #[into_params(parameter_in = Query)]
 pub struct ListDagRuns {
     pub dag_id: Option<String>,
+    /// Only those in this state: `queued`, `running`, `success` or `failed`.
+    pub state: Option<String>,
     /// At most this many, 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
+}
+
+/// Body of `POST …/runs/{dag_run_id}/clear`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClearDagRun {
+    /// Clear only the tasks that are `failed` or `upstream_failed`, not the whole run.
+    pub only_failed: bool,
+}
+
+/// A state that people may give to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RunMark {
+    Queued,
+    Success,
+    Failed,
+}
+
+/// Body of `PATCH …/runs/{dag_run_id}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateDagRun {
+    pub state: RunMark,
 }
 
 /// A run with its task instances, in the order in which they started.

@@ -5,7 +5,8 @@ use std::{borrow::Cow, fmt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A write-only string: it can be sent, but `Debug` hides it and no answer of the daemon carries one.
+/// A string that `Debug` hides. No answer of the daemon carries one but those that are asked for its value
+/// (`show_values`).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 #[schema(format = "password")]

@@ -1,10 +1,15 @@
 //! The grammar of the command line.
 
+mod admin;
+
 use std::path::PathBuf;
 
-use airflow_serverless_api::{environment::EnvironmentName, variables};
+use airflow_serverless_api::{environment::EnvironmentName, run::RunMark, task::TaskMark, variables};
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
+use serde::de::DeserializeOwned;
+
+pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
 
 /// Airflow without servers, on Modal.
 #[derive(Parser)]
@@ -35,6 +40,15 @@ pub enum Command {
     /// Task instances
     #[command(subcommand)]
     Tasks(Tasks),
+    /// Airflow's variables
+    #[command(subcommand)]
+    Variables(Variables),
+    /// Airflow's connections
+    #[command(subcommand)]
+    Connections(Connections),
+    /// Airflow's pools
+    #[command(subcommand)]
+    Pools(Pools),
     /// The local daemon
     #[command(subcommand)]
     Daemon(Daemon),
@@ -84,6 +98,10 @@ pub enum Dags {
     Update(DagFile),
     /// List the DAG files, with the DAGs and import errors that the scheduler found in them
     List(Environment),
+    /// Show a DAG and its tasks
+    Show(Dag),
+    /// Show what does not import, with its stack traces
+    Errors(Environment),
     /// Remove a DAG's file and mark the DAG inactive
     Delete {
         #[command(flatten)]
@@ -138,12 +156,34 @@ pub enum Runs {
         environment: Environment,
         #[arg(long, value_name = "ID")]
         dag_id: Option<String>,
+        /// Only those in this state: queued, running, success or failed
+        #[arg(long)]
+        state: Option<String>,
         /// Show at most this many
         #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
+        /// Leave out the first ones
+        #[arg(long, default_value_t = 0)]
+        offset: u32,
     },
     /// Show a run and its tasks
     Show(Run),
+    /// Let all tasks of a run run again; those that run are stopped first
+    Clear {
+        #[command(flatten)]
+        run: Run,
+        /// Only tasks that are failed or upstream_failed
+        #[arg(short = 'f', long)]
+        only_failed: bool,
+    },
+    /// Give a run another state; tasks that have not ended are stopped or skipped
+    Mark {
+        #[command(flatten)]
+        run: Run,
+        /// success, failed, or queued: then the scheduler goes on with the run
+        #[arg(long, value_parser = word::<RunMark>)]
+        state: RunMark,
+    },
 }
 
 #[derive(Args)]
@@ -158,19 +198,74 @@ pub struct Run {
 
 #[derive(Subcommand)]
 pub enum Tasks {
+    /// List the tasks of a run, in the order in which they started
+    List {
+        #[command(flatten)]
+        run: Run,
+        /// Only those in this state, such as failed
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
     /// Print the log of a task
     Logs {
         #[command(flatten)]
-        run: Run,
-        #[arg(long, value_name = "ID", value_parser = id)]
-        task_id: String,
+        task: Task,
         /// The try; the last one if absent
         #[arg(long = "try", value_name = "N")]
         try_number: Option<i32>,
-        /// Index of a mapped task
-        #[arg(long, value_name = "N")]
-        map_index: Option<i32>,
     },
+    /// Let a failed task run again, with the tasks that failed because of it
+    Retry(Task),
+    /// Let a task run again; one that runs is stopped first
+    Clear {
+        #[command(flatten)]
+        task: Task,
+        #[command(flatten)]
+        relatives: Relatives,
+        /// Of all these, only tasks that are failed or upstream_failed
+        #[arg(short = 'f', long)]
+        only_failed: bool,
+    },
+    /// Give a task another state; tasks that failed because of it run again
+    Mark {
+        #[command(flatten)]
+        task: Task,
+        /// success, failed or skipped
+        #[arg(long, value_parser = word::<TaskMark>)]
+        state: TaskMark,
+        #[command(flatten)]
+        relatives: Relatives,
+    },
+}
+
+#[derive(Args)]
+pub struct Task {
+    #[command(flatten)]
+    pub run: Run,
+    #[arg(long, value_name = "ID", value_parser = id)]
+    pub task_id: String,
+    /// Index of a mapped task; all of them if absent
+    #[arg(long, value_name = "N")]
+    pub map_index: Option<i32>,
+}
+
+impl Task {
+    /// The parts of its path.
+    pub fn path(&self) -> (&str, &str, &str) {
+        (&self.run.dag_id, &self.run.run_id, &self.task_id)
+    }
+}
+
+#[derive(Args)]
+pub struct Relatives {
+    /// The tasks that come before it, too
+    #[arg(short, long)]
+    pub upstream: bool,
+    /// The tasks that come after it, too
+    #[arg(short, long)]
+    pub downstream: bool,
 }
 
 #[derive(Subcommand)]
@@ -186,6 +281,11 @@ pub enum Daemon {
 /// An id that becomes a part of a request's path, where these would be steps to another place.
 fn id(text: &str) -> Result<String, String> {
     if matches!(text, "" | "." | "..") { Err(format!("{text:?} is no id")) } else { Ok(text.to_owned()) }
+}
+
+/// One of the words of an enumeration of the API.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -5,16 +5,20 @@ use std::time::Duration;
 use airflow_serverless_api::{
     Problem,
     daemon::Version,
-    dag::{Dag, DagDeletion, DagFileChange, DagFileList, PutMode, UpdateDag},
+    dag::{Dag, DagDeletion, DagDetail, DagFileChange, DagFileList, ImportErrorList, PutMode, UpdateDag},
     environment::{
         Config, CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
     },
     home::Home,
     operation::Operation,
-    run::{DagRunDetail, DagRunList, ListDagRuns, ReadLogs, TaskLog, TriggerDagRun},
+    page::{Page, Written},
+    run::{
+        ClearDagRun, DagRunDetail, DagRunList, ListDagRuns, ReadLogs, RunMark, TaskLog, TriggerDagRun, UpdateDagRun,
+    },
+    task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
 };
 use reqwest::{Client, Method, RequestBuilder, Url};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{failure::Failure, printer::Printer, start};
@@ -93,6 +97,14 @@ impl Daemon {
         answer(request.query(&[("mode", mode)]).header("content-type", "text/x-python").body(content)).await
     }
 
+    pub async fn get_dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<DagDetail> {
+        self.get(&["environments", environment.as_str(), "dags", dag_id]).await
+    }
+
+    pub async fn list_import_errors(&self, environment: &EnvironmentName) -> Result<ImportErrorList> {
+        self.get(&["environments", environment.as_str(), "import-errors"]).await
+    }
+
     pub async fn update_dag(&self, environment: &EnvironmentName, dag_id: &str, update: UpdateDag) -> Result<Dag> {
         let request = self.request(Method::PATCH, &["environments", environment.as_str(), "dags", dag_id]);
         answer(request.json(&update)).await
@@ -119,6 +131,82 @@ impl Daemon {
 
     pub async fn get_dag_run(&self, environment: &EnvironmentName, dag_id: &str, run_id: &str) -> Result<DagRunDetail> {
         self.get(&["environments", environment.as_str(), "dags", dag_id, "runs", run_id]).await
+    }
+
+    pub async fn clear_dag_run(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id): (&str, &str),
+        clear: ClearDagRun,
+    ) -> Result<TaskInstanceList> {
+        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "clear"];
+        answer(self.request(Method::POST, &path).json(&clear)).await
+    }
+
+    pub async fn update_dag_run(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id): (&str, &str),
+        state: RunMark,
+    ) -> Result<DagRunDetail> {
+        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id];
+        answer(self.request(Method::PATCH, &path).json(&UpdateDagRun { state })).await
+    }
+
+    pub async fn list_task_instances(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id): (&str, &str),
+        query: &ListTaskInstances,
+    ) -> Result<TaskInstanceList> {
+        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks"];
+        answer(self.request(Method::GET, &path).query(query)).await
+    }
+
+    pub async fn clear_task_instances(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id, task_id): (&str, &str, &str),
+        clear: &ClearTaskInstances,
+    ) -> Result<TaskInstanceList> {
+        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks", task_id, "clear"];
+        answer(self.request(Method::POST, &path).json(clear)).await
+    }
+
+    pub async fn update_task_instance(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id, task_id): (&str, &str, &str),
+        update: &UpdateTaskInstance,
+    ) -> Result<TaskInstanceList> {
+        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks", task_id];
+        answer(self.request(Method::PATCH, &path).json(update)).await
+    }
+
+    /// A page of `variables`, `connections` or `pools`.
+    pub async fn list<T: DeserializeOwned>(&self, environment: &EnvironmentName, noun: &str, page: &Page) -> Result<T> {
+        answer(self.request(Method::GET, &["environments", environment.as_str(), noun]).query(page)).await
+    }
+
+    /// Writes variables, connections or pools.
+    pub async fn put(&self, environment: &EnvironmentName, noun: &str, body: &impl Serialize) -> Result<Written> {
+        answer(self.request(Method::POST, &["environments", environment.as_str(), noun]).json(body)).await
+    }
+
+    /// One variable, connection or pool.
+    pub async fn get_one<T: DeserializeOwned>(
+        &self,
+        environment: &EnvironmentName,
+        (noun, name): (&str, &str),
+        show_values: bool,
+    ) -> Result<T> {
+        let request = self.request(Method::GET, &["environments", environment.as_str(), noun, name]);
+        answer(request.query(&[("show_values", show_values)])).await
+    }
+
+    /// Removes a variable, connection or pool.
+    pub async fn delete(&self, environment: &EnvironmentName, (noun, name): (&str, &str)) -> Result<()> {
+        answer(self.request(Method::DELETE, &["environments", environment.as_str(), noun, name])).await
     }
 
     pub async fn get_task_log(
@@ -154,8 +242,8 @@ async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
     let status = response.status();
     let body = response.bytes().await.map_err(unreachable)?;
     if status.is_success() {
-        return serde_json::from_slice(&body)
-            .map_err(|error| Failure::unexpected("reading the daemon's answer", error));
+        let body: &[u8] = if body.is_empty() { b"null" } else { &body };
+        return serde_json::from_slice(body).map_err(|error| Failure::unexpected("reading the daemon's answer", error));
     }
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => Err(problem.into()),

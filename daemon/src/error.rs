@@ -38,10 +38,12 @@ pub enum Error {
     RunNotFound(String, String),
     #[error("{0:?} cannot be a run id: {1}")]
     InvalidRunId(String, &'static str),
+    #[error("there is no {noun} {1:?} in environment {2}", noun = .0.noun())]
+    NotFound(Subject, String, EnvironmentName),
     #[error("there is no log of try {try_number} of task {task_id}")]
     LogNotFound { task_id: String, try_number: i32 },
     #[error("{message}")]
-    Refused { reason: Reason, message: String },
+    Refused { subject: Subject, reason: Reason, message: String },
     #[error("the scheduler has not answered within {0} s; the request is kept and will still be carried out")]
     SchedulerSilent(u64),
 
@@ -57,6 +59,31 @@ pub enum Error {
     Database { environment: EnvironmentName, message: String },
     #[error("{action} {path} failed")]
     Files { action: &'static str, path: String, source: std::io::Error },
+}
+
+/// What a command to the scheduler is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Dag,
+    Run,
+    Task,
+    Variable,
+    Connection,
+    Pool,
+}
+
+impl Subject {
+    /// As in a sentence.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Dag => "DAG",
+            Self::Run => "DAG run",
+            Self::Task => "task instance",
+            Self::Variable => "variable",
+            Self::Connection => "connection",
+            Self::Pool => "pool",
+        }
+    }
 }
 
 /// Why the scheduler did not carry out a command.

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use airflow_serverless_api::{
-    dag::{DagFile, DagFileChange, DagFileList, PutMode, PutOutcome, UpdateDag},
+    dag::{
+        DagDetail, DagFile, DagFileChange, DagFileList, ImportError, ImportErrorList, PutMode, PutOutcome, Task,
+        UpdateDag,
+    },
     environment::EnvironmentName,
     problem::Fault,
     run::TriggerDagRun,
@@ -15,7 +18,7 @@ use crate::{
     daemon::Daemon,
     failure::{ExitStatus, Failure},
     follow,
-    printer::{Printer, table},
+    printer::{Printer, date, table},
 };
 
 /// The daemon has the same limit; here it saves the reading of a file that cannot be meant.
@@ -28,6 +31,16 @@ pub async fn run(command: Dags, printer: &Printer) -> Outcome {
         Dags::List(environment) => {
             let files = Daemon::connect(printer).await?.list_dag_files(&environment.name).await?;
             printer.result(&files, listing);
+            Ok(ExitStatus::Success)
+        }
+        Dags::Show(dag) => {
+            let shown = Daemon::connect(printer).await?.get_dag(&dag.environment.name, &dag.dag_id).await?;
+            printer.result(&shown, details);
+            Ok(ExitStatus::Success)
+        }
+        Dags::Errors(environment) => {
+            let errors = Daemon::connect(printer).await?.list_import_errors(&environment.name).await?;
+            printer.result(&errors, import_errors);
             Ok(ExitStatus::Success)
         }
         Dags::Delete { environment, dag_id, force } => delete(&environment.name, &dag_id, force, printer).await,
@@ -85,9 +98,43 @@ fn listing(list: &DagFileList) -> String {
     let rows = list.files.iter().flat_map(rows_of_file);
     let mut text = table(&["FILE", "DAG", "SCHEDULE", "STATE"], rows);
     for error in list.files.iter().filter_map(|file| file.import_error.as_ref()) {
-        text.push_str(&format!("\n\n{} does not import:\n{}", error.filename, error.stack_trace.trim_end()));
+        text.push_str(&format!("\n\n{}", import_error(error)));
     }
     text
+}
+
+fn import_errors(list: &ImportErrorList) -> String {
+    if list.import_errors.is_empty() {
+        return "everything imports".to_owned();
+    }
+    list.import_errors.iter().map(import_error).collect::<Vec<_>>().join("\n\n")
+}
+
+fn import_error(error: &ImportError) -> String {
+    let line = error.line.map(|line| format!(":{line}")).unwrap_or_default();
+    format!("{}{line} does not import:\n{}", error.filename, error.stack_trace.trim_end())
+}
+
+fn details(detail: &DagDetail) -> String {
+    let dag = &detail.dag;
+    let list = |words: &[String]| if words.is_empty() { "-".to_owned() } else { words.join(", ") };
+    let lines = [
+        ("DAG", dag.dag_id.clone()),
+        ("File", dag.relative_fileloc.clone().unwrap_or_else(|| "-".to_owned())),
+        ("Description", detail.description.clone().unwrap_or_else(|| "-".to_owned())),
+        ("Schedule", dag.timetable_summary.clone().unwrap_or_else(|| "None".to_owned())),
+        ("Next run", date(detail.next_dagrun_run_after)),
+        ("State", if dag.is_paused { "paused" } else { "active" }.to_owned()),
+        ("Imports", if dag.has_import_errors { "no: see `dags errors`" } else { "yes" }.to_owned()),
+        ("Owners", list(&detail.owners)),
+        ("Tags", list(&detail.tags)),
+    ];
+    let head: String = lines.into_iter().map(|(key, value)| format!("{key:<13}{value}\n")).collect();
+    let row = |task: &Task| {
+        let mapped = if task.is_mapped { "[]" } else { "" };
+        vec![format!("{}{mapped}", task.task_id), task.operator_name.clone(), list(&task.downstream_task_ids)]
+    };
+    format!("{head}\n{}", table(&["TASK", "OPERATOR", "DOWNSTREAM"], detail.tasks.iter().map(row)))
 }
 
 fn rows_of_file(file: &DagFile) -> Vec<Vec<String>> {

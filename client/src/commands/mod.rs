@@ -1,11 +1,15 @@
 //! One file per noun; each command talks to the daemon and hands its result to the printer.
 
+mod connections;
 mod create;
 mod daemon;
 mod dags;
 mod env;
+mod files;
+mod pools;
 mod runs;
 mod tasks;
+mod variables;
 
 use crate::{
     cli::Command,
@@ -22,6 +26,9 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Dags(command) => dags::run(command, printer).await,
         Command::Runs(command) => runs::run(command, printer).await,
         Command::Tasks(command) => tasks::run(command, printer).await,
+        Command::Variables(command) => variables::run(command, printer).await,
+        Command::Connections(command) => connections::run(command, printer).await,
+        Command::Pools(command) => pools::run(command, printer).await,
         Command::Daemon(command) => daemon::run(command, printer).await,
     }
 }

@@ -1,8 +1,8 @@
 //! `runs`: what ran, and how it went.
 
-use airflow_serverless_api::run::{DagRun, DagRunDetail, DagRunList, ListDagRuns};
+use airflow_serverless_api::run::{ClearDagRun, DagRun, DagRunDetail, DagRunList, ListDagRuns};
 
-use super::Outcome;
+use super::{Outcome, tasks};
 use crate::{
     cli::Runs,
     daemon::Daemon,
@@ -14,13 +14,22 @@ use crate::{
 pub async fn run(command: Runs, printer: &Printer) -> Outcome {
     let daemon = Daemon::connect(printer).await?;
     match command {
-        Runs::List { environment, dag_id, limit } => {
-            let query = ListDagRuns { dag_id, limit: Some(limit), offset: None };
+        Runs::List { environment, dag_id, state, limit, offset } => {
+            let query = ListDagRuns { dag_id, state, limit: Some(limit), offset: Some(offset) };
             printer.result(&daemon.list_dag_runs(&environment.name, &query).await?, listing);
         }
         Runs::Show(run) => {
             let detail = daemon.get_dag_run(&run.environment.name, &run.dag_id, &run.run_id).await?;
             printer.result(&detail, details);
+        }
+        Runs::Clear { run, only_failed } => {
+            let path = (run.dag_id.as_str(), run.run_id.as_str());
+            let cleared = daemon.clear_dag_run(&run.environment.name, path, ClearDagRun { only_failed }).await?;
+            printer.result(&cleared, tasks::cleared);
+        }
+        Runs::Mark { run, state } => {
+            let path = (run.dag_id.as_str(), run.run_id.as_str());
+            printer.result(&daemon.update_dag_run(&run.environment.name, path, state).await?, details);
         }
     }
     Ok(ExitStatus::Success)
@@ -42,7 +51,7 @@ fn listing(list: &DagRunList) -> String {
     let mut text = table(&["DAG", "RUN", "STATE", "STARTED (UTC)", "DURATION"], list.dag_runs.iter().map(row));
     let shown = list.dag_runs.len() as i64;
     if shown < list.total_entries {
-        text.push_str(&format!("\n{shown} of {} runs; `--limit` shows more", list.total_entries));
+        text.push_str(&format!("\n{shown} of {} runs; `--limit` and `--offset` show others", list.total_entries));
     }
     text
 }

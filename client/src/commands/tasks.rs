@@ -1,20 +1,101 @@
-//! `tasks`: the logs of task instances.
+//! `tasks`: task instances, their logs, and how they run again.
 
-use airflow_serverless_api::run::{LogLine, ReadLogs, TaskLog};
+use airflow_serverless_api::{
+    run::{LogLine, ReadLogs, TaskLog},
+    task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
+};
 
 use super::Outcome;
-use crate::{cli::Tasks, daemon::Daemon, failure::ExitStatus, printer::Printer};
+use crate::{
+    cli::{Task, Tasks},
+    daemon::Daemon,
+    failure::{ExitStatus, Failure},
+    follow,
+    printer::Printer,
+};
 
 pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
     let daemon = Daemon::connect(printer).await?;
     match command {
-        Tasks::Logs { run, task_id, try_number, map_index } => {
-            let query = ReadLogs { try_number, map_index };
-            let path = (run.dag_id.as_str(), run.run_id.as_str(), task_id.as_str());
-            printer.result(&daemon.get_task_log(&run.environment.name, path, &query).await?, text);
+        Tasks::List { run, state, page } => {
+            let query = ListTaskInstances { state, limit: Some(page.limit), offset: Some(page.offset) };
+            let path = (run.dag_id.as_str(), run.run_id.as_str());
+            printer.result(&daemon.list_task_instances(&run.environment.name, path, &query).await?, listing);
+        }
+        Tasks::Logs { task, try_number } => {
+            let query = ReadLogs { try_number, map_index: task.map_index };
+            printer.result(&daemon.get_task_log(&task.run.environment.name, task.path(), &query).await?, text);
+        }
+        Tasks::Retry(task) => {
+            refuse_unless_failed(&daemon, &task).await?;
+            let clear = ClearTaskInstances {
+                map_index: task.map_index,
+                include_downstream: true,
+                only_failed: true,
+                ..ClearTaskInstances::default()
+            };
+            let list = daemon.clear_task_instances(&task.run.environment.name, task.path(), &clear).await?;
+            printer.result(&list, cleared);
+        }
+        Tasks::Clear { task, relatives, only_failed } => {
+            let clear = ClearTaskInstances {
+                map_index: task.map_index,
+                include_upstream: relatives.upstream,
+                include_downstream: relatives.downstream,
+                only_failed,
+            };
+            let list = daemon.clear_task_instances(&task.run.environment.name, task.path(), &clear).await?;
+            printer.result(&list, cleared);
+        }
+        Tasks::Mark { task, state, relatives } => {
+            let update = UpdateTaskInstance {
+                new_state: state,
+                map_index: task.map_index,
+                include_upstream: relatives.upstream,
+                include_downstream: relatives.downstream,
+            };
+            let list = daemon.update_task_instance(&task.run.environment.name, task.path(), &update).await?;
+            printer.result(&list, |list| follow::tasks(&list.task_instances));
         }
     }
     Ok(ExitStatus::Success)
+}
+
+/// Clearing what failed would also reach tasks after one that has not failed.
+async fn refuse_unless_failed(daemon: &Daemon, task: &Task) -> Result<(), Failure> {
+    let (dag_id, run_id, task_id) = task.path();
+    let run = daemon.get_dag_run(&task.run.environment.name, dag_id, run_id).await?;
+    let has_failed = run.task_instances.iter().any(|instance| {
+        instance.task_id == task_id
+            && task.map_index.is_none_or(|index| index == instance.map_index)
+            && matches!(instance.state.as_deref(), Some("failed" | "upstream_failed"))
+    });
+    if has_failed {
+        return Ok(());
+    }
+    let hint = "`airflow-serverless tasks clear` lets a task run again whatever its state is";
+    Err(Failure::input(format!("task {task_id} of run {run_id} has not failed"), Vec::new(), Some(hint)))
+}
+
+fn listing(list: &TaskInstanceList) -> String {
+    if list.task_instances.is_empty() {
+        return "no such tasks".to_owned();
+    }
+    let mut text = follow::tasks(&list.task_instances);
+    let shown = list.task_instances.len() as i64;
+    if shown < list.total_entries {
+        text.push_str(&format!("\n{shown} of {} tasks; `--limit` and `--offset` show others", list.total_entries));
+    }
+    text
+}
+
+/// What was cleared, as it is now.
+pub fn cleared(list: &TaskInstanceList) -> String {
+    match list.task_instances.len() {
+        0 => "nothing to clear".to_owned(),
+        1 => format!("1 task runs again\n\n{}", follow::tasks(&list.task_instances)),
+        count => format!("{count} tasks run again\n\n{}", follow::tasks(&list.task_instances)),
+    }
 }
 
 fn text(log: &TaskLog) -> String {

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 
 use airflow_serverless_api::{
-    dag::{Dag, DagDeletion, DagFile, DagFileList, ImportError, UpdateDag},
+    dag::{Dag, DagDeletion, DagDetail, DagFile, DagFileList, ImportError, ImportErrorList, Task, UpdateDag},
     environment::EnvironmentName,
 };
 use chrono::{DateTime, Utc};
 use modal_client::{Entry, EntryKind};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::FromRow;
 
 use super::{Airflow, DAGS, metadata::Metadata};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Subject};
 
 #[derive(FromRow, Deserialize)]
 struct DagRow {
@@ -49,6 +49,50 @@ struct ImportErrorRow {
     stacktrace: String,
 }
 
+const DETAIL: &str = "SELECT description, coalesce(owners, '') AS owners, next_dagrun_create_after, max_active_runs,
+                             max_active_tasks
+                      FROM dag WHERE dag_id = $1";
+
+#[derive(FromRow, Deserialize)]
+struct DetailRow {
+    description: Option<String>,
+    owners: String,
+    next_dagrun_create_after: Option<DateTime<Utc>>,
+    max_active_runs: Option<i32>,
+    max_active_tasks: i32,
+}
+
+#[derive(FromRow, Deserialize)]
+struct TagRow {
+    name: String,
+}
+
+/// The newest version of the DAG as Airflow serialises it.
+const SERIALIZED: &str = "SELECT CAST(data AS TEXT) AS data FROM serialized_dag WHERE dag_id = $1
+                          ORDER BY created_at DESC LIMIT 1";
+
+#[derive(FromRow, Deserialize)]
+struct SerializedRow {
+    data: Option<String>,
+}
+
+/// The tasks of a serialised DAG. Each is an object with `__var`, which has what the task sets of its own.
+fn tasks(data: &Value) -> Vec<Task> {
+    let text = |task: &Value, key: &str| task.get(key).and_then(Value::as_str).map(str::to_owned);
+    let entries = data.pointer("/dag/tasks").and_then(Value::as_array).into_iter().flatten();
+    let task = |entry: &Value| {
+        let task = entry.get("__var").unwrap_or(entry);
+        let downstream = task.get("downstream_task_ids").and_then(Value::as_array).into_iter().flatten();
+        Some(Task {
+            task_id: text(task, "task_id")?,
+            operator_name: text(task, "_operator_name").or_else(|| text(task, "task_type")).unwrap_or_default(),
+            is_mapped: task.get("_is_mapped").and_then(Value::as_bool).unwrap_or(false),
+            downstream_task_ids: downstream.filter_map(|id| id.as_str().map(str::to_owned)).collect(),
+        })
+    };
+    entries.filter_map(task).collect()
+}
+
 async fn dags(metadata: &Metadata) -> Result<Vec<Dag>> {
     const SQL: &str = "SELECT dag_id, relative_fileloc, is_paused, is_stale, has_import_errors, timetable_summary,
                               next_dagrun, last_parsed_time
@@ -59,6 +103,7 @@ async fn dags(metadata: &Metadata) -> Result<Vec<Dag>> {
 async fn import_errors(metadata: &Metadata) -> Result<Vec<ImportError>> {
     const SQL: &str = "SELECT filename, timestamp, stacktrace FROM import_error ORDER BY filename";
     let error = |row: ImportErrorRow| ImportError {
+        line: line_of(&row.filename, &row.stacktrace),
         filename: row.filename,
         timestamp: row.timestamp,
         stack_trace: row.stacktrace,
@@ -89,11 +134,44 @@ impl Airflow {
         Ok(DagFileList { files })
     }
 
+    /// What does not import, by file.
+    pub async fn list_import_errors(&self, environment: &EnvironmentName) -> Result<ImportErrorList> {
+        let import_errors = match self.metadata(environment).await? {
+            Some(metadata) => import_errors(&metadata).await?,
+            None => Vec::new(),
+        };
+        let total_entries = import_errors.len() as i64;
+        Ok(ImportErrorList { import_errors, total_entries })
+    }
+
+    /// A DAG that is in a file, with its tasks.
+    pub async fn dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<DagDetail> {
+        let missing = || Error::DagNotFound(dag_id.to_owned(), environment.clone());
+        let metadata = self.metadata(environment).await?.ok_or_else(missing)?;
+        let id = [json!(dag_id)];
+        let dag = dags(&metadata).await?.into_iter().find(|dag| dag.dag_id == dag_id && !dag.is_stale);
+        let dag = dag.ok_or_else(missing)?;
+        let rows: Vec<DetailRow> = metadata.query(DETAIL, &id).await?;
+        let row = rows.into_iter().next().ok_or_else(missing)?;
+        let tags: Vec<TagRow> = metadata.query("SELECT name FROM dag_tag WHERE dag_id = $1 ORDER BY name", &id).await?;
+        let serialized: Vec<SerializedRow> = metadata.query(SERIALIZED, &id).await?;
+        let data = serialized.into_iter().next().and_then(|row| serde_json::from_str(&row.data?).ok());
+        Ok(DagDetail {
+            dag,
+            description: row.description,
+            owners: row.owners.split(',').map(|owner| owner.trim().to_owned()).filter(|o| !o.is_empty()).collect(),
+            tags: tags.into_iter().map(|tag| tag.name).collect(),
+            next_dagrun_run_after: row.next_dagrun_create_after,
+            max_active_runs: row.max_active_runs,
+            max_active_tasks: row.max_active_tasks,
+            tasks: data.as_ref().map(tasks).unwrap_or_default(),
+        })
+    }
+
     /// Pauses or unpauses a DAG; gives it as the scheduler committed it.
     pub async fn update_dag(&self, environment: &EnvironmentName, dag_id: &str, update: UpdateDag) -> Result<Dag> {
-        self.registry.deployed_environment(environment).await?;
         let kind = if update.is_paused { "pause" } else { "unpause" };
-        self.command(environment, kind, json!({"dag_id": dag_id})).await?;
+        let _: Value = self.command(environment, (Subject::Dag, kind), json!({"dag_id": dag_id})).await?;
         let files = self.list_dag_files(environment).await?.files;
         let dag = files.into_iter().flat_map(|file| file.dags).find(|dag| dag.dag_id == dag_id);
         dag.ok_or_else(|| Error::DagNotFound(dag_id.to_owned(), environment.clone()))
@@ -118,7 +196,7 @@ impl Airflow {
         }
         self.volume(environment).await?.remove(&format!("/{DAGS}/{filename}")).await?;
         drop(files);
-        self.command(environment, "refresh", json!({})).await?;
+        self.refresh(environment).await?;
         Ok(DagDeletion { dag_id: dag_id.to_owned(), filename, deactivated })
     }
 
@@ -128,9 +206,15 @@ impl Airflow {
         if let Some(file) = self.known_file(environment, dag_id).await? {
             return Ok(file);
         }
-        self.command(environment, "refresh", json!({})).await?;
+        self.refresh(environment).await?;
         let missing = || Error::DagNotFound(dag_id.to_owned(), environment.clone());
         self.known_file(environment, dag_id).await?.ok_or_else(missing)
+    }
+
+    /// Has the scheduler look at the DAG folder.
+    async fn refresh(&self, environment: &EnvironmentName) -> Result<()> {
+        let _: Value = self.command(environment, (Subject::Dag, "refresh"), json!({})).await?;
+        Ok(())
     }
 
     async fn known_file(&self, environment: &EnvironmentName, dag_id: &str) -> Result<Option<String>> {
@@ -138,6 +222,13 @@ impl Airflow {
         let holds = |file: &DagFile| file.dags.iter().any(|dag| dag.dag_id == dag_id);
         Ok(files.into_iter().find(holds).map(|file| file.filename))
     }
+}
+
+/// The last line of the file that a stack trace names.
+fn line_of(filename: &str, stacktrace: &str) -> Option<u32> {
+    let start = format!("{filename}\", line ");
+    let (_, rest) = stacktrace.rsplit_once(&start)?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn python_file(entry: Entry) -> Option<DagFile> {
@@ -149,4 +240,16 @@ fn python_file(entry: Entry) -> Option<DagFile> {
         dags: Vec::new(),
         import_error: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_of_the_file_is_found() {
+        let trace =
+            "  File \"/vol/dags/a.py\", line 3, in <module>\n  File \"/vol/dags/b.py\", line 7, in f\nKeyError: 1";
+        assert_eq!((line_of("a.py", trace), line_of("b.py", trace), line_of("c.py", trace)), (Some(3), Some(7), None));
+    }
 }

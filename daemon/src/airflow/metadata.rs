@@ -11,10 +11,13 @@ use std::{
     time::Duration,
 };
 
-use airflow_serverless_api::environment::{DatabaseKind, EnvironmentName};
+use airflow_serverless_api::{
+    environment::{DatabaseKind, EnvironmentName},
+    page::Page,
+};
 use modal_client::{Function, Outcome};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{
     FromRow, SqlitePool,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
@@ -99,7 +102,35 @@ impl Metadata {
     }
 }
 
+#[derive(FromRow, Deserialize)]
+struct Count {
+    count: i64,
+}
+
+impl Metadata {
+    /// How many rows there are; `rest` is what follows on `FROM`.
+    pub async fn count(&self, rest: &str, parameters: &[Value]) -> Result<i64> {
+        let counts: Vec<Count> = self.query(&format!("SELECT count(*) AS count FROM {rest}"), parameters).await?;
+        Ok(counts.first().map_or(0, |row| row.count))
+    }
+}
+
 impl Airflow {
+    /// One page of a table, by a SELECT with `LIMIT $1 OFFSET $2`, and how many rows the table has.
+    pub(super) async fn page<T: Row>(
+        &self,
+        environment: &EnvironmentName,
+        sql: &str,
+        table: &str,
+        page: &Page,
+    ) -> Result<(Vec<T>, i64)> {
+        let Some(metadata) = self.metadata(environment).await? else {
+            return Ok((Vec::new(), 0));
+        };
+        let rows = metadata.query(sql, &[json!(page.limit()), json!(page.offset())]).await?;
+        Ok((rows, metadata.count(table, &[]).await?))
+    }
+
     /// The newest metadata; `None` before the database was initialised.
     pub(super) async fn metadata(&self, name: &EnvironmentName) -> Result<Option<Metadata>> {
         let environment = self.registry.deployed_environment(name).await?;

@@ -3,12 +3,16 @@
 //! Reads come from the published metadata ([`metadata`]), files from the Volume; every change of the metadata is a
 //! command to the scheduler ([`scheduler`]), which alone writes the database.
 
+mod connections;
 mod dags;
 mod files;
 mod logs;
 mod metadata;
+mod pools;
 mod runs;
 mod scheduler;
+mod tasks;
+mod variables;
 
 use std::path::PathBuf;
 

@@ -2,7 +2,9 @@
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
-    run::{DagRun, DagRunDetail, DagRunList, ListDagRuns, TaskInstance, TriggerDagRun},
+    page::limit,
+    run::{ClearDagRun, DagRun, DagRunDetail, DagRunList, ListDagRuns, TaskInstance, TriggerDagRun, UpdateDagRun},
+    task::TaskInstanceList,
 };
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -10,10 +12,7 @@ use serde_json::{Value, json};
 use sqlx::FromRow;
 
 use super::Airflow;
-use crate::error::{Error, Result};
-
-const DEFAULT_LIMIT: u32 = 100;
-const LARGEST_LIMIT: u32 = 1000;
+use crate::error::{Error, Result, Subject};
 
 /// `conf` is cast because SQLite gives Airflow's JSON columns numeric affinity: a stored `16` would come back a number.
 const RUN: &str = "SELECT dag_id, run_id, state, run_type, logical_date, queued_at, start_date, end_date,
@@ -23,11 +22,6 @@ const RUN: &str = "SELECT dag_id, run_id, state, run_type, logical_date, queued_
 const TASKS: &str = "SELECT task_id, map_index, state, try_number, max_tries, operator, start_date, end_date, duration
                      FROM task_instance WHERE dag_id = $1 AND run_id = $2
                      ORDER BY start_date IS NULL, start_date, task_id, map_index";
-
-#[derive(FromRow, Deserialize)]
-struct Count {
-    count: i64,
-}
 
 #[derive(FromRow, Deserialize)]
 struct RunRow {
@@ -132,14 +126,13 @@ impl Airflow {
         request: TriggerDagRun,
     ) -> Result<DagRunDetail> {
         request.dag_run_id.as_deref().map_or(Ok(()), check_run_id)?;
-        self.registry.deployed_environment(environment).await?;
         let arguments = json!({
             "dag_id": dag_id,
             "run_id": request.dag_run_id,
             "logical_date": request.logical_date,
             "conf": request.conf,
         });
-        let result = self.command(environment, "trigger", arguments).await?;
+        let result: Value = self.command(environment, (Subject::Dag, "trigger"), arguments).await?;
         let run_id = result.get("dag_run_id").and_then(Value::as_str).unwrap_or_default();
         self.dag_run(environment, dag_id, run_id).await
     }
@@ -149,16 +142,39 @@ impl Airflow {
         let Some(metadata) = self.metadata(environment).await? else {
             return Ok(DagRunList { dag_runs: Vec::new(), total_entries: 0 });
         };
-        let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, LARGEST_LIMIT);
-        let filter = "$1 IS NULL OR dag_id = $1";
+        let filter = "($1 IS NULL OR dag_id = $1) AND ($2 IS NULL OR state = $2)";
         let sql =
-            format!("{RUN} WHERE {filter} ORDER BY coalesce(start_date, queued_at) DESC, id DESC LIMIT $2 OFFSET $3");
-        let parameters = [json!(query.dag_id), json!(limit), json!(query.offset.unwrap_or(0))];
+            format!("{RUN} WHERE {filter} ORDER BY coalesce(start_date, queued_at) DESC, id DESC LIMIT $3 OFFSET $4");
+        let parameters =
+            [json!(query.dag_id), json!(query.state), json!(limit(query.limit)), json!(query.offset.unwrap_or(0))];
         let rows: Vec<RunRow> = metadata.query(&sql, &parameters).await?;
-        let sql = format!("SELECT count(*) AS count FROM dag_run WHERE {filter}");
-        let total: Vec<Count> = metadata.query(&sql, &parameters[..1]).await?;
-        let total_entries = total.first().map_or(0, |total| total.count);
+        let total_entries = metadata.count(&format!("dag_run WHERE {filter}"), &parameters[..2]).await?;
         Ok(DagRunList { dag_runs: rows.into_iter().map(DagRun::from).collect(), total_entries })
+    }
+
+    /// Lets the tasks of a run, or those that failed, run again; gives them as the scheduler left them.
+    pub async fn clear_dag_run(
+        &self,
+        environment: &EnvironmentName,
+        dag_id: &str,
+        run_id: &str,
+        request: ClearDagRun,
+    ) -> Result<TaskInstanceList> {
+        let arguments = json!({"dag_id": dag_id, "run_id": run_id, "only_failed": request.only_failed});
+        self.change_tasks(environment, (Subject::Run, "clear_run"), (dag_id, run_id), arguments).await
+    }
+
+    /// Gives a run another state, and its tasks those that follow from it; gives it as the scheduler left it.
+    pub async fn update_dag_run(
+        &self,
+        environment: &EnvironmentName,
+        dag_id: &str,
+        run_id: &str,
+        update: UpdateDagRun,
+    ) -> Result<DagRunDetail> {
+        let arguments = json!({"dag_id": dag_id, "run_id": run_id, "state": update.state});
+        self.change_tasks(environment, (Subject::Run, "mark_run"), (dag_id, run_id), arguments).await?;
+        self.dag_run(environment, dag_id, run_id).await
     }
 
     /// One run with its task instances.

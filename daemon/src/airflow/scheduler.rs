@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use airflow_serverless_api::environment::EnvironmentName;
 use modal_client::Dict;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Airflow;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Reason, Result, Subject};
 
 /// Longest wait for a reply: a cold start of the scheduler, a tick under way and the command's own tick.
 const REPLY_LIMIT: Duration = Duration::from_secs(90);
@@ -44,7 +44,13 @@ impl Airflow {
     }
 
     /// Has the scheduler carry out a command and waits for its reply.
-    pub(super) async fn command(&self, environment: &EnvironmentName, kind: &str, arguments: Value) -> Result<Value> {
+    pub(super) async fn command<T: DeserializeOwned>(
+        &self,
+        environment: &EnvironmentName,
+        (subject, kind): (Subject, &str),
+        arguments: Value,
+    ) -> Result<T> {
+        self.registry.deployed_environment(environment).await?;
         let dict = self.client.dict(&environment.dict()).await?;
         let id = Uuid::now_v7().to_string();
         let mut command = json!({"id": id, "kind": kind, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
@@ -57,11 +63,13 @@ impl Airflow {
         let key = format!("reply:{id}");
         while Instant::now() < deadline {
             if let Some(reply) = dict.pop::<Reply>(&key).await? {
-                let refused = || Error::Refused {
-                    reason: reply.reason.unwrap_or(Reason::Invalid),
-                    message: reply.error.unwrap_or_default(),
-                };
-                return if reply.ok { Ok(reply.result) } else { Err(refused()) };
+                let refused =
+                    |message| Error::Refused { subject, reason: reply.reason.unwrap_or(Reason::Invalid), message };
+                if !reply.ok {
+                    return Err(refused(reply.error.unwrap_or_default()));
+                }
+                return serde_json::from_value(reply.result)
+                    .map_err(|_| refused(format!("the reply to {kind:?} does not have the expected form")));
             }
             tokio::time::sleep(POLL).await;
         }

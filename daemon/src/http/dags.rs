@@ -2,7 +2,7 @@
 
 use airflow_serverless_api::{
     Problem,
-    dag::{Dag, DagDeletion, DagFileChange, DagFileList, DeleteDag, PutDagFile, UpdateDag},
+    dag::{Dag, DagDeletion, DagDetail, DagFileChange, DagFileList, DeleteDag, ImportErrorList, PutDagFile, UpdateDag},
     environment::EnvironmentName,
 };
 use axum::{Json, extract::State};
@@ -46,6 +46,38 @@ pub(super) async fn put_dag_file(
     Body(content): Body,
 ) -> Answer<Json<DagFileChange>> {
     Ok(Json(services.airflow.put_dag_file(&environment, &filename, content.into(), query.mode).await?))
+}
+
+/// What does not import, by file
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/import-errors", tag = "dags",
+    params(("environment" = EnvironmentName, Path)),
+    responses(
+        (status = 200, body = ImportErrorList),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list_import_errors(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+) -> Answer<Json<ImportErrorList>> {
+    Ok(Json(services.airflow.list_import_errors(&environment).await?))
+}
+
+/// A DAG with its tasks
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags",
+    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
+    responses(
+        (status = 200, body = DagDetail),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_dag(
+    State(services): State<Services>,
+    Path((environment, dag_id)): Path<(EnvironmentName, String)>,
+) -> Answer<Json<DagDetail>> {
+    Ok(Json(services.airflow.dag(&environment, &dag_id).await?))
 }
 
 /// Pauses or unpauses a DAG

@@ -1,12 +1,16 @@
 //! The REST API: [`router`] reads as its table of contents. Handlers extract, make one call and wrap the answer.
 
+mod connections;
 mod daemon;
 mod dags;
 mod environments;
 mod extract;
 mod operations;
+mod pools;
 mod problem;
 mod runs;
+mod tasks;
+mod variables;
 
 use std::sync::Arc;
 
@@ -47,11 +51,22 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(operations::get_operation))
         .routes(routes!(dags::list_dag_files))
         .routes(routes!(dags::put_dag_file))
-        .routes(routes!(dags::update_dag, dags::delete_dag))
+        .routes(routes!(dags::list_import_errors))
+        .routes(routes!(dags::get_dag, dags::update_dag, dags::delete_dag))
         .routes(routes!(runs::trigger_dag_run))
         .routes(routes!(runs::list_dag_runs))
-        .routes(routes!(runs::get_dag_run))
-        .routes(routes!(runs::get_task_log))
+        .routes(routes!(runs::get_dag_run, runs::update_dag_run))
+        .routes(routes!(runs::clear_dag_run))
+        .routes(routes!(tasks::list_task_instances))
+        .routes(routes!(tasks::update_task_instance))
+        .routes(routes!(tasks::clear_task_instances))
+        .routes(routes!(tasks::get_task_log))
+        .routes(routes!(variables::list_variables, variables::put_variables))
+        .routes(routes!(variables::get_variable, variables::delete_variable))
+        .routes(routes!(connections::list_connections, connections::put_connections))
+        .routes(routes!(connections::get_connection, connections::delete_connection))
+        .routes(routes!(pools::list_pools, pools::put_pools))
+        .routes(routes!(pools::get_pool, pools::delete_pool))
 }
 
 /// The whole API.

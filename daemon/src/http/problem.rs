@@ -6,9 +6,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::error::{Error, Reason, chain};
+use crate::error::{Error, Reason, Subject, chain};
 
 const DAGS_HINT: &str = "`airflow-serverless dags list` shows the DAGs of an environment, import errors included";
+
+const OVERWRITE_HINT: &str = "`overwrite` as the action on existing ones replaces them, `skip` leaves them as they are";
 
 /// An answer that is a problem.
 pub(super) struct Failure(Box<Problem>);
@@ -35,6 +37,41 @@ impl Failure {
     fn errors(mut self, errors: &[Fault]) -> Self {
         self.0.errors = errors.to_vec();
         self
+    }
+
+    fn not_found(subject: Subject, detail: String) -> Self {
+        let (kind, hint) = match subject {
+            Subject::Dag => ("dag-not-found", DAGS_HINT),
+            Subject::Run => ("dag-run-not-found", "`airflow-serverless runs list` shows the runs"),
+            Subject::Task => ("task-instance-not-found", "`airflow-serverless runs show` shows the tasks of a run"),
+            Subject::Variable => ("variable-not-found", "`airflow-serverless variables list` shows the variables"),
+            Subject::Connection => {
+                ("connection-not-found", "`airflow-serverless connections list` shows the connections")
+            }
+            Subject::Pool => ("pool-not-found", "`airflow-serverless pools list` shows the pools"),
+        };
+        Self::new(StatusCode::NOT_FOUND, kind, &format!("No such {}", subject.noun()), detail).hint(hint)
+    }
+
+    fn conflict(subject: Subject, detail: String) -> Self {
+        let (kind, title, hint) = match subject {
+            Subject::Dag | Subject::Run => {
+                ("dag-run-exists", "The DAG run exists", "`airflow-serverless runs list` shows the runs")
+            }
+            Subject::Task => (
+                "task-instance-unchanged",
+                "The task is in this state already",
+                "`airflow-serverless tasks clear` lets it run again",
+            ),
+            Subject::Variable => ("variable-exists", "The variable exists", OVERWRITE_HINT),
+            Subject::Connection => (
+                "connection-exists",
+                "The connection exists",
+                "`airflow-serverless connections delete` removes it first, `connections import --overwrite` replaces it",
+            ),
+            Subject::Pool => ("pool-exists", "The pool exists", OVERWRITE_HINT),
+        };
+        Self::new(StatusCode::CONFLICT, kind, title, detail).hint(hint)
     }
 
     /// A request that does not fit the API.
@@ -99,13 +136,10 @@ impl From<Error> for Failure {
             }
             Error::LogNotFound { .. } => Self::new(S::NOT_FOUND, "log-not-found", "No such log", detail)
                 .hint("a try has a log once it has started"),
-            Error::Refused { reason: Reason::NotFound, .. } => {
-                Self::new(S::NOT_FOUND, "dag-not-found", "No such DAG", detail).hint(DAGS_HINT)
+            Error::NotFound(subject, ..) | Error::Refused { subject, reason: Reason::NotFound, .. } => {
+                Self::not_found(*subject, detail)
             }
-            Error::Refused { reason: Reason::Conflict, .. } => {
-                Self::new(S::CONFLICT, "dag-run-exists", "The DAG run exists", detail)
-                    .hint("`airflow-serverless runs list` shows the runs")
-            }
+            Error::Refused { subject, reason: Reason::Conflict, .. } => Self::conflict(*subject, detail),
             Error::Refused { reason: Reason::Invalid, .. } => {
                 Self::new(S::UNPROCESSABLE_ENTITY, "refused", "The scheduler refused", detail)
             }

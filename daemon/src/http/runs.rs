@@ -1,9 +1,10 @@
-//! DAG runs and task logs.
+//! DAG runs.
 
 use airflow_serverless_api::{
     Problem,
     environment::EnvironmentName,
-    run::{DagRunDetail, DagRunList, ListDagRuns, ReadLogs, TaskLog, TriggerDagRun},
+    run::{ClearDagRun, DagRunDetail, DagRunList, ListDagRuns, TriggerDagRun, UpdateDagRun},
+    task::TaskInstanceList,
 };
 use axum::{Json, extract::State, http::StatusCode};
 
@@ -64,22 +65,38 @@ pub(super) async fn get_dag_run(
     Ok(Json(services.airflow.dag_run(&environment, &dag_id, &run_id).await?))
 }
 
-/// The log of a task
+/// Gives a run another state, and its unfinished tasks the states that follow from it
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/logs", tag = "runs",
-    params(
-        ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
-        ("task_id" = String, Path), ReadLogs,
-    ),
+    patch, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}", tag = "runs",
+    request_body = UpdateDagRun,
+    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path)),
     responses(
-        (status = 200, body = TaskLog),
+        (status = 200, body = DagRunDetail),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn get_task_log(
+pub(super) async fn update_dag_run(
     State(services): State<Services>,
-    Path((environment, dag_id, run_id, task_id)): Path<(EnvironmentName, String, String, String)>,
-    Query(query): Query<ReadLogs>,
-) -> Answer<Json<TaskLog>> {
-    Ok(Json(services.airflow.task_log(&environment, &dag_id, &run_id, &task_id, &query).await?))
+    Path((environment, dag_id, run_id)): Path<(EnvironmentName, String, String)>,
+    extract::Json(update): extract::Json<UpdateDagRun>,
+) -> Answer<Json<DagRunDetail>> {
+    Ok(Json(services.airflow.update_dag_run(&environment, &dag_id, &run_id, update).await?))
+}
+
+/// Lets the tasks of a run, or those that failed, run again
+#[utoipa::path(
+    post, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/clear", tag = "runs",
+    request_body = ClearDagRun,
+    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path)),
+    responses(
+        (status = 200, description = "The tasks that will run again", body = TaskInstanceList),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn clear_dag_run(
+    State(services): State<Services>,
+    Path((environment, dag_id, run_id)): Path<(EnvironmentName, String, String)>,
+    extract::Json(request): extract::Json<ClearDagRun>,
+) -> Answer<Json<TaskInstanceList>> {
+    Ok(Json(services.airflow.clear_dag_run(&environment, &dag_id, &run_id, request).await?))
 }

@@ -12,6 +12,7 @@ from airflow_serverless.dags.requirements import active_in_children
 from airflow_serverless.executor import packages
 from airflow_serverless.executor.callbacks import execute_callback
 from airflow_serverless.executor.context import AttemptFailed, Worker
+from airflow_serverless.executor.processes import stop_children
 from airflow_serverless.state import FAILED, FINAL, RUNNING, SUCCESS, CallNote, TaskEntry
 
 UNSUCCESSFUL = frozenset({"failed", "up_for_retry"})
@@ -79,6 +80,10 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
                 log_path=workload.log_path,
                 client=api.client(),
             )
+    except BaseException:
+        # Most of all a cancelled call: its task was cleared or marked, and must not go on beside its successor.
+        stop_children()
+        raise
     finally:
         # Logs and XComs have to be on the volume before anybody is told that they are.
         worker.volume.commit()

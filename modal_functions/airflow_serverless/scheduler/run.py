@@ -129,6 +129,9 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     )
     if found.again or settled.again:
         state.wake("news was on its way")
+    elif found.unwanted or commands.may_stop_tasks(inbox.commands.values()):
+        # What was stopped is reported as such by the next round; what a command made unwanted is found there first.
+        state.wake("calls are no longer wanted")
     state.set_due(marker)
 
     counters.rounds += 1

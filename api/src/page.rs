@@ -1,0 +1,68 @@
+//! What lists and writes of variables, connections and pools have in common.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// Query of lists.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// At most this many, 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    pub offset: Option<u32>,
+    /// Answer with what is stored encrypted, too. Only the scheduler can decrypt it.
+    #[serde(default)]
+    pub show_values: bool,
+    /// With `show_values`: hide what Airflow takes for sensitive.
+    #[serde(default)]
+    pub hide_sensitive: bool,
+}
+
+impl Page {
+    const DEFAULT_LIMIT: u32 = 100;
+    pub const LARGEST_LIMIT: u32 = 1000;
+
+    pub fn limit(&self) -> u32 {
+        limit(self.limit)
+    }
+
+    pub fn offset(&self) -> u32 {
+        self.offset.unwrap_or(0)
+    }
+}
+
+/// The limit that a request means.
+pub fn limit(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(Page::DEFAULT_LIMIT).clamp(1, Page::LARGEST_LIMIT)
+}
+
+/// Query of the answer with one variable or connection.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ShowOne {
+    /// Answer with sensitive values as they are, not hidden as Airflow's REST API hides them.
+    #[serde(default)]
+    pub show_values: bool,
+}
+
+/// What becomes of those that exist when others of their names are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ActionOnExisting {
+    #[default]
+    Overwrite,
+    /// Nothing is written if any of them exists.
+    Fail,
+    /// Those that exist are left as they are.
+    Skip,
+}
+
+/// Answer of a write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Written {
+    /// Names of what was created or overwritten.
+    pub written: Vec<String>,
+    /// Names of what exists and was left as it is.
+    pub skipped: Vec<String>,
+}

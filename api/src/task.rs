@@ -1,0 +1,66 @@
+//! Task instances: listed, run again, marked.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::run::TaskInstance;
+
+/// Query of `GET …/runs/{dag_run_id}/tasks`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListTaskInstances {
+    /// Only those in this state, such as `failed`.
+    pub state: Option<String>,
+    /// At most this many, 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    pub offset: Option<u32>,
+}
+
+/// Task instances of one run: those that a list found, or those that a change reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TaskInstanceList {
+    pub task_instances: Vec<TaskInstance>,
+    /// How many there are, whatever the limit.
+    pub total_entries: i64,
+}
+
+/// Body of `POST …/tasks/{task_id}/clear`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClearTaskInstances {
+    /// Of a mapped task, only the instance with this index; all of them if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map_index: Option<i32>,
+    /// Clear the tasks that come before it, too.
+    pub include_upstream: bool,
+    /// Clear the tasks that come after it, too.
+    pub include_downstream: bool,
+    /// Of all these, clear only those that are `failed` or `upstream_failed`.
+    pub only_failed: bool,
+}
+
+/// A state that people may give to a task instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskMark {
+    Success,
+    Failed,
+    Skipped,
+}
+
+/// Body of `PATCH …/tasks/{task_id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateTaskInstance {
+    pub new_state: TaskMark,
+    /// Of a mapped task, only the instance with this index; all of them if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_index: Option<i32>,
+    /// Mark the tasks that come before it, too.
+    #[serde(default)]
+    pub include_upstream: bool,
+    /// Mark the tasks that come after it, too.
+    #[serde(default)]
+    pub include_downstream: bool,
+}

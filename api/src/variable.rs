@@ -1,0 +1,44 @@
+//! Airflow's variables.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{Secret, page::ActionOnExisting};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Variable {
+    pub key: String,
+    /// Absent unless values were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Secret>,
+    pub description: Option<String>,
+    pub is_encrypted: bool,
+}
+
+/// Answer of `GET …/variables`, by key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VariableList {
+    pub variables: Vec<Variable>,
+    /// How many there are, whatever the limit.
+    pub total_entries: i64,
+}
+
+/// A variable to be written. Without `Debug`, as its value may be a secret.
+#[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewVariable {
+    pub key: String,
+    /// A text as it is; anything else is stored as JSON.
+    pub value: serde_json::Value,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// Body of `POST …/variables`: all of them are written, or none.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutVariables {
+    pub variables: Vec<NewVariable>,
+    #[serde(default)]
+    pub action_on_existing_key: ActionOnExisting,
+}

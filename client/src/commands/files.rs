@@ -1,0 +1,146 @@
+//! Files that people import from and export to, in Airflow's formats: an object by name, as JSON, YAML or `.env`.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use airflow_serverless_api::{
+    page::{ActionOnExisting, Page, Written},
+    problem::Fault,
+};
+use serde_json::{Map, Value};
+
+use crate::failure::Failure;
+
+/// Whatever is larger was not written by hand.
+const MAX_BYTES: u64 = 4 << 20;
+/// A value or a file of this name is standard input or output.
+const STANDARD: &str = "-";
+
+/// The entries of a file by their names. Messages tell lines but no content, which may be secret.
+pub fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
+    let refused = |why: String| Failure::input(format!("{} cannot be imported: {why}", path.display()), vec![], None);
+    let metadata = fs::metadata(path).map_err(|error| refused(error.to_string()))?;
+    if !metadata.is_file() || metadata.len() > MAX_BYTES {
+        return Err(refused("it is not a file of at most 4 MiB".to_owned()));
+    }
+    let bytes = fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| refused("it is not text in UTF-8".to_owned()))?;
+    let parsed = match extension(path) {
+        "json" => serde_json::from_str(&text).map_err(|error| vec![(error.line(), "not valid JSON")]),
+        "yaml" | "yml" => serde_saphyr::from_str(&text).map_err(|error| {
+            let line = error.location().map_or(1, |location| location.line() as usize);
+            vec![(line, "not valid YAML")]
+        }),
+        "env" => parse_env(&text),
+        _ => return Err(refused("its name must end in .json, .yaml, .yml or .env".to_owned())),
+    };
+    match parsed {
+        Ok(Value::Object(entries)) => Ok(entries),
+        Ok(_) => Err(refused("it must be an object with an entry for each name".to_owned())),
+        Err(faults) => {
+            let fault = |(line, message): (usize, &str)| Fault {
+                location: path.display().to_string(),
+                line: u32::try_from(line).ok(),
+                message: message.to_owned(),
+            };
+            let faults = faults.into_iter().map(fault).collect();
+            Err(Failure::input(format!("{} cannot be imported", path.display()), faults, None))
+        }
+    }
+}
+
+/// `NAME=value` on each line, besides comments and empty lines.
+fn parse_env(text: &str) -> Result<Value, Vec<(usize, &'static str)>> {
+    let mut entries = Map::new();
+    let mut faults = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        match line.split_once('=') {
+            Some((name, value)) if !name.trim().is_empty() && !value.is_empty() => {
+                if entries.insert(name.trim().to_owned(), value.into()).is_some() {
+                    faults.push((index + 1, "this name stands here twice"));
+                }
+            }
+            _ => faults.push((index + 1, "expected NAME=value")),
+        }
+    }
+    if faults.is_empty() { Ok(Value::Object(entries)) } else { Err(faults) }
+}
+
+/// What the name of a file says of its format.
+pub fn extension(path: &Path) -> &str {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.rsplit_once('.').map_or("", |(_, extension)| extension)
+}
+
+pub fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == STANDARD
+}
+
+/// Writes a file that only its owner can read, as it may hold secrets; `-` is standard output.
+pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let result = if is_standard(path) {
+        writeln!(io::stdout().lock(), "{}", text.trim_end())
+    } else {
+        let file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
+        file.and_then(|mut file| writeln!(file, "{}", text.trim_end()))
+    };
+    result.map_err(|error| Failure::input(format!("{} cannot be written: {error}", path.display()), vec![], None))
+}
+
+/// The value of an argument; `-` stands for what comes on standard input.
+pub fn value(argument: String) -> Result<String, Failure> {
+    if argument != STANDARD {
+        return Ok(argument);
+    }
+    let mut text = String::new();
+    let read = io::stdin().lock().read_to_string(&mut text);
+    read.map_err(|error| Failure::input(format!("standard input cannot be read: {error}"), vec![], None))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Pretty JSON with sorted keys.
+pub fn pretty(entries: &Map<String, Value>) -> String {
+    serde_json::to_string_pretty(entries).unwrap_or_default()
+}
+
+/// The page that begins after so many entries, as large as possible and with values: for exports.
+pub fn export_page(seen: usize) -> Page {
+    Page {
+        limit: Some(Page::LARGEST_LIMIT),
+        offset: u32::try_from(seen).ok(),
+        show_values: true,
+        hide_sensitive: false,
+    }
+}
+
+/// What a write did, in words.
+pub fn written(noun: &str, written: &Written, action: ActionOnExisting) -> String {
+    let mut text = match written.written.as_slice() {
+        [] => format!("no {noun} written"),
+        names => format!("{} {noun} written: {}", names.len(), names.join(", ")),
+    };
+    if action == ActionOnExisting::Skip && !written.skipped.is_empty() {
+        text.push_str(&format!("\nleft as they are: {}", written.skipped.join(", ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn env_files_have_a_name_and_a_value_on_each_line() {
+        let entries = parse_env("# a\n\nA=1\nB = x=y\n").expect("valid");
+        assert_eq!(entries, serde_json::json!({"A": "1", "B": " x=y"}));
+        let faults = parse_env("A=1\nA=2\nhunter2\n").expect_err("two faults");
+        assert_eq!(faults.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3]);
+    }
+}

@@ -1,0 +1,97 @@
+//! `pools`, as people know them from Airflow.
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    page::{self, ActionOnExisting},
+    pool::{Pool, PoolList, PutPools},
+    problem::Fault,
+};
+use serde_json::{Map, Value, json};
+
+use super::{Outcome, files};
+use crate::{
+    cli::Pools,
+    daemon::Daemon,
+    failure::{ExitStatus, Failure},
+    printer::{Printer, table},
+};
+
+const NOUN: &str = "pools";
+
+pub async fn run(command: Pools, printer: &Printer) -> Outcome {
+    match command {
+        Pools::List { environment, page } => {
+            let page = page::Page { limit: Some(page.limit), offset: Some(page.offset), ..page::Page::default() };
+            let list: PoolList = Daemon::connect(printer).await?.list(&environment.name, NOUN, &page).await?;
+            printer.result(&list, |list| rows(&list.pools));
+        }
+        Pools::Get { environment, pool } => {
+            let daemon = Daemon::connect(printer).await?;
+            let pool: Pool = daemon.get_one(&environment.name, (NOUN, &pool), false).await?;
+            printer.result(&pool, |pool| rows(std::slice::from_ref(pool)));
+        }
+        Pools::Set { environment, pool, slots, description, include_deferred } => {
+            let pool = Pool { name: pool, slots, description: Some(description), include_deferred };
+            put(&environment.name, vec![pool], printer).await?;
+        }
+        Pools::Delete { environment, pool } => {
+            Daemon::connect(printer).await?.delete(&environment.name, (NOUN, &pool)).await?;
+            printer.result(&json!({"name": pool}), |_| format!("pool {pool} deleted"));
+        }
+        Pools::Import { environment, file } => {
+            let pools = files::read(&file)?.into_iter().map(from_file).collect::<Result<_, _>>()?;
+            put(&environment.name, pools, printer).await?;
+        }
+        Pools::Export { environment, file } => {
+            let daemon = Daemon::connect(printer).await?;
+            let mut entries = Map::new();
+            loop {
+                let list: PoolList = daemon.list(&environment.name, NOUN, &files::export_page(entries.len())).await?;
+                let is_last = list.pools.is_empty();
+                entries.extend(list.pools.into_iter().map(to_file));
+                if is_last || entries.len() as i64 >= list.total_entries {
+                    break;
+                }
+            }
+            files::write(&file, &files::pretty(&entries))?;
+            printer.note(&format!("{} pools exported", entries.len()));
+        }
+    }
+    Ok(ExitStatus::Success)
+}
+
+async fn put(environment: &EnvironmentName, pools: Vec<Pool>, printer: &Printer) -> Result<(), Failure> {
+    let action = ActionOnExisting::Overwrite;
+    let request = PutPools { pools, action_on_existing_key: action };
+    let answer = Daemon::connect(printer).await?.put(environment, NOUN, &request).await?;
+    printer.result(&answer, |answer| files::written(NOUN, answer, action));
+    Ok(())
+}
+
+/// An entry has `slots`, `description` and perhaps `include_deferred`.
+fn from_file((name, entry): (String, Value)) -> Result<Pool, Failure> {
+    let Value::Object(mut fields) = entry else {
+        return Err(invalid(&name, "expected an object with `slots` and `description`".to_owned()));
+    };
+    fields.insert("name".to_owned(), json!(name));
+    serde_json::from_value(Value::Object(fields)).map_err(|error| invalid(&name, error.to_string()))
+}
+
+fn invalid(name: &str, message: String) -> Failure {
+    Failure::input("a pool is not valid; nothing was written", vec![Fault::new(name, message)], None)
+}
+
+fn to_file(pool: Pool) -> (String, Value) {
+    let entry =
+        json!({"slots": pool.slots, "description": pool.description, "include_deferred": pool.include_deferred});
+    (pool.name, entry)
+}
+
+fn rows(pools: &[Pool]) -> String {
+    let row = |pool: &Pool| {
+        let deferred = if pool.include_deferred { "yes" } else { "no" };
+        let description = pool.description.clone().unwrap_or_default();
+        vec![pool.name.clone(), pool.slots.to_string(), deferred.to_owned(), description]
+    };
+    table(&["POOL", "SLOTS", "INCLUDES DEFERRED", "DESCRIPTION"], pools.iter().map(row))
+}

@@ -1,0 +1,177 @@
+//! `variables`, as people know them from Airflow.
+
+use std::path::Path;
+
+use airflow_serverless_api::{
+    Secret,
+    environment::EnvironmentName,
+    page::{self, ActionOnExisting},
+    variable::{NewVariable, PutVariables, Variable, VariableList},
+};
+use serde_json::{Map, Value, json};
+
+use super::{Outcome, files};
+use crate::{
+    cli::{List, Variables},
+    daemon::Daemon,
+    failure::{ExitStatus, Failure},
+    printer::{Printer, table},
+};
+
+const NOUN: &str = "variables";
+
+pub async fn run(command: Variables, printer: &Printer) -> Outcome {
+    match command {
+        Variables::List(list) => {
+            let daemon = Daemon::connect(printer).await?;
+            printer.result(&daemon.list(&list.environment.name, NOUN, &page(&list)).await?, listing);
+        }
+        Variables::Get { environment, key, default } => {
+            let daemon = Daemon::connect(printer).await?;
+            get(&daemon, &environment.name, &key, default, printer).await?;
+        }
+        Variables::Set { environment, key, value, description } => {
+            let variable = NewVariable { key, value: files::value(value)?.into(), description };
+            put(&environment.name, vec![variable], ActionOnExisting::Overwrite, printer).await?;
+        }
+        Variables::Delete { environment, key } => {
+            let daemon = Daemon::connect(printer).await?;
+            daemon.delete(&environment.name, (NOUN, &key)).await?;
+            printer.result(&json!({"key": key}), |_| format!("variable {key} deleted"));
+        }
+        Variables::Import { environment, file, action_on_existing_key } => {
+            let variables = files::read(&file)?.into_iter().map(from_file).collect();
+            put(&environment.name, variables, action_on_existing_key, printer).await?;
+        }
+        Variables::Export { environment, file } => export(&environment.name, &file, printer).await?,
+    }
+    Ok(ExitStatus::Success)
+}
+
+/// The page that the arguments of a list ask for.
+pub fn page(list: &List) -> page::Page {
+    page::Page {
+        limit: Some(list.page.limit),
+        offset: Some(list.page.offset),
+        show_values: list.show_values,
+        hide_sensitive: list.hide_sensitive,
+    }
+}
+
+async fn get(
+    daemon: &Daemon,
+    environment: &EnvironmentName,
+    key: &str,
+    default: Option<String>,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let variable = match (daemon.get_one::<Variable>(environment, (NOUN, key), true).await, default) {
+        (Err(Failure::Refused(problem)), Some(default)) if problem.status == 404 => {
+            Variable { key: key.to_owned(), value: Some(Secret::new(default)), description: None, is_encrypted: false }
+        }
+        (answer, _) => answer?,
+    };
+    printer.result(&variable, |variable| shown(variable.value.as_ref()));
+    Ok(())
+}
+
+async fn put(
+    environment: &EnvironmentName,
+    variables: Vec<NewVariable>,
+    action: ActionOnExisting,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let daemon = Daemon::connect(printer).await?;
+    let request = PutVariables { variables, action_on_existing_key: action };
+    let answer = daemon.put(environment, NOUN, &request).await?;
+    printer.result(&answer, |answer| files::written(NOUN, answer, action));
+    Ok(())
+}
+
+/// An entry is a value, or an object with `value` and perhaps `description`.
+fn from_file((key, entry): (String, Value)) -> NewVariable {
+    match entry {
+        Value::Object(mut object) if object.contains_key("value") => NewVariable {
+            key,
+            value: object.remove("value").unwrap_or_default(),
+            description: object.get("description").and_then(Value::as_str).map(str::to_owned),
+        },
+        value => NewVariable { key, value, description: None },
+    }
+}
+
+async fn export(environment: &EnvironmentName, file: &Path, printer: &Printer) -> Result<(), Failure> {
+    let daemon = Daemon::connect(printer).await?;
+    let mut entries = Map::new();
+    loop {
+        let list: VariableList = daemon.list(environment, NOUN, &files::export_page(entries.len())).await?;
+        let is_last = list.variables.is_empty();
+        entries.extend(list.variables.into_iter().map(to_file));
+        if is_last || entries.len() as i64 >= list.total_entries {
+            break;
+        }
+    }
+    files::write(file, &files::pretty(&entries))?;
+    printer.note(&format!("{} variables exported", entries.len()));
+    Ok(())
+}
+
+/// What an import reads back as the same variable.
+fn to_file(variable: Variable) -> (String, Value) {
+    let text = shown(variable.value.as_ref());
+    // JSON that is a text would be read back as what the text holds.
+    let value = match serde_json::from_str::<Value>(&text) {
+        Ok(value) if !value.is_string() => value,
+        _ => Value::String(text),
+    };
+    let is_ambiguous = value.get("value").is_some();
+    let entry = match &variable.description {
+        None if !is_ambiguous => value,
+        description => json!({"value": value, "description": description}),
+    };
+    (variable.key, entry)
+}
+
+fn shown(value: Option<&Secret>) -> String {
+    value.map(|value| value.expose().to_owned()).unwrap_or_default()
+}
+
+fn listing(list: &VariableList) -> String {
+    if list.variables.is_empty() {
+        return "no variables; `airflow-serverless variables set --env NAME KEY VALUE` makes one".to_owned();
+    }
+    let with_values = list.variables.iter().any(|variable| variable.value.is_some());
+    let row = |variable: &Variable| {
+        let description = variable.description.clone().unwrap_or_else(|| "-".to_owned());
+        let mut row = vec![variable.key.clone(), description];
+        if with_values {
+            row.insert(1, shown(variable.value.as_ref()));
+        }
+        row
+    };
+    let header: &[&str] = if with_values { &["KEY", "VALUE", "DESCRIPTION"] } else { &["KEY", "DESCRIPTION"] };
+    let mut text = table(header, list.variables.iter().map(row));
+    let shown = list.variables.len() as i64;
+    if shown < list.total_entries {
+        text.push_str(&format!("\n{shown} of {} variables; `--limit` and `--offset` show others", list.total_entries));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_exported_is_imported_as_it_was() {
+        let stored = ["plain", "7", "\"quoted\"", "{\n  \"a\": 1\n}", "{\"value\": 2}", "[]"];
+        for text in stored {
+            let variable =
+                Variable { key: "k".to_owned(), value: Some(Secret::new(text)), description: None, is_encrypted: true };
+            let NewVariable { value, .. } = from_file(to_file(variable));
+            let back = value.as_str().map(str::to_owned).unwrap_or_else(|| value.to_string());
+            let same = |text: &str| serde_json::from_str(text).unwrap_or(Value::String(text.to_owned()));
+            assert_eq!(same(&back), same(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Airflow's connections. Only the scheduler can decrypt passwords and extras: who asks for one asks it.
+
+use airflow_serverless_api::{
+    connection::{Connection, ConnectionList, PutConnections},
+    environment::EnvironmentName,
+    page::{Page, ShowOne, Written},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sqlx::FromRow;
+
+use super::{Airflow, variables::page_arguments};
+use crate::error::{Result, Subject};
+
+const LIST: &str = "SELECT conn_id, conn_type, description, host, login, schema, port FROM connection
+                    ORDER BY conn_id LIMIT $1 OFFSET $2";
+
+#[derive(FromRow, Deserialize)]
+struct Row {
+    conn_id: String,
+    conn_type: String,
+    description: Option<String>,
+    host: Option<String>,
+    login: Option<String>,
+    schema: Option<String>,
+    port: Option<i32>,
+}
+
+impl From<Row> for Connection {
+    fn from(row: Row) -> Self {
+        Self {
+            connection_id: row.conn_id,
+            conn_type: row.conn_type,
+            description: row.description,
+            host: row.host,
+            login: row.login,
+            schema: row.schema,
+            port: row.port,
+            password: None,
+            extra: None,
+            uri: None,
+        }
+    }
+}
+
+impl Airflow {
+    pub async fn list_connections(&self, environment: &EnvironmentName, page: &Page) -> Result<ConnectionList> {
+        if page.show_values {
+            return self.command(environment, (Subject::Connection, "list_connections"), page_arguments(page)).await;
+        }
+        let (rows, total_entries) = self.page::<Row>(environment, LIST, "connection", page).await?;
+        Ok(ConnectionList { connections: rows.into_iter().map(Connection::from).collect(), total_entries })
+    }
+
+    pub async fn connection(&self, environment: &EnvironmentName, id: &str, show: ShowOne) -> Result<Connection> {
+        let arguments = json!({"connection_id": id, "hide_sensitive": !show.show_values});
+        self.command(environment, (Subject::Connection, "get_connection"), arguments).await
+    }
+
+    pub async fn put_connections(&self, environment: &EnvironmentName, request: &PutConnections) -> Result<Written> {
+        self.command(environment, (Subject::Connection, "put_connections"), json!(request)).await
+    }
+
+    pub async fn delete_connection(&self, environment: &EnvironmentName, id: &str) -> Result<()> {
+        let arguments = json!({"connection_id": id});
+        let _: Value = self.command(environment, (Subject::Connection, "delete_connection"), arguments).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! Task instances: listed, run again, marked.
+
+use std::collections::HashSet;
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    page::limit,
+    task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Airflow;
+use crate::error::{Result, Subject};
+
+/// The task instances that a command has reached.
+#[derive(Deserialize)]
+struct Reached {
+    task_instances: Vec<Name>,
+}
+
+#[derive(Deserialize, PartialEq, Eq, Hash)]
+struct Name {
+    task_id: String,
+    map_index: i32,
+}
+
+impl Airflow {
+    /// Task instances of a run, in the order in which they started.
+    pub async fn list_task_instances(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id): (&str, &str),
+        query: &ListTaskInstances,
+    ) -> Result<TaskInstanceList> {
+        let mut found = self.dag_run(environment, dag_id, run_id).await?.task_instances;
+        if let Some(state) = &query.state {
+            found.retain(|task| task.state.as_ref() == Some(state));
+        }
+        let total_entries = found.len() as i64;
+        let shown = found.into_iter().skip(query.offset.unwrap_or(0) as usize).take(limit(query.limit) as usize);
+        Ok(TaskInstanceList { task_instances: shown.collect(), total_entries })
+    }
+
+    /// Lets a task run again; gives those that will, as the scheduler left them.
+    pub async fn clear_task_instances(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id, task_id): (&str, &str, &str),
+        request: &ClearTaskInstances,
+    ) -> Result<TaskInstanceList> {
+        let arguments = arguments((dag_id, run_id, task_id), request);
+        self.change_tasks(environment, (Subject::Task, "clear_tasks"), (dag_id, run_id), arguments).await
+    }
+
+    /// Gives a task another state; gives those that have it now.
+    pub async fn update_task_instance(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id, task_id): (&str, &str, &str),
+        update: &UpdateTaskInstance,
+    ) -> Result<TaskInstanceList> {
+        let arguments = arguments((dag_id, run_id, task_id), update);
+        self.change_tasks(environment, (Subject::Task, "mark_tasks"), (dag_id, run_id), arguments).await
+    }
+
+    /// Has the scheduler change task instances of a run, and gives those that it reached.
+    pub(super) async fn change_tasks(
+        &self,
+        environment: &EnvironmentName,
+        command: (Subject, &str),
+        (dag_id, run_id): (&str, &str),
+        arguments: Value,
+    ) -> Result<TaskInstanceList> {
+        let reached: Reached = self.command(environment, command, arguments).await?;
+        let reached: HashSet<Name> = reached.task_instances.into_iter().collect();
+        let mut tasks = self.dag_run(environment, dag_id, run_id).await?.task_instances;
+        tasks.retain(|task| reached.contains(&Name { task_id: task.task_id.clone(), map_index: task.map_index }));
+        Ok(TaskInstanceList { total_entries: tasks.len() as i64, task_instances: tasks })
+    }
+}
+
+/// The fields of the request together with the names of what it is about.
+fn arguments((dag_id, run_id, task_id): (&str, &str, &str), request: &impl Serialize) -> Value {
+    let mut arguments = json!({"dag_id": dag_id, "run_id": run_id, "task_id": task_id});
+    if let (Some(all), Value::Object(fields)) = (arguments.as_object_mut(), json!(request)) {
+        all.extend(fields);
+    }
+    arguments
+}

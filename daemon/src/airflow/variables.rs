@@ -1,0 +1,57 @@
+//! Airflow's variables. Only the scheduler can decrypt values: who asks for one asks it.
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    page::{Page, ShowOne, Written},
+    variable::{PutVariables, Variable, VariableList},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sqlx::FromRow;
+
+use super::Airflow;
+use crate::error::{Result, Subject};
+
+const LIST: &str = "SELECT key, description, is_encrypted FROM variable ORDER BY key LIMIT $1 OFFSET $2";
+
+#[derive(FromRow, Deserialize)]
+struct Row {
+    key: String,
+    description: Option<String>,
+    is_encrypted: bool,
+}
+
+impl From<Row> for Variable {
+    fn from(row: Row) -> Self {
+        Self { key: row.key, value: None, description: row.description, is_encrypted: row.is_encrypted }
+    }
+}
+
+impl Airflow {
+    pub async fn list_variables(&self, environment: &EnvironmentName, page: &Page) -> Result<VariableList> {
+        if page.show_values {
+            return self.command(environment, (Subject::Variable, "list_variables"), page_arguments(page)).await;
+        }
+        let (rows, total_entries) = self.page::<Row>(environment, LIST, "variable", page).await?;
+        Ok(VariableList { variables: rows.into_iter().map(Variable::from).collect(), total_entries })
+    }
+
+    pub async fn variable(&self, environment: &EnvironmentName, key: &str, show: ShowOne) -> Result<Variable> {
+        let arguments = json!({"key": key, "hide_sensitive": !show.show_values});
+        self.command(environment, (Subject::Variable, "get_variable"), arguments).await
+    }
+
+    pub async fn put_variables(&self, environment: &EnvironmentName, request: &PutVariables) -> Result<Written> {
+        self.command(environment, (Subject::Variable, "put_variables"), json!(request)).await
+    }
+
+    pub async fn delete_variable(&self, environment: &EnvironmentName, key: &str) -> Result<()> {
+        let _: Value = self.command(environment, (Subject::Variable, "delete_variable"), json!({"key": key})).await?;
+        Ok(())
+    }
+}
+
+/// A page in the words of the scheduler's commands.
+pub(super) fn page_arguments(page: &Page) -> Value {
+    json!({"limit": page.limit(), "offset": page.offset(), "hide_sensitive": page.hide_sensitive})
+}

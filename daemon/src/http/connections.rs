@@ -1,0 +1,83 @@
+//! Connections.
+
+use airflow_serverless_api::{
+    Problem,
+    connection::{Connection, ConnectionList, PutConnections},
+    environment::EnvironmentName,
+    page::{Page, ShowOne, Written},
+};
+use axum::{Json, extract::State, http::StatusCode};
+
+use super::{
+    Services,
+    extract::{self, Path, Query},
+    problem::Answer,
+};
+
+/// Connections, by id; their values only if asked for
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/connections", tag = "connections",
+    params(("environment" = EnvironmentName, Path), Page),
+    responses(
+        (status = 200, body = ConnectionList),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list_connections(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+    Query(page): Query<Page>,
+) -> Answer<Json<ConnectionList>> {
+    Ok(Json(services.airflow.list_connections(&environment, &page).await?))
+}
+
+/// Creates or replaces connections: all of them, or none
+#[utoipa::path(
+    post, path = "/v1/environments/{environment}/connections", tag = "connections", request_body = PutConnections,
+    params(("environment" = EnvironmentName, Path)),
+    responses(
+        (status = 200, body = Written),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put_connections(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+    extract::Json(request): extract::Json<PutConnections>,
+) -> Answer<Json<Written>> {
+    Ok(Json(services.airflow.put_connections(&environment, &request).await?))
+}
+
+/// One connection
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/connections/{connection_id}", tag = "connections",
+    params(("environment" = EnvironmentName, Path), ("connection_id" = String, Path), ShowOne),
+    responses(
+        (status = 200, body = Connection),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_connection(
+    State(services): State<Services>,
+    Path((environment, connection_id)): Path<(EnvironmentName, String)>,
+    Query(show): Query<ShowOne>,
+) -> Answer<Json<Connection>> {
+    Ok(Json(services.airflow.connection(&environment, &connection_id, show).await?))
+}
+
+/// Removes a connection
+#[utoipa::path(
+    delete, path = "/v1/environments/{environment}/connections/{connection_id}", tag = "connections",
+    params(("environment" = EnvironmentName, Path), ("connection_id" = String, Path)),
+    responses(
+        (status = 204),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete_connection(
+    State(services): State<Services>,
+    Path((environment, connection_id)): Path<(EnvironmentName, String)>,
+) -> Answer<StatusCode> {
+    services.airflow.delete_connection(&environment, &connection_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

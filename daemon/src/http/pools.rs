@@ -1,0 +1,82 @@
+//! Pools.
+
+use airflow_serverless_api::{
+    Problem,
+    environment::EnvironmentName,
+    page::{Page, Written},
+    pool::{Pool, PoolList, PutPools},
+};
+use axum::{Json, extract::State, http::StatusCode};
+
+use super::{
+    Services,
+    extract::{self, Path, Query},
+    problem::Answer,
+};
+
+/// Pools, by name
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/pools", tag = "pools",
+    params(("environment" = EnvironmentName, Path), Page),
+    responses(
+        (status = 200, body = PoolList),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list_pools(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+    Query(page): Query<Page>,
+) -> Answer<Json<PoolList>> {
+    Ok(Json(services.airflow.list_pools(&environment, &page).await?))
+}
+
+/// Creates or replaces pools: all of them, or none
+#[utoipa::path(
+    post, path = "/v1/environments/{environment}/pools", tag = "pools", request_body = PutPools,
+    params(("environment" = EnvironmentName, Path)),
+    responses(
+        (status = 200, body = Written),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put_pools(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+    extract::Json(request): extract::Json<PutPools>,
+) -> Answer<Json<Written>> {
+    Ok(Json(services.airflow.put_pools(&environment, &request).await?))
+}
+
+/// One pool
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/pools/{name}", tag = "pools",
+    params(("environment" = EnvironmentName, Path), ("name" = String, Path)),
+    responses(
+        (status = 200, body = Pool),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_pool(
+    State(services): State<Services>,
+    Path((environment, name)): Path<(EnvironmentName, String)>,
+) -> Answer<Json<Pool>> {
+    Ok(Json(services.airflow.pool(&environment, &name).await?))
+}
+
+/// Removes a pool
+#[utoipa::path(
+    delete, path = "/v1/environments/{environment}/pools/{name}", tag = "pools",
+    params(("environment" = EnvironmentName, Path), ("name" = String, Path)),
+    responses(
+        (status = 204),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete_pool(
+    State(services): State<Services>,
+    Path((environment, name)): Path<(EnvironmentName, String)>,
+) -> Answer<StatusCode> {
+    services.airflow.delete_pool(&environment, &name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

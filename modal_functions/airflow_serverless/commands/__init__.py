@@ -1,0 +1,79 @@
+"""Applies the daemon's commands to the database: one module for each noun, and here the table of all kinds."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterable, Mapping
+
+from airflow_serverless.commands import connections, dags, pools, runs, tasks, variables
+from airflow_serverless.commands.command import CommandError, Handler, Reason
+from airflow_serverless.db import tables
+from airflow_serverless.db.backend import DatabaseBackend
+from airflow_serverless.state import Command, Reply
+
+CHANGES: Mapping[str, Handler] = {
+    "pause": dags.pause,
+    "unpause": dags.unpause,
+    "trigger": runs.trigger,
+    "clear_run": runs.clear,
+    "mark_run": runs.mark,
+    "clear_tasks": tasks.clear,
+    "mark_tasks": tasks.mark,
+    "put_variables": variables.put,
+    "delete_variable": variables.delete,
+    "put_connections": connections.put,
+    "delete_connection": connections.delete,
+    "put_pools": pools.put,
+    "delete_pool": pools.delete,
+}
+"""Applied once, however often they are seen: their replies are kept in the database."""
+READS: Mapping[str, Handler] = {
+    "refresh": dags.refresh,
+    "list_variables": variables.list_all,
+    "get_variable": variables.get,
+    "list_connections": connections.list_all,
+    "get_connection": connections.get,
+}
+"""Answered whenever they are seen. Their replies are kept nowhere but in the Dict, for they may hold secrets."""
+STOPPING = frozenset({"clear_run", "mark_run", "clear_tasks", "mark_tasks"})
+
+
+def apply(commands: Mapping[str, Command], backend: DatabaseBackend) -> dict[str, Reply]:
+    """Carry out the commands, oldest first; returns {key of the command: its reply}."""
+    replies: dict[str, Reply] = {}
+    for key, command in sorted(commands.items(), key=lambda item: item[1]["at"]):
+        if read := READS.get(command["kind"]):
+            replies[key] = _carry_out(read, command)
+            continue
+        with backend.transaction() as connection:
+            earlier = tables.get_reply(connection, command["id"])
+            reply = json.loads(earlier) if earlier else _carry_out(CHANGES.get(command["kind"]), command)
+            tables.set_reply(connection, command["id"], json.dumps(reply))
+        replies[key] = reply
+    return replies
+
+
+def may_stop_tasks(commands: Iterable[Command]) -> bool:
+    """Whether calls may run now that nobody wants any more: the next look at the Dict finds them."""
+    return any(command["kind"] in STOPPING for command in commands)
+
+
+def _carry_out(handler: Handler | None, command: Command) -> Reply:
+    kind = command["kind"]
+    if handler is None:
+        return _refusal(f"unknown command {kind!r}", "invalid")
+    try:
+        return {"ok": True, "error": None, "reason": None, "result": handler(command)}
+    except KeyError as error:
+        return _refusal(f"the command {kind!r} lacks {error}", "invalid")
+    except CommandError as error:
+        return _refusal(str(error), error.reason)
+    except Exception as error:
+        # A command that ended the tick would end all that follow, too: it stays until it has a reply.
+        traceback.print_exc()
+        return _refusal(f"the command {kind!r} failed: {type(error).__name__}: {error}", "invalid")
+
+
+def _refusal(error: str, reason: Reason) -> Reply:
+    return {"ok": False, "error": error, "reason": reason, "result": {}}
