@@ -5,7 +5,7 @@ BIN := $(CURDIR)/target/debug
 # One Python runtime for all daemons that the tests start.
 export AIRFLOW_SERVERLESS_RUNTIMES ?= $(CURDIR)/target/runtimes
 
-.PHONY: build quickstart test lint test-rust test-python openapi coverage-table conformance lock bench clean
+.PHONY: build quickstart test lint test-rust test-python openapi coverage-table conformance record-corpus lock bench clean
 
 build:
 	cargo build --locked --workspace
@@ -16,7 +16,7 @@ quickstart:
 
 test: build lint test-rust test-python
 
-PYTHON_CODE := modal_functions modal/emulator tests/python examples bench
+PYTHON_CODE := modal_functions modal/emulator tests/python tests/corpus examples bench
 
 lint: .venv/complete
 	cargo fmt --all --check
@@ -65,6 +65,10 @@ coverage-table: build .venv/complete
 	rm -f $(LOCAL_MODAL_RPCS)
 	.venv/bin/pytest tests/python -n auto --dist loadfile --deselect tests/python/test_local_modal_coverage.py::test_the_table_is_true
 	cd tests/python && ../../.venv/bin/python coverage_table.py
+
+# Writes how the corpus of DAGs ends on stock Airflow, with which the tests compare. Takes minutes.
+record-corpus: .venv/complete
+	cd tests/python && ../../.venv/bin/python record_stock.py
 
 lock: .venv/complete
 	cd modal_functions && for name in requirements requirements-dev; do \

@@ -12,7 +12,7 @@ from typing import Any
 
 import modal
 
-from airflow_serverless.config import MOUNT_PATH, SETTINGS_VARIABLE, Settings
+from airflow_serverless.config import LONGEST_TIMEOUT_SECONDS, MOUNT_PATH, SETTINGS_VARIABLE, Settings
 
 PINNED = (
     "modal",
@@ -28,7 +28,6 @@ IDLE_SECONDS = 90
 TICK_TIMEOUT_SECONDS = 600
 TASK_GRACE_SECONDS = 120
 """A task's own timeout must strike first: Airflow then says so in the log and honours retries."""
-LONGEST_TIMEOUT_SECONDS = 24 * 3600
 
 
 def scheduler_tick() -> dict[str, Any]:

@@ -28,6 +28,8 @@ BUNDLE = "dags-folder"
 """Airflow's name for the bundle that is the DAG folder."""
 PARSE_TIMEOUT_SECONDS = 30
 DATABASE_TYPES = ("sqlite", "postgres")
+LONGEST_TIMEOUT_SECONDS = 24 * 3600
+"""Of a Modal Function."""
 
 
 class SettingsError(ValueError):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from environment import FUNCTIONS
+from local_modal import REPOSITORY
 
 # What each file does, the words of the answer, and the line that it names.
 HOSTILE: dict[str, tuple[str, str, int | None]] = {
@@ -45,6 +46,16 @@ HOSTILE: dict[str, tuple[str, str, int | None]] = {
         "Cycle",
         None,
     ),
+}
+
+
+# What is refused in tests/corpus/refused.py: the line that is named, and words of the reason.
+REFUSED = {
+    10: "asset 'refused://watched' has watchers",
+    15: "a schedule of 0.01 s is finer",
+    19: "specifies executor 'KubernetesExecutor', but all tasks run on Modal",
+    22: "run_as_user='joe' is not possible",
+    25: "an execution_timeout of 2 days, 0:00:00 is longer",
 }
 
 
@@ -115,6 +126,15 @@ def test_a_good_file_is_described(validator: Validator, tmp_path: Path) -> None:
         {"dag_id": "helped", "schedule": "@daily", "task_count": 1},
     ]
     assert any("careful" in warning for warning in answer["warnings"])
+
+
+def test_what_cannot_work_here_is_refused_by_name(validator: Validator) -> None:
+    answer = validator.validate(REPOSITORY / "tests/corpus/refused.py")
+    found = {error["line"]: error["message"] for error in answer["import_errors"]}
+    assert found.keys() == REFUSED.keys()
+    for line, words in REFUSED.items():
+        assert words in found[line]
+    assert [dag["dag_id"] for dag in answer["dags"]] == ["accepted"]
 
 
 def test_what_is_no_request_is_refused(validator: Validator, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from airflow_serverless.config import BUNDLE
-from airflow_serverless.dags import requirements
+from airflow_serverless.dags import refusals, requirements
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
+from airflow_serverless.dags.refusals import Refusal
 
 GRACE_SECONDS = 2
 
@@ -89,7 +90,7 @@ def parse_file(path: Path, root: Path, seconds: float) -> ParsedFile:
         bag = StrictDagBag(
             dag_folder=str(path), bundle_path=root, bundle_name=BUNDLE, load_op_links=False, safe_mode=False
         )
-    errors = [_error(path, root, _message(text, seconds), text) for text in bag.import_errors.values()]
+    errors = [_import_error(path, root, text, seconds) for text in bag.import_errors.values()]
     dags: list[ParsedDag] = []
     for dag in sorted(bag.dags.values(), key=lambda found: found.dag_id):
         try:
@@ -98,15 +99,30 @@ def parse_file(path: Path, root: Path, seconds: float) -> ParsedFile:
             message = f"DAG {dag.dag_id!r} cannot be serialised: {error}"
             errors.append(_error(path, root, message, traceback.format_exc()))
             continue
+        if found := [_refusal(path, root, refusal) for refusal in refusals.refusals(dag)]:
+            errors += found
+            continue
         schedule = getattr(dag.timetable, "summary", None) or (str(dag.schedule) if dag.schedule else None)
         dags.append({"dag_id": dag.dag_id, "schedule": schedule, "task_count": len(dag.tasks), "data": data})
     # Only what the user's own files cause: they cannot do anything about warnings between other packages.
-    found = [line for lines in bag.captured_warnings.values() for line in lines if line.startswith(str(root))]
-    return {"dags": dags, "import_errors": errors, "warnings": found}
+    own = [line for lines in bag.captured_warnings.values() for line in lines if line.startswith(str(root))]
+    return {"dags": dags, "import_errors": errors, "warnings": own}
+
+
+def _import_error(path: Path, root: Path, text: str, seconds: float) -> FileError:
+    if refusal := refusals.executor_refusal(text.strip()):
+        return _refusal(path, root, refusal)
+    return _error(path, root, _message(text, seconds), text)
+
+
+def _refusal(path: Path, root: Path, refusal: Refusal) -> FileError:
+    """An error without a traceback: the file is good Python, but asks for what cannot be had."""
+    error = _error(path, root, refusal.reason, refusal.reason)
+    return {**error, "line": refusals.line_of(path, refusal)}
 
 
 def _error(path: Path, root: Path, message: str, text: str) -> FileError:
-    name = re.escape(path.name)
+    name = re.escape(path.relative_to(root).as_posix())
     lines = re.findall(rf'File "(?:[^"\n]*/)?{name}", line (\d+)', text)
     return {
         "file": path.relative_to(root).as_posix(),

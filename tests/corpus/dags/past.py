@@ -1,0 +1,32 @@
+"""What one run has to do with the run before it."""
+
+from datetime import UTC, datetime
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, task
+from notes import folder
+
+DAYS = {"start_date": datetime(2026, 1, 5, tzinfo=UTC), "end_date": datetime(2026, 1, 7, tzinfo=UTC), "catchup": True}
+
+
+def ordered(name):
+    """A task that says whether the runs came one after the other, as they should."""
+
+    @task
+    def in_order(dag_run=None):
+        place = folder(dag_run.dag_id, "")
+        day = dag_run.logical_date.day
+        (place / f"day {day}").touch()
+        return [file.name for file in sorted(place.iterdir())]
+
+    return in_order()
+
+
+with DAG("depends_on_past", schedule="@daily", default_args={"depends_on_past": True}, **DAYS):
+    ordered("depends_on_past") >> EmptyOperator(task_id="after")
+
+with DAG("wait_for_downstream", schedule="@daily", default_args={"wait_for_downstream": True}, **DAYS):
+    EmptyOperator(task_id="before") >> ordered("wait_for_downstream")
+
+with DAG("max_active_runs", schedule="@daily", max_active_runs=1, **DAYS):
+    ordered("max_active_runs")

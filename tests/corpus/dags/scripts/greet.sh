@@ -1,0 +1,1 @@
+echo "hello {{ params.name }} of {{ ds }}"
