@@ -48,7 +48,7 @@ fn run() -> anyhow::Result<ExitCode> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let home = Home::from_environment()?;
-    let runtime = modal_emulator::runtime().context("starting the runtime")?;
+    let runtime = airflowd::modal::runtime().context("starting the runtime")?;
     match runtime.block_on(lifecycle::run(home)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ LifecycleError::AlreadyRunning { .. }) => {

@@ -8,6 +8,9 @@ use modal_emulator::{Emulator, Listen, Options, StartError, VolumeMode};
 
 use crate::settings::{LocalModal, Volumes};
 
+/// The asynchronous runtime of a program with Local Modal inside.
+pub use modal_emulator::runtime;
+
 /// A Modal server: Local Modal, started with the daemon and stopped with it.
 pub struct Modal {
     emulator: Emulator,
