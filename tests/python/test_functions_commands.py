@@ -152,10 +152,13 @@ def test_a_running_task_is_stopped_by_clear_and_mark(environment: Environment) -
     run = {"dag_id": "long", "run_id": "l"}
     result(environment, "l-1", kind="trigger", **run, conf={"go": str(go)})
     wait_until_it_runs(environment, key)
+    pids = go.with_name("go.pids")
+    wait_until(lambda: pids.exists() and pids.read_text(), "the task to have begun")
     go.touch()
     assert names(result(environment, "l-2", kind="clear_tasks", **run, task_id="sleeps")) == ["sleeps"]
     wait_for_run(environment, "l", "success")
     assert environment.query("SELECT state, try_number FROM task_instance WHERE task_id = 'sleeps'") == [("success", 2)]
+    assert len(pids.read_text().split()) == 2
 
     go.unlink()
     assert names(result(environment, "l-3", kind="clear_run", **run)) == ["after", "sleeps"]
@@ -175,9 +178,8 @@ def test_a_running_task_is_stopped_by_clear_and_mark(environment: Environment) -
     result(environment, "l-8", kind="mark_run", **run, state="failed")
     wait_for_run(environment, "l", "failed")
     assert states(environment, "l") == {"sleeps": "failed", "after": "skipped"}
-    pids = go.with_name("go.pids").read_text().split()
-    assert len(pids) == 4
-    wait_until(lambda: not [pid for pid in pids if Path("/proc", pid).exists()], "the stopped tasks' processes to end")
+    stopped_tasks = {Path("/proc", pid) for pid in pids.read_text().split()}
+    wait_until(lambda: not any(pid.exists() for pid in stopped_tasks), "the stopped tasks' processes to end")
 
 
 def test_secrets_are_kept_encrypted_and_masked(environment: Environment) -> None:

@@ -58,9 +58,16 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 def _report(worker: Worker, key: str, entry: TaskEntry, status: str, error: str) -> dict[str, Any]:
     """Write the final state of a launch that leaves no api."""
-    worker.state.update({key: {**entry, "status": status, "completed_at": time.time(), "error": error}})
+    if not _is_replaced(worker, key, entry):
+        worker.state.update({key: {**entry, "status": status, "completed_at": time.time(), "error": error}})
     worker.wake("a task ended")
     return {"status": status, "error": error}
+
+
+def _is_replaced(worker: Worker, key: str, entry: TaskEntry) -> bool:
+    """Whether the task was cleared and launched anew while this launch ran: the entry is that of the new one then."""
+    current = worker.state.task(key)
+    return current is not None and current["launch"] != entry["launch"]
 
 
 def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
@@ -88,6 +95,8 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
         # Logs and XComs have to be on the volume before anybody is told that they are.
         worker.volume.commit()
     failed = code != 0 or api.final_state in UNSUCCESSFUL
+    if _is_replaced(worker, payload["key"], entry):
+        return False
     error = f"the task's process ended with status {code}" if code != 0 else None
     status = FAILED if failed else SUCCESS
     api.finish(payload["key"], {**entry, "status": status, "completed_at": time.time(), "error": error})

@@ -82,7 +82,7 @@ def reconcile(
     result = Reconciled()
     active = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
     silent: dict[str, TaskEntry] = {}
-    wanted: set[tuple[str, str]] = set()
+    wanted: set[str] = set()
     now = time.time()
     connection = backend.get_connection()
     try:
@@ -92,10 +92,13 @@ def reconcile(
                 key = task_key(ti.dag_id, ti.task_id, ti.run_id, ti.map_index)
                 entry = inbox.tasks.get(key)
                 launch = ti.external_executor_id or ""
-                wanted.add((str(ti.id), launch))
-                if entry is None or (entry["ti_id"], entry["launch"]) != (str(ti.id), launch):
+                wanted.add(launch)
+                # The launch alone tells: a task instance that was cleared while it ran has another id by now.
+                if entry is None or entry["launch"] != launch:
                     if ti.state == TaskInstanceState.QUEUED:
                         _relaunch(ti, executor, session)
+                    elif ti.state == TaskInstanceState.RESTARTING:
+                        _report(ti, FAILED, None, executor)
                 elif entry["status"] in FINAL:
                     offset, _ = tables.get_offset(connection, entry["ti_id"], launch)
                     if offset < entry.get("journals", 0):
@@ -113,7 +116,7 @@ def reconcile(
         connection.close()
     for key, entry in inbox.tasks.items():
         if entry["status"] not in FINAL:
-            if (entry["ti_id"], entry["launch"]) not in wanted:
+            if entry["launch"] not in wanted:
                 result.unwanted[key] = entry
         elif (entry["completed_at"] or 0) < now - KEPT_SECONDS:
             result.expired.append(key)

@@ -13,6 +13,7 @@ from airflow_serverless.db.backend import SCHEDULER_LOCK
 from airflow_serverless.scheduler import due
 from airflow_serverless.scheduler.context import TickContext
 from airflow_serverless.state import (
+    FINAL,
     PUBLISHED,
     QUEUED,
     CallNote,
@@ -111,6 +112,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
 
     launches = executor.take_launches()
     _announce(context, generation, inbox, replies)
+    reconcile.stop_unwanted(_replaced(launches, inbox), inbox, state, launcher)
     _launch(context, launches, generation)
     packages.install(synced.missing, inbox, state, launcher)
     callbacks.start(pending, generation, state, launcher)
@@ -153,6 +155,16 @@ def _announce(context: TickContext, generation: int, inbox: Inbox, replies: dict
     answers = {f"reply:{inbox.commands[key]['id']}": reply for key, reply in replies.items()}
     context.state.update({PUBLISHED: published, **answers})
     context.state.remove(replies)
+
+
+def _replaced(launches: list[Launch], inbox: Inbox) -> dict[str, TaskEntry]:
+    """Entries of launches that these replace: of tasks that were cleared when they had begun without our knowledge."""
+    entries = {_key(launch): launch.id for launch in launches}
+    return {
+        key: entry
+        for key, entry in inbox.tasks.items()
+        if entry["status"] not in FINAL and entry["launch"] != entries.get(key, entry["launch"])
+    }
 
 
 def _launch(context: TickContext, launches: list[Launch], generation: int) -> None:
