@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from airflow_serverless.executor.callbacks import execute_callback
 from airflow_serverless.executor.context import AttemptFailed, Worker
 from airflow_serverless.state import FAILED, FINAL, RUNNING, SUCCESS, CallNote, TaskEntry
 
+ON_KILL_SECONDS = 5.0
+"""As long as Airflow itself gives a task before it kills it."""
 UNSUCCESSFUL = frozenset({"failed", "up_for_retry"})
 
 
@@ -79,6 +82,9 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
                 log_path=workload.log_path,
                 client=api.client(),
             )
+    except BaseException:
+        _end_children()
+        raise
     finally:
         # Logs and XComs have to be on the volume before anybody is told that they are.
         worker.volume.commit()
@@ -87,3 +93,22 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
     status = FAILED if failed else SUCCESS
     api.finish(payload["key"], {**entry, "status": status, "completed_at": time.time(), "error": error})
     return not failed
+
+
+def _end_children() -> None:
+    """End the task of a call that is cancelled: it would go on beside its next attempt, and keep the volume busy.
+
+    It is asked first, so that `on_kill` of its operator runs.
+    """
+    import psutil
+
+    children = psutil.Process().children()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.terminate()
+    _, stubborn = psutil.wait_procs(children, timeout=ON_KILL_SECONDS)
+    for child in stubborn:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in (*child.children(recursive=True), child):
+                process.kill()
+    psutil.wait_procs(stubborn)
