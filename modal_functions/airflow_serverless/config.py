@@ -169,6 +169,8 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
         "CORE__LAZY_DISCOVER_PROVIDERS": "True",
         "LOGGING__BASE_LOG_FOLDER": str(paths.logs),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
+        # A tick ends when a pass changes nothing, so that a pass has to look at all active runs, not at the next 20.
+        "SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "10000",
         "SCHEDULER__CATCHUP_BY_DEFAULT": "False",
         "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
     }
