@@ -71,6 +71,21 @@ fn from_a_wrong_password_to_a_finished_run() {
     it.dev("runs show", &["--dag-id", "mapped", "--run-id", "none"]).refused(&["no run none"]);
     assert!(it.dev("dags list", &[]).succeeded().stdout.contains("branching"));
 
+    // Every noun is read from the server, and changed through the tick.
+    assert!(it.dev("dags show", &["--dag-id", "mapped"]).succeeded().stdout.contains("square"));
+    it.dev("variables set", &["greeting", "hello"]).succeeded();
+    assert!(it.dev("variables list", &[]).succeeded().stdout.contains("greeting"));
+    assert!(it.dev("pools list", &[]).succeeded().stdout.contains("default_pool"));
+    for noun in ["connections list", "dags errors"] {
+        it.dev(noun, &[]).succeeded();
+    }
+    it.dev("tasks clear", &["--dag-id", "mapped", "--run-id", "many", "--task-id", "total"]).succeeded();
+    eventually("the second try of the cleared task", || {
+        let arguments = ["--dag-id", "mapped", "--run-id", "many", "--json"];
+        let run = it.dev("runs show", &arguments).succeeded().json();
+        states(&run).contains(&("total".to_owned(), "success".to_owned(), 2)).then_some(())
+    });
+
     // After a crash of the daemon, and of all that ran on its Local Modal, everything is there.
     it.dev("dags trigger", &["--dag-id", "mapped", "--run-id", "interrupted"]).succeeded();
     it.kill();
