@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Environment:
 
     def command(self, identifier: str, **command: Any) -> None:
         """Leaves a command for the next tick."""
-        entry = {"id": identifier, "at": 0.0, **command}
+        entry = {"id": identifier, "at": time.time(), **command}
         self.modal.sdk(f"""
         d = modal.Dict.from_name("airflow-state-test")
         d["command:{identifier}"] = {entry!r}

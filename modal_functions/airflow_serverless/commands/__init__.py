@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from airflow_serverless.commands import connections, dags, pools, runs, tasks, variables
 from airflow_serverless.commands.command import CommandError, Handler, Reason
@@ -37,6 +37,8 @@ READS: Mapping[str, Handler] = {
 }
 """Answered whenever they are seen. Their replies are kept nowhere but in the Dict, for they may hold secrets."""
 STOPPING = frozenset({"clear_run", "mark_run", "clear_tasks", "mark_tasks"})
+LONGEST_WAIT_SECONDS = 5.0
+"""A worker that has begun tells the database within a second, unless it installs packages first."""
 
 
 def apply(commands: Mapping[str, Command], backend: DatabaseBackend) -> dict[str, Reply]:
@@ -52,6 +54,19 @@ def apply(commands: Mapping[str, Command], backend: DatabaseBackend) -> dict[str
             tables.set_reply(connection, command["id"], json.dumps(reply))
         replies[key] = reply
     return replies
+
+
+def ready(commands: Mapping[str, Command], begun: Collection[tuple[str, str]], now: float) -> dict[str, Command]:
+    """The commands that can be carried out. `begun`: (DAG, run) of tasks that run, which the database does not know.
+
+    What stops tasks waits for a moment until it does: Airflow treats those that run otherwise than queued ones.
+    """
+
+    def waits(command: Command) -> bool:
+        about = (command.get("dag_id"), command.get("run_id"))
+        return command["kind"] in STOPPING and about in begun and now < command["at"] + LONGEST_WAIT_SECONDS
+
+    return {key: command for key, command in commands.items() if not waits(command)}
 
 
 def may_stop_tasks(commands: Iterable[Command]) -> bool:

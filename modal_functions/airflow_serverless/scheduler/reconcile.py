@@ -14,6 +14,7 @@ from airflow_serverless.executor.modal_executor import Launch, ModalExecutor
 from airflow_serverless.state import (
     FAILED,
     FINAL,
+    RUNNING,
     Inbox,
     State,
     TaskEntry,
@@ -38,12 +39,14 @@ KEPT_SECONDS = 3600.0
 
 @dataclass
 class Reconciled:
-    """`again`: news is on its way that could not be judged yet. `unwanted`: entries whose calls are to be stopped."""
+    """`again`: news is on its way that could not be judged yet. `unwanted`: entries whose calls are to be stopped.
+    `begun`: (DAG, run) of tasks whose workers have begun, but not told the database."""
 
     events: int = 0
     again: bool = False
     unwanted: dict[str, TaskEntry] = field(default_factory=dict)
     expired: list[str] = field(default_factory=list)
+    begun: set[tuple[str, str]] = field(default_factory=set)
 
 
 def apply_heartbeats(inbox: Inbox) -> None:
@@ -93,6 +96,8 @@ def reconcile(
                 entry = inbox.tasks.get(key)
                 launch = ti.external_executor_id or ""
                 wanted.add(launch)
+                if ti.state == TaskInstanceState.QUEUED and entry and entry["status"] == RUNNING:
+                    result.begun.add((ti.dag_id, ti.run_id))
                 # The launch alone tells: a task instance that was cleared while it ran has another id by now.
                 if entry is None or entry["launch"] != launch:
                     if ti.state == TaskInstanceState.QUEUED:

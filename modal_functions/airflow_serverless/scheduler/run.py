@@ -102,7 +102,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     found = reconcile.reconcile(inbox, backend, executor, launcher, state)
     settled = callbacks.settle(inbox, backend, launcher)
     synced = context.folder.sync(backend, inbox.packages)
-    replies = commands.apply(inbox.commands, backend)
+    replies = commands.apply(commands.ready(inbox.commands, found.begun, time.time()), backend)
     tick.maintain()
     tick.run_until_quiet()
     deferred = triggers.wanted()
