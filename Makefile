@@ -5,7 +5,7 @@ BIN := $(CURDIR)/target/debug
 # One Python runtime for all daemons that the tests start.
 export AIRFLOW_SERVERLESS_RUNTIMES ?= $(CURDIR)/target/runtimes
 
-.PHONY: build quickstart test lint test-rust test-python openapi coverage-table conformance record-corpus lock bench clean
+.PHONY: build quickstart test lint test-rust test-python openapi coverage-table conformance corpus record-corpus lock bench clean
 
 build:
 	cargo build --locked --workspace
@@ -30,7 +30,7 @@ test-rust: build .venv/complete
 	cargo test --locked --workspace
 
 test-python: build .venv/complete
-	.venv/bin/pytest tests/python -n auto --dist loadfile
+	.venv/bin/pytest tests/python -n auto --dist loadfile --ignore tests/python/test_corpus.py
 
 # The interpreter of the Python tests: the pinned runtime and the tools of requirements-dev.in.
 .venv/complete: modal_functions/requirements-dev.lock
@@ -65,6 +65,10 @@ coverage-table: build .venv/complete
 	rm -f $(LOCAL_MODAL_RPCS)
 	.venv/bin/pytest tests/python -n auto --dist loadfile --deselect tests/python/test_local_modal_coverage.py::test_the_table_is_true
 	cd tests/python && ../../.venv/bin/python coverage_table.py
+
+# Runs the corpus of DAGs, on both databases, and compares with how it ends on stock Airflow. Takes many minutes.
+corpus: build .venv/complete
+	.venv/bin/pytest tests/python/test_corpus.py
 
 # Writes how the corpus of DAGs ends on stock Airflow, with which the tests compare. Takes minutes.
 record-corpus: .venv/complete

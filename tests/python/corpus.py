@@ -63,7 +63,8 @@ def triggers() -> list[Trigger]:
 def build_folder(target: Path) -> None:
     """Copy the corpus, and the examples that are installed with Airflow, to an empty DAG folder.
 
-    Examples lose their schedules: what would run by itself, and how often, depended on the day.
+    Examples lose their schedules, as what would run by itself, and how often, depended on the day; and the timeouts of
+    their runs, which a slow machine may not keep.
     """
     shutil.copytree(CORPUS / "dags", target, ignore=shutil.ignore_patterns("__pycache__"))
     for name in table()["examples"]:
@@ -72,6 +73,7 @@ def build_folder(target: Path) -> None:
         assert specification and specification.submodule_search_locations, package
         text = (Path(next(iter(specification.submodule_search_locations))) / path).read_text()
         text = re.sub(r'schedule=("[^"\n]*"|(datetime\.)?timedelta\([^)\n]*\))', "schedule=None", text)
+        text = re.sub(r"dagrun_timeout=(datetime\.)?timedelta\([^)\n]*\),", "", text)
         copy = target / "examples" / Path(path).name
         copy.parent.mkdir(exist_ok=True)
         copy.write_text(text)
@@ -85,27 +87,38 @@ def unfinished(query: Query) -> list[tuple[str, str]]:
 
 
 def collect(query: Query, payload: Callable[[Any], Any], notes: Path, places: dict[str, str]) -> dict[str, Any]:
-    """{"dags": {dag_id: {"runs": {run: {"state", "tasks", "xcoms"}}, "notes"}}, "import_errors": {file: message}}.
+    """What came of it; where an example has a schedule in spite of all, the runs that this caused are left out.
+
+    {"dags": {dag_id: {"runs": {run: {"state", "tasks", "xcoms"}}, "notes"}}, "import_errors": {file: message}}.
 
     `payload` gives the serialised value that a stored XCom stands for. `places` are texts that differ from one machine
     to the next, with the words to put for them.
     """
     cleaner = _Cleaner(places)
-    rows = query("SELECT id, dag_id, run_id, run_type, state FROM dag_run ORDER BY id")
-    runs = {(dag_id, run_id): (run_type, state) for _, dag_id, run_id, run_type, state in rows}
+    rows = query(
+        "SELECT dag_id, run_id, run_type, dag_run.state FROM dag_run JOIN dag USING (dag_id)"
+        " WHERE run_type <> 'scheduled' OR relative_fileloc NOT LIKE 'examples/%'"
+    )
+    runs = {(dag_id, run_id): (run_type, state) for dag_id, run_id, run_type, state in rows}
     results: dict[tuple[str, str], dict[str, Any]] = {
         run: {"state": state, "tasks": {}, "xcoms": {}} for run, (_, state) in runs.items()
     }
     for dag_id, run_id, task_id, index, state, tries in query(
         "SELECT dag_id, run_id, task_id, map_index, state, try_number FROM task_instance"
     ):
-        results[dag_id, run_id]["tasks"][_name(task_id, index)] = f"{state} {tries}"
+        if (dag_id, run_id) in results:
+            results[dag_id, run_id]["tasks"][_name(task_id, index)] = f"{state} {tries}"
     for dag_id, run_id, task_id, index, key, value in query(
         "SELECT dag_id, run_id, task_id, map_index, key, CAST(value AS TEXT) FROM xcom"
     ):
+        if (dag_id, run_id) not in results:
+            continue
         volatile = f"{dag_id}.{task_id}.{key}" in table()["volatile"]
         stored = payload(json.loads(value)) if value is not None else None
         shown = f"<{type(stored).__name__}>" if volatile else cleaner.clean(stored)
+        if key == "skipmixin_key":
+            # Airflow collects the ids in sets.
+            shown = {what: sorted(ids) for what, ids in shown.items()}
         results[dag_id, run_id]["xcoms"][f"{_name(task_id, index)}.{key}"] = shown
     dags: dict[str, Any] = defaultdict(lambda: {"runs": {}, "notes": []})
     for (dag_id, run_id), result in results.items():
@@ -122,15 +135,14 @@ def collect(query: Query, payload: Callable[[Any], Any], notes: Path, places: di
 
 
 def _enter(runs: dict[str, Any], run_id: str, run_type: str, result: dict[str, Any]) -> None:
-    """Runs that assets caused have no name of their own, and how many events one of them takes is a matter of time:
-    equal ones count once."""
-    if run_type != "asset_triggered":
+    """Names that Airflow makes up contain the time. How many events a run takes that assets caused is a matter of time
+    as well, so equal ones count once."""
+    if run_type != "asset_triggered" and not run_id.startswith("manual__"):
         runs[run_id] = result
         return
     number = 1
-    while (other := runs.setdefault(f"asset #{number}", result)) != result:
+    while runs.setdefault(f"{run_type} #{number}", result) != result:
         number += 1
-        del other
 
 
 def _name(task_id: str, index: int) -> str:
@@ -155,7 +167,8 @@ class _Cleaner:
         for place, word in self._places:
             value = value.replace(place, word)
         value = re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "<id>", value)
-        value = re.sub(r"/tmp/\w+", "<temporary>", value)
+        value = re.sub(r"manual__[-\dT:.+]+", "<manual run>", value)
+        value = re.sub(r"^https?://(localhost|127\.0\.0\.1)(:\d+)?/", "/", value)
         return value if len(value) <= LONGEST_VALUE else _digest(value)
 
 

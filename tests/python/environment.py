@@ -28,15 +28,21 @@ DATABASES = ("sqlite", "postgres")
 
 
 @contextlib.contextmanager
-def deployed(database: str) -> Iterator[Environment]:
-    """An environment that is ready, on a Local Modal and, if it is to be that, on a PostgreSQL of its own."""
+def deployed(
+    database: str, *arguments: str, executor: dict[str, int] | None = None, **variables: str
+) -> Iterator[Environment]:
+    """An environment that is ready, on a Local Modal and, if it is to be that, on a PostgreSQL of its own.
+
+    `arguments` are for Local Modal, `variables` for the functions; `executor` is that part of the settings.
+    """
     with contextlib.ExitStack() as stack:
         string = stack.enter_context(serving()).create("airflow") if database == "postgres" else None
         modal = LocalModal()
         stack.callback(modal.close)
-        modal.start()
+        modal.start(*arguments)
         environment = Environment(modal, string)
-        environment.deploy()
+        environment.settings |= {"executor": executor or SETTINGS["executor"]}
+        environment.deploy(**variables)
         yield environment
 
 

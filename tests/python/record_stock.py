@@ -93,6 +93,8 @@ def configuration(home: Path, notes: Path, database: str) -> dict[str, str]:
         "HOME": str(home),
         "AIRFLOW_HOME": str(home),
         "PYTHONWARNINGS": "ignore",
+        # For callbacks of deadlines, which the triggerer imports by their names.
+        "PYTHONPATH": str(home / "dags"),
         "CORPUS_NOTES": str(notes),
         **corpus.VARIABLES,
         **{f"AIRFLOW__{name}": value for name, value in options.items()},

@@ -39,6 +39,14 @@ HOSTILE: dict[str, tuple[str, str, int | None]] = {
         None,
     ),
     "leaves_a_child": ("import os, time\nif os.fork() == 0: time.sleep(600)\nos._exit(5)", "exit code 5", None),
+    # Airflow has a file of this name as well, and the fault is in there.
+    "events": (
+        "import datetime\nfrom airflow.sdk import DAG, EventsTimetable\n"
+        "moments = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)]\n"
+        "dag = DAG('moments', schedule=EventsTimetable(moments, description='x'))",
+        "cannot be serialised",
+        None,
+    ),
     "names_a_dag_twice": ("from airflow.sdk import DAG\na = DAG('same')\nb = DAG('same')", "more than one DAG", None),
     "has_a_cycle": (
         "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.empty import EmptyOperator as E\n"

@@ -122,8 +122,7 @@ def _refusal(path: Path, root: Path, refusal: Refusal) -> FileError:
 
 
 def _error(path: Path, root: Path, message: str, text: str) -> FileError:
-    name = re.escape(path.relative_to(root).as_posix())
-    lines = re.findall(rf'File "(?:[^"\n]*/)?{name}", line (\d+)', text)
+    lines = re.findall(rf'File "{re.escape(str(path))}", line (\d+)', text)
     return {
         "file": path.relative_to(root).as_posix(),
         "line": int(lines[-1]) if lines else None,

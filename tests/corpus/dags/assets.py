@@ -12,7 +12,7 @@ DECORATED = Asset(name="decorated_asset", uri="corpus://decorated")
 @task
 def events(triggering_asset_events=None):
     return {
-        key.uri: sorted((event.extra.get("size", 0), event.source_task_id) for event in found)
+        getattr(key, "uri", key.name): sorted((event.extra.get("size", 0), event.source_task_id) for event in found)
         for key, found in triggering_asset_events.items()
     }
 

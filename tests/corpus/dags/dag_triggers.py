@@ -30,7 +30,7 @@ with DAG("triggering", schedule=None, start_date=datetime(2026, 1, 1)):
         TriggerDagRunOperator(
             task_id=name,
             trigger_dag_id="triggered",
-            trigger_run_id=f"by {name}",
+            trigger_run_id=f"by_{name}",
             logical_date=None,
             **{"conf": {"by": "{{ run_id }}"}, **more},
         )

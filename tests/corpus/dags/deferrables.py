@@ -28,17 +28,6 @@ class Waits(BaseOperator):
         return [said, type(event).__name__]
 
 
-class WaitsTwice(BaseOperator):
-    def execute(self, context):
-        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=0.5)), method_name="again")
-
-    def again(self, context, event=None):
-        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=0.5)), method_name="resume")
-
-    def resume(self, context, event=None):
-        return "twice"
-
-
 class FailsAfter(Waits):
     def resume(self, context, event=None, said=None):
         raise ValueError("after it was resumed")
@@ -46,10 +35,8 @@ class FailsAfter(Waits):
 
 with DAG("deferrables", schedule=None, start_date=PAST):
     Waits(task_id="waits") >> EmptyOperator(task_id="after")
-    WaitsTwice(task_id="waits_twice")
     Waits(task_id="impatient", seconds=60, patience=1)
     FailsAfter(task_id="fails_after", retries=1, retry_delay=timedelta(seconds=0.1))
     DateTimeSensorAsync(task_id="moment", target_time=PAST)
     DateTimeSensor(task_id="moment_poked", target_time=PAST)
     TimeDeltaSensor(task_id="delta", delta=timedelta(seconds=1), deferrable=True)
-    Waits.partial(task_id="mapped").expand(seconds=[0.5, 1])

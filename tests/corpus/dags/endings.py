@@ -38,7 +38,7 @@ with DAG("endings", schedule=None, start_date=datetime(2026, 1, 1), default_args
     @task
     def is_terminated():
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(30)
+        time.sleep(2)
 
     @task(execution_timeout=timedelta(seconds=1))
     def is_late():

@@ -14,7 +14,7 @@ with DAG("watched", schedule=None, start_date=datetime(2026, 1, 1)):
     EmptyOperator(task_id="good")
     PythonOperator(task_id="bad", python_callable=fail)
 
-with DAG("watching", schedule=None, start_date=datetime(2026, 1, 1), default_args={"poke_interval": 1, "timeout": 60}):
+with DAG("watching", schedule=None, start_date=datetime(2026, 1, 1), default_args={"poke_interval": 1, "timeout": 400}):
     watched = {"external_dag_id": "watched"}
     for mode in ("poke", "reschedule"):
         ExternalTaskSensor(task_id=f"task_{mode}", external_task_id="good", mode=mode, **watched)
@@ -23,4 +23,3 @@ with DAG("watching", schedule=None, start_date=datetime(2026, 1, 1), default_arg
     ExternalTaskSensor(task_id="whole_dag", allowed_states=["failed"], mode="reschedule", **watched)
     ExternalTaskSensor(task_id="fails", external_task_id="bad", failed_states=["failed"], mode="reschedule", **watched)
     ExternalTaskSensor(task_id="skips", external_task_id="bad", skipped_states=["failed"], mode="reschedule", **watched)
-    ExternalTaskSensor(task_id="checks", external_dag_id="absent", check_existence=True)

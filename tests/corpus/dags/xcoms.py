@@ -21,7 +21,7 @@ with DAG("xcoms", schedule=None, start_date=datetime.datetime(2026, 1, 1)):
 
     @task
     def scalars():
-        return ["16", 16, 1e300, False, "", None]
+        return ["16", 16, 2.5e-3, False, "", None]
 
     @task
     def sixteen():
