@@ -1,6 +1,6 @@
 //! Environments: one Airflow each, with its App, Volume, Dict and Secret on Modal.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,10 @@ pub struct Config {
     pub executor: Executor,
     #[serde(default)]
     pub airflow: Airflow,
+    /// Variables of the environment in which DAGs are parsed and tasks run, such as `AIRFLOW_VAR_*` and
+    /// `AIRFLOW_CONN_*`. Their values are kept as a Modal Secret: answers have the names, with empty values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, Secret>,
 }
 
 /// Where Airflow keeps its metadata.
@@ -174,9 +178,8 @@ impl Config {
         range("scheduler.interval_seconds", self.scheduler.interval_seconds, Self::DAY);
         range("executor.parallelism", self.executor.parallelism, Self::MAX_PARALLELISM);
         range("executor.task_timeout", self.executor.task_timeout, Self::DAY);
-        if let Some(fault) = self.database_fault() {
-            faults.push(fault);
-        }
+        faults.extend(self.database_fault());
+        faults.extend(self.env.keys().filter_map(|name| env_fault(name)));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
@@ -207,8 +210,28 @@ impl Config {
         let mut config = self.clone();
         config.connection_string = None;
         config.database.connection_string = None;
+        config.env.values_mut().for_each(|value| *value = Secret::new(""));
         config
     }
+}
+
+/// Why a variable of this name cannot be set.
+fn env_fault(name: &str) -> Option<Fault> {
+    let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let message = if !is_name {
+        "is no name of a variable: use letters, digits and '_'"
+    } else if name.starts_with("AIRFLOW__") || name.starts_with("_AIRFLOW_") || name == "AIRFLOW_HOME" {
+        "is reserved: Airflow's configuration is that of the scheduler and its storage, see the section `airflow`"
+    } else if name.starts_with("AIRFLOW_SERVERLESS_") || name.starts_with("MODAL_") {
+        "is reserved for what runs Airflow"
+    } else if name == "PATH" || name == "HOME" || name.starts_with("PYTHON") || name.starts_with("LD_") {
+        "is reserved: the interpreter of the scheduler and the tasks depends on it"
+    } else {
+        return None;
+    };
+    Some(Fault::new(format!("env.{name}"), message))
 }
 
 /// Whether the text reads as a connection string and cannot be misread: a special character in a password would end it.
@@ -374,10 +397,24 @@ mod tests {
     }
 
     #[test]
+    fn reserved_variables_are_refused() {
+        for good in ["AIRFLOW_VAR_X", "AIRFLOW_CONN_Y", "API_TOKEN", "_x"] {
+            assert_eq!(env_fault(good), None, "{good}");
+        }
+        for bad in ["", "1A", "A B", "A=B", "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW_SERVERLESS_SETTINGS", "PYTHONPATH"] {
+            assert!(env_fault(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
     fn secrets_are_hidden_and_stripped() {
-        let config = Config { connection_string: Some(Secret::new("postgresql://u:hunter2@h/d")), ..Config::default() };
+        let config = Config {
+            connection_string: Some(Secret::new("postgresql://u:hunter2@h/d")),
+            env: BTreeMap::from([("API_TOKEN".to_owned(), Secret::new("hunter2"))]),
+            ..Config::default()
+        };
         assert!(!format!("{config:?}").contains("hunter2"));
         let kept = serde_json::to_string(&config.without_secrets()).expect("serialises");
-        assert!(!kept.contains("hunter2"));
+        assert!(!kept.contains("hunter2") && kept.contains("API_TOKEN"));
     }
 }

@@ -55,6 +55,12 @@ fn parse(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Fault>> {
         });
         *secret = Secret::new(value.map_err(|fault| vec![fault])?);
     }
+    for (name, secret) in &mut config.env {
+        let value = expand(secret.expose(), lookup, |reference| {
+            Err(Fault::new(format!("env.{name}"), format!("{reference} is not set in the environment")))
+        });
+        *secret = Secret::new(value.map_err(|fault| vec![fault])?);
+    }
     config.validate().map(|()| config)
 }
 
@@ -217,5 +223,12 @@ mod tests {
         assert_eq!(url.expect("expands"), "postgresql://u:a\"b: c#@h/d");
         let text = "database:\n  type: postgres\n  connection_string: postgresql://u:${PW}@h/d\n";
         assert!(fault(text).message.contains("${PW} is not set"));
+        let text = "database:\n  type: sqlite\nenv:\n  AIRFLOW_VAR_A: ${PW}\n  PORT: ${PORT}\n";
+        let lookup = |name: &str| Some(if name == "PW" { "a\"b: c#" } else { "8080" }.to_owned());
+        let config = parse(text, &lookup).expect("valid");
+        let values: Vec<_> = config.env.values().map(Secret::expose).collect();
+        assert_eq!(values, ["a\"b: c#", "8080"]);
+        let unset = fault(text);
+        assert_eq!((unset.line, unset.location.as_str()), (Some(4), "env.AIRFLOW_VAR_A"), "{unset:?}");
     }
 }

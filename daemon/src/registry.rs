@@ -72,7 +72,7 @@ impl Registry {
         let _wishing = self.wishing.lock().await;
         match self.store.environment(&name).await? {
             None => {
-                self.vault.keep(&name, &wanted).await?;
+                self.vault.keep(&name, &wanted, None).await?;
                 let operation = new_operation(OperationKind::Create);
                 self.store.insert_environment(&name, &config, &operation, (self.clock)()).await?;
                 self.started(&name, operation.id).await
@@ -82,7 +82,7 @@ impl Registry {
                 Ok(EnvironmentChange { environment, operation: None })
             }
             Some(environment) => {
-                self.vault.keep(&name, &wanted).await?;
+                self.vault.keep(&name, &wanted, Some(&environment.config)).await?;
                 self.resume(environment).await
             }
         }
@@ -102,7 +102,7 @@ impl Registry {
         if is_as_wanted && wanted == config {
             return Ok(EnvironmentChange { environment, operation: None });
         }
-        self.vault.keep(name, &wanted).await?;
+        self.vault.keep(name, &wanted, Some(&environment.config)).await?;
         self.apply(name, &config).await
     }
 

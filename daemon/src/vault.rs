@@ -36,14 +36,21 @@ impl Vault {
         Ok(self.client.create_secret(&environment.secret(), variables).await?)
     }
 
-    /// Puts what is secret of a configuration into the environment's Secret.
-    pub async fn keep(&self, environment: &EnvironmentName, config: &Config) -> Result<()> {
+    /// Puts what is secret of a configuration into the environment's Secret, and takes out the variables of the one
+    /// `before` that it no longer has.
+    pub async fn keep(&self, environment: &EnvironmentName, config: &Config, before: Option<&Config>) -> Result<()> {
+        let dropped = before.into_iter().flat_map(|config| config.env.keys()).map(|name| (name.clone(), None));
+        let mut variables: HashMap<String, Option<String>> = dropped.collect();
+        let kept = config.env.iter().map(|(name, value)| (name.clone(), Some(value.expose().to_owned())));
+        variables.extend(kept);
         if let Some(text) = config.secret_connection_string() {
-            self.ensure(environment).await?;
-            let variables = HashMap::from([(CONNECTION_STRING.to_owned(), text.expose().to_owned())]);
-            self.client.update_secret(&environment.secret(), variables).await?;
+            variables.insert(CONNECTION_STRING.to_owned(), Some(text.expose().to_owned()));
         }
-        Ok(())
+        if variables.is_empty() {
+            return Ok(());
+        }
+        self.ensure(environment).await?;
+        Ok(self.client.update_secret(&environment.secret(), variables).await?)
     }
 }
 

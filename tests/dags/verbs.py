@@ -56,5 +56,6 @@ with DAG("secretive", schedule=None, start_date=START):
         connection = BaseHook.get_connection("warehouse")
         print("variables:", Variable.get("api_token"), Variable.get("plain"))
         print("connection:", connection.host, connection.password)
+        print("region:", Variable.get("region", default="unknown"))
 
     speaks()

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use integration_tests::{Installation, eventually, states, text};
+use integration_tests::{Installation, config, eventually, states, text};
 use serde_json::{Value, json};
 
 /// The run once it is in this state.
@@ -119,7 +119,20 @@ fn a_running_task_is_stopped(it: &Installation) {
 #[test]
 fn variables_connections_and_pools() {
     let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let with_env = format!("{}env:\n  AIRFLOW_VAR_REGION: ${{REGION}}\n", config(60));
+    let with_env = it.write("config.yaml", &with_env);
+    let created = it
+        .command("airflow-serverless")
+        .args(["create", "--env", "dev", "--config"])
+        .arg(&with_env)
+        .env("REGION", "eu: 'west' #51w0rd")
+        .output()
+        .expect("the CLI runs");
+    assert!(created.status.success(), "{created:?}");
+    let shown = it.dev("env show", &["--json"]).succeeded().json();
+    assert_eq!(shown["config"]["env"], json!({"AIRFLOW_VAR_REGION": ""}));
+    let registry = std::fs::read(it.home().join("data/registry.db")).expect("the registry");
+    assert!(!registry.windows(7).any(|window| window == b"#51w0rd"), "the registry has a value");
     it.upload("verbs.py");
     let path = |file: &std::path::Path| file.to_str().expect("text").to_owned();
 
@@ -194,6 +207,14 @@ fn variables_connections_and_pools() {
     done.succeeded();
     let log = it.task_log(&run, "speaks", &[]);
     assert!(log.contains("variables: *** visible") && log.contains("connection: db.example ***"), "{log}");
+    assert!(log.contains("region: eu: 'west' #51w0rd"), "{log}");
+    let reserved = it.write("bad.yaml", &format!("{}env:\n  AIRFLOW__CORE__FERNET_KEY: x\n", config(60)));
+    it.dev("create", &["--config", &path(&reserved), "--update"]).refused(&["bad.yaml", "is reserved"]);
+    let without = it.write("without.yaml", &config(60));
+    it.dev("create", &["--config", &path(&without), "--update"]).succeeded();
+    let (done, run) = it.run_dag("secretive", &[]);
+    done.succeeded();
+    assert!(it.task_log(&run, "speaks", &[]).contains("region: unknown"), "the variable was not removed");
     assert_eq!(it.tracebacks(), "", "the scheduler or a worker failed on the way");
     let published = std::fs::read(it.volume().join("data/airflow.db")).expect("the database");
     for secret in ["tok-7f3a91", "p@ss-51w0rd", "p%40ss-51w0rd"] {

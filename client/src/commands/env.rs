@@ -1,6 +1,11 @@
 //! `env`: what environments there are, and how they are.
 
-use airflow_serverless_api::environment::{Config, DatabaseKind, Environment, Target};
+use std::collections::BTreeMap;
+
+use airflow_serverless_api::{
+    Secret,
+    environment::{Config, DatabaseKind, Environment, Target},
+};
 
 use super::Outcome;
 use crate::{
@@ -52,12 +57,18 @@ fn details(environment: &Environment) -> String {
         ("Volume", environment.names.volume.clone()),
         ("Dict", environment.names.dict.clone()),
         ("Secret", environment.names.secret.clone()),
+        ("Variables", names(&config.env)),
         ("Created", date(Some(environment.created_at))),
         ("Updated", date(Some(environment.updated_at))),
     ];
     lines.extend(environment.error.clone().map(|error| ("Error", error)));
     let line = |(key, value): (&str, String)| format!("{key:<12}{value}\n");
     lines.into_iter().map(line).collect()
+}
+
+/// The names alone: nobody but Modal knows the values.
+fn names(env: &BTreeMap<String, Secret>) -> String {
+    if env.is_empty() { "-".to_owned() } else { env.keys().cloned().collect::<Vec<_>>().join(", ") }
 }
 
 fn target(target: Target) -> &'static str {

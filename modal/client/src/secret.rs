@@ -31,11 +31,11 @@ impl Client {
         }
     }
 
-    /// Sets variables of a Secret that exists and leaves its others alone.
-    pub async fn update_secret(&self, name: &str, variables: HashMap<String, String>) -> Result<()> {
+    /// Sets variables of a Secret that exists, or removes them (`None`), and leaves its others alone.
+    pub async fn update_secret(&self, name: &str, variables: HashMap<String, Option<String>>) -> Result<()> {
         let request = SecretGetOrCreateRequest { deployment_name: name.to_owned(), ..Default::default() };
         let secret_id = rpc!(self, secret_get_or_create, request)?.secret_id;
-        let updates = variables.into_iter().map(|(key, value)| Update { key, value: Some(value) }).collect();
+        let updates = variables.into_iter().map(|(key, value)| Update { key, value }).collect();
         rpc!(self, secret_update, SecretUpdateRequest { secret_id, updates }).map(|_| ())
     }
 }
