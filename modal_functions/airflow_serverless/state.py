@@ -20,6 +20,7 @@ TRIGGERS = "triggers"
 TRIGGERER = "triggerer"
 QUEUED, RUNNING, SUCCESS, FAILED = "QUEUED", "RUNNING", "SUCCESS", "FAILED"
 FINAL = frozenset({SUCCESS, FAILED})
+STOPPED = "stopped: the task is no longer wanted"
 CALLBACK = "callback"
 """In the place of a launch's id, for what is executed once under an id of its own."""
 

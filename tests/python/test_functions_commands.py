@@ -13,7 +13,7 @@ from environment import Environment
 from local_modal import LocalModal, wait_until
 
 DAGS = """
-import datetime, os, time
+import datetime, os, subprocess, time
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import BaseHook, DAG, Variable, get_current_context, task
 
@@ -38,11 +38,17 @@ with dag("long"):
     @task
     def sleeps():
         go = get_current_context()["dag_run"].conf["go"]
-        with open(go + ".pids", "a") as pids:
+        with open(go + ".pids", "a+") as pids:
+            pids.seek(0)
+            for pid in pids.read().split():
+                process = f"/proc/{pid}/cmdline"
+                assert not (os.path.exists(process) and open(process).read()), "an earlier attempt still runs"
             print(os.getpid(), file=pids)
-        if not os.path.exists(go):
-            time.sleep(600)
-        return "slept"
+            if os.path.exists(go):
+                return "slept"
+            stubborn = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"])
+            print(stubborn.pid, file=pids)
+        time.sleep(600)
     sleeps() >> EmptyOperator(task_id="after")
 
 with dag("secrets"):
@@ -158,7 +164,7 @@ def test_a_running_task_is_stopped_by_clear_and_mark(environment: Environment) -
     assert names(result(environment, "l-2", kind="clear_tasks", **run, task_id="sleeps")) == ["sleeps"]
     wait_for_run(environment, "l", "success")
     assert environment.query("SELECT state, try_number FROM task_instance WHERE task_id = 'sleeps'") == [("success", 2)]
-    assert len(pids.read_text().split()) == 2
+    assert len(pids.read_text().split()) == 3
 
     go.unlink()
     assert names(result(environment, "l-3", kind="clear_run", **run)) == ["after", "sleeps"]
@@ -166,8 +172,8 @@ def test_a_running_task_is_stopped_by_clear_and_mark(environment: Environment) -
     marked = result(environment, "l-4", kind="mark_tasks", **run, task_id="sleeps", new_state="success")
     assert names(marked) == ["sleeps"]
     wait_for_run(environment, "l", "success")
-    stopped = wait_until(lambda: (e := environment.state()[key])["status"] == "FAILED" and e, "the call's end")
-    assert stopped["launch"] == running["launch"] and "no longer wanted" in stopped["error"]
+    call = wait_until(lambda: (e := environment.state()[key])["status"] == "FAILED" and e, "the call's end")
+    assert call["launch"] == running["launch"] and "no longer wanted" in call["error"]
     again = reply(environment, "l-5", kind="mark_tasks", **run, task_id="sleeps", new_state="success")
     assert again["reason"] == "conflict" and "is success already" in again["error"], again
     wrong = reply(environment, "l-6", kind="mark_tasks", **run, task_id="sleeps", new_state="running")
@@ -178,8 +184,14 @@ def test_a_running_task_is_stopped_by_clear_and_mark(environment: Environment) -
     result(environment, "l-8", kind="mark_run", **run, state="failed")
     wait_for_run(environment, "l", "failed")
     assert states(environment, "l") == {"sleeps": "failed", "after": "skipped"}
-    stopped_tasks = {Path("/proc", pid) for pid in pids.read_text().split()}
-    wait_until(lambda: not any(pid.exists() for pid in stopped_tasks), "the stopped tasks' processes to end")
+    stopped = pids.read_text().split()
+    wait_until(lambda: not any(runs(pid) for pid in stopped), "the stopped tasks' processes to end")
+
+
+def runs(pid: str) -> bool:
+    """Whether a process has not ended; one that nobody has waited for yet has no command line."""
+    command_line = Path("/proc", pid, "cmdline")
+    return command_line.exists() and bool(command_line.read_bytes())
 
 
 def test_secrets_are_kept_encrypted_and_masked(environment: Environment) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import modal
+from modal.exception import InputCancellation
 
 from airflow_serverless.dags.requirements import active_in_children
 from airflow_serverless.executor import packages
 from airflow_serverless.executor.callbacks import execute_callback
 from airflow_serverless.executor.context import AttemptFailed, Worker
 from airflow_serverless.executor.processes import stop_children
-from airflow_serverless.state import FAILED, FINAL, RUNNING, SUCCESS, CallNote, TaskEntry
+from airflow_serverless.state import FAILED, FINAL, RUNNING, STOPPED, SUCCESS, CallNote, TaskEntry
 
 UNSUCCESSFUL = frozenset({"failed", "up_for_retry"})
 
@@ -49,6 +50,10 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
         succeeded = _run(worker, payload, entry)
     except AttemptFailed as failure:
         return _report(worker, payload["key"], entry, FAILED, str(failure))
+    except InputCancellation:
+        # Nothing of the task runs any more: now it may begin anew.
+        _report(worker, payload["key"], entry, FAILED, STOPPED)
+        raise
     except Exception as error:
         _report(worker, payload["key"], entry, FAILED, f"{type(error).__name__}: {error}")
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from airflow_serverless.state import (
     FAILED,
     FINAL,
     RUNNING,
+    STOPPED,
     Inbox,
     State,
     TaskEntry,
@@ -33,6 +35,9 @@ UNSTARTED_SECONDS = 30.0
 ENDING_SECONDS = 180.0
 """How long a worker may take to tell the database that a task has ended; it repeats that while the server is away."""
 PARALLEL_REQUESTS = 8
+POLL_SECONDS = 0.1
+STOP_SECONDS = 10.0
+"""Longer than a worker takes to end the processes of a task whose call was cancelled."""
 KEPT_SECONDS = 3600.0
 """How long the final state of a task stays in the Dict; a call that comes back late finds it there."""
 
@@ -141,8 +146,15 @@ def finished_keys(inbox: Inbox) -> list[str]:
     return keys
 
 
-def stop_unwanted(unwanted: dict[str, TaskEntry], inbox: Inbox, state: State, launcher: Launcher) -> None:
-    """Cancel calls whose tasks were cleared, killed or replaced. What ended in the meantime is left as it is."""
+def stop_unwanted(
+    unwanted: dict[str, TaskEntry], inbox: Inbox, state: State, launcher: Launcher, patience: float = 0.0
+) -> bool:
+    """Cancel calls whose tasks were cleared, killed or replaced; True if some have ended by that.
+
+    One that runs ends its processes first and says so itself: only then may the task run again. It is given
+    `patience` seconds for that where the next one is about to be started. What ended in the meantime is left as it is.
+    """
+    ended = False
     for key, entry in unwanted.items():
         current = state.task(key)
         if current is None or current["launch"] != entry["launch"] or current["status"] in FINAL:
@@ -152,12 +164,21 @@ def stop_unwanted(unwanted: dict[str, TaskEntry], inbox: Inbox, state: State, la
             continue
         if call_id := inbox.call_id(current):
             launcher.cancel(call_id)
-        stopped = {
-            "status": FAILED,
-            "completed_at": time.time(),
-            "error": "stopped: the task is no longer wanted",
-        }
+            if not _has_ended(call_id, launcher, patience):
+                continue
+        stopped = {"status": FAILED, "completed_at": time.time(), "error": STOPPED}
         state.update({key: {**current, **stopped}})
+        ended = True
+    return ended
+
+
+def _has_ended(call_id: str, launcher: Launcher, patience: float) -> bool:
+    until = time.monotonic() + patience
+    while launcher.outcome(call_id) is None:
+        if time.monotonic() >= until:
+            return False
+        threading.Event().wait(POLL_SECONDS)
+    return True
 
 
 def _relaunch(ti: TaskInstance, executor: ModalExecutor, session: Session) -> None:

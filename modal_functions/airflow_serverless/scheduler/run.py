@@ -112,13 +112,13 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
 
     launches = executor.take_launches()
     _announce(context, generation, inbox, replies)
-    reconcile.stop_unwanted(_replaced(launches, inbox), inbox, state, launcher)
+    reconcile.stop_unwanted(_replaced(launches, inbox), inbox, state, launcher, reconcile.STOP_SECONDS)
     _launch(context, launches, generation)
     packages.install(synced.missing, inbox, state, launcher)
     callbacks.start(pending, generation, state, launcher)
     triggers.announce(deferred, generation, inbox, state, launcher)
     executor.end()
-    reconcile.stop_unwanted(found.unwanted, inbox, state, launcher)
+    stopped = reconcile.stop_unwanted(found.unwanted, inbox, state, launcher)
     state.remove(
         [
             *replayed.keys,
@@ -131,7 +131,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     )
     if found.again or settled.again:
         state.wake("news was on its way")
-    elif found.unwanted or commands.may_stop_tasks(inbox.commands.values()):
+    elif stopped or commands.may_stop_tasks(inbox.commands.values()):
         # What was stopped is reported as such by the next round; what a command made unwanted is found there first.
         state.wake("calls are no longer wanted")
     state.set_due(marker)
