@@ -2,13 +2,7 @@ import time
 from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, AsyncCallback, DeadlineAlert, DeadlineReference, task
-from notes import note
-
-
-async def missed(context, text):
-    run = context["dag_run"]
-    note(run["dag_id"], run["dag_run_id"], text)
-
+from notes import missed
 
 with DAG(
     "deadlines",

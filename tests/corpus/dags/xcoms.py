@@ -57,7 +57,7 @@ with DAG("xcoms", schedule=None, start_date=datetime.datetime(2026, 1, 1)):
             ti.xcom_pull(task_ids="custom", key="absent"),
             ti.xcom_pull(task_ids="custom", key="absent", default="given"),
             len(ti.xcom_pull(task_ids="big")),
-            str(ti.xcom_pull(task_ids="typed")),
+            str(sorted(ti.xcom_pull(task_ids="typed").items())),
         ]
 
     unpushed = PythonOperator(task_id="unpushed", python_callable=lambda: 1, do_xcom_push=False)
