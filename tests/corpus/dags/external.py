@@ -1,3 +1,5 @@
+"""Looks are not frequent: stock Airflow fails a task that looks again before its executor has said that it waits."""
+
 from datetime import datetime, timedelta
 
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -14,7 +16,7 @@ with DAG("watched", schedule=None, start_date=datetime(2026, 1, 1)):
     EmptyOperator(task_id="good")
     PythonOperator(task_id="bad", python_callable=fail)
 
-with DAG("watching", schedule=None, start_date=datetime(2026, 1, 1), default_args={"poke_interval": 1, "timeout": 400}):
+with DAG("watching", schedule=None, start_date=datetime(2026, 1, 1), default_args={"poke_interval": 5, "timeout": 400}):
     watched = {"external_dag_id": "watched"}
     for mode in ("poke", "reschedule"):
         ExternalTaskSensor(task_id=f"task_{mode}", external_task_id="good", mode=mode, **watched)
