@@ -62,7 +62,7 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _report(worker: Worker, key: str, entry: TaskEntry, status: str, error: str) -> dict[str, Any]:
-    """Write the final state of a launch that leaves no api."""
+    """Write the final state of a launch that tells the database nothing more."""
     if not _is_replaced(worker, key, entry):
         worker.state.update({key: {**entry, "status": status, "completed_at": time.time(), "error": error}})
     worker.wake("a task ended")
