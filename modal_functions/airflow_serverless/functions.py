@@ -47,10 +47,10 @@ def _preload() -> None:
     import airflow.sdk.execution_time.task_runner  # noqa: F401
 
     from airflow_serverless.dags.storage import warm_up
-    from airflow_serverless.executor import execution_api
+    from airflow_serverless.executor import in_process
 
     warm_up()
-    execution_api.prepare()
+    in_process.prepare()
 
 
 # True in containers, and in what containers are forked from, which is no container yet.

@@ -6,6 +6,7 @@ contain colons); values are plain types and carry the ids. All times are seconds
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -320,5 +321,9 @@ class State:
             self.store.update(dict(values))
 
     def remove(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self.store.pop(key, None)
+        """Remove keys, if they are there, with a request for each, all at once."""
+
+        async def pop_all() -> None:
+            await asyncio.gather(*(self.store.pop.aio(key, None) for key in keys))
+
+        asyncio.run(pop_all())

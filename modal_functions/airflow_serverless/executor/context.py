@@ -62,15 +62,15 @@ class Worker:
 
         Raises AttemptFailed if there is none.
         """
-        from airflow_serverless.executor import execution_api
+        from airflow_serverless.executor import execution_api, in_process
         from airflow_serverless.executor.direct import DirectApi
         from airflow_serverless.executor.journal import JournalWriter
 
         self.refresh(generation)
         execution_api.hasten_supervisor_exit()
         if self.settings.database_type == "postgres":
-            return DirectApi(execution_api.transport(), self.state, ti_id, launch, self)
-        return JournalWriter(execution_api.transport(), self.state, ti_id, launch, self, generation)
+            return DirectApi(in_process.transport(), self.state, ti_id, launch, self)
+        return JournalWriter(in_process.transport(), self.state, ti_id, launch, self, generation)
 
     def refresh(self, generation: int) -> None:
         """See the volume as it is now, and a database of at least this generation."""

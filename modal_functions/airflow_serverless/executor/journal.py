@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_serverless.executor import execution_api
+from airflow_serverless.executor import execution_api, in_process
 from airflow_serverless.executor.execution_api import TaskApi
 from airflow_serverless.state import Heartbeat, JournalRecord, Request, State, heartbeat_key, journal_key
 
@@ -76,7 +76,7 @@ class JournalWriter(TaskApi):
         if generation != self._generation:
             self._generation = generation
             # The scheduler may not have repeated yet what this launch has done; what it has is refused, or no change.
-            with httpx.Client(transport=self._inner, base_url=execution_api.BASE_URL) as client:
+            with httpx.Client(transport=self._inner, base_url=in_process.BASE_URL) as client:
                 for request in self._done:
                     execution_api.repeat(client, request)
         self._looked_at = time.monotonic()

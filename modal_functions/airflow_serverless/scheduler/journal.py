@@ -11,7 +11,7 @@ import httpx
 
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
-from airflow_serverless.executor import execution_api
+from airflow_serverless.executor import execution_api, in_process
 from airflow_serverless.state import Inbox, JournalRecord, Request
 
 SETTLED = frozenset({"success", "failed", "skipped", "up_for_retry"})
@@ -62,7 +62,7 @@ def _apply(
     due: Iterable[tuple[float, tuple[str, str], Request]], dropped: set[tuple[str, str]], result: Replayed
 ) -> set[tuple[str, str]]:
     """Send the requests; returns the launches whose requests are dropped, those given included."""
-    with httpx.Client(transport=execution_api.transport(), base_url=execution_api.BASE_URL) as client:
+    with httpx.Client(transport=in_process.transport(), base_url=in_process.BASE_URL) as client:
         for _, launch, request in due:
             if launch in dropped:
                 continue

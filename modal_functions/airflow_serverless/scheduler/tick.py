@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
 
 from airflow.jobs.job import Job, JobState
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
@@ -53,17 +54,19 @@ class Tick:
             runner._remove_unreferenced_triggers()
 
     def run_until_quiet(self) -> int:
-        """Make passes until nothing is queued and no state changes any more; returns how many tasks were queued.
+        """Make passes until they lead to nothing any more; returns how many tasks were queued.
 
-        A pass has limits of its own (runs created, tasks queued), so one is rarely enough.
+        A pass schedules and queues what can be, up to limits of its own. What it settles besides (a run that is new or
+        over, tasks that are skipped, mapped or failed by an event) is for the next one to go on from.
         """
         queued = 0
-        before = _fingerprint()
+        before = _Progress.now()
         for _ in range(MOST_PASSES):
             count = self._pass()
             queued += count
-            after = _fingerprint()
-            if count == 0 and after == before:
+            after = _Progress.now()
+            may_queue_more = count > 0 and after.waiting > 0 and self._executor.slots_available > 0
+            if after == before and not may_queue_more:
                 break
             before = after
         return queued
@@ -116,16 +119,33 @@ def _persistent_job() -> Job:
     return job
 
 
-def _fingerprint() -> tuple[list[Any], list[Any]]:
-    """States of runs and tasks, in numbers: what changes when a pass has done something."""
-    from airflow.models import DagRun, TaskInstance
-    from airflow.utils.session import create_session
-    from sqlalchemy import func, select
+@dataclass(frozen=True)
+class _Progress:
+    """What changes when a pass has done something that another pass can go on from."""
 
-    runs = select(DagRun.state, func.count(), func.max(DagRun.id)).group_by(DagRun.state)
-    tasks = select(TaskInstance.state, func.count()).group_by(TaskInstance.state)
-    with create_session() as session:
-        return sorted(map(str, session.execute(runs).all())), sorted(map(str, session.execute(tasks).all()))
+    runs: list[str]
+    """State, number and newest of the runs in each state."""
+    tasks: list[tuple[str, int]]
+    """State and number of tasks, where those that have not been started are one state."""
+    waiting: int = field(compare=False)
+    """Tasks that are scheduled, but not queued."""
+
+    @classmethod
+    def now(cls) -> _Progress:
+        from airflow.models import DagRun, TaskInstance
+        from airflow.utils.session import create_session
+        from airflow.utils.state import TaskInstanceState
+        from sqlalchemy import func, select
+
+        runs = select(DagRun.state, func.count(), func.max(DagRun.id)).group_by(DagRun.state)
+        tasks = select(TaskInstance.state, func.count()).group_by(TaskInstance.state)
+        with create_session() as session:
+            found = sorted(map(str, session.execute(runs).all()))
+            numbers = {state: int(number) for state, number in session.execute(tasks).all()}
+        waiting = numbers.get(TaskInstanceState.SCHEDULED, 0)
+        ahead = sum(numbers.pop(state, 0) for state in (None, TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED))
+        states = sorted([("ahead", ahead), *((str(state), number) for state, number in numbers.items())])
+        return cls(found, states, waiting)
 
 
 def _handle_missed_deadlines(session: Session) -> None:
