@@ -18,7 +18,7 @@ from typing import Any
 
 from first_light import BIN, cpu_seconds, pss_megabytes, show
 
-APP = Path(__file__).with_name("local_modal_app.py")
+APP = Path(__file__).with_name("modal_local_app.py")
 IDLE_SECONDS = 10.0
 ROUNDS = 3
 # Prints a JSON object of lists of seconds.
