@@ -1,7 +1,7 @@
 //! The limit on a container's memory. It is watched from here, as a limit that the kernel enforces takes rights that
 //! not every user has; what a container shares with others (its fork server, mostly) counts in part.
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::HashMap, fs, path::Path, time::Duration};
 
 use rustix::process::Pid;
 
@@ -10,34 +10,43 @@ use crate::files::blocking;
 /// How often the memory is looked at: more often would cost, and a limit that is passed for so long does no harm.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Returns when the processes of a group use more than `limit` MiB together.
-pub async fn exceeds(group: Pid, limit: u32) {
+/// Returns when a process and those below it use more than `limit` MiB together.
+pub async fn exceeds(leader: Pid, limit: u32) {
     if limit == 0 {
         return std::future::pending().await;
     }
     loop {
         tokio::time::sleep(LOOK).await;
-        match blocking(move || Ok(used_kibibytes(group))).await {
+        match blocking(move || Ok(used_kibibytes(leader))).await {
             Ok(used) if used > u64::from(limit) << 10 => return,
             _ => {}
         }
     }
 }
 
-fn used_kibibytes(group: Pid) -> u64 {
-    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    processes
-        .filter(|process| process_group(process) == Some(group))
-        .map(|process| proportional_set_size(&process))
-        .sum()
+fn used_kibibytes(leader: Pid) -> u64 {
+    // Not by the process group: a task of Airflow's has one of its own.
+    let mut below: HashMap<i32, Vec<i32>> = HashMap::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
+        if let Some((pid, parent)) = parent_of(&entry.path()) {
+            below.entry(parent).or_default().push(pid);
+        }
+    }
+    let (mut found, mut used) = (vec![leader.as_raw_nonzero().get()], 0);
+    while let Some(pid) = found.pop() {
+        used += proportional_set_size(&Path::new("/proc").join(pid.to_string()));
+        found.extend(below.remove(&pid).unwrap_or_default());
+    }
+    used
 }
 
-/// The group of a process, by its folder in `/proc`; the kernel's own are in none.
-fn process_group(process: &Path) -> Option<Pid> {
+/// A process and its parent, by its folder in `/proc`.
+fn parent_of(process: &Path) -> Option<(i32, i32)> {
+    let pid = process.file_name()?.to_str()?.parse().ok()?;
     let stat = fs::read_to_string(process.join("stat")).ok()?;
-    // The command's name is in brackets, and may hold anything; state, parent and group follow it.
+    // The command's name is in brackets, and may hold anything; the state and the parent follow it.
     let (_, fields) = stat.rsplit_once(')')?;
-    Pid::from_raw(fields.split_whitespace().nth(2)?.parse().ok()?)
+    Some((pid, fields.split_whitespace().nth(1)?.parse().ok()?))
 }
 
 /// What a process uses, in KiB; nothing if it is gone.
@@ -53,7 +62,7 @@ mod tests {
 
     #[test]
     fn memory_is_counted() {
-        let own = rustix::process::getpgrp();
+        let own = rustix::process::getpid();
         assert!(used_kibibytes(own) > 500);
     }
 }

@@ -15,10 +15,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use rustix::process::Pid;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::fork_server::ForkServers;
+use self::{fork_server::ForkServers, reaper::kill_rest};
 pub use self::{
     launch::explain,
     reaper::kill_left_overs,
@@ -75,8 +76,8 @@ pub async fn run(
         Ok(output) => {
             let (tail, ended) = (output.tail(), CancellationToken::new());
             let pump = tokio::spawn(output.pump(shared.clone(), ended.clone()));
-            let how = live(shared, containers, &definition, &task_id, &mut signals).await;
-            clear(shared, &task_id).await;
+            let (how, leader) = live(shared, containers, &definition, &task_id, &mut signals).await;
+            clear(shared, &task_id, leader).await;
             // What it printed is in the log before anybody hears of its end.
             ended.cancel();
             if let Err(error) = pump.await {
@@ -91,27 +92,28 @@ pub async fn run(
     shared.logs.close_unused();
 }
 
-/// Starts the process of a container and waits for its end, which it returns.
+/// Starts the process of a container and waits for its end; returns how it ended, and its process if there was one.
 async fn live(
     shared: &Arc<Shared>,
     containers: &Containers,
     definition: &Definition,
     task_id: &str,
     signals: &mut mpsc::UnboundedReceiver<StopSignal>,
-) -> String {
+) -> (String, Option<Pid>) {
     let launched = tokio::select! {
         launched = launch::launch(shared, containers, definition, task_id) => launched,
         // Its fork server may take its time.
-        Some(_) = signals.recv() => return "was stopped before it had started".to_owned(),
+        Some(_) = signals.recv() => return ("was stopped before it had started".to_owned(), None),
     };
     let process = match launched {
         Ok(process) => process,
-        Err(error) => return not_started(task_id, &error),
+        Err(error) => return (not_started(task_id, &error), None),
     };
+    let leader = Some(process.leader);
     tracing::debug!(task.id = task_id, "container started");
     let limit = definition.function.resources.as_ref().map_or(0, |resources| resources.memory_mb_max);
     tokio::select! {
-        how = process.supervise(signals, limit) => how,
+        how = process.supervise(signals, limit) => (how, leader),
         () = shared.views.commit_in_background(task_id) => unreachable!("it goes on for ever"),
     }
 }
@@ -123,12 +125,12 @@ fn not_started(task_id: &str, error: &Error) -> String {
 
 /// Ends what a container left running, wherever it went, so that nothing of it overlaps with the next delivery of its
 /// inputs; and removes its private folder.
-async fn clear(shared: &Shared, task_id: &str) {
+async fn clear(shared: &Shared, task_id: &str, leader: Option<Pid>) {
     shared.views.detach(task_id).await;
-    let folder = shared.options.container_folder(task_id);
+    let (folder, id) = (shared.options.containers_folder(), task_id.to_owned());
     let cleared = blocking(move || {
-        kill_left_overs(&folder);
-        fs::remove_dir_all(&folder).map_err(Error::io("remove", "a container's folder"))
+        kill_rest(&folder, &id, leader);
+        fs::remove_dir_all(folder.join(id)).map_err(Error::io("remove", "a container's folder"))
     });
     if let Err(error) = cleared.await {
         tracing::warn!(error = &error as &dyn std::error::Error, task.id = task_id, "a container left something");

@@ -10,7 +10,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::OwnedFd,
-    process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Signal, getpgid, getsid, kill_process_group, pidfd_open, pidfd_send_signal},
 };
 
 use super::spec::ARGUMENTS_VARIABLE;
@@ -24,16 +24,33 @@ const LONGEST_DEATH: Duration = Duration::from_secs(10);
 ///
 /// Where there is no `/proc`, nothing is found; such a container ends by itself, as no server knows its token.
 pub fn kill_left_overs(folder: &Path) {
+    let marker = marker(folder);
+    kill_all(|pid| is_marked(pid, &marker));
+}
+
+/// Kills what a container left, in the same way: the container whose private folder is that of its task in `folder`.
+/// What was forked keeps the environment of a fork server, but is in the session that the container led.
+pub fn kill_rest(folder: &Path, task_id: &str, leader: Option<Pid>) {
+    let (own, any) = (marker(&folder.join(task_id)), marker(folder));
+    let in_session = |pid| leader.is_some_and(|leader| getsid(Some(pid)).is_ok_and(|session| session == leader));
+    kill_all(|pid| is_marked(pid, &own) || (in_session(pid) && is_marked(pid, &any)));
+}
+
+fn marker(folder: &Path) -> Vec<u8> {
     let mut marker = format!("{ARGUMENTS_VARIABLE}=").into_bytes();
     marker.extend(folder.as_os_str().as_bytes());
     marker.push(b'/');
+    marker
+}
+
+fn kill_all(is_meant: impl Fn(Pid) -> bool) {
     let numbers =
         fs::read_dir("/proc").into_iter().flatten().filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok());
     let mut dying = Vec::new();
     for pid in numbers.filter_map(Pid::from_raw) {
         // First the handle, then the look: what the handle names cannot become another process in between.
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        if is_marked(pid, &marker) {
+        if is_meant(pid) {
             kill(pid, &process);
             dying.push((pid, process));
         }
