@@ -182,6 +182,11 @@ def _write(path: str, parsed: ParsedFile) -> None:
             model.is_stale = True
 
 
+def _archive(place: str) -> set[str]:
+    """What may be the archive with the file of a DAG: the folders above it."""
+    return {str(folder) for folder in PurePosixPath(place).parents}
+
+
 def _forget_missing(present: set[str]) -> None:
     """Retire the DAGs and import errors of files that are gone."""
     from airflow.models.asset import remove_references_to_deleted_dags
@@ -192,7 +197,7 @@ def _forget_missing(present: set[str]) -> None:
 
     with create_session() as session:
         places = session.scalars(select(DagModel.relative_fileloc).where(DagModel.bundle_name == BUNDLE).distinct())
-        inside = {place for place in places if any(str(part) in present for part in PurePosixPath(place or "").parents)}
+        inside = {place for place in places if place and _archive(place) & present}
         if DagModel.deactivate_deleted_dags(bundle_name=BUNDLE, rel_filelocs=present | inside, session=session):
             remove_references_to_deleted_dags(session=session)
         session.execute(
