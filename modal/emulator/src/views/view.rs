@@ -51,14 +51,25 @@ impl View {
 
     /// Brings what changed here into the Volume; of several who changed the same file, the last one wins.
     pub fn commit(&mut self) -> Result<(), Error> {
-        self.publish().map_err(failed("commit"))
+        self.list().and_then(|here| self.publish(&here)).map_err(failed("commit"))
     }
 
-    fn publish(&mut self) -> io::Result<()> {
+    /// The same; returns whether a process has a file of this copy open, or works in one of its folders.
+    pub fn commit_and_look(&mut self) -> Result<bool, Error> {
+        let here = self.list().map_err(failed("commit"))?;
+        self.publish(&here).map_err(failed("commit"))?;
+        self.is_open(&here).map_err(failed("look for open files of"))
+    }
+
+    /// What is here; nothing when the container is gone.
+    fn list(&self) -> io::Result<Listing> {
+        if self.closed { Ok(Listing::new()) } else { list(&self.folder) }
+    }
+
+    fn publish(&mut self, here: &Listing) -> io::Result<()> {
         if self.closed {
             return Ok(());
         }
-        let here = list(&self.folder)?;
         // What is in a folder goes before the folder.
         let removed: Vec<_> = self.known.keys().rev().filter(|path| !here.contains_key(*path)).cloned().collect();
         let changed: Vec<_> = here
@@ -139,23 +150,32 @@ impl View {
         Ok(())
     }
 
-    /// Whether a process has a file of this copy open, or works in one of its folders.
-    pub fn is_open(&self) -> Result<bool, Error> {
-        let check = || {
-            let meta = self.folder.metadata()?;
-            let mut ours = HashSet::from([meta.ino()]);
-            for (path, stamp) in list(&self.folder)? {
-                let is_folder = stamp.inode == 0;
-                ours.insert(if is_folder { self.folder.join(path).symlink_metadata()?.ino() } else { stamp.inode });
-            }
-            Ok(fs::read_dir("/proc")?.filter_map(Result::ok).any(|process| uses(&process.path(), meta.dev(), &ours)))
-        };
-        check().map_err(failed("look for open files of"))
+    fn is_open(&self, here: &Listing) -> io::Result<bool> {
+        if self.closed {
+            return Ok(false);
+        }
+        let meta = self.folder.metadata()?;
+        let mut ours = HashSet::from([meta.ino()]);
+        for (path, stamp) in here {
+            let is_folder = stamp.inode == 0;
+            let inode = if is_folder { inode(&self.folder.join(path))? } else { Some(stamp.inode) };
+            ours.extend(inode);
+        }
+        Ok(fs::read_dir("/proc")?.filter_map(Result::ok).any(|process| uses(&process.path(), meta.dev(), &ours)))
     }
 }
 
 fn failed(action: &'static str) -> impl FnOnce(io::Error) -> Error {
     Error::io(action, "a container's Volume")
+}
+
+/// None if it was removed meanwhile.
+fn inode(path: &Path) -> io::Result<Option<u64>> {
+    match path.symlink_metadata() {
+        Ok(meta) => Ok(Some(meta.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a process, by its folder in `/proc`, has one of these files open or is in one of these folders. Those of
@@ -342,10 +362,10 @@ mod tests {
     #[test]
     fn open_files_are_noticed() {
         let volume = Volume(tempfile::tempdir().unwrap());
-        let view = volume.view("one");
+        let mut view = volume.view("one");
         let file = fs::File::create(view.folder.join("open")).unwrap();
-        assert!(view.is_open().unwrap());
+        assert!(view.commit_and_look().unwrap());
         drop(file);
-        assert!(!view.is_open().unwrap());
+        assert!(!view.commit_and_look().unwrap());
     }
 }
