@@ -9,8 +9,9 @@ import hashlib
 import json
 import re
 import shutil
+import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,9 @@ VARIABLES = {
     "CORPUS_PLAIN": "plain",
 }
 """What DAGs find in the environment of their processes; CORPUS_NOTES, a folder, comes with it."""
+EXAMPLE_FOLDERS = ("airflow/example_dags", "airflow/providers/standard/example_dags")
+SCHEDULES = r'"[^"\n]*"|(datetime\.)?timedelta\([^)\n]*\)|CronPartitionTimetable\([^)\n]*\)'
+"""What examples have for schedules."""
 UNFINISHED = ("queued", "running")
 LONGEST_VALUE = 300
 
@@ -40,6 +44,7 @@ class Trigger(NamedTuple):
     run_id: str
     logical_date: str | None
     conf: dict[str, Any]
+    partition_key: str | None
 
 
 @cache
@@ -53,37 +58,52 @@ def triggers() -> list[Trigger]:
     document = table()
     found = []
     examples = {dag_id: [{}] for dag_ids in document["examples"].values() for dag_id in dag_ids}
-    for dag_id, runs in {**examples, **document["triggered"]}.items():
+    for dag_id, runs in {**document["triggered"], **examples}.items():
         for run in runs or [{}]:
             date = run.get("logical_date", "2026-01-05T00:00:00+00:00")
-            found.append(Trigger(dag_id, run.get("run_id", "once"), date, run.get("conf", {})))
+            found.append(
+                Trigger(dag_id, run.get("run_id", "once"), date, run.get("conf", {}), run.get("partition_key"))
+            )
     return found
 
 
+def example_files() -> Iterator[tuple[str, Path]]:
+    """All files with example DAGs that are installed with Airflow: the name in the table, and where the file is."""
+    for folder in EXAMPLE_FOLDERS:
+        package, _, path = folder.partition("/")
+        specification = find_spec(package)
+        assert specification and specification.submodule_search_locations, package
+        for file in sorted((Path(next(iter(specification.submodule_search_locations))) / path).glob("*.py")):
+            if file.name != "__init__.py":
+                yield f"{folder}/{file.name}", file
+
+
 def build_folder(target: Path) -> None:
-    """Copy the corpus, and the examples that are installed with Airflow, to an empty DAG folder.
+    """Copy the corpus, its archive, and the examples that are installed with Airflow, to an empty DAG folder.
 
     Examples lose their schedules, as what would run by itself, and how often, depended on the day; and the timeouts of
     their runs, which a slow machine may not keep.
     """
     shutil.copytree(CORPUS / "dags", target, ignore=shutil.ignore_patterns("__pycache__"))
+    with zipfile.ZipFile(target / "archive.zip", "w") as archive:
+        for file in sorted((CORPUS / "archive").glob("*.py")):
+            archive.write(file, file.name)
+    files = dict(example_files())
     for name in table()["examples"]:
-        package, _, path = name.partition("/")
-        specification = find_spec(package)
-        assert specification and specification.submodule_search_locations, package
-        text = (Path(next(iter(specification.submodule_search_locations))) / path).read_text()
-        text = re.sub(r'schedule=("[^"\n]*"|(datetime\.)?timedelta\([^)\n]*\))', "schedule=None", text)
+        text = files[name].read_text()
+        text = re.sub(rf"schedule=({SCHEDULES})", "schedule=None", text)
         text = re.sub(r"dagrun_timeout=(datetime\.)?timedelta\([^)\n]*\),", "", text)
-        copy = target / "examples" / Path(path).name
+        copy = target / "examples" / files[name].name
         copy.parent.mkdir(exist_ok=True)
         copy.write_text(text)
 
 
 def unfinished(query: Query) -> list[tuple[str, str]]:
-    """(DAG, run) of triggered runs that are absent, and of all runs that have not ended."""
+    """(DAG, run) of triggered runs that are absent, and of all runs that have not ended, and are going to."""
     states = {(dag_id, run_id): state for dag_id, run_id, state in query("SELECT dag_id, run_id, state FROM dag_run")}
     absent = [(one.dag_id, one.run_id) for one in triggers() if (one.dag_id, one.run_id) not in states]
-    return absent + [run for run, state in states.items() if state in UNFINISHED]
+    stuck = {(dag_id, run_id) for dag_id, run_ids in table()["never_end"].items() for run_id in run_ids}
+    return absent + [run for run, state in states.items() if state in UNFINISHED and run not in stuck]
 
 
 def collect(query: Query, payload: Callable[[Any], Any], notes: Path, places: dict[str, str]) -> dict[str, Any]:
@@ -121,7 +141,8 @@ def collect(query: Query, payload: Callable[[Any], Any], notes: Path, places: di
             shown = {what: sorted(ids) for what, ids in shown.items()}
         results[dag_id, run_id]["xcoms"][f"{_name(task_id, index)}.{key}"] = shown
     dags: dict[str, Any] = defaultdict(lambda: {"runs": {}, "notes": []})
-    for (dag_id, run_id), result in results.items():
+    # Runs without a name of their own are numbered: in an order that the database has no part in.
+    for (dag_id, run_id), result in sorted(results.items(), key=lambda item: json.dumps(item[1], sort_keys=True)):
         _enter(dags[dag_id]["runs"], run_id, runs[dag_id, run_id][0], result)
     for note in sorted(notes.rglob("*")):
         if note.is_file():
@@ -136,7 +157,8 @@ def collect(query: Query, payload: Callable[[Any], Any], notes: Path, places: di
 
 def _enter(runs: dict[str, Any], run_id: str, run_type: str, result: dict[str, Any]) -> None:
     """Names that Airflow makes up contain the time. How many events a run takes that assets caused is a matter of time
-    as well, so equal ones count once."""
+    as well, so equal ones count once. Names of runs of a partition end in chance."""
+    run_id = re.sub(r"^(scheduled__.+__.+)__\w{8}$", r"\1", run_id)
     if run_type != "asset_triggered" and not run_id.startswith("manual__"):
         runs[run_id] = result
         return

@@ -88,11 +88,11 @@ class Environment:
         call = f"modal.Function.from_name('airflow-serverless-test', {function!r}).remote(*{arguments!r})"
         return self.modal.sdk(f"answer({call})")
 
-    def upload(self, name: str, source: str) -> None:
+    def upload(self, name: str, source: str | bytes) -> None:
         """Puts a DAG file on the Volume."""
         path = self.modal.root / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(source)
+        path.write_bytes(source if isinstance(source, bytes) else source.encode())
         self.modal.sdk(f"""
         with modal.Volume.from_name("airflow-dags-test").batch_upload(force=True) as batch:
             batch.put_file({str(path)!r}, "/dags/{name}")

@@ -50,7 +50,7 @@ def main() -> int:
             for component in COMPONENTS:
                 stack.enter_context(started([*run, component], environment, home / f"{component}.log"))
             try:
-                trigger_all(environment["AIRFLOW__API__BASE_URL"], query)
+                run_all(environment["AIRFLOW__API__BASE_URL"], query)
                 wait_until_quiet(query)
             except BaseException:
                 for component in COMPONENTS:
@@ -84,6 +84,8 @@ def configuration(home: Path, notes: Path, database: str) -> dict[str, str]:
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
         "DATABASE__SQL_ALCHEMY_CONN": database,
         "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        # A process that has told of its end may stay for so long, and a task that goes on meanwhile is failed.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "LOGGING__WORKER_LOG_SERVER_PORT": str(worker_port),
         "LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_port),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -125,8 +127,8 @@ def started(command: list[str], environment: dict[str, str], log: Path) -> Itera
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def trigger_all(base: str, query: corpus.Query) -> None:
-    """Ask for all runs of the table, once all of their DAGs are there."""
+def run_all(base: str, query: corpus.Query) -> None:
+    """Make the pools of the table and ask for all of its runs, once all of their DAGs are there."""
     wait_for(lambda: httpx.get(f"{base}/api/v2/version").is_success, "the API server", START_SECONDS)
     token = httpx.get(f"{base}/auth/token").raise_for_status().json()["access_token"]
     wanted = {trigger.dag_id for trigger in corpus.triggers()}
@@ -139,13 +141,20 @@ def trigger_all(base: str, query: corpus.Query) -> None:
 
     wait_for(parsed, absent, START_SECONDS)
     with httpx.Client(base_url=base, headers={"authorization": f"Bearer {token}"}, timeout=60) as client:
+        for name, slots in corpus.table()["pools"].items():
+            client.post("/api/v2/pools", json={"name": name, "slots": slots}).raise_for_status()
         for run in corpus.triggers():
             wait_for(partial(trigger, client, run), run, START_SECONDS)
 
 
 def trigger(client: httpx.Client, run: corpus.Trigger) -> bool:
     """False if it has to be tried again."""
-    body = {"dag_run_id": run.run_id, "logical_date": run.logical_date, "conf": run.conf}
+    body = {
+        "dag_run_id": run.run_id,
+        "logical_date": run.logical_date,
+        "conf": run.conf,
+        "partition_key": run.partition_key,
+    }
     answer = client.post(f"/api/v2/dags/{run.dag_id}/dagRuns", json=body)
     if answer.is_client_error:
         raise RuntimeError(f"{run} was refused: {answer.text}")

@@ -20,8 +20,10 @@ from environment import DATABASES, Environment, deployed
 pytestmark = pytest.mark.timeout(2000)
 RUN_SECONDS = 1500
 QUIET_SECONDS = 5
-BATCH, FEW = 20, 12
-"""So many runs are triggered at once, when fewer than so many are active."""
+REPLY_SECONDS = 30
+"""Whether something was refused, in which case its end would be waited for in vain, is looked at so often."""
+BATCH = 12
+"""So many runs are triggered at once."""
 EXECUTOR = {"parallelism": 8, "task_timeout": 600}
 NOT_YET: dict[str, str] = {}
 """{DAG: why it does not end as on stock Airflow yet}."""
@@ -36,6 +38,7 @@ def outcome(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
         notes = Path(name)
         variables = {**corpus.VARIABLES, "CORPUS_NOTES": name}
         with deployed(request.param, "--volumes", "strict", executor=EXECUTOR, **variables) as environment:
+            _make_pools(environment)
             _upload(environment)
             _run_all(environment)
             yield _collect(environment, notes)
@@ -56,6 +59,11 @@ def test_the_same_files_fail_to_import(outcome: dict[str, Any]) -> None:
     assert outcome["import_errors"] == RECORDED["import_errors"]
 
 
+def _make_pools(environment: Environment) -> None:
+    pools = [{"name": name, "slots": slots} for name, slots in corpus.table()["pools"].items()]
+    environment.command("pools", kind="put_pools", pools=pools, action_on_existing_key="fail")
+
+
 def _upload(environment: Environment) -> None:
     folder = environment.modal.root / "corpus"
     corpus.build_folder(folder)
@@ -70,24 +78,41 @@ def _run_all(environment: Environment) -> None:
 
     Not all at once: each pass of Airflow's scheduler looks at all runs that are active.
     """
+    asked: list[corpus.Trigger] = []
+    looked_at = 0.0
     left = corpus.triggers()
     until = time.monotonic() + RUN_SECONDS
     quiet_since = time.monotonic()
-    while time.monotonic() - quiet_since < QUIET_SECONDS:
+    while True:
         unfinished = corpus.unfinished(environment.query)
         if unfinished:
             quiet_since = time.monotonic()
-        if left and len(unfinished) - len(left) < FEW:
-            _trigger(environment, left[:BATCH])
-            left = left[BATCH:]
+        elif time.monotonic() - quiet_since > QUIET_SECONDS:
+            break
+        if left and _has_room(environment, asked):
+            asked, left = left[:BATCH], left[BATCH:]
+            _trigger(environment, asked)
+            looked_at = time.monotonic()
+        if unfinished and time.monotonic() - looked_at > REPLY_SECONDS:
+            looked_at = time.monotonic()
+            assert _refused(environment) == {}
         assert time.monotonic() < until, f"waited {RUN_SECONDS} s for {unfinished}"
         time.sleep(0.5)
-    refused = {
-        key: reply["error"]
-        for key, reply in environment.state().items()
-        if key.startswith("reply:") and not reply["ok"]
-    }
-    assert refused == {}
+    assert _refused(environment) == {}
+
+
+def _refused(environment: Environment) -> dict[str, str]:
+    replies = {key: reply for key, reply in environment.state().items() if key.startswith("reply:")}
+    return {key: reply["error"] for key, reply in replies.items() if not reply["ok"]}
+
+
+def _has_room(environment: Environment, asked: list[corpus.Trigger]) -> bool:
+    """Whether the runs that were asked for last are there, and leave containers idle."""
+    runs = set(environment.query("SELECT dag_id, run_id FROM dag_run"))
+    [(busy,)] = environment.query(
+        "SELECT count(*) FROM task_instance WHERE state IN ('scheduled', 'queued', 'running')"
+    )
+    return busy < EXECUTOR["parallelism"] and all((one.dag_id, one.run_id) in runs for one in asked)
 
 
 def _trigger(environment: Environment, runs: list[corpus.Trigger]) -> None:

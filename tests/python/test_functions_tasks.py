@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import time
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -245,13 +247,28 @@ def test_the_folder_and_the_database_agree(environment: Environment) -> None:
     errors = reply(environment, "refresh-5", kind="refresh")["result"]["import_errors"]
     assert [(error["filename"], "exit code 0" in error["stack_trace"]) for error in errors] == [("hostile.py", True)]
 
+    environment.upload("archive.zip", archive(first=good, helper="NAMES = ['packed', 'wrapped']"))
+    assert names(environment, "refresh-6") >= {"packed", "wrapped", "two"}
+    environment.upload("archive.zip", archive(first=good, helper="NAMES = ['packed']"))
+    found = names(environment, "refresh-7")
+    assert found >= {"packed", "two"} and "wrapped" not in found
+
     environment.modal.sdk("""
     volume = modal.Volume.from_name("airflow-dags-test")
-    for name in ("fleet.py", "hostile.py"): volume.remove_file(f"/dags/{name}")
+    for name in ("fleet.py", "hostile.py", "archive.zip"): volume.remove_file(f"/dags/{name}")
     """)
-    found = names(environment, "refresh-6")
-    assert not found & {"one", "two", "three"} and "retried" in found
-    assert reply(environment, "refresh-7", kind="refresh")["result"]["import_errors"] == []
+    found = names(environment, "refresh-8")
+    assert not found & {"one", "two", "three", "packed"} and "retried" in found
+    assert reply(environment, "refresh-9", kind="refresh")["result"]["import_errors"] == []
+
+
+def archive(**modules: str) -> bytes:
+    """A zip file with these modules."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, source in modules.items():
+            file.writestr(f"{name}.py", source)
+    return buffer.getvalue()
 
 
 def names(environment: Environment, identifier: str) -> set[str]:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def trigger(request: Request) -> Result:
-    """`dag_id`, and optionally `run_id`, `logical_date` (ISO 8601), `conf` → the run that was created."""
+    """`dag_id`, and optionally `run_id`, `logical_date` (ISO 8601), `conf`, `partition_key` → the run
+    that was created."""
     from airflow._shared.timezones import timezone
     from airflow.api.common.trigger_dag import trigger_dag
     from airflow.exceptions import AirflowException
@@ -34,6 +35,7 @@ def trigger(request: Request) -> Result:
             run_id=request.get("run_id"),
             conf=request.get("conf"),
             logical_date=logical_date,
+            partition_key=request.get("partition_key"),
             # SQLite compares whole seconds: a run of "now" would stay invisible until the next one.
             run_after=timezone.utcnow() - datetime.timedelta(seconds=1),
             replace_microseconds=False,

@@ -34,7 +34,7 @@ def of_task(worker: Worker, workload: ExecuteTask) -> Path | None:
         return of_file(worker, workload.dag_rel_path)
     except RequirementsError as error:
         message = f"The requirements of {workload.dag_rel_path} cannot be installed: {error}"
-        _log(worker, workload, message)
+        add_to_log(worker, workload, message)
         raise AttemptFailed(message) from error
 
 
@@ -54,8 +54,8 @@ def install(worker: Worker, payload: Mapping[str, Any]) -> dict[str, Any]:
     return {"status": note["status"], "error": note["error"]}
 
 
-def _log(worker: Worker, workload: ExecuteTask, message: str) -> None:
-    """Add a line to the log of a task that has no process of its own to write one."""
+def add_to_log(worker: Worker, workload: ExecuteTask, message: str) -> None:
+    """Add a line to the log of a task, whose process cannot write it."""
     from airflow._shared.timezones import timezone
 
     if not workload.log_path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 
 GRACE_SECONDS = 2.5
@@ -23,3 +24,16 @@ def stop_children() -> None:
         for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
+
+
+def signal_children(is_over: threading.Event) -> None:
+    """The same beside a supervisor, who collects their exit statuses and sets `is_over` when it has."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                end(child)
+        if is_over.wait(GRACE_SECONDS):
+            return

@@ -13,6 +13,8 @@ from airflow_serverless.dags.requirements import active_in_children
 from airflow_serverless.executor import packages
 from airflow_serverless.executor.callbacks import execute_callback
 from airflow_serverless.executor.context import AttemptFailed, Worker
+from airflow_serverless.executor.limit import limited
+from airflow_serverless.executor.packages import add_to_log
 from airflow_serverless.executor.processes import stop_children
 from airflow_serverless.state import FAILED, FINAL, RUNNING, STOPPED, SUCCESS, CallNote, TaskEntry
 
@@ -83,7 +85,10 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
     api = worker.open_api(entry["ti_id"], entry["launch"], int(payload["generation"]))
     workload = ExecuteTask.model_validate(payload["workload"])
     try:
-        with active_in_children(packages.of_task(worker, workload)):
+        with (
+            active_in_children(packages.of_task(worker, workload)),
+            limited(worker.settings.task_timeout, lambda words: add_to_log(worker, workload, words)) as limit,
+        ):
             code = supervise_task(
                 ti=workload.ti,  # type: ignore[arg-type]
                 bundle_info=workload.bundle_info,
@@ -102,7 +107,7 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
     failed = code != 0 or api.final_state in UNSUCCESSFUL
     if _is_replaced(worker, payload["key"], entry):
         return False
-    error = f"the task's process ended with status {code}" if code != 0 else None
+    error = limit.exceeded or (f"the task's process ended with status {code}" if code != 0 else None)
     status = FAILED if failed else SUCCESS
     api.finish(payload["key"], {**entry, "status": status, "completed_at": time.time(), "error": error})
     return not failed

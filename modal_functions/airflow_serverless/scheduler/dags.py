@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from airflow_serverless.config import BUNDLE, PARSE_TIMEOUT_SECONDS
 from airflow_serverless.dags import requirements
@@ -152,7 +152,7 @@ def _write(path: str, parsed: ParsedFile) -> None:
     from airflow.models.dag import DagModel
     from airflow.serialization.serialized_objects import LazyDeserializedDAG
     from airflow.utils.session import create_session
-    from sqlalchemy import select
+    from sqlalchemy import or_, select
 
     now = timezone.utcnow()
     dags = [LazyDeserializedDAG(data=dag["data"], last_loaded=now) for dag in parsed["dags"]]
@@ -173,12 +173,18 @@ def _write(path: str, parsed: ParsedFile) -> None:
         found = [dag["dag_id"] for dag in parsed["dags"]]
         stale = select(DagModel).where(
             DagModel.bundle_name == BUNDLE,
-            DagModel.relative_fileloc == path,
+            # DAGs of an archive are in files of its own.
+            or_(DagModel.relative_fileloc == path, DagModel.relative_fileloc.startswith(f"{path}/", autoescape=True)),
             DagModel.is_stale.is_(False),
             DagModel.dag_id.not_in(found),
         )
         for model in session.scalars(stale):
             model.is_stale = True
+
+
+def _archive(place: str) -> set[str]:
+    """What may be the archive with the file of a DAG: the folders above it."""
+    return {str(folder) for folder in PurePosixPath(place).parents}
 
 
 def _forget_missing(present: set[str]) -> None:
@@ -187,10 +193,12 @@ def _forget_missing(present: set[str]) -> None:
     from airflow.models.dag import DagModel
     from airflow.models.errors import ParseImportError
     from airflow.utils.session import create_session
-    from sqlalchemy import delete
+    from sqlalchemy import delete, select
 
     with create_session() as session:
-        if DagModel.deactivate_deleted_dags(bundle_name=BUNDLE, rel_filelocs=present, session=session):
+        places = session.scalars(select(DagModel.relative_fileloc).where(DagModel.bundle_name == BUNDLE).distinct())
+        inside = {place for place in places if place and _archive(place) & present}
+        if DagModel.deactivate_deleted_dags(bundle_name=BUNDLE, rel_filelocs=present | inside, session=session):
             remove_references_to_deleted_dags(session=session)
         session.execute(
             delete(ParseImportError).where(

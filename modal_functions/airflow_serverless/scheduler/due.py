@@ -76,7 +76,8 @@ def _moments() -> Iterator[datetime.datetime | None]:
             .order_by("at")
             .limit(1)
         )
-        yield session.scalar(select(func.min(TaskInstance.trigger_timeout)).where(TaskInstance.state == "deferred"))
+        waiting = (TaskInstanceState.DEFERRED, TaskInstanceState.AWAITING_INPUT)
+        yield session.scalar(select(func.min(TaskInstance.trigger_timeout)).where(TaskInstance.state.in_(waiting)))
         yield session.scalar(select(func.min(Deadline.deadline_time)).where(~Deadline.missed))
     yield from _retry_times()
 

@@ -17,7 +17,8 @@ with DAG("triggering", schedule=None, start_date=datetime(2026, 1, 1)):
     for name, more in {
         "leaves": {},
         "waits": {"wait_for_completion": True, "poke_interval": 1},
-        "defers": {"wait_for_completion": True, "poke_interval": 1, "deferrable": True},
+        # Not soon, as in external.py.
+        "defers": {"wait_for_completion": True, "poke_interval": 15, "deferrable": True},
         "waits_for_failure": {"wait_for_completion": True, "poke_interval": 1, "conf": {"fail": True}},
         "accepts_failure": {
             "wait_for_completion": True,

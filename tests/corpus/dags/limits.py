@@ -44,6 +44,37 @@ with DAG("pools", schedule=None, start_date=START):
 
         pooled(name)
 
+with DAG("crowded_pool", schedule=None, start_date=START):
+    # Two slots for six tasks.
+
+    @task(pool="corpus_pair")
+    def crowded(n, dag_run=None):
+        place = folder(dag_run.dag_id, dag_run.run_id)
+        mark = place / f"crowded {n}"
+        mark.touch()
+        beside = len(list(place.iterdir()))
+        time.sleep(0.3)
+        mark.unlink()
+        return beside <= 2
+
+    crowded.expand(n=list(range(6)))
+
+with DAG("queue_at_a_pool", schedule=None, start_date=START):
+    # One slot: the heavier first, and those that others wait for are heavier by these.
+
+    @task(pool="corpus_single")
+    def in_turn(name, dag_run=None):
+        place = folder(dag_run.dag_id, dag_run.run_id)
+        earlier = sorted(file.name for file in place.iterdir())
+        (place / name).touch()
+        return earlier
+
+    turn = {
+        name: in_turn.override(task_id=name, priority_weight=weight)(name)
+        for name, weight in {"first": 50, "fourth": 10, "third": 20, "second": 15, "fifth": 5, "last": 1}.items()
+    }
+    turn["second"] >> EmptyOperator(task_id="weight", priority_weight=30)
+
 with DAG("pool_that_is_absent", schedule=None, start_date=START, dagrun_timeout=timedelta(seconds=5)):
     EmptyOperator(task_id="fine")
 

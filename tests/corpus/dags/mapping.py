@@ -111,11 +111,11 @@ with DAG("mapped_groups", schedule=None, start_date=datetime(2026, 1, 1)):
 with DAG("mapping_many", schedule=None, start_date=datetime(2026, 1, 1), max_active_tasks=64):
 
     @task
-    def hundred():
-        return list(range(100))
+    def many():
+        return list(range(200))
 
     @task
     def add(values):
         return sum(values)
 
-    add(each.expand(x=hundred()))
+    add(each.expand(x=many()))

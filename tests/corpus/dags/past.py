@@ -25,6 +25,19 @@ def ordered(name):
 with DAG("depends_on_past", schedule="@daily", default_args={"depends_on_past": True}, **DAYS):
     ordered("depends_on_past") >> EmptyOperator(task_id="after")
 
+with DAG("depends_on_a_failed_past", schedule="@daily", max_active_runs=1, **DAYS):
+
+    @task(depends_on_past=True)
+    def fails_on_the_sixth(dag_run=None):
+        if dag_run.logical_date.day == 6:
+            raise ValueError("as it should be")
+
+    @task(trigger_rule="all_done")
+    def regardless():
+        return "regardless"
+
+    fails_on_the_sixth() >> regardless()
+
 with DAG("wait_for_downstream", schedule="@daily", default_args={"wait_for_downstream": True}, **DAYS):
     EmptyOperator(task_id="before") >> ordered("wait_for_downstream")
 

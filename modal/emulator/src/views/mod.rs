@@ -76,11 +76,15 @@ impl Views {
         let Some(view) = self.find(task_id, volume_id) else { return Ok(false) };
         let _alone = self.volumes.lock(volume_id).await;
         let mut view = view.lock_owned().await;
-        blocking(move || {
-            view.commit()?;
-            Ok(!view.is_open()?)
-        })
-        .await
+        blocking(move || Ok(!view.commit_and_look()?)).await
+    }
+
+    /// The same, for who does not want to know whether something can be reloaded.
+    async fn commit_only(&self, task_id: &str, volume_id: &str) -> Result<(), Error> {
+        let Some(view) = self.find(task_id, volume_id) else { return Ok(()) };
+        let _alone = self.volumes.lock(volume_id).await;
+        let mut view = view.lock_owned().await;
+        blocking(move || view.commit()).await
     }
 
     /// Shows a container what is committed by now. Fails while one of its processes has a file of the Volume open.
@@ -90,11 +94,10 @@ impl Views {
         let mut view = view.lock_owned().await;
         let volume_id = volume_id.to_owned();
         blocking(move || {
-            if view.is_open()? {
+            if view.commit_and_look()? {
                 let reason = "cannot be reloaded: there are open files preventing the operation";
                 return Err(Error::Conflict { kind: "Volume", id: volume_id, reason });
             }
-            view.commit()?;
             view.refresh()
         })
         .await
@@ -108,7 +111,7 @@ impl Views {
         loop {
             tokio::time::sleep(BACKGROUND_COMMITS).await;
             for volume_id in self.volumes_of(task_id) {
-                if let Err(error) = self.commit(task_id, &volume_id).await {
+                if let Err(error) = self.commit_only(task_id, &volume_id).await {
                     tracing::warn!(error = &error as &dyn std::error::Error, volume.id = volume_id, "not committed");
                 }
             }

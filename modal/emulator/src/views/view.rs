@@ -51,14 +51,25 @@ impl View {
 
     /// Brings what changed here into the Volume; of several who changed the same file, the last one wins.
     pub fn commit(&mut self) -> Result<(), Error> {
-        self.publish().map_err(failed("commit"))
+        self.list().and_then(|here| self.publish(&here)).map_err(failed("commit"))
     }
 
-    fn publish(&mut self) -> io::Result<()> {
+    /// The same; returns whether a process has a file of this copy open, or works in one of its folders.
+    pub fn commit_and_look(&mut self) -> Result<bool, Error> {
+        let here = self.list().map_err(failed("commit"))?;
+        self.publish(&here).map_err(failed("commit"))?;
+        self.is_open(&here).map_err(failed("look for open files of"))
+    }
+
+    /// What is here; nothing when the container is gone.
+    fn list(&self) -> io::Result<Listing> {
+        if self.closed { Ok(Listing::new()) } else { list(&self.folder) }
+    }
+
+    fn publish(&mut self, here: &Listing) -> io::Result<()> {
         if self.closed {
             return Ok(());
         }
-        let here = list(&self.folder)?;
         // What is in a folder goes before the folder.
         let removed: Vec<_> = self.known.keys().rev().filter(|path| !here.contains_key(*path)).cloned().collect();
         let changed: Vec<_> = here
@@ -116,13 +127,22 @@ impl View {
     /// Fills the folder with what is in the Volume, of which what did not change is aside.
     fn fill(&mut self, aside: &Path) -> io::Result<()> {
         let known = std::mem::take(&mut self.known);
-        for (path, there) in list(&self.committed)? {
-            let (source, target) = (self.committed.join(&path), self.folder.join(&path));
-            let same = known.get(&path).filter(|(_, before)| *before == there);
-            match same {
-                // Not copied again; a folder holds what is yet to come.
-                Some(_) if !source.is_dir() => fs::rename(aside.join(&path), &target)?,
-                _ => replace(&source, &target)?,
+        let committed = list(&self.committed)?;
+        let touched = touched_folders(&known, &committed);
+        let mut moved: Option<PathBuf> = None;
+        for (path, there) in committed {
+            let same = known.get(&path).filter(|(_, before)| *before == there).copied();
+            if let Some(same) = same.filter(|_| moved.as_ref().is_some_and(|folder| path.starts_with(folder))) {
+                self.known.insert(path, same);
+                continue;
+            }
+            let target = self.folder.join(&path);
+            // Neither copied nor made again, whether it is a file or a folder with all that it holds.
+            let is_untouched = same.is_some() && !touched.contains(&path);
+            if is_untouched && fs::rename(aside.join(&path), &target).is_ok() {
+                moved = Some(path.clone());
+            } else {
+                replace(&self.committed.join(&path), &target)?;
             }
             let here = Stamp::of(&target.symlink_metadata()?);
             self.known.insert(path, (here, there));
@@ -130,22 +150,32 @@ impl View {
         Ok(())
     }
 
-    /// Whether a process has a file of this copy open, or works in one of its folders.
-    pub fn is_open(&self) -> Result<bool, Error> {
-        let check = || {
-            let meta = self.folder.metadata()?;
-            let mut ours = HashSet::from([meta.ino()]);
-            for path in list(&self.folder)?.keys() {
-                ours.insert(self.folder.join(path).symlink_metadata()?.ino());
-            }
-            Ok(fs::read_dir("/proc")?.filter_map(Result::ok).any(|process| uses(&process.path(), meta.dev(), &ours)))
-        };
-        check().map_err(failed("look for open files of"))
+    fn is_open(&self, here: &Listing) -> io::Result<bool> {
+        if self.closed {
+            return Ok(false);
+        }
+        let meta = self.folder.metadata()?;
+        let mut ours = HashSet::from([meta.ino()]);
+        for (path, stamp) in here {
+            let is_folder = stamp.inode == 0;
+            let inode = if is_folder { inode(&self.folder.join(path))? } else { Some(stamp.inode) };
+            ours.extend(inode);
+        }
+        Ok(fs::read_dir("/proc")?.filter_map(Result::ok).any(|process| uses(&process.path(), meta.dev(), &ours)))
     }
 }
 
 fn failed(action: &'static str) -> impl FnOnce(io::Error) -> Error {
     Error::io(action, "a container's Volume")
+}
+
+/// None if it was removed meanwhile.
+fn inode(path: &Path) -> io::Result<Option<u64>> {
+    match path.symlink_metadata() {
+        Ok(meta) => Ok(Some(meta.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether a process, by its folder in `/proc`, has one of these files open or is in one of these folders. Those of
@@ -178,6 +208,21 @@ fn list(folder: &Path) -> io::Result<Listing> {
         }
     }
     Ok(found)
+}
+
+/// Folders in which something, at whatever depth, is not as it was in the Volume.
+fn touched_folders(known: &BTreeMap<PathBuf, (Stamp, Stamp)>, committed: &Listing) -> HashSet<PathBuf> {
+    let came = committed.iter().filter(|(path, there)| known.get(*path).is_none_or(|(_, before)| before != *there));
+    let gone = known.keys().filter(|path| !committed.contains_key(*path));
+    let mut touched = HashSet::new();
+    for path in came.map(|(path, _)| path).chain(gone) {
+        for folder in path.ancestors().skip(1) {
+            if !touched.insert(folder.to_owned()) {
+                break;
+            }
+        }
+    }
+    touched
 }
 
 /// Makes `target` what `source` is: a file or link as a whole, a folder without what it holds.
@@ -287,12 +332,40 @@ mod tests {
     }
 
     #[test]
+    fn a_refresh_touches_only_what_others_changed() {
+        let volume = Volume(tempfile::tempdir().unwrap());
+        let (mut one, mut two) = (volume.view("one"), volume.view("two"));
+        for path in ["same/deep/a", "mixed/deep/b", "mixed/other/c", "gone/d"] {
+            fs::create_dir_all(one.folder.join(path).parent().unwrap()).unwrap();
+            fs::write(one.folder.join(path), "one").unwrap();
+        }
+        one.commit().unwrap();
+        two.refresh().unwrap();
+        fs::write(two.folder.join("mixed/deep/b"), "two").unwrap();
+        fs::write(two.folder.join("mixed/new"), "two").unwrap();
+        fs::remove_dir_all(two.folder.join("gone")).unwrap();
+        two.commit().unwrap();
+
+        let inode = |view: &View, path: &str| view.folder.join(path).metadata().unwrap().ino();
+        let before = ["same", "same/deep/a", "mixed/other", "mixed/other/c"].map(|path| inode(&one, path));
+        // Written after the last commit: not lost, and brought over by the next one.
+        fs::write(one.folder.join("same/deep/e"), "late").unwrap();
+        one.refresh().unwrap();
+        assert_eq!(before, ["same", "same/deep/a", "mixed/other", "mixed/other/c"].map(|path| inode(&one, path)));
+        assert_eq!(fs::read_to_string(one.folder.join("mixed/deep/b")).unwrap(), "two");
+        assert!(one.folder.join("mixed/new").exists() && !one.folder.join("gone").exists());
+        one.commit().unwrap();
+        assert_eq!(volume.committed("same/deep/e").as_deref(), Some("late"));
+        assert_eq!(volume.committed("mixed/deep/b").as_deref(), Some("two"));
+    }
+
+    #[test]
     fn open_files_are_noticed() {
         let volume = Volume(tempfile::tempdir().unwrap());
-        let view = volume.view("one");
+        let mut view = volume.view("one");
         let file = fs::File::create(view.folder.join("open")).unwrap();
-        assert!(view.is_open().unwrap());
+        assert!(view.commit_and_look().unwrap());
         drop(file);
-        assert!(!view.is_open().unwrap());
+        assert!(!view.commit_and_look().unwrap());
     }
 }
