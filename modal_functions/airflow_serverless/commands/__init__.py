@@ -6,7 +6,7 @@ import json
 import traceback
 from collections.abc import Collection, Iterable, Mapping
 
-from airflow_serverless.commands import connections, dags, pools, runs, tasks, variables
+from airflow_serverless.commands import backfills, connections, dags, pools, runs, tasks, variables
 from airflow_serverless.commands.command import CommandError, Handler, Reason
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
@@ -20,6 +20,10 @@ CHANGES: Mapping[str, Handler] = {
     "mark_run": runs.mark,
     "clear_tasks": tasks.clear,
     "mark_tasks": tasks.mark,
+    "create_backfill": backfills.create,
+    "pause_backfill": backfills.pause,
+    "unpause_backfill": backfills.unpause,
+    "cancel_backfill": backfills.cancel,
     "put_variables": variables.put,
     "delete_variable": variables.delete,
     "put_connections": connections.put,
@@ -30,6 +34,7 @@ CHANGES: Mapping[str, Handler] = {
 """Applied once, however often they are seen: their replies are kept in the database."""
 READS: Mapping[str, Handler] = {
     "refresh": dags.refresh,
+    "dry_run_backfill": backfills.dry_run,
     "list_variables": variables.list_all,
     "get_variable": variables.get,
     "list_connections": connections.list_all,

@@ -112,7 +112,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     synced = context.folder.sync(backend, inbox.packages)
     replies = commands.apply(commands.ready(inbox.commands, found.begun, time.time()), backend)
     tick.maintain()
-    tick.run_until_quiet()
+    is_quiet = tick.run_until_quiet()
     deferred = triggers.wanted()
     pending = callbacks.pending(inbox)
     marker = due.compute(backend.generation + 1, bool(deferred))
@@ -139,6 +139,8 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     )
     if found.again or settled.again:
         state.wake("news was on its way")
+    elif not is_quiet:
+        state.wake("there is more to schedule")
     elif stopped or commands.may_stop_tasks(inbox.commands.values()):
         # What was stopped is reported as such by the next round; what a command made unwanted is found there first.
         state.wake("calls are no longer wanted")
