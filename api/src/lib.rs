@@ -7,12 +7,14 @@
 //! - [`operation`]: long work with steps that can be followed
 //! - [`dag`]: DAG files and the DAGs that the scheduler found in them
 //! - [`run`]: DAG runs, task instances and their logs
+//! - [`backfill`]: runs of a DAG for dates that have passed
 //! - [`task`]: what is done with task instances
 //! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
 //! - [`daemon`]: health and version
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
 
+pub mod backfill;
 pub mod connection;
 pub mod daemon;
 pub mod dag;

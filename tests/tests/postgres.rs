@@ -76,9 +76,14 @@ fn from_a_wrong_password_to_a_finished_run() {
     it.dev("variables set", &["greeting", "hello"]).succeeded();
     assert!(it.dev("variables list", &[]).succeeded().stdout.contains("greeting"));
     assert!(it.dev("pools list", &[]).succeeded().stdout.contains("default_pool"));
-    for noun in ["connections list", "dags errors"] {
+    for noun in ["connections list", "dags errors", "backfills list"] {
         it.dev(noun, &[]).succeeded();
     }
+    it.upload("backfilled.py");
+    let dates = ["--dag-id", "backfilled", "--from-date", "2026-01-01", "--to-date", "2026-01-01"];
+    let backfill = it.dev("backfills create", &[&dates[..], &["--wait", "--json"]].concat()).succeeded().json();
+    assert_eq!(backfill["dag_runs"][0]["state"], "success", "{backfill}");
+    assert!(it.dev("backfills list", &["--dag-id", "backfilled"]).succeeded().stdout.contains("completed"));
     it.dev("tasks clear", &["--dag-id", "mapped", "--run-id", "many", "--task-id", "total"]).succeeded();
     eventually("the second try of the cleared task", || {
         let arguments = ["--dag-id", "mapped", "--run-id", "many", "--json"];
