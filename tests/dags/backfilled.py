@@ -1,8 +1,7 @@
-"""A DAG whose schedule has ended, so that all of its runs are those of backfills; one that has none; one that defers."""
+"""A DAG whose schedule has ended, so that all of its runs are those of backfills; one that has none."""
 
 import datetime
 
-from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import DAG, get_current_context, task
 
 START, END = datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 31)
@@ -24,6 +23,3 @@ with DAG("unscheduled", schedule=None, start_date=START):
         pass
 
     nothing()
-
-with DAG("deferring", schedule=None, start_date=START):
-    DateTimeSensorAsync(task_id="moment", target_time="{{ dag_run.conf['until'] }}")
