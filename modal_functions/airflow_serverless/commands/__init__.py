@@ -42,6 +42,8 @@ READS: Mapping[str, Handler] = {
 }
 """Answered whenever they are seen. Their replies are kept nowhere but in the Dict, for they may hold secrets."""
 STOPPING = frozenset({"clear_run", "mark_run", "clear_tasks", "mark_tasks"})
+REPLY_SECONDS = 300.0
+"""The daemon waits for less: a reply that is older is nobody's any more, and may hold secrets."""
 LONGEST_WAIT_SECONDS = 5.0
 """A worker that has begun tells the database within a second, unless it installs packages first."""
 
@@ -72,6 +74,11 @@ def ready(commands: Mapping[str, Command], begun: Collection[tuple[str, str]], n
         return command["kind"] in STOPPING and about in begun and now < command["at"] + LONGEST_WAIT_SECONDS
 
     return {key: command for key, command in commands.items() if not waits(command)}
+
+
+def forgotten(replies: Mapping[str, Reply], now: float) -> list[str]:
+    """Keys of replies that nobody takes: who asked has given up or died."""
+    return [key for key, reply in replies.items() if reply.get("at", 0.0) < now - REPLY_SECONDS]
 
 
 def may_stop_tasks(commands: Iterable[Command]) -> bool:

@@ -135,6 +135,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
             *settled.keys,
             *reconcile.finished_keys(inbox),
             *found.expired,
+            *commands.forgotten(inbox.replies, time.time()),
         ]
     )
     if found.again or settled.again:
@@ -163,7 +164,8 @@ def _announce(context: TickContext, generation: int, inbox: Inbox, replies: dict
     Only then the commands go: a command without a reply is applied again, which changes nothing.
     """
     published: Published = {"generation": generation}
-    answers = {f"reply:{inbox.commands[key]['id']}": reply for key, reply in replies.items()}
+    at = time.time()
+    answers = {f"reply:{inbox.commands[key]['id']}": {**reply, "at": at} for key, reply in replies.items()}
     context.state.update({PUBLISHED: published, **answers})
     context.state.remove(replies)
 
