@@ -112,6 +112,10 @@ pub struct Database {
     /// `postgresql://user:password@host:port/database`; only with `type: postgres`. Kept as a Modal Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_string: Option<Secret>,
+    /// The certificates in PEM, to one of which that of the PostgreSQL server has to go back. With it, `sslmode` is
+    /// `verify-full` unless the connection string says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_certificate: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -166,6 +170,8 @@ impl Config {
     /// Seconds in a day, the longest interval and the longest life of a Modal Function call.
     const DAY: u32 = 86_400;
     const MAX_PARALLELISM: u32 = 1000;
+    /// It is in a variable of each process; the authorities of one provider's region take a quarter of this.
+    const MAX_CERTIFICATE_BYTES: usize = 32 << 10;
 
     /// Checks what the types cannot say. Each fault names its key.
     pub fn validate(&self) -> Result<(), Vec<Fault>> {
@@ -179,6 +185,7 @@ impl Config {
         range("executor.parallelism", self.executor.parallelism, Self::MAX_PARALLELISM);
         range("executor.task_timeout", self.executor.task_timeout, Self::DAY);
         faults.extend(self.database_fault());
+        faults.extend(self.root_certificate_fault());
         faults.extend(self.env.keys().filter_map(|name| env_fault(name)));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
@@ -198,6 +205,26 @@ impl Config {
             (DatabaseKind::Postgres, Some(_)) => return None,
         };
         Some(Fault::new(KEY, message))
+    }
+
+    fn root_certificate_fault(&self) -> Option<Fault> {
+        let pem = self.database.root_certificate.as_deref()?;
+        let has_file = self.secret_connection_string().is_some_and(|text| text.expose().contains("sslrootcert="));
+        let message = if self.database.kind == DatabaseKind::Sqlite {
+            "only goes with `database.type: postgres`"
+        } else if !pem.contains("-----BEGIN CERTIFICATE-----") {
+            "must be certificates in PEM, beginning with -----BEGIN CERTIFICATE-----; a file's content can be put in \
+             from a variable, such as ${ROOT_CERTIFICATE}"
+        } else if pem.contains("PRIVATE KEY-----") {
+            "holds a private key, which must stay where it is: only certificates belong here"
+        } else if pem.len() > Self::MAX_CERTIFICATE_BYTES {
+            "is larger than 32 KiB: name only the certificates of your server's region or authority"
+        } else if has_file {
+            "takes the place of `sslrootcert` in the connection string: leave that out"
+        } else {
+            return None;
+        };
+        Some(Fault::new("database.root_certificate", message))
     }
 
     /// The connection string, wherever it was written.
@@ -393,6 +420,30 @@ mod tests {
             "postgresql://u:p@h:port/d",
         ] {
             assert!(!is_postgres_url(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn root_certificates_are_certificates() {
+        let fault = |pem: &str, options: &str| {
+            let string = format!("postgresql://u:p@h/d{options}");
+            let database = Database {
+                kind: DatabaseKind::Postgres,
+                connection_string: Some(Secret::new(string)),
+                root_certificate: Some(pem.to_owned()),
+            };
+            Config { database, ..Config::default() }.validate().err().map(|faults| faults[0].message.clone())
+        };
+        let pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n";
+        assert_eq!(fault(pem, ""), None);
+        assert_eq!(fault(pem, "?sslmode=verify-ca"), None);
+        for (pem, options, part) in [
+            ("/etc/ssl/root.pem", "", "PEM"),
+            (&format!("{pem}-----BEGIN PRIVATE KEY-----"), "", "private key"),
+            (&pem.repeat(2000), "", "32 KiB"),
+            (pem, "?sslrootcert=/root.pem", "leave that out"),
+        ] {
+            assert!(fault(pem, options).is_some_and(|message| message.contains(part)), "{part}");
         }
     }
 

@@ -55,6 +55,12 @@ fn parse(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Fault>> {
         });
         *secret = Secret::new(value.map_err(|fault| vec![fault])?);
     }
+    if let Some(certificate) = &mut config.database.root_certificate {
+        let value = expand(certificate, lookup, |reference| {
+            Err(Fault::new("root_certificate", format!("{reference} is not set in the environment")))
+        });
+        *certificate = value.map_err(|fault| vec![fault])?;
+    }
     for (name, secret) in &mut config.env {
         let value = expand(secret.expose(), lookup, |reference| {
             Err(Fault::new(format!("env.{name}"), format!("{reference} is not set in the environment")))

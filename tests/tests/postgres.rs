@@ -101,6 +101,11 @@ fn from_a_wrong_password_to_a_finished_run() {
     // An attempt that the crash ended has failed; it is not carried out again without a retry.
     assert!(states(&ended).iter().all(|(_, _, tries)| *tries <= 1), "{ended}");
 
+    // A certificate is there to prove the server by, and this one has none.
+    let proved = format!("{}\n  root_certificate: \"-----BEGIN CERTIFICATE-----\"", postgres.url);
+    let refused = create(&proved, &["--update"]);
+    assert!(refused.code == 3 && refused.stderr.contains("SSL"), "{refused:#?}");
+
     for secret in [postgres.url.as_str(), postgres.password(), "pass%word", "hunter2"] {
         assert_eq!(spread(&it, secret), [] as [PathBuf; 0], "{secret} was written down");
     }

@@ -17,7 +17,7 @@ impl Runtime {
     ) -> Result<(), RuntimeError> {
         let settings = json!({
             "environment": environment,
-            "database": {"type": config.database.kind},
+            "database": {"type": config.database.kind, "root_certificate": config.database.root_certificate},
             "scheduler": config.scheduler,
             "executor": config.executor,
             "airflow": config.airflow,
