@@ -143,6 +143,15 @@ def test_partitions(environment: Environment) -> None:
     assert runs == [(f"2026-01-0{day}T00:00:00", "success") for day in (1, 2, 3, 4)]
 
 
+def test_a_long_row_of_runs_goes_on_by_itself(environment: Environment) -> None:
+    """Each run begins when the one before has ended, which makes more passes than a round of a tick has."""
+    hour = {"from_date": "2026-01-01T00:00", "to_date": "2026-01-01T01:00", "max_active_runs": 1}
+    made = result(environment, "h-1", kind="create_backfill", dag_id="often", **hour)["id"]
+    wait_until(lambda: completed(environment, made), "the end of the backfill", 60)
+    runs = environment.query("SELECT state, count(*) FROM dag_run WHERE dag_id = 'often' GROUP BY state")
+    assert runs == [("success", 61)]
+
+
 def test_what_cannot_be_done_is_refused(environment: Environment) -> None:
     cases: dict[str, tuple[str, str, dict[str, Any]]] = {
         "x-1": ("not_found", "no DAG 'absent'", {"dag_id": "absent"}),
