@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use airflow_serverless_api::{
-    environment::Config,
+    config::Config,
     problem::Fault,
     secret::{Secret, without_credentials},
 };

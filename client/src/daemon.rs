@@ -5,10 +5,11 @@ use std::time::Duration;
 use airflow_serverless_api::{
     Problem,
     backfill::{BackfillAction, BackfillDetail, BackfillList, CreateBackfill, DryRunBackfillList, ListBackfills},
+    config::Config,
     daemon::Version,
     dag::{Dag, DagDeletion, DagDetail, DagFileChange, DagFileList, ImportErrorList, PutMode, UpdateDag},
     environment::{
-        Config, CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
+        CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
     },
     home::Home,
     operation::Operation,

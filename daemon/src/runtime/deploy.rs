@@ -1,6 +1,6 @@
 //! Deploying the functions: the unmodified Modal SDK does it, in a process of its own.
 
-use airflow_serverless_api::environment::{Config, EnvironmentName};
+use airflow_serverless_api::{config::Config, environment::EnvironmentName};
 use serde_json::json;
 
 use super::{Runtime, RuntimeError, run};
