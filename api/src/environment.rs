@@ -1,12 +1,12 @@
 //! Environments: one Airflow each, with its App, Volume, Dict and Secret on Modal.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{operation::Operation, problem::Fault, secret::Secret};
+use crate::{config::Config, operation::Operation};
 
 /// A valid environment name. It becomes part of the names on Modal, so it keeps to what is valid there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -81,174 +81,6 @@ impl fmt::Display for EnvironmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// The content of `config.yaml`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    pub database: Database,
-    /// The same as `database.connection_string`; accepted here too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connection_string: Option<Secret>,
-    #[serde(default)]
-    pub scheduler: Scheduler,
-    #[serde(default)]
-    pub executor: Executor,
-    #[serde(default)]
-    pub airflow: Airflow,
-    /// Variables of the environment in which DAGs are parsed and tasks run, such as `AIRFLOW_VAR_*` and
-    /// `AIRFLOW_CONN_*`. Their values are kept as a Modal Secret: answers have the names, with empty values.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, Secret>,
-}
-
-/// Where Airflow keeps its metadata.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Database {
-    #[serde(rename = "type")]
-    pub kind: DatabaseKind,
-    /// `postgresql://user:password@host:port/database`; only with `type: postgres`. Kept as a Modal Secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connection_string: Option<Secret>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DatabaseKind {
-    /// A file on the environment's Volume.
-    #[default]
-    Sqlite,
-    /// A PostgreSQL server of yours.
-    Postgres,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Scheduler {
-    /// Seconds between two ticks of the scheduler's cron, 1 to 86400.
-    #[schema(minimum = 1, maximum = 86400)]
-    pub interval_seconds: u32,
-}
-
-impl Default for Scheduler {
-    fn default() -> Self {
-        Self { interval_seconds: 60 }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Executor {
-    /// Tasks that may run at once, 1 to 1000.
-    #[schema(minimum = 1, maximum = 1000)]
-    pub parallelism: u32,
-    /// Seconds that a task may take if it sets no timeout of its own, 1 to 86400.
-    #[schema(minimum = 1, maximum = 86400)]
-    pub task_timeout: u32,
-}
-
-impl Default for Executor {
-    fn default() -> Self {
-        Self { parallelism: 16, task_timeout: 3600 }
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Airflow {
-    /// Whether a DAG is paused when it first appears.
-    pub dags_are_paused_at_creation: bool,
-}
-
-impl Config {
-    /// Seconds in a day, the longest interval and the longest life of a Modal Function call.
-    const DAY: u32 = 86_400;
-    const MAX_PARALLELISM: u32 = 1000;
-
-    /// Checks what the types cannot say. Each fault names its key.
-    pub fn validate(&self) -> Result<(), Vec<Fault>> {
-        let mut faults = Vec::new();
-        let mut range = |key: &str, value: u32, max: u32| {
-            if !(1..=max).contains(&value) {
-                faults.push(Fault::new(key, format!("must be a whole number from 1 to {max}, not {value}")));
-            }
-        };
-        range("scheduler.interval_seconds", self.scheduler.interval_seconds, Self::DAY);
-        range("executor.parallelism", self.executor.parallelism, Self::MAX_PARALLELISM);
-        range("executor.task_timeout", self.executor.task_timeout, Self::DAY);
-        faults.extend(self.database_fault());
-        faults.extend(self.env.keys().filter_map(|name| env_fault(name)));
-        if faults.is_empty() { Ok(()) } else { Err(faults) }
-    }
-
-    fn database_fault(&self) -> Option<Fault> {
-        const KEY: &str = "database.connection_string";
-        let message = match (self.database.kind, self.secret_connection_string()) {
-            (DatabaseKind::Sqlite, None) => return None,
-            (DatabaseKind::Sqlite, Some(_)) => "only goes with `database.type: postgres`",
-            (DatabaseKind::Postgres, None) => {
-                "is required with `database.type: postgres`, such as \"postgresql://user:pass@host:5432/db\""
-            }
-            (DatabaseKind::Postgres, Some(text)) if !is_postgres_url(text.expose()) => {
-                "must be a URL of the form postgresql://user:pass@host:5432/db, with special characters of the \
-                 password in percent-encoding, such as %40 for @"
-            }
-            (DatabaseKind::Postgres, Some(_)) => return None,
-        };
-        Some(Fault::new(KEY, message))
-    }
-
-    /// The connection string, wherever it was written.
-    pub fn secret_connection_string(&self) -> Option<&Secret> {
-        self.database.connection_string.as_ref().or(self.connection_string.as_ref())
-    }
-
-    /// The same configuration without its secrets: what the registry keeps and the API answers.
-    pub fn without_secrets(&self) -> Self {
-        let mut config = self.clone();
-        config.connection_string = None;
-        config.database.connection_string = None;
-        config.env.values_mut().for_each(|value| *value = Secret::new(""));
-        config
-    }
-}
-
-/// Why a variable of this name cannot be set.
-fn env_fault(name: &str) -> Option<Fault> {
-    let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
-        && !name.is_empty()
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let message = if !is_name {
-        "is no name of a variable: use letters, digits and '_'"
-    } else if name.starts_with("AIRFLOW__") || name.starts_with("_AIRFLOW_") || name == "AIRFLOW_HOME" {
-        "is reserved: Airflow's configuration is that of the scheduler and its storage, see the section `airflow`"
-    } else if name.starts_with("AIRFLOW_SERVERLESS_") || name.starts_with("MODAL_") {
-        "is reserved for what runs Airflow"
-    } else if name == "PATH" || name == "HOME" || name.starts_with("PYTHON") || name.starts_with("LD_") {
-        "is reserved: the interpreter of the scheduler and the tasks depends on it"
-    } else {
-        return None;
-    };
-    Some(Fault::new(format!("env.{name}"), message))
-}
-
-/// Whether the text reads as a connection string and cannot be misread: a special character in a password would end it.
-fn is_postgres_url(text: &str) -> bool {
-    let Some(rest) = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme)) else {
-        return false;
-    };
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let (credentials, server) = authority.rsplit_once('@').unwrap_or(("", authority));
-    let database = path.split('?').next().unwrap_or_default().trim_start_matches('/');
-    let port = server.rsplit_once(':').filter(|_| !server.ends_with(']')).map_or("1", |(_, port)| port);
-    let is_plain = !rest.contains('#') && !path.contains('@') && !database.contains(['/', ':']);
-    is_plain
-        && !credentials.contains('@')
-        && credentials.matches(':').count() <= 1
-        && !rest.is_empty()
-        && port.parse::<u16>().is_ok()
 }
 
 /// Body of `POST /v1/environments`.
@@ -358,63 +190,5 @@ mod tests {
         for bad in ["", "-dev", "dev-", "Dev", "a b", "a/b", "ä", "a.b", "a_b", &"x".repeat(33)] {
             assert!(bad.parse::<EnvironmentName>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn faults_name_their_keys() {
-        let mut config = Config::default();
-        config.scheduler.interval_seconds = 0;
-        config.database.kind = DatabaseKind::Postgres;
-        let faults = config.validate().expect_err("two faults");
-        let keys: Vec<_> = faults.iter().map(|fault| fault.location.as_str()).collect();
-        assert_eq!(keys, ["scheduler.interval_seconds", "database.connection_string"]);
-    }
-
-    #[test]
-    fn connection_strings_cannot_be_misread() {
-        for good in [
-            "postgresql://user:pass@host:5432/db",
-            "postgres://u:p%40%2F@[::1]:5432/db?sslmode=require",
-            "postgresql://host/db",
-            "postgresql:///db?host=/var/run/postgresql",
-            "postgresql://u@[::1]/db",
-        ] {
-            assert!(is_postgres_url(good), "{good}");
-        }
-        for bad in [
-            "",
-            "postgresql://",
-            "mysql://u:p@h/d",
-            "postgresql://u:p@ss@h/d",
-            "postgresql://u:p/ss@h/d",
-            "postgresql://u:p?ss@h/d",
-            "postgresql://u:p#ss@h/d",
-            "postgresql://u:p:ss@h/d",
-            "postgresql://u:p@h:port/d",
-        ] {
-            assert!(!is_postgres_url(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn reserved_variables_are_refused() {
-        for good in ["AIRFLOW_VAR_X", "AIRFLOW_CONN_Y", "API_TOKEN", "_x"] {
-            assert_eq!(env_fault(good), None, "{good}");
-        }
-        for bad in ["", "1A", "A B", "A=B", "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW_SERVERLESS_SETTINGS", "PYTHONPATH"] {
-            assert!(env_fault(bad).is_some(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn secrets_are_hidden_and_stripped() {
-        let config = Config {
-            connection_string: Some(Secret::new("postgresql://u:hunter2@h/d")),
-            env: BTreeMap::from([("API_TOKEN".to_owned(), Secret::new("hunter2"))]),
-            ..Config::default()
-        };
-        assert!(!format!("{config:?}").contains("hunter2"));
-        let kept = serde_json::to_string(&config.without_secrets()).expect("serialises");
-        assert!(!kept.contains("hunter2") && kept.contains("API_TOKEN"));
     }
 }

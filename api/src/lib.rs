@@ -3,16 +3,19 @@
 //! This crate does no I/O. Airflow's nouns keep the field names of Airflow's own REST API (`dag_id`, `dag_run_id`,
 //! `logical_date`, `try_number`, …), so that scripts can move between the two.
 //!
-//! - [`environment`]: an environment, its configuration and state
+//! - [`environment`], [`config`]: an environment and its state, and its configuration
 //! - [`operation`]: long work with steps that can be followed
 //! - [`dag`]: DAG files and the DAGs that the scheduler found in them
 //! - [`run`]: DAG runs, task instances and their logs
+//! - [`backfill`]: runs of a DAG for dates that have passed
 //! - [`task`]: what is done with task instances
 //! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
 //! - [`daemon`]: health and version
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
 
+pub mod backfill;
+pub mod config;
 pub mod connection;
 pub mod daemon;
 pub mod dag;

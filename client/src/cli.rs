@@ -1,6 +1,7 @@
 //! The grammar of the command line.
 
 mod admin;
+mod backfills;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
 pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
+pub use backfills::{Backfill, Backfills, CreateBackfill};
 
 /// Airflow without servers, on Modal.
 #[derive(Parser)]
@@ -40,6 +42,9 @@ pub enum Command {
     /// Task instances
     #[command(subcommand)]
     Tasks(Tasks),
+    /// Runs of a DAG for dates that have passed
+    #[command(subcommand)]
+    Backfills(Backfills),
     /// Airflow's variables
     #[command(subcommand)]
     Variables(Variables),

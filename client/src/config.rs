@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use airflow_serverless_api::{
-    environment::Config,
+    config::Config,
     problem::Fault,
     secret::{Secret, without_credentials},
 };
@@ -54,6 +54,12 @@ fn parse(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Fault>> {
             Err(Fault::new("connection_string", format!("{reference} is not set in the environment")))
         });
         *secret = Secret::new(value.map_err(|fault| vec![fault])?);
+    }
+    if let Some(certificate) = &mut config.database.root_certificate {
+        let value = expand(certificate, lookup, |reference| {
+            Err(Fault::new("root_certificate", format!("{reference} is not set in the environment")))
+        });
+        *certificate = value.map_err(|fault| vec![fault])?;
     }
     for (name, secret) in &mut config.env {
         let value = expand(secret.expose(), lookup, |reference| {

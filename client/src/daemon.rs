@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use airflow_serverless_api::{
     Problem,
+    backfill::{BackfillAction, BackfillDetail, BackfillList, CreateBackfill, DryRunBackfillList, ListBackfills},
+    config::Config,
     daemon::Version,
     dag::{Dag, DagDeletion, DagDetail, DagFileChange, DagFileList, ImportErrorList, PutMode, UpdateDag},
     environment::{
-        Config, CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
+        CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
     },
     home::Home,
     operation::Operation,
@@ -181,6 +183,41 @@ impl Daemon {
     ) -> Result<TaskInstanceList> {
         let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks", task_id];
         answer(self.request(Method::PATCH, &path).json(update)).await
+    }
+
+    pub async fn list_backfills(&self, environment: &EnvironmentName, query: &ListBackfills) -> Result<BackfillList> {
+        answer(self.request(Method::GET, &["environments", environment.as_str(), "backfills"]).query(query)).await
+    }
+
+    pub async fn get_backfill(&self, environment: &EnvironmentName, id: i64) -> Result<BackfillDetail> {
+        self.get(&["environments", environment.as_str(), "backfills", &id.to_string()]).await
+    }
+
+    pub async fn create_backfill(
+        &self,
+        environment: &EnvironmentName,
+        backfill: &CreateBackfill,
+    ) -> Result<BackfillDetail> {
+        answer(self.request(Method::POST, &["environments", environment.as_str(), "backfills"]).json(backfill)).await
+    }
+
+    pub async fn dry_run_backfill(
+        &self,
+        environment: &EnvironmentName,
+        backfill: &CreateBackfill,
+    ) -> Result<DryRunBackfillList> {
+        let path = ["environments", environment.as_str(), "backfills", "dry_run"];
+        answer(self.request(Method::POST, &path).json(backfill)).await
+    }
+
+    pub async fn change_backfill(
+        &self,
+        environment: &EnvironmentName,
+        id: i64,
+        action: BackfillAction,
+    ) -> Result<BackfillDetail> {
+        let path = ["environments", environment.as_str(), "backfills", &id.to_string(), action.name()];
+        answer(self.request(Method::PUT, &path)).await
     }
 
     /// A page of `variables`, `connections` or `pools`.

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use airflow_serverless_api::{
+    backfill::{BackfillDetail, BackfillRun},
     environment::EnvironmentName,
     operation::{Operation, OperationState, Step, StepState},
     run::{DagRunDetail, TaskInstance},
@@ -13,7 +14,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::{
     daemon::Daemon,
     failure::Failure,
-    printer::{Printer, seconds, state, table},
+    printer::{Printer, date, seconds, state, table},
 };
 
 /// A run changes at the pace of its tasks; a look costs the daemon little.
@@ -151,6 +152,35 @@ impl RunView<'_> {
             }
         }
     }
+}
+
+/// Tells how the runs of a backfill change until it is completed, each change on a line.
+pub async fn backfill(
+    daemon: &Daemon,
+    environment: &EnvironmentName,
+    mut detail: BackfillDetail,
+    printer: &Printer,
+) -> Result<BackfillDetail, Failure> {
+    let mut states: HashMap<String, String> = HashMap::new();
+    loop {
+        for run in &detail.dag_runs {
+            let (name, now) = (name_of_date(run), run.state.clone().unwrap_or_default());
+            if !now.is_empty() && states.get(&name) != Some(&now) {
+                printer.note(&format!("{name} {}", state(Some(&now))));
+                states.insert(name, now);
+            }
+        }
+        if detail.backfill.completed_at.is_some() {
+            return Ok(detail);
+        }
+        tokio::time::sleep(RUN_POLL).await;
+        detail = daemon.get_backfill(environment, detail.backfill.id).await?;
+    }
+}
+
+/// The logical date or the partition of a run.
+pub fn name_of_date(run: &BackfillRun) -> String {
+    run.partition_key.clone().unwrap_or_else(|| date(run.logical_date))
 }
 
 /// The table of a run's tasks.

@@ -6,7 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
-    environment::{Config, CreateEnvironment, Environment, EnvironmentChange, EnvironmentName, EnvironmentState},
+    config::Config,
+    environment::{CreateEnvironment, Environment, EnvironmentChange, EnvironmentName, EnvironmentState},
     operation::{FollowOperation, Operation, OperationKind, OperationState},
     problem::Fault,
 };

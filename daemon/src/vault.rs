@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use airflow_serverless_api::environment::{Config, EnvironmentName};
+use airflow_serverless_api::{config::Config, environment::EnvironmentName};
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use modal_client::{Client, SecretOutcome};
 

@@ -40,11 +40,13 @@ class SettingsError(ValueError):
 class Settings:
     """Settings of one environment, as the daemon writes them.
 
-    `interval_seconds` between cron ticks, `parallelism` concurrent tasks, `task_timeout` in seconds.
+    `interval_seconds` between cron ticks, `parallelism` concurrent tasks, `task_timeout` in seconds, `root_certificate`
+    of PostgreSQL in PEM.
     """
 
     environment: str
     database_type: str = "sqlite"
+    root_certificate: str | None = None
     interval_seconds: int = 60
     parallelism: int = 16
     task_timeout: int = 3600
@@ -58,6 +60,7 @@ class Settings:
             settings = cls(
                 environment=str(document["environment"]),
                 database_type=str(_part(document, "database").get("type", cls.database_type)),
+                root_certificate=_part(document, "database").get("root_certificate"),
                 interval_seconds=int(_part(document, "scheduler").get("interval_seconds", cls.interval_seconds)),
                 parallelism=int(_part(document, "executor").get("parallelism", cls.parallelism)),
                 task_timeout=int(_part(document, "executor").get("task_timeout", cls.task_timeout)),

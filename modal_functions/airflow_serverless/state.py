@@ -167,8 +167,12 @@ class Command(TypedDict):
 
 
 class Reply(TypedDict):
-    """`reply:{id}`: written once the effect of the command is committed. Without `ok`, `reason` sorts the `error`."""
+    """`reply:{id}`: written once the effect of the command is committed. Without `ok`, `reason` sorts the `error`.
 
+    Who asked takes it out of the Dict. `at` is when it was put there: the tick removes what nobody takes.
+    """
+
+    at: NotRequired[float]
     ok: bool
     error: str | None
     reason: Literal["invalid", "not_found", "conflict"] | None
@@ -218,6 +222,7 @@ class Inbox:
     claims: dict[str, CallNote] = field(default_factory=dict)
     heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
+    replies: dict[str, Reply] = field(default_factory=dict)
     callbacks: dict[str, CallbackEntry] = field(default_factory=dict)
     events: dict[str, TriggerEventRecord] = field(default_factory=dict)
     packages: dict[str, PackagesNote] = field(default_factory=dict)
@@ -258,6 +263,7 @@ class State:
             "claim": cast("dict[str, Any]", inbox.claims),
             "heartbeat": cast("dict[str, Any]", inbox.heartbeats),
             "command": cast("dict[str, Any]", inbox.commands),
+            "reply": cast("dict[str, Any]", inbox.replies),
             "callback": cast("dict[str, Any]", inbox.callbacks),
             "event": cast("dict[str, Any]", inbox.events),
             "packages": cast("dict[str, Any]", inbox.packages),

@@ -6,6 +6,7 @@ As a program it prints the URL of a fresh database and serves until its standard
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib.util
 import os
 import pwd
@@ -44,6 +45,29 @@ def owner() -> str | None:
     return next(name for name in ("postgres", "nobody") if name in known)
 
 
+def self_made(name: str) -> tuple[str, str]:
+    """A key and a certificate of a server of this name, in PEM; who trusts the certificate trusts the server."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    today = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    return private.decode(), certificate.public_bytes(pem).decode()
+
+
 class Postgres:
     """One server on a loopback port, which can be stopped and started again on the same data."""
 
@@ -52,6 +76,7 @@ class Postgres:
         self.owner = owner()
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
+        self.certificate = ""
         secret = self.root / "secret"
         secret.write_text(PASSWORD)
         if self.owner:
@@ -63,6 +88,19 @@ class Postgres:
     @property
     def data(self) -> Path:
         return self.root / "data"
+
+    def demand_tls(self) -> None:
+        """Lets nobody in without TLS from the next start on; `certificate` is that of a server named `localhost`."""
+        key, self.certificate = self_made("localhost")
+        (self.data / "server.crt").write_text(self.certificate)
+        (self.data / "server.key").write_text(key)
+        (self.data / "server.key").chmod(0o600)
+        (self.data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
+        with (self.data / "postgresql.conf").open("a") as settings:
+            settings.write("ssl = on\n")
+        if self.owner:
+            for name in ("server.crt", "server.key"):
+                shutil.chown(self.data / name, self.owner)
 
     def run(self, program: str, *arguments: object) -> None:
         """Runs a program of PostgreSQL to its end."""

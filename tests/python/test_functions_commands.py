@@ -233,6 +233,21 @@ def test_secrets_are_kept_encrypted_and_masked(environment: Environment) -> None
         assert secret not in str(environment.state()), f"{secret} was left in the Dict"
 
 
+def test_a_reply_that_nobody_takes_goes(environment: Environment) -> None:
+    result(environment, "f-1", kind="put_variables", variables=[{"key": "forgotten", "value": "forgotten-83"}])
+    for identifier in "f-2", "f-3":
+        environment.command(identifier, kind="get_variable", key="forgotten", hide_sensitive=False)
+    environment.call("run_tick", "test")
+    held = wait_until(lambda: (s := environment.state()) and "reply:f-3" in s and s, "the replies")
+    assert held["reply:f-2"]["result"]["value"] == held["reply:f-3"]["result"]["value"] == "forgotten-83"
+    # As if who asked for one of them had died long ago.
+    old = held["reply:f-2"] | {"at": held["reply:f-2"]["at"] - 301}
+    environment.modal.sdk(f'modal.Dict.from_name("airflow-state-test")["reply:f-2"] = {old!r}')
+    assert result(environment, "f-4", kind="delete_variable", key="forgotten") == {}
+    wait_until(lambda: "reply:f-2" not in environment.state(), "the end of the old reply")
+    assert "reply:f-3" in environment.state()
+
+
 def test_what_cannot_be_written_is_refused(environment: Environment) -> None:
     one = [{"connection_id": "c", "conn_type": "http", "host": "h"}]
     result(environment, "r-1", kind="put_connections", connections=one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -111,9 +112,11 @@ def run(server: Postgres, database: str, script: str) -> Any:
     """Runs a script with the backends `one` and `two` on a database that is created if it is not there."""
     known = server.execute("postgres", "SELECT 1 FROM pg_database WHERE datname = %s", database)
     url = server.url(database) if known else server.create(database)
+    settings = json.dumps({"environment": "test", "database": {"type": "postgres"}})
+    needed = {VARIABLE: url, "AIRFLOW_SERVERLESS_SETTINGS": settings}
     done = subprocess.run(
         [sys.executable, "-c", BACKEND + textwrap.dedent(script)],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(FUNCTIONS), VARIABLE: url},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(FUNCTIONS), **needed},
         capture_output=True,
         text=True,
         timeout=60,

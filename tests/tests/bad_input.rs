@@ -33,6 +33,11 @@ fn configurations() {
             &["connection_string:3", "${NO_SUCH_VARIABLE} is not set"],
         ),
         (
+            "a path in place of a certificate",
+            "database:\n  type: postgres\n  connection_string: postgresql://u:hunter2@h/d\n  root_certificate: ca.pem\n".into(),
+            &["database.root_certificate:4", "PEM", "${ROOT_CERTIFICATE}"],
+        ),
+        (
             "a special character in the password",
             "database:\n  type: postgres\nconnection_string: postgresql://u:hunter2/@h/d\n".into(),
             &["database.connection_string:3", "percent-encoding"],

@@ -76,9 +76,14 @@ fn from_a_wrong_password_to_a_finished_run() {
     it.dev("variables set", &["greeting", "hello"]).succeeded();
     assert!(it.dev("variables list", &[]).succeeded().stdout.contains("greeting"));
     assert!(it.dev("pools list", &[]).succeeded().stdout.contains("default_pool"));
-    for noun in ["connections list", "dags errors"] {
+    for noun in ["connections list", "dags errors", "backfills list"] {
         it.dev(noun, &[]).succeeded();
     }
+    it.upload("backfilled.py");
+    let dates = ["--dag-id", "backfilled", "--from-date", "2026-01-01", "--to-date", "2026-01-01"];
+    let backfill = it.dev("backfills create", &[&dates[..], &["--wait", "--json"]].concat()).succeeded().json();
+    assert_eq!(backfill["dag_runs"][0]["state"], "success", "{backfill}");
+    assert!(it.dev("backfills list", &["--dag-id", "backfilled"]).succeeded().stdout.contains("completed"));
     it.dev("tasks clear", &["--dag-id", "mapped", "--run-id", "many", "--task-id", "total"]).succeeded();
     eventually("the second try of the cleared task", || {
         let arguments = ["--dag-id", "mapped", "--run-id", "many", "--json"];
@@ -95,6 +100,11 @@ fn from_a_wrong_password_to_a_finished_run() {
     });
     // An attempt that the crash ended has failed; it is not carried out again without a retry.
     assert!(states(&ended).iter().all(|(_, _, tries)| *tries <= 1), "{ended}");
+
+    // A certificate is there to prove the server by, and this one has none.
+    let proved = format!("{}\n  root_certificate: \"-----BEGIN CERTIFICATE-----\"", postgres.url);
+    let refused = create(&proved, &["--update"]);
+    assert!(refused.code == 3 && refused.stderr.contains("SSL"), "{refused:#?}");
 
     for secret in [postgres.url.as_str(), postgres.password(), "pass%word", "hunter2"] {
         assert_eq!(spread(&it, secret), [] as [PathBuf; 0], "{secret} was written down");

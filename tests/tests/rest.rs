@@ -118,6 +118,21 @@ async fn a_creation_is_followed_by_its_operation() {
     assert_eq!(api.send(Method::POST, "/v1/environments", Some(&body)).await.status(), 200);
     let early = api.problem(Method::POST, "/v1/environments/dev/dags/x/runs", Some("{}")).await;
     assert_eq!(early, (404, "dag-not-found".to_owned()));
+    let backfills = "/v1/environments/dev/backfills";
+    let days = r#"{"dag_id": "x", "from_date": "2026-01-01T00:00:00Z", "to_date": "2026-01-02T00:00:00Z"}"#;
+    for (method, path, body, problem) in [
+        (Method::POST, "", Some(days), (404, "dag-not-found")),
+        (Method::POST, "/dry_run", Some(days), (404, "dag-not-found")),
+        (Method::POST, "", Some(r#"{"dag_id": "x"}"#), (422, "invalid-request")),
+        (Method::GET, "/7", None, (404, "backfill-not-found")),
+        (Method::PUT, "/7/cancel", None, (404, "backfill-not-found")),
+        (Method::GET, "/x", None, (400, "invalid-request")),
+    ] {
+        let (status, kind) = api.problem(method, &format!("{backfills}{path}"), body).await;
+        assert_eq!((status, kind.as_str()), problem, "{path}");
+    }
+    let none: Value = api.send(Method::GET, backfills, None).await.json().await.expect("JSON");
+    assert_eq!(none, json!({"backfills": [], "total_entries": 0}));
 }
 
 #[test]

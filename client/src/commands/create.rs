@@ -1,9 +1,6 @@
 //! `create`: an environment from a configuration.
 
-use airflow_serverless_api::{
-    environment::{DatabaseKind, EnvironmentChange},
-    operation::OperationState,
-};
+use airflow_serverless_api::{config::DatabaseKind, environment::EnvironmentChange, operation::OperationState};
 
 use super::Outcome;
 use crate::{

@@ -169,22 +169,28 @@ async fn set_paused(dag: &cli::Dag, is_paused: bool, printer: &Printer) -> Outco
     Ok(ExitStatus::Success)
 }
 
-/// Whether the scheduler leaves the runs of a DAG queued.
-async fn is_paused(daemon: &Daemon, environment: &EnvironmentName, dag_id: &str) -> Result<bool, Failure> {
+/// Says so if the scheduler leaves the runs of a DAG queued.
+pub async fn note_if_paused(
+    daemon: &Daemon,
+    environment: &EnvironmentName,
+    dag_id: &str,
+    printer: &Printer,
+) -> Result<(), Failure> {
     let files = daemon.list_dag_files(environment).await?.files;
-    Ok(files.iter().flat_map(|file| &file.dags).any(|dag| dag.dag_id == dag_id && dag.is_paused))
+    if files.iter().flat_map(|file| &file.dags).any(|dag| dag.dag_id == dag_id && dag.is_paused) {
+        let unpause = format!("airflow-serverless dags unpause --env {environment} --dag-id {dag_id}");
+        printer.note(&format!("the DAG is paused: its runs stay queued until `{unpause}`"));
+    }
+    Ok(())
 }
 
 async fn trigger(arguments: Trigger, printer: &Printer) -> Outcome {
-    let conf = arguments.conf.as_deref().map(parse_conf).transpose()?;
+    let conf = arguments.conf.as_deref().map(|text| parse_conf("--conf", text)).transpose()?;
     let request = TriggerDagRun { dag_run_id: arguments.run_id, logical_date: arguments.logical_date, conf };
     let environment = arguments.environment.name;
     let daemon = Daemon::connect(printer).await?;
     let detail = daemon.trigger_dag_run(&environment, &arguments.dag_id, &request).await?;
-    if is_paused(&daemon, &environment, &arguments.dag_id).await? {
-        let unpause = format!("airflow-serverless dags unpause --env {environment} --dag-id {}", arguments.dag_id);
-        printer.note(&format!("the DAG is paused: its run stays queued until `{unpause}`"));
-    }
+    note_if_paused(&daemon, &environment, &arguments.dag_id, printer).await?;
     if !arguments.wait {
         printer.result(&detail, |detail| format!("run {} of {} started", detail.run.dag_run_id, detail.run.dag_id));
         return Ok(ExitStatus::Success);
@@ -195,13 +201,11 @@ async fn trigger(arguments: Trigger, printer: &Printer) -> Outcome {
     Ok(if detail.run.state == "success" { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-fn parse_conf(text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
+/// The parameters of runs that a flag gives.
+pub fn parse_conf(flag: &str, text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
     serde_json::from_str(text).map_err(|error| {
-        let fault = Fault::new("--conf", error.to_string());
-        Failure::input(
-            "the parameters are not a JSON object",
-            vec![fault],
-            Some("such as --conf '{\"date\": \"2026-01-31\"}'"),
-        )
+        let fault = Fault::new(flag, error.to_string());
+        let hint = format!("such as {flag} '{{\"date\": \"2026-01-31\"}}'");
+        Failure::input("the parameters are not a JSON object", vec![fault], Some(&hint))
     })
 }

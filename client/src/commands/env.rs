@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use airflow_serverless_api::{
     Secret,
-    environment::{Config, DatabaseKind, Environment, Target},
+    config::{Config, DatabaseKind},
+    environment::{Environment, Target},
 };
 
 use super::Outcome;

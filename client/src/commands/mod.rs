@@ -1,5 +1,6 @@
 //! One file per noun; each command talks to the daemon and hands its result to the printer.
 
+mod backfills;
 mod connections;
 mod create;
 mod daemon;
@@ -26,6 +27,7 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Dags(command) => dags::run(command, printer).await,
         Command::Runs(command) => runs::run(command, printer).await,
         Command::Tasks(command) => tasks::run(command, printer).await,
+        Command::Backfills(command) => backfills::run(command, printer).await,
         Command::Variables(command) => variables::run(command, printer).await,
         Command::Connections(command) => connections::run(command, printer).await,
         Command::Pools(command) => pools::run(command, printer).await,

@@ -4,12 +4,15 @@ use airflow_serverless_api::{
     environment::EnvironmentName,
     run::{LogLine, ReadLogs, TaskLog},
 };
+use chrono::{DateTime, Utc};
+use modal_client::{Entry, EntryKind, Volume};
 use serde_json::Value;
 
 use super::Airflow;
 use crate::error::{Error, Result};
 
 impl Airflow {
+    /// The log of one try: of its process, and of the triggers that it waited for.
     pub async fn task_log(
         &self,
         environment: &EnvironmentName,
@@ -27,11 +30,42 @@ impl Airflow {
         let task = task.ok_or_else(|| missing(query.try_number.unwrap_or(1)))?;
         let try_number = query.try_number.unwrap_or(task.try_number);
         let path = log_path(dag_id, run_id, task_id, map_index, try_number);
-        let content = self.volume(environment).await?.read(&path).await?;
-        let content = content.ok_or_else(|| missing(try_number))?;
-        let lines = String::from_utf8_lossy(&content).lines().map(log_line).collect();
-        Ok(TaskLog { task_id: task_id.to_owned(), map_index, try_number, lines })
+        let files = read(&self.volume(environment).await?, &path).await?;
+        if files.is_empty() {
+            return Err(missing(try_number));
+        }
+        Ok(TaskLog { task_id: task_id.to_owned(), map_index, try_number, lines: merged(&files) })
     }
+}
+
+/// The file at a path, and those beside it that triggers have written for the same try.
+async fn read(volume: &Volume, path: &str) -> Result<Vec<String>> {
+    let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
+    let belongs = |entry: &Entry| {
+        let rest = entry.path.strip_prefix(path.trim_start_matches('/'));
+        entry.kind == EntryKind::File && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(".trigger."))
+    };
+    let mut paths: Vec<_> = volume.list(folder, false).await?.into_iter().filter(belongs).map(|e| e.path).collect();
+    paths.sort();
+    let mut files = Vec::new();
+    for path in paths {
+        files.extend(volume.read(&format!("/{path}")).await?.map(|content| String::from_utf8_lossy(&content).into()));
+    }
+    Ok(files)
+}
+
+/// The lines of several files in the order of their times, and in each file's own order.
+fn merged(files: &[String]) -> Vec<LogLine> {
+    let mut lines = Vec::new();
+    for file in files {
+        let mut latest = None;
+        for line in file.lines().map(log_line) {
+            latest = latest.max(line.timestamp.as_deref().and_then(|text| text.parse::<DateTime<Utc>>().ok()));
+            lines.push((latest, line));
+        }
+    }
+    lines.sort_by_key(|(at, _)| *at);
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 fn log_path(dag_id: &str, run_id: &str, task_id: &str, map_index: i32, try_number: i32) -> String {
@@ -78,6 +112,15 @@ mod tests {
         let path = log_path("etl", "manual__2026-01-01T00:00:00+00:00", "load", -1, 2);
         assert_eq!(path, "/logs/dag_id=etl/run_id=manual__2026-01-01T00:00:00+00:00/task_id=load/attempt=2.log");
         assert!(log_path("etl", "r", "load", 3, 1).ends_with("/task_id=load/map_index=3/attempt=1.log"));
+    }
+
+    #[test]
+    fn files_are_merged_by_time() {
+        let line = |second, event| format!(r#"{{"timestamp":"2026-01-01T00:00:0{second}Z","event":"{event}"}}"#);
+        let worker = format!("{}\nplain\n{}\n{}", line("1", "deferred"), line("5.5", "resumed"), line("5", "late"));
+        let trigger = format!("{}\n{}", line("2", "starting"), line("5.25", "fired"));
+        let events: Vec<_> = merged(&[worker, trigger]).into_iter().map(|line| line.event).collect();
+        assert_eq!(events, ["deferred", "plain", "starting", "fired", "resumed", "late"]);
     }
 
     #[test]

@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use airflow_serverless_api::{
-    environment::{DatabaseKind, EnvironmentName},
-    page::Page,
-};
+use airflow_serverless_api::{config::DatabaseKind, environment::EnvironmentName, page::Page};
 use modal_client::{Function, Outcome};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};

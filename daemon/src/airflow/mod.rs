@@ -3,6 +3,7 @@
 //! Reads come from the published metadata ([`metadata`]), files from the Volume; every change of the metadata is a
 //! command to the scheduler ([`scheduler`]), which alone writes the database.
 
+mod backfills;
 mod connections;
 mod dags;
 mod files;

@@ -105,8 +105,8 @@ impl Tools {
 fn summary(environment: &Environment) -> String {
     let config = &environment.config;
     let database = match config.database.kind {
-        airflow_serverless_api::environment::DatabaseKind::Sqlite => "SQLite",
-        airflow_serverless_api::environment::DatabaseKind::Postgres => "PostgreSQL",
+        airflow_serverless_api::config::DatabaseKind::Sqlite => "SQLite",
+        airflow_serverless_api::config::DatabaseKind::Postgres => "PostgreSQL",
     };
     format!("{database}, parallelism {}, task timeout {} s", config.executor.parallelism, config.executor.task_timeout)
 }

@@ -1,5 +1,6 @@
 //! The REST API: [`router`] reads as its table of contents. Handlers extract, make one call and wrap the answer.
 
+mod backfills;
 mod connections;
 mod daemon;
 mod dags;
@@ -61,6 +62,12 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(tasks::update_task_instance))
         .routes(routes!(tasks::clear_task_instances))
         .routes(routes!(tasks::get_task_log))
+        .routes(routes!(backfills::list_backfills, backfills::create_backfill))
+        .routes(routes!(backfills::dry_run_backfill))
+        .routes(routes!(backfills::get_backfill))
+        .routes(routes!(backfills::pause_backfill))
+        .routes(routes!(backfills::unpause_backfill))
+        .routes(routes!(backfills::cancel_backfill))
         .routes(routes!(variables::list_variables, variables::put_variables))
         .routes(routes!(variables::get_variable, variables::delete_variable))
         .routes(routes!(connections::list_connections, connections::put_connections))

@@ -44,6 +44,7 @@ impl Failure {
             Subject::Dag => ("dag-not-found", DAGS_HINT),
             Subject::Run => ("dag-run-not-found", "`airflow-serverless runs list` shows the runs"),
             Subject::Task => ("task-instance-not-found", "`airflow-serverless runs show` shows the tasks of a run"),
+            Subject::Backfill => ("backfill-not-found", "`airflow-serverless backfills list` shows the backfills"),
             Subject::Variable => ("variable-not-found", "`airflow-serverless variables list` shows the variables"),
             Subject::Connection => {
                 ("connection-not-found", "`airflow-serverless connections list` shows the connections")
@@ -62,6 +63,11 @@ impl Failure {
                 "task-instance-unchanged",
                 "The task is in this state already",
                 "`airflow-serverless tasks clear` lets it run again",
+            ),
+            Subject::Backfill => (
+                "backfill-conflict",
+                "The state of a backfill does not allow it",
+                "`airflow-serverless backfills list` shows the backfills, `backfills cancel` ends one",
             ),
             Subject::Variable => ("variable-exists", "The variable exists", OVERWRITE_HINT),
             Subject::Connection => (

@@ -1,6 +1,6 @@
 //! Deploying the functions: the unmodified Modal SDK does it, in a process of its own.
 
-use airflow_serverless_api::environment::{Config, EnvironmentName};
+use airflow_serverless_api::{config::Config, environment::EnvironmentName};
 use serde_json::json;
 
 use super::{Runtime, RuntimeError, run};
@@ -17,7 +17,7 @@ impl Runtime {
     ) -> Result<(), RuntimeError> {
         let settings = json!({
             "environment": environment,
-            "database": {"type": config.database.kind},
+            "database": {"type": config.database.kind, "root_certificate": config.database.root_certificate},
             "scheduler": config.scheduler,
             "executor": config.executor,
             "airflow": config.airflow,

@@ -1,6 +1,9 @@
 //! Environments: the wanted configuration and how far it has been reached.
 
-use airflow_serverless_api::environment::{Config, Environment, EnvironmentName, EnvironmentState, Target};
+use airflow_serverless_api::{
+    config::Config,
+    environment::{Environment, EnvironmentName, EnvironmentState, Target},
+};
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 

@@ -6,7 +6,7 @@ import json
 import traceback
 from collections.abc import Collection, Iterable, Mapping
 
-from airflow_serverless.commands import connections, dags, pools, runs, tasks, variables
+from airflow_serverless.commands import backfills, connections, dags, pools, runs, tasks, variables
 from airflow_serverless.commands.command import CommandError, Handler, Reason
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
@@ -20,6 +20,10 @@ CHANGES: Mapping[str, Handler] = {
     "mark_run": runs.mark,
     "clear_tasks": tasks.clear,
     "mark_tasks": tasks.mark,
+    "create_backfill": backfills.create,
+    "pause_backfill": backfills.pause,
+    "unpause_backfill": backfills.unpause,
+    "cancel_backfill": backfills.cancel,
     "put_variables": variables.put,
     "delete_variable": variables.delete,
     "put_connections": connections.put,
@@ -30,6 +34,7 @@ CHANGES: Mapping[str, Handler] = {
 """Applied once, however often they are seen: their replies are kept in the database."""
 READS: Mapping[str, Handler] = {
     "refresh": dags.refresh,
+    "dry_run_backfill": backfills.dry_run,
     "list_variables": variables.list_all,
     "get_variable": variables.get,
     "list_connections": connections.list_all,
@@ -37,6 +42,8 @@ READS: Mapping[str, Handler] = {
 }
 """Answered whenever they are seen. Their replies are kept nowhere but in the Dict, for they may hold secrets."""
 STOPPING = frozenset({"clear_run", "mark_run", "clear_tasks", "mark_tasks"})
+REPLY_SECONDS = 300.0
+"""The daemon waits for less: a reply that is older is nobody's any more, and may hold secrets."""
 LONGEST_WAIT_SECONDS = 5.0
 """A worker that has begun tells the database within a second, unless it installs packages first."""
 
@@ -67,6 +74,11 @@ def ready(commands: Mapping[str, Command], begun: Collection[tuple[str, str]], n
         return command["kind"] in STOPPING and about in begun and now < command["at"] + LONGEST_WAIT_SECONDS
 
     return {key: command for key, command in commands.items() if not waits(command)}
+
+
+def forgotten(replies: Mapping[str, Reply], now: float) -> list[str]:
+    """Keys of replies that nobody takes: who asked has given up or died."""
+    return [key for key, reply in replies.items() if reply.get("at", 0.0) < now - REPLY_SECONDS]
 
 
 def may_stop_tasks(commands: Iterable[Command]) -> bool:

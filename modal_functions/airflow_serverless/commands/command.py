@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +52,15 @@ def run_with_dag(dag_id: str, run_id: str, session: Session) -> tuple[DagRun, Se
     if dag is None:
         raise CommandError(f"DAG {dag_id!r} is not known in the version of run {run_id!r}: upload its file again")
     return run, dag
+
+
+def date(text: str) -> datetime.datetime:
+    """A moment in ISO 8601; in UTC if it does not say."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"not a date in ISO 8601: {text!r}") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
 
 
 def page(model: Any, name: Any, request: Request, session: Session) -> tuple[list[Any], int]:

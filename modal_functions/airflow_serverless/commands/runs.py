@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-from airflow_serverless.commands.command import CommandError, Request, Result, live_dag, run_with_dag
+from airflow_serverless.commands.command import CommandError, Request, Result, date, live_dag, run_with_dag
 from airflow_serverless.commands.tasks import instances, reruns_latest
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def trigger(request: Request) -> Result:
     from airflow.utils.session import create_session
     from airflow.utils.types import DagRunTriggeredByType
 
-    logical_date = _logical_date(request.get("logical_date"))
+    logical_date = None if request.get("logical_date") is None else date(request["logical_date"])
     with create_session() as session:
         dag = live_dag(request["dag_id"], session)
         if dag.has_import_errors:
@@ -91,16 +91,6 @@ def mark(request: Request) -> Result:
         else:
             raise CommandError(f"a run cannot be marked {request['state']!r}: use success, failed or queued")
         return {"task_instances": instances(changed)}
-
-
-def _logical_date(text: str | None) -> datetime.datetime | None:
-    if text is None:
-        return None
-    try:
-        date = datetime.datetime.fromisoformat(text)
-    except (TypeError, ValueError) as error:
-        raise CommandError(f"not a date in ISO 8601: {text!r}") from error
-    return date if date.tzinfo else date.replace(tzinfo=datetime.UTC)
 
 
 def _refuse_duplicate(

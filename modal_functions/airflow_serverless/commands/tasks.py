@@ -70,12 +70,12 @@ def instances(found: Iterable[TaskInstance]) -> list[Result]:
     return [{"task_id": ti.task_id, "map_index": ti.map_index} for ti in found]
 
 
-def reruns_latest(dag: SerializedDAG) -> bool:
+def reruns_latest(dag: SerializedDAG, fallback: bool = False) -> bool:
     """Whether cleared tasks run in the newest version of the DAG, as the DAG or the configuration wants it."""
     from airflow.configuration import conf
 
     wanted = dag.rerun_with_latest_version
-    return conf.getboolean("core", "rerun_with_latest_version", fallback=False) if wanted is None else bool(wanted)
+    return conf.getboolean("core", "rerun_with_latest_version", fallback=fallback) if wanted is None else bool(wanted)
 
 
 def _check_exists(request: Request, dag: SerializedDAG, session: Session) -> None:

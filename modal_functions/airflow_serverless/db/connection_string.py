@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
+
+import certifi
+
+from airflow_serverless.config import Paths, Settings
 
 VARIABLE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 """Where it is in the process environment. Airflow hides this variable, and no other, from tasks."""
@@ -28,6 +34,9 @@ DEFAULTS = {
     "keepalives_count": "3",
 }
 
+PROVING = frozenset({"require", "verify-ca", "verify-full"})
+"""The values of `sslmode` with which libpq proves the server's certificate if it has one to prove it by."""
+
 
 class ConnectionStringError(ValueError):
     """There is no connection string, or it does not have the expected form."""
@@ -35,7 +44,10 @@ class ConnectionStringError(ValueError):
 
 @dataclass(frozen=True)
 class ConnectionString:
-    """Its parts, decoded; `options` are libpq's (`sslmode` and the like)."""
+    """Its parts, decoded; `options` are libpq's (`sslmode` and the like) as they stand there.
+
+    `root_certificate`: certificates in PEM to one of which the server's has to go back, if its owner has given any.
+    """
 
     host: str
     port: int | None
@@ -43,13 +55,16 @@ class ConnectionString:
     password: str | None = field(repr=False)
     database: str | None
     options: Mapping[str, str] = field(repr=False)
+    root_certificate: str | None = field(default=None, repr=False)
 
     @classmethod
     def of_process(cls) -> ConnectionString:
-        """That of the process environment."""
+        """That of the process environment, with the certificate of its settings."""
         if not (text := os.environ.get(VARIABLE)):
             raise ConnectionStringError("the environment's Secret has no connection string")
-        return _handed_over.get(text) or cls.parse(text)
+        if text in _handed_over:
+            return _handed_over[text]
+        return replace(cls.parse(text), root_certificate=Settings.from_environment().root_certificate)
 
     @classmethod
     def parse(cls, text: str) -> ConnectionString:
@@ -89,7 +104,19 @@ class ConnectionString:
             "password": self.password,
             "dbname": self.database,
         }
-        return {**{name: value for name, value in parts.items() if value}, **self.options}
+        return {**{name: value for name, value in parts.items() if value}, **self.arguments()}
+
+    def arguments(self) -> dict[str, str]:
+        """The options as libpq takes them beside a URL: certificates are files of this container.
+
+        Who gives a certificate, or wants the public ones, wants the server to be proved.
+        """
+        if self.root_certificate:
+            return {"sslmode": "verify-full", **self.options, "sslrootcert": _written(self.root_certificate)}
+        if self.options.get("sslrootcert") == "system":
+            # The libpq inside of psycopg2 does not know where a system has them.
+            return {**self.options, "sslmode": "verify-full", "sslrootcert": certifi.where()}
+        return dict(self.options)
 
     def for_sqlalchemy(self) -> str:
         """The URL without the options, of which each driver has its own: they are handed over beside it.
@@ -110,14 +137,36 @@ _handed_over: dict[str, ConnectionString] = {}
 def __getattr__(name: str) -> dict[str, Any]:
     """What Airflow's settings name by `SYNC_ARGUMENTS` and `ASYNC_ARGUMENTS`: the options for each of its engines."""
     if name == "SYNC_ARGUMENTS":
-        return dict(ConnectionString.of_process().options)
+        return dict(ConnectionString.of_process().arguments())
     if name == "ASYNC_ARGUMENTS":
-        return _for_asyncpg(ConnectionString.of_process().options)
+        return _for_asyncpg(ConnectionString.of_process().arguments())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _for_asyncpg(options: Mapping[str, str]) -> dict[str, Any]:
     """Its names for those options that it knows; it refuses all others."""
     place = {key: options[key] for key in ("host", "port") if key in options}
-    encryption = {"ssl": options["sslmode"]} if "sslmode" in options else {}
-    return {**place, **encryption, "timeout": float(options["connect_timeout"])}
+    return {**place, **_encryption(options), "timeout": float(options["connect_timeout"])}
+
+
+def _encryption(options: Mapping[str, str]) -> dict[str, Any]:
+    """asyncpg takes `sslmode` by itself; with a certificate it has to be made into what it means to libpq."""
+    mode, root = options.get("sslmode"), options.get("sslrootcert")
+    if mode is None:
+        return {}
+    if root is None or mode not in PROVING:
+        return {"ssl": mode}
+    context = ssl.create_default_context(cafile=root)
+    context.check_hostname = mode == "verify-full"
+    return {"ssl": context}
+
+
+def _written(certificate: str) -> str:
+    """Path of a file of this process with the certificate."""
+    path = Paths.from_environment().work / "root.pem"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(f"{path}.partial")
+        partial.write_text(certificate)
+        partial.replace(path)
+    return str(path)

@@ -130,9 +130,8 @@ class PostgresBackend(DatabaseBackend):
     def _connect(self) -> Connection:
         # No pool: closing the connection is what ends the session.
         string = ConnectionString.of_process()
-        options = dict(string.options)
         engine = create_engine(
-            string.for_sqlalchemy(), poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options
+            string.for_sqlalchemy(), poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=string.arguments()
         )
         return engine.connect()
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from airflow_serverless.executor.execution_api import TaskApi
 
 NOTE_SECONDS = 15.0
+LOG_SECONDS = 3.0
+"""How old what people see of a trigger's log may be."""
 POLL_SECONDS = 1.0
 CAPACITY = 1000
 
@@ -55,6 +57,7 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
     _ended: set[tuple[int, str]] = attrs.field(factory=set, init=False)
     _records: dict[str, TriggerEventRecord] = attrs.field(factory=dict, init=False)
     _noted_at: float = attrs.field(default=0.0, init=False)
+    _logs_shown_at: float = attrs.field(default=0.0, init=False)
 
     @classmethod
     def begin(cls, worker: Worker, call_id: str | None, generation: int, until: float) -> TriggerSupervisor:
@@ -157,13 +160,20 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
         return self.worker.paths.work / "triggers"
 
     def publish_logs(self) -> None:
-        """Bring the logs of triggers to the Volume as they are now."""
+        """Bring the logs of triggers to the Volume as they are now, with all else that triggers have left there."""
+        self._copy_logs()
+        self.worker.volume.commit()
+
+    def _copy_logs(self) -> bool:
+        """Whether any of them has changed."""
+        changed = False
         for log in self._local_logs.rglob("*.log"):
             published = self.worker.paths.logs / log.relative_to(self._local_logs)
             if not published.exists() or published.stat().st_size != log.stat().st_size:
                 published.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(log, published)
-        self.worker.volume.commit()
+                changed = True
+        return changed
 
     def on_trigger_event(self, trigger_id: int, event: TriggerEvent) -> None:
         """Note an event for the scheduler."""
@@ -206,11 +216,14 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
 
     def heartbeat(self) -> None:
         """Say that this triggerer is there, and make logs visible."""
-        if time.monotonic() - self._noted_at < NOTE_SECONDS:
+        now = time.monotonic()
+        if now - self._logs_shown_at >= LOG_SECONDS:
+            self._logs_shown_at = now
+            if self._copy_logs():
+                self.worker.volume.commit()
+        if now - self._noted_at < NOTE_SECONDS:
             return
-        if self._noted_at:
-            self.publish_logs()
-        self._noted_at = time.monotonic()
+        self._noted_at = now
         note: TriggererNote = {"call_id": self.call_id, "at": time.time()}
         self.worker.state.update({TRIGGERER: note})
 

@@ -112,7 +112,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     synced = context.folder.sync(backend, inbox.packages)
     replies = commands.apply(commands.ready(inbox.commands, found.begun, time.time()), backend)
     tick.maintain()
-    tick.run_until_quiet()
+    is_quiet = tick.run_until_quiet()
     deferred = triggers.wanted()
     pending = callbacks.pending(inbox)
     marker = due.compute(backend.generation + 1, bool(deferred))
@@ -135,10 +135,13 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
             *settled.keys,
             *reconcile.finished_keys(inbox),
             *found.expired,
+            *commands.forgotten(inbox.replies, time.time()),
         ]
     )
     if found.again or settled.again:
         state.wake("news was on its way")
+    elif not is_quiet:
+        state.wake("there is more to schedule")
     elif stopped or commands.may_stop_tasks(inbox.commands.values()):
         # What was stopped is reported as such by the next round; what a command made unwanted is found there first.
         state.wake("calls are no longer wanted")
@@ -161,7 +164,8 @@ def _announce(context: TickContext, generation: int, inbox: Inbox, replies: dict
     Only then the commands go: a command without a reply is applied again, which changes nothing.
     """
     published: Published = {"generation": generation}
-    answers = {f"reply:{inbox.commands[key]['id']}": reply for key, reply in replies.items()}
+    at = time.time()
+    answers = {f"reply:{inbox.commands[key]['id']}": {**reply, "at": at} for key, reply in replies.items()}
     context.state.update({PUBLISHED: published, **answers})
     context.state.remove(replies)
 

@@ -48,28 +48,29 @@ class Tick:
         if now - Tick._tidied_up_at >= TIDY_UP_SECONDS:
             Tick._tidied_up_at = now
             runner.adopt_or_reset_orphaned_tasks()
-            runner._mark_backfills_complete()
             runner._update_dag_run_state_for_paused_dags()
             runner._update_asset_orphanage()
             runner._remove_unreferenced_triggers()
 
-    def run_until_quiet(self) -> int:
-        """Make passes until they lead to nothing any more; returns how many tasks were queued.
+    def run_until_quiet(self) -> bool:
+        """Make passes until they lead to nothing any more; False if there were too many of them.
 
         A pass schedules and queues what can be, up to limits of its own. What it settles besides (a run that is new or
         over, tasks that are skipped, mapped or failed by an event) is for the next one to go on from.
         """
-        queued = 0
         before = _Progress.now()
         for _ in range(MOST_PASSES):
             count = self._pass()
-            queued += count
             after = _Progress.now()
             may_queue_more = count > 0 and after.waiting > 0 and self._executor.slots_available > 0
             if after == before and not may_queue_more:
                 break
             before = after
-        return queued
+        else:
+            return False
+        # Another backfill of the DAG may begin, and people wait for it: this is not put off to the next tidying up.
+        self._runner._mark_backfills_complete()
+        return True
 
     def _pass(self) -> int:
         from airflow.utils.session import create_session

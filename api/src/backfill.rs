@@ -1,0 +1,143 @@
+//! Backfills: runs of a DAG for dates that have passed, under Airflow's names.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// What becomes of dates that have a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReprocessBehavior {
+    /// They are left out.
+    #[default]
+    None,
+    /// Those that have failed run again.
+    Failed,
+    /// Those that have ended run again.
+    Completed,
+}
+
+/// Body of `POST …/backfills` and `POST …/backfills/dry_run`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateBackfill {
+    pub dag_id: String,
+    /// The first logical date (or partition date) that may have a run.
+    pub from_date: DateTime<Utc>,
+    /// The last one, included.
+    pub to_date: DateTime<Utc>,
+    /// Begin with the last one.
+    #[serde(default)]
+    pub run_backwards: bool,
+    /// Parameters of the runs: a JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub dag_run_conf: Option<serde_json::Map<String, serde_json::Value>>,
+    #[serde(default)]
+    pub reprocess_behavior: ReprocessBehavior,
+    /// How many of its runs may run at once, whatever the DAG allows; 10 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub max_active_runs: Option<i32>,
+    /// Whether runs that run again do so in the newest version of the DAG; what the DAG or the configuration says if
+    /// absent, and true if neither does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_on_latest_version: Option<bool>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Backfill {
+    pub id: i64,
+    pub dag_id: String,
+    pub from_date: DateTime<Utc>,
+    pub to_date: DateTime<Utc>,
+    #[schema(value_type = Object)]
+    pub dag_run_conf: serde_json::Value,
+    /// Whether none of its queued runs begins.
+    pub is_paused: bool,
+    /// `none`, `failed` or `completed`.
+    pub reprocess_behavior: String,
+    pub max_active_runs: i32,
+    pub created_at: DateTime<Utc>,
+    /// When its last run had ended, or when it was cancelled.
+    pub completed_at: Option<DateTime<Utc>>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A date of a backfill.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BackfillRun {
+    /// Absent if the DAG has partitions.
+    pub logical_date: Option<DateTime<Utc>>,
+    pub partition_key: Option<String>,
+    /// Absent if the backfill has no run for this date.
+    pub dag_run_id: Option<String>,
+    /// That of the run: `queued`, `running`, `success` or `failed`.
+    pub state: Option<String>,
+    /// Why there is no run: `already exists`, or `in flight`.
+    pub exception_reason: Option<String>,
+}
+
+/// A backfill with its dates, in the order in which their runs begin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BackfillDetail {
+    #[serde(flatten)]
+    pub backfill: Backfill,
+    pub dag_runs: Vec<BackfillRun>,
+}
+
+/// Answer of `GET …/backfills`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BackfillList {
+    /// Newest first.
+    pub backfills: Vec<Backfill>,
+    /// How many there are, whatever the limit.
+    pub total_entries: i64,
+}
+
+/// Query of `GET …/backfills`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListBackfills {
+    pub dag_id: Option<String>,
+    /// At most this many, 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    pub offset: Option<u32>,
+}
+
+/// A run that a backfill would make.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DryRunBackfill {
+    pub logical_date: Option<DateTime<Utc>>,
+    pub partition_key: Option<String>,
+    pub partition_date: Option<DateTime<Utc>>,
+}
+
+/// Answer of `POST …/backfills/dry_run`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DryRunBackfillList {
+    pub backfills: Vec<DryRunBackfill>,
+    pub total_entries: i64,
+}
+
+/// What is done with a backfill that is not completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackfillAction {
+    /// None of its queued runs begins.
+    Pause,
+    Unpause,
+    /// Its queued runs fail. Those that have begun go on.
+    Cancel,
+}
+
+impl BackfillAction {
+    /// As it stands in the path of the request.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Unpause => "unpause",
+            Self::Cancel => "cancel",
+        }
+    }
+}

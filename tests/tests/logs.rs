@@ -1,0 +1,39 @@
+//! Logs of tasks, with what the triggers say that they wait for.
+
+use integration_tests::{Installation, eventually, text};
+use serde_json::{Value, json};
+
+/// What the log says, in its order, each of the words once.
+fn found<'a>(log: &Value, words: &[&'a str]) -> Vec<&'a str> {
+    let lines = log["lines"].as_array().expect("lines");
+    let known = |line: &Value| words.iter().copied().find(|word| text(&line["event"]).contains(word));
+    let mut found: Vec<_> = lines.iter().filter_map(known).collect();
+    found.dedup();
+    found
+}
+
+#[test]
+fn a_trigger_speaks_in_the_log_of_its_task() {
+    let it = Installation::new();
+    it.create_dev(60).succeeded();
+    it.upload("deferring.py");
+    let file = it.root().join("file");
+    let conf = json!({"file": file}).to_string();
+    it.dev("dags trigger", &["--dag-id", "deferring", "--run-id", "d", "--conf", &conf]).succeeded();
+    let run = ["--dag-id", "deferring", "--run-id", "d", "--json"];
+    let words = ["before the file", "(ID 1) starting", "Found File", "after the file"];
+    let said = || it.dev("tasks logs", &[&run[..], &["--task-id", "waits"]].concat());
+
+    eventually("the trigger to be heard of", || {
+        let log = said();
+        (log.code == 0 && found(&log.json(), &words) == words[..2]).then_some(())
+    });
+    let state = || it.dev("runs show", &run).succeeded().json();
+    assert_eq!(state()["task_instances"][0]["state"], "deferred");
+    std::fs::write(file, "").expect("a file");
+    eventually("the end of the run", || (state()["state"] == "success").then_some(()));
+    let log = said().succeeded().json();
+    assert_eq!(found(&log, &words), words, "{log}");
+    assert_eq!(log["try_number"], 1);
+    assert_eq!(it.tracebacks(), "", "the scheduler or a worker failed on the way");
+}
