@@ -5,7 +5,9 @@ use std::time::Duration;
 use airflow_serverless_api::{
     Problem,
     daemon::Version,
-    dag::{Dag, DagDeletion, DagDetail, DagFileChange, DagFileList, ImportErrorList, PutMode, UpdateDag},
+    dag::{
+        Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, ImportErrorList, PutMode, UpdateDag,
+    },
     environment::{
         Config, CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
     },
@@ -95,6 +97,11 @@ impl Daemon {
     ) -> Result<DagFileChange> {
         let request = self.request(Method::PUT, &["environments", environment.as_str(), "dags", "files", filename]);
         answer(request.query(&[("mode", mode)]).header("content-type", "text/x-python").body(content)).await
+    }
+
+    pub async fn delete_dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<DagFileDeletion> {
+        let path = ["environments", environment.as_str(), "dags", "files", filename];
+        answer(self.request(Method::DELETE, &path)).await
     }
 
     pub async fn get_dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<DagDetail> {

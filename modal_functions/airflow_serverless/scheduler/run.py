@@ -102,6 +102,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
 
     backend, state, launcher = context.backend, context.state, context.launcher
     backend.load()
+    context.folder.follow_plugins()
     replayed = journal.replay(inbox, backend)
     reconcile.apply_heartbeats(inbox)
     fired = triggers.apply_events(inbox)
