@@ -1,4 +1,4 @@
-"""Airflow's plugins: custom timetables, macros and listeners; followed as they change, harmless when they are broken."""
+"""Airflow's plugins: custom timetables, macros, listeners; followed as they change, harmless when they are broken."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from pendulum import instance
 from words import VERSION
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-MOMENTS = [START + datetime.timedelta(hours=hours) for hours in (1, 3, 6)] + [datetime.datetime({next}, tzinfo=datetime.UTC)]
+MOMENTS = [START + datetime.timedelta(hours=hours) for hours in (1, 3, 6)]
+MOMENTS += [datetime.datetime({next}, tzinfo=datetime.UTC)]
 
 class Listed(Timetable):
     description = "at listed moments"
@@ -35,7 +36,7 @@ class Listed(Timetable):
         return DataInterval.exact(run_after)
 
     def next_dagrun_info(self, *, last_automated_data_interval, restriction):
-        last = last_automated_data_interval.end if last_automated_data_interval else START
+        last = last_automated_data_interval.end if last_automated_data_interval else restriction.earliest
         moment = next((moment for moment in MOMENTS if moment > last), None)
         return moment and DagRunInfo.interval(start=instance(last), end=instance(moment))
 
@@ -77,6 +78,16 @@ with DAG("listed", schedule=Listed(), start_date=start, catchup=True):
         return said
     told("{{ macros.listed.version() }} {{ data_interval_start.hour }}-{{ data_interval_end.hour }}")
 """
+HELD = """
+with DAG("held", schedule=Listed(), start_date=datetime.datetime(2096, 12, 1, tzinfo=datetime.UTC)):
+    @task(retries=50, retry_delay=1)
+    def first(gate):
+        import os
+        assert os.path.exists(gate)
+    @task
+    def second(): pass
+    first("{{ dag_run.conf['gate'] }}") >> second()
+"""
 PLAIN = """
 from airflow.sdk import DAG, task
 with DAG("plain", schedule=None):
@@ -95,7 +106,7 @@ def environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         environment.upload("plugins/words.py", "VERSION = 1\n")
         environment.upload("plugins/listed.py", PLUGIN.format(next="2096, 7, 1, 12"))
         environment.upload("plugins/.airflowignore", "words.py\n")
-        environment.upload("listed_dag.py", DAG)
+        environment.upload("listed_dag.py", DAG + HELD)
         environment.upload("plain.py", PLAIN)
         refresh(environment)
         yield environment
@@ -152,9 +163,14 @@ def remove(environment: Environment, path: str) -> None:
 
 
 def test_a_custom_timetable_plans_runs(environment: Environment) -> None:
-    query = "SELECT run_id, data_interval_start, data_interval_end FROM dag_run WHERE state = 'success' ORDER BY run_after"
-    rows = wait_until(lambda: (found := environment.query(query)) and len(found) == 3 and found, "three runs", 90)
-    hours = [(int(str(start)[11:13]), int(str(end)[11:13])) for _, start, end in rows]
+    query = "SELECT run_id, data_interval_start, data_interval_end, state FROM dag_run ORDER BY run_after"
+
+    def three() -> list[tuple[Any, ...]]:
+        found = environment.query(query)
+        return found if [state for *_, state in found] == ["success"] * 3 else []
+
+    rows = wait_until(three, "three runs that succeeded", 90)
+    hours = [(int(str(start)[11:13]), int(str(end)[11:13])) for _, start, end, _ in rows]
     assert hours == [(0, 1), (1, 3), (3, 6)]
     for (run_id, *_), (start, end) in zip(rows, hours, strict=True):
         assert said(environment, run_id) == f'"version 1 {start}-{end}"'
@@ -202,13 +218,16 @@ def test_a_plugin_that_would_end_the_scheduler_does_not(environment: Environment
 
 
 def test_a_plugin_that_is_gone_takes_nothing_else_with_it(environment: Environment) -> None:
-    environment.command("left", kind="pause", dag_id="listed")
-    trigger(environment, "listed", "queued")
-    refresh(environment)
+    gate = environment.modal.root / "gate"
+    environment.command("held", kind="trigger", dag_id="held", run_id="held", conf={"gate": str(gate)})
+    environment.call("run_tick", "test")
+    running = "SELECT 1 FROM task_instance WHERE run_id = 'held' AND state IN ('running', 'up_for_retry')"
+    wait_until(lambda: environment.query(running), "the task that waits", 60)
     remove(environment, "plugins/listed.py")
-    environment.command("go on", kind="unpause", dag_id="listed")
-    assert "No module named 'listed'" in errors(environment)["listed_dag.py"]
+    found = errors(environment)
+    assert found.keys() == {"listed_dag.py"} and "No module named 'listed'" in found["listed_dag.py"]
+    gate.touch()
     assert run(environment, "plain", "beside_one_that_is_gone") == "success"
     environment.upload("plugins/listed.py", PLUGIN.format(next="2097, 1, 1"))
     assert errors(environment) == {}
-    assert wait_until(lambda: ended(environment, "queued"), "the end of the run that waited", 60) == "success"
+    assert wait_until(lambda: ended(environment, "held"), "the end of the run that waited", 60) == "success"

@@ -40,6 +40,8 @@ class Loaded(TypedDict):
     is_safe: bool
 
 
+NOTHING: Loaded = {"sources": [], "errors": {}, "is_safe": True}
+
 _known: dict[Path, list[Stamp]] = {}
 """{DAG folder: its plugins as they were when this process last looked}; there is one, once it has."""
 
@@ -63,13 +65,13 @@ def follow(root: Path) -> bool:
     return True
 
 
-def load(root: Path, limits: Limits) -> dict[str, str]:
-    """Load the plugins of the DAG folder `root` into this process; returns `errors` as in `Loaded`.
+def load(root: Path, limits: Limits) -> Loaded:
+    """Load the plugins of the DAG folder `root` into this process.
 
     They are tried in a child first: what ends, hangs or crashes there is not loaded here, nor is anything beside it.
     """
     if not (root / PLUGINS).is_dir():
-        return {}
+        return NOTHING
     from airflow import plugins_manager, settings
 
     loaded = try_out(root, limits)
@@ -77,7 +79,7 @@ def load(root: Path, limits: Limits) -> dict[str, str]:
         # For Airflow there are none then, in this process and those that it forks.
         settings.PLUGINS_FOLDER = str(root / PLUGINS / ".none")
     plugins_manager.ensure_plugins_loaded()
-    return loaded["errors"]
+    return loaded
 
 
 def try_out(root: Path, limits: Limits) -> Loaded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,20 +44,20 @@ class DagFolder:
         self._root = root
         self._environments = environments
         self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
-        self._plugin_errors: dict[str, str] = {}
+        self._plugins = plugins.NOTHING
 
     def follow_plugins(self) -> None:
         """Have this process go by the plugins that are in the folder now."""
         if plugins.follow(self._root):
             in_process.forget_dags()
-            self._plugin_errors = plugins.load(self._root, LIMITS)
+            self._plugins = plugins.load(self._root, LIMITS)
 
     def sync(self, backend: DatabaseBackend, notes: Mapping[str, PackagesNote]) -> Synced:
         """Parse changed files, with the plugins that this process follows, and write the result through Airflow's ORM.
 
         A file whose packages are not installed yet is left for a later tick, as what it was.
         """
-        present = {path: self._digest(path) for path in self._walk()}
+        present = self._present()
         connection = backend.get_connection()
         try:
             known = tables.get_files(connection)
@@ -77,7 +78,7 @@ class DagFolder:
                 result.parsed.append(path)
             result.removed = sorted(gone)
             _forget_missing(candidates)
-            _write_plugin_errors(self._plugin_errors)
+            _write_plugin_errors(self._plugins["errors"])
             self._environments.collect(self._used(candidates))
             rows = [(path, digest, kinds[path] if path in candidates else DATA) for path, digest in present.items()]
             tables.set_files(connection, rows)
@@ -104,6 +105,14 @@ class DagFolder:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         self._digests[path] = (stamp, digest)
         return digest
+
+    def _present(self) -> dict[str, str]:
+        """{path: digest} of all files. A plugin is another one when it loads otherwise than it did."""
+        present = {path: self._digest(path) for path in self._walk()}
+        if self._plugins["errors"]:
+            suffix = json.dumps([sorted(self._plugins["errors"]), self._plugins["is_safe"]])
+            present |= {path: digest + suffix for path, digest in present.items() if plugins.is_plugin(path)}
+        return present
 
     def _dag_files(self) -> set[str]:
         """Python files and archives that .airflowignore leaves in, without plugins."""
