@@ -6,7 +6,9 @@ before the Volume, and outlive many uploads: each of them looks at the folder be
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import os
 import runpy
 import sys
@@ -42,8 +44,8 @@ class Loaded(TypedDict):
 
 NOTHING: Loaded = {"sources": [], "errors": {}, "is_safe": True}
 
-_known: dict[Path, list[Stamp]] = {}
-"""{DAG folder: its plugins as they were when this process last looked}; there is one, once it has."""
+_known: dict[Path, tuple[list[Stamp], str]] = {}
+"""{DAG folder: its plugins as they were when this process last looked, and their digest}; one, once it has."""
 
 
 def is_plugin(path: str) -> bool:
@@ -57,12 +59,16 @@ def follow(root: Path) -> bool:
     Airflow loads them when it next needs one. Returns whether they were forgotten. Without plugins this is one look.
     """
     found = list(_look(root / PLUGINS))
-    if found == _known.get(root):
+    stamps, known = _known.get(root, (None, None))
+    if found == stamps:
         return False
-    _forget(root / PLUGINS)
-    _known.clear()
-    _known[root] = found
-    return True
+    # Stamps alone may change with each reload of a Volume.
+    digest = _digest(found)
+    if digest != known:
+        _forget(root / PLUGINS)
+        _known.clear()
+    _known[root] = (found, digest)
+    return digest != known
 
 
 def load(root: Path, limits: Limits) -> Loaded:
@@ -148,8 +154,13 @@ def _look(folder: Path) -> Iterator[Stamp]:
     for directory, names, files in os.walk(folder, followlinks=True):
         names[:] = sorted(name for name in names if name != "__pycache__")
         for path in sorted(Path(directory, name) for name in files):
-            status = path.lstat()
+            status = path.stat()
             yield str(path), status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _digest(stamps: list[Stamp]) -> str:
+    contents = ((path, hashlib.sha256(Path(path).read_bytes()).hexdigest()) for path, *_ in stamps)
+    return hashlib.sha256(json.dumps(list(contents)).encode()).hexdigest()
 
 
 def _forget(folder: Path) -> None:
