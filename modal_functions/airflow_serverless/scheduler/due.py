@@ -66,7 +66,8 @@ def _moments() -> Iterator[datetime.datetime | None]:
 
     live = _live()
     with create_session() as session:
-        yield session.scalar(select(func.min(DagModel.next_dagrun_create_after)).where(*live))
+        has_room = DagModel.exceeds_max_non_backfill.is_(False)
+        yield session.scalar(select(func.min(DagModel.next_dagrun_create_after)).where(has_room, *live))
         yield session.scalar(
             select(func.min(DagRun.run_after))
             .join(DagModel, DagModel.dag_id == DagRun.dag_id)
