@@ -88,6 +88,43 @@ with DAG("held", schedule=Listed(), start_date=datetime.datetime(2096, 12, 1, tz
     def second(): pass
     first("{{ dag_run.conf['gate'] }}") >> second()
 """
+TRIGGER = """
+import asyncio, os
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+class Gate(BaseTrigger):
+    def __init__(self, gate):
+        super().__init__()
+        self.gate = gate
+
+    def serialize(self):
+        return "gates.Gate", {{"gate": self.gate}}
+
+    async def run(self):
+        while not os.path.exists(self.gate):
+            await asyncio.sleep(0.1)
+        yield TriggerEvent("{version}")
+"""
+WAITING = """
+from airflow.sdk import DAG, BaseOperator
+from gates import Gate
+
+class Wait(BaseOperator):
+    template_fields = ("gate",)
+
+    def __init__(self, gate, **kwargs):
+        super().__init__(**kwargs)
+        self.gate = gate
+
+    def execute(self, context):
+        self.defer(trigger=Gate(self.gate), method_name="resume")
+
+    def resume(self, context, event):
+        return event
+
+with DAG("waiting", schedule=None):
+    Wait(task_id="wait", gate="{{ dag_run.conf['gate'] }}")
+"""
 PLAIN = """
 from airflow.sdk import DAG, task
 with DAG("plain", schedule=None):
@@ -196,6 +233,27 @@ def test_a_changed_plugin_is_seen_by_all_that_follows(environment: Environment) 
     assert sorted(told) == ["2 listed changed", "2 listed changed told"]
     assert environment.query("SELECT timetable_summary FROM dag WHERE dag_id = 'listed'") == [("listed 2",)]
     assert due(environment) == datetime.datetime(2097, 1, 1, tzinfo=datetime.UTC).timestamp()
+
+
+def test_a_trigger_is_of_the_code_that_is_there_when_it_begins(environment: Environment) -> None:
+    """The process of the triggers, which has the old code, runs another one all the while."""
+    first, second = environment.modal.root / "first", environment.modal.root / "second"
+    second.touch()
+    environment.upload("plugins/gates.py", TRIGGER.format(version="old"))
+    environment.upload("waiting.py", WAITING)
+    environment.command("w1", kind="trigger", dag_id="waiting", run_id="w1", conf={"gate": str(first)})
+    environment.call("run_tick", "test")
+    wait_until(lambda: (environment.state().get("triggerer") or {}).get("call_id"), "the triggerer", 60)
+    environment.upload("plugins/gates.py", TRIGGER.format(version="new"))
+    environment.command("w2", kind="trigger", dag_id="waiting", run_id="w2", conf={"gate": str(second)})
+    environment.call("run_tick", "test")
+    assert wait_until(lambda: ended(environment, "w2"), "the end of the second", 60) == "success"
+    first.touch()
+    assert wait_until(lambda: ended(environment, "w1"), "the end of the first", 60) == "success"
+    results = [
+        environment.volumes(f"xcom/waiting/{run_id}/wait/return_value")[0].read_text() for run_id in ("w2", "w1")
+    ]
+    assert results == ['"new"', '"new"']
 
 
 def test_a_broken_plugin_is_an_import_error(environment: Environment) -> None:

@@ -63,7 +63,7 @@ def follow(root: Path) -> bool:
     if found == stamps:
         return False
     # Stamps alone may change with each reload of a Volume.
-    digest = _digest(found)
+    digest = _digest_of(found)
     if digest != known:
         _forget(root / PLUGINS)
         _known.clear()
@@ -158,7 +158,12 @@ def _look(folder: Path) -> Iterator[Stamp]:
             yield str(path), status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _digest(stamps: list[Stamp]) -> str:
+def digest(folder: Path) -> str:
+    """Of the paths and contents of all files in a folder."""
+    return _digest_of(list(_look(folder)))
+
+
+def _digest_of(stamps: list[Stamp]) -> str:
     contents = ((path, hashlib.sha256(Path(path).read_bytes()).hexdigest()) for path, *_ in stamps)
     return hashlib.sha256(json.dumps(list(contents)).encode()).hexdigest()
 
