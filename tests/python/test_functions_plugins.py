@@ -79,14 +79,20 @@ with DAG("listed", schedule=Listed(), start_date=start, catchup=True):
     told("{{ macros.listed.version() }} {{ data_interval_start.hour }}-{{ data_interval_end.hour }}")
 """
 HELD = """
-with DAG("held", schedule=Listed(), start_date=datetime.datetime(2096, 12, 1, tzinfo=datetime.UTC)):
-    @task(retries=50, retry_delay=1)
+later = datetime.datetime(2096, 12, 1, tzinfo=datetime.UTC)
+with DAG("held", schedule=Listed(), start_date=later):
+    @task
     def first(gate):
-        import os
-        assert os.path.exists(gate)
+        import os, time
+        while not os.path.exists(gate):
+            time.sleep(0.1)
     @task
     def second(): pass
     first("{{ dag_run.conf['gate'] }}") >> second()
+with DAG("failing", schedule=Listed(), start_date=later):
+    @task(retries=1, retry_delay=3600)
+    def fails(): raise ValueError
+    fails()
 """
 TRIGGER = """
 import asyncio, os
@@ -168,17 +174,12 @@ def errors(environment: Environment) -> dict[str, str]:
     return {error["filename"]: error["stack_trace"] for error in refresh(environment)["import_errors"]}
 
 
-def run(environment: Environment, dag_id: str, run_id: str) -> str:
-    """The state with which a run ends that is triggered now."""
-    trigger(environment, dag_id, run_id)
+def run(environment: Environment, dag_id: str, run_id: str, date: str | None = None) -> str:
+    """The state with which a run ends that is triggered now, for the present or another date."""
+    date = date or datetime.datetime.now(datetime.UTC).isoformat()
+    environment.command(run_id, kind="trigger", dag_id=dag_id, run_id=run_id, logical_date=date)
     environment.call("run_tick", "test")
     return wait_until(lambda: ended(environment, run_id), f"the end of {run_id}", 60)
-
-
-def trigger(environment: Environment, dag_id: str, run_id: str) -> None:
-    """Each run is for a moment of its own."""
-    date = datetime.datetime.now(datetime.UTC).isoformat()
-    environment.command(run_id, kind="trigger", dag_id=dag_id, run_id=run_id, logical_date=date)
 
 
 def ended(environment: Environment, run_id: str) -> str | None:
@@ -227,8 +228,8 @@ def test_a_changed_plugin_is_seen_by_all_that_follows(environment: Environment) 
     # A module that the plugin imports, and no plugin itself.
     environment.upload("plugins/words.py", "VERSION = 2\n")
     environment.upload("plugins/listed.py", PLUGIN.format(next="2097, 1, 1"))
-    assert run(environment, "listed", "changed") == "success"
-    assert said(environment, "changed").startswith('"version 2')
+    assert run(environment, "listed", "changed", "2026-03-03T09:00:00Z") == "success"
+    assert said(environment, "changed") == '"version 2 9-9"'
     told = [note for note in notes(environment) if "changed" in note and "changed-asset" not in note]
     assert sorted(told) == ["2 listed changed", "2 listed changed told"]
     assert environment.query("SELECT timetable_summary FROM dag WHERE dag_id = 'listed'") == [("listed 2",)]
@@ -277,10 +278,12 @@ def test_a_plugin_that_would_end_the_scheduler_does_not(environment: Environment
 
 def test_a_plugin_that_is_gone_takes_nothing_else_with_it(environment: Environment) -> None:
     gate = environment.modal.root / "gate"
-    environment.command("held", kind="trigger", dag_id="held", run_id="held", conf={"gate": str(gate)})
+    for dag_id in ("held", "failing"):
+        environment.command(dag_id, kind="trigger", dag_id=dag_id, run_id=dag_id, conf={"gate": str(gate)})
     environment.call("run_tick", "test")
-    running = "SELECT 1 FROM task_instance WHERE run_id = 'held' AND state IN ('running', 'up_for_retry')"
-    wait_until(lambda: environment.query(running), "the task that waits", 60)
+    waiting = "SELECT state FROM task_instance WHERE task_id IN ('first', 'fails') ORDER BY task_id"
+    states = [("up_for_retry",), ("running",)]
+    wait_until(lambda: environment.query(waiting) == states, "the task that waits and the one that failed", 60)
     remove(environment, "plugins/listed.py")
     found = errors(environment)
     assert found.keys() == {"listed_dag.py"} and "No module named 'listed'" in found["listed_dag.py"]
