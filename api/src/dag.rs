@@ -92,7 +92,7 @@ pub struct ValidatedDag {
     pub task_count: u32,
 }
 
-/// Query of `PUT …/dags/files/{filename}`.
+/// Query of `PUT …/dags/files/{filename}`, where plugins are `plugins%2F{name}`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PutDagFile {
@@ -114,6 +114,7 @@ pub enum PutMode {
 pub struct DagFileChange {
     pub filename: String,
     pub outcome: PutOutcome,
+    /// Empty for a plugin.
     pub dags: Vec<ValidatedDag>,
     pub warnings: Vec<String>,
 }
@@ -148,6 +149,14 @@ pub struct UpdateDag {
 pub struct DagDeletion {
     pub dag_id: String,
     /// The file that was removed from the Volume.
+    pub filename: String,
+    /// All DAGs of that file, now inactive.
+    pub deactivated: Vec<String>,
+}
+
+/// Answer of `DELETE …/dags/files/{filename}`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DagFileDeletion {
     pub filename: String,
     /// All DAGs of that file, now inactive.
     pub deactivated: Vec<String>,

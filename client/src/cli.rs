@@ -90,7 +90,7 @@ pub enum Env {
 pub struct DagFile {
     #[command(flatten)]
     pub environment: Environment,
-    /// The DAG file
+    /// The DAG file; one in a folder called `plugins` is a plugin of Airflow's
     #[arg(long, value_name = "FILE")]
     pub file: PathBuf,
 }
@@ -108,21 +108,27 @@ pub enum Dags {
     /// Show what does not import, with its stack traces
     Errors(Environment),
     /// Remove a DAG's file and mark the DAG inactive
-    Delete {
-        #[command(flatten)]
-        environment: Environment,
-        #[arg(long, value_name = "ID", value_parser = id)]
-        dag_id: String,
-        /// Remove the file even if it defines other DAGs too
-        #[arg(long)]
-        force: bool,
-    },
+    Delete(Delete),
     /// Start a run of a DAG
     Trigger(Trigger),
     /// Keep the scheduler from starting runs and tasks of a DAG
     Pause(Dag),
     /// Let the scheduler start runs and tasks of a DAG again
     Unpause(Dag),
+}
+
+#[derive(Args)]
+pub struct Delete {
+    #[command(flatten)]
+    pub environment: Environment,
+    #[arg(long, value_name = "ID", value_parser = id, required_unless_present = "file")]
+    pub dag_id: Option<String>,
+    /// The file itself, as `dags list` and `dags errors` name it, or a plugin as `plugins/NAME`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["dag_id", "force"])]
+    pub file: Option<String>,
+    /// Remove the file even if it defines other DAGs too
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Args)]

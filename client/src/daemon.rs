@@ -7,7 +7,9 @@ use airflow_serverless_api::{
     backfill::{BackfillAction, BackfillDetail, BackfillList, CreateBackfill, DryRunBackfillList, ListBackfills},
     config::Config,
     daemon::Version,
-    dag::{Dag, DagDeletion, DagDetail, DagFileChange, DagFileList, ImportErrorList, PutMode, UpdateDag},
+    dag::{
+        Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, ImportErrorList, PutMode, UpdateDag,
+    },
     environment::{
         CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
     },
@@ -97,6 +99,11 @@ impl Daemon {
     ) -> Result<DagFileChange> {
         let request = self.request(Method::PUT, &["environments", environment.as_str(), "dags", "files", filename]);
         answer(request.query(&[("mode", mode)]).header("content-type", "text/x-python").body(content)).await
+    }
+
+    pub async fn delete_dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<DagFileDeletion> {
+        let path = ["environments", environment.as_str(), "dags", "files", filename];
+        answer(self.request(Method::DELETE, &path)).await
     }
 
     pub async fn get_dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<DagDetail> {

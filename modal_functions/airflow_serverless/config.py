@@ -26,6 +26,8 @@ DATABASE = "data/airflow.db"
 """Where the published database is on the volume."""
 BUNDLE = "dags-folder"
 """Airflow's name for the bundle that is the DAG folder."""
+PLUGINS = "plugins"
+"""Where Airflow's plugins are in the DAG folder."""
 PARSE_TIMEOUT_SECONDS = 30
 DATABASE_TYPES = ("sqlite", "postgres")
 LONGEST_TIMEOUT_SECONDS = 24 * 3600
@@ -156,6 +158,7 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
     paths.work.mkdir(parents=True, exist_ok=True)
     options = {
         "CORE__DAGS_FOLDER": str(paths.dags),
+        "CORE__PLUGINS_FOLDER": str(paths.dags / PLUGINS),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": str(settings.dags_are_paused_at_creation),
         "CORE__PARALLELISM": str(settings.parallelism),

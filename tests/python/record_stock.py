@@ -69,6 +69,7 @@ def configuration(home: Path, notes: Path, database: str) -> dict[str, str]:
     base = f"http://127.0.0.1:{port}"
     options = {
         "CORE__DAGS_FOLDER": str(home / "dags"),
+        "CORE__PLUGINS_FOLDER": str(home / "dags/plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",

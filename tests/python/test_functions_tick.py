@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -113,3 +114,48 @@ def test_a_killed_tick_is_made_good(environment: Environment, fault: str) -> Non
     assert reply["ok"], reply
     left = [key for key in environment.state() if key.startswith(("command:", "journal:"))]
     assert left == [], "the next tick left what it had dealt with"
+
+
+BACKLOG = """
+from datetime import datetime, timedelta
+from pathlib import Path
+from airflow.sdk import DAG, task
+
+with DAG("backlog", schedule="@daily", start_date=datetime(2026, 1, 1), end_date=datetime(2026, 1, 3), catchup=True,
+         max_active_runs=1):
+    @task.sensor(poke_interval=0.1, mode="poke")
+    def held():
+        return Path({gate!r}).exists()
+    held()
+
+with DAG("retried", schedule=None):
+    @task(retries=9, retry_delay=timedelta(seconds=1))
+    def fails():
+        raise ValueError
+    fails()
+"""
+
+
+def test_what_is_due_and_cannot_be_done_does_not_keep_the_scheduler_busy(environment: Environment) -> None:
+    gate = environment.modal.root / "gate"
+    environment.upload("backlog.py", BACKLOG.format(gate=str(gate)))
+
+    def look(identifier: str, **command: str) -> Any:
+        environment.command(identifier, **command)
+        return environment.call("run_tick", "test")
+
+    look("new files", kind="refresh")
+    running = "SELECT 1 FROM task_instance WHERE dag_id = 'backlog' AND state = 'running'"
+    wait_until(lambda: look("again", kind="refresh") and environment.query(running), "the first run", 60)
+    assert look("once more", kind="refresh")["rounds"] <= 3, (
+        "the next run was waited for, though one is all there may be"
+    )
+
+    look("retry", kind="trigger", dag_id="retried", run_id="retried")
+    waiting = "SELECT 1 FROM task_instance WHERE dag_id = 'retried' AND state = 'up_for_retry'"
+    wait_until(lambda: environment.query(waiting), "a failure", 60)
+    look("pause", kind="pause", dag_id="retried")
+    wait_until(lambda: environment.state()["due"]["next_due"] is None, "the scheduler's rest", 30)
+    gate.touch()
+    done = "SELECT 1 FROM dag_run WHERE dag_id = 'backlog' AND state = 'success'"
+    wait_until(lambda: len(environment.query(done)) == 3, "the runs that waited", 60)

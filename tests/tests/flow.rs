@@ -1,6 +1,6 @@
 //! What people do from the first command on: environments, DAG files, runs, logs.
 
-use integration_tests::{Installation, config, eventually, states, text, workspace};
+use integration_tests::{Installation, config, dag_file, eventually, states, text, workspace};
 
 #[test]
 fn from_nothing_to_a_finished_run() {
@@ -145,4 +145,43 @@ fn the_cron_starts_runs_by_itself() {
         (text(&run["state"]) == "success").then_some(())
     });
     assert_eq!(it.tracebacks(), "", "the scheduler or a worker failed on the way");
+}
+
+#[test]
+fn plugins_come_before_the_dags_that_need_them() {
+    let it = Installation::new();
+    it.create_dev(60).succeeded();
+    let (report, plugin) = (dag_file("report.py"), dag_file("plugins/quarterly.py"));
+    it.dev("dags create", &["--file", report.to_str().expect("text")]).refused(&["report.py:3", "'quarterly'"]);
+    let uploaded = it.dev("dags create", &["--file", plugin.to_str().expect("text"), "--json"]).succeeded().json();
+    let expected = serde_json::json!({"filename": "plugins/quarterly.py", "outcome": "created", "dags": []});
+    assert!(expected.as_object().expect("fields").iter().all(|(key, value)| &uploaded[key] == value), "{uploaded}");
+    it.upload("report.py");
+    let run = eventually("the run for the one quarter", || {
+        let runs = it.dev("runs list", &["--dag-id", "report", "--state", "success", "--json"]).succeeded().json();
+        runs["dag_runs"].as_array()?.first().cloned()
+    });
+    assert!(it.task_log(&run, "sum_up", &[]).contains("from 2026-01-01 to 2026-04-01"), "{run}");
+    let listed = it.dev("dags list", &["--json"]).succeeded().json();
+    assert_eq!(listed["files"].as_array().map(Vec::len), Some(1), "a plugin is no DAG file: {listed}");
+    assert_eq!(listed["files"][0]["dags"][0]["timetable_summary"], "quarterly");
+
+    std::fs::create_dir(it.root().join("plugins")).expect("a folder");
+    let broken = it.write("plugins/quarterly.py", "from airflow.plugins_manager import AirflowPlugin\n1 / 0\n");
+    let broken = broken.to_str().expect("text");
+    it.dev("dags update", &["--file", broken]).refused(&["plugins/quarterly.py:2", "ZeroDivisionError"]);
+    let idle = it.write("plugins/quarterly.py", "QUARTERS = 4\n");
+    let warned = it.dev("dags update", &["--file", idle.to_str().expect("text")]).succeeded();
+    assert!(warned.stderr.contains("defines no plugin"), "{warned:#?}");
+    let errors = eventually("the DAG that lost its timetable", || {
+        let errors = it.dev("dags errors", &["--json"]).succeeded().json();
+        (errors["total_entries"] == 1).then_some(errors)
+    });
+    assert_eq!(errors["import_errors"][0]["filename"], "report.py");
+
+    it.dev("dags delete", &["--file", "plugins/monthly.py"]).refused(&["no file plugins/monthly.py"]);
+    it.dev("dags delete", &["--file", "plugins/quarterly.py"]).succeeded();
+    // It has no DAG any more by which it could be called.
+    it.dev("dags delete", &["--file", "report.py"]).succeeded();
+    assert_eq!(it.dev("dags errors", &["--json"]).succeeded().json()["total_entries"], 0);
 }

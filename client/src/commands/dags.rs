@@ -14,12 +14,15 @@ use airflow_serverless_api::{
 
 use super::{Outcome, runs};
 use crate::{
-    cli::{self, Dags, Trigger},
+    cli::{self, Dags, Delete, Trigger},
     daemon::Daemon,
     failure::{ExitStatus, Failure},
     follow,
     printer::{Printer, date, table},
 };
+
+/// A file in a folder of this name is a plugin, and goes to such a folder in that of the DAG files.
+const PLUGINS: &str = "plugins";
 
 /// The daemon has the same limit; here it saves the reading of a file that cannot be meant.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -43,7 +46,7 @@ pub async fn run(command: Dags, printer: &Printer) -> Outcome {
             printer.result(&errors, import_errors);
             Ok(ExitStatus::Success)
         }
-        Dags::Delete { environment, dag_id, force } => delete(&environment.name, &dag_id, force, printer).await,
+        Dags::Delete(arguments) => delete(arguments, printer).await,
         Dags::Trigger(arguments) => trigger(arguments, printer).await,
         Dags::Pause(dag) => set_paused(&dag, true, printer).await,
         Dags::Unpause(dag) => set_paused(&dag, false, printer).await,
@@ -70,10 +73,11 @@ fn uploaded(change: &DagFileChange, environment: &EnvironmentName) -> String {
     };
     let dags: Vec<String> =
         change.dags.iter().map(|dag| format!("{} ({} tasks)", dag.dag_id, dag.task_count)).collect();
-    format!("{} {what} in environment {environment}: {}", change.filename, dags.join(", "))
+    let text = format!("{} {what} in environment {environment}", change.filename);
+    if dags.is_empty() { text } else { format!("{text}: {}", dags.join(", ")) }
 }
 
-/// The name and content of a DAG file.
+/// The name, in the DAG folder, and the content of a DAG file or a plugin.
 fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
     let unreadable =
         |why: &str, hint| Failure::input(format!("{} cannot be uploaded: {why}", path.display()), Vec::new(), hint);
@@ -88,7 +92,9 @@ fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| unreadable("its name is not text", None))?;
     let content = std::fs::read(path).map_err(|error| unreadable(&error.to_string(), None))?;
-    Ok((name.to_owned(), content))
+    let folder = std::path::absolute(path).map_err(|error| unreadable(&error.to_string(), None))?;
+    let is_plugin = folder.parent().is_some_and(|parent| parent.ends_with(PLUGINS));
+    Ok((if is_plugin { format!("{PLUGINS}/{name}") } else { name.to_owned() }, content))
 }
 
 fn listing(list: &DagFileList) -> String {
@@ -153,12 +159,20 @@ fn rows_of_file(file: &DagFile) -> Vec<Vec<String>> {
     file.dags.iter().map(dag).collect()
 }
 
-async fn delete(environment: &EnvironmentName, dag_id: &str, force: bool, printer: &Printer) -> Outcome {
+async fn delete(arguments: Delete, printer: &Printer) -> Outcome {
+    let environment = &arguments.environment.name;
     let daemon = Daemon::connect(printer).await?;
-    let deletion = daemon.delete_dag(environment, dag_id, force).await?;
-    printer.result(&deletion, |deletion| {
-        format!("{} removed; inactive now: {}", deletion.filename, deletion.deactivated.join(", "))
-    });
+    let removed = |filename: &str, deactivated: &[String]| match deactivated {
+        [] => format!("{filename} removed"),
+        dags => format!("{filename} removed; inactive now: {}", dags.join(", ")),
+    };
+    if let Some(dag_id) = &arguments.dag_id {
+        let deletion = daemon.delete_dag(environment, dag_id, arguments.force).await?;
+        printer.result(&deletion, |deletion| removed(&deletion.filename, &deletion.deactivated));
+    } else if let Some(filename) = &arguments.file {
+        let deletion = daemon.delete_dag_file(environment, filename).await?;
+        printer.result(&deletion, |deletion| removed(&deletion.filename, &deletion.deactivated));
+    }
     Ok(ExitStatus::Success)
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::FromRow;
 
-use super::{Airflow, DAGS, metadata::Metadata};
+use super::{Airflow, DAGS, files::PLUGINS, metadata::Metadata};
 use crate::error::{Error, Result, Subject};
 
 #[derive(FromRow, Deserialize)]
@@ -112,7 +112,7 @@ async fn import_errors(metadata: &Metadata) -> Result<Vec<ImportError>> {
 }
 
 impl Airflow {
-    /// The Python files of the DAG folder, each with what the scheduler found in it.
+    /// The Python files of the DAG folder, without plugins, each with what the scheduler found in it.
     pub async fn list_dag_files(&self, environment: &EnvironmentName) -> Result<DagFileList> {
         let volume = self.volume(environment).await?;
         let entries = volume.list(&format!("/{DAGS}"), true).await?;
@@ -181,15 +181,7 @@ impl Airflow {
     pub async fn delete_dag(&self, environment: &EnvironmentName, dag_id: &str, force: bool) -> Result<DagDeletion> {
         let filename = self.file_of_dag(environment, dag_id).await?;
         let files = self.files.lock().await;
-        let deactivated: Vec<String> = self
-            .list_dag_files(environment)
-            .await?
-            .files
-            .into_iter()
-            .filter(|file| file.filename == filename)
-            .flat_map(|file| file.dags)
-            .map(|dag| dag.dag_id)
-            .collect();
+        let deactivated = self.dags_of_file(environment, &filename).await?;
         let others: Vec<String> = deactivated.iter().filter(|other| *other != dag_id).cloned().collect();
         if !others.is_empty() && !force {
             return Err(Error::SharedFile { file: filename, others });
@@ -198,6 +190,13 @@ impl Airflow {
         drop(files);
         self.refresh(environment).await?;
         Ok(DagDeletion { dag_id: dag_id.to_owned(), filename, deactivated })
+    }
+
+    /// The active DAGs of a file.
+    pub(super) async fn dags_of_file(&self, environment: &EnvironmentName, filename: &str) -> Result<Vec<String>> {
+        let files = self.list_dag_files(environment).await?.files;
+        let file = files.into_iter().find(|file| file.filename == filename);
+        Ok(file.into_iter().flat_map(|file| file.dags).map(|dag| dag.dag_id).collect())
     }
 
     /// The file of an active DAG. One that is not known yet may have been uploaded a moment ago: the scheduler looks
@@ -212,7 +211,7 @@ impl Airflow {
     }
 
     /// Has the scheduler look at the DAG folder.
-    async fn refresh(&self, environment: &EnvironmentName) -> Result<()> {
+    pub(super) async fn refresh(&self, environment: &EnvironmentName) -> Result<()> {
         let _: Value = self.command(environment, (Subject::Dag, "refresh"), json!({})).await?;
         Ok(())
     }
@@ -233,7 +232,8 @@ fn line_of(filename: &str, stacktrace: &str) -> Option<u32> {
 
 fn python_file(entry: Entry) -> Option<DagFile> {
     let filename = entry.path.trim_start_matches('/').strip_prefix(DAGS)?.trim_start_matches('/').to_owned();
-    (entry.kind == EntryKind::File && filename.ends_with(".py")).then(|| DagFile {
+    let is_dag_file = filename.ends_with(".py") && !filename.starts_with(PLUGINS);
+    (entry.kind == EntryKind::File && is_dag_file).then(|| DagFile {
         filename,
         size: entry.size,
         modified_at: DateTime::from_timestamp(entry.modified as i64, 0),

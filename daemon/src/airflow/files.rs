@@ -1,19 +1,22 @@
-//! DAG files: checked here, kept on the Volume.
+//! DAG files and plugins: checked here, kept on the Volume.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use airflow_serverless_api::{
-    dag::{DagFileChange, PutMode, PutOutcome},
+    dag::{DagFileChange, DagFileDeletion, PutMode, PutOutcome},
     environment::EnvironmentName,
     problem::Fault,
 };
-use modal_client::File;
+use modal_client::{EntryKind, File, Volume};
 
 use super::{Airflow, DAGS};
 use crate::{
     error::{Error, Result},
     runtime::Verdict,
 };
+
+/// Folder of Airflow's plugins in that of the DAG files, and what names of files in there begin with.
+pub(super) const PLUGINS: &str = "plugins/";
 
 /// Largest DAG file. Airflow parses it on each change: a file near this size is data in the wrong place.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
@@ -42,7 +45,7 @@ impl Airflow {
             (Some(_), PutMode::Update) => PutOutcome::Updated,
             (None, PutMode::Create) => PutOutcome::Created,
         };
-        let verdict = self.validate(filename, &content).await?;
+        let verdict = self.validate(&volume, filename, &content).await?;
         if outcome != PutOutcome::Unchanged {
             volume.put(vec![File { path, content }]).await?;
             self.wake_scheduler(environment, "upload").await?;
@@ -50,11 +53,28 @@ impl Airflow {
         Ok(DagFileChange { filename: filename.to_owned(), outcome, dags: verdict.dags, warnings: verdict.warnings })
     }
 
-    /// Imports the content under its own name, so that messages speak of the file as the user knows it.
-    async fn validate(&self, filename: &str, content: &[u8]) -> Result<Verdict> {
+    /// Removes a DAG file or a plugin; returns once the scheduler has looked at what is left.
+    pub async fn delete_dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<DagFileDeletion> {
+        check_name(filename)?;
+        let files = self.files.lock().await;
+        let deactivated = self.dags_of_file(environment, filename).await?;
+        if !self.volume(environment).await?.remove(&format!("/{DAGS}/{filename}")).await? {
+            return Err(Error::FileNotFound(filename.to_owned(), environment.clone()));
+        }
+        drop(files);
+        self.refresh(environment).await?;
+        Ok(DagFileDeletion { filename: filename.to_owned(), deactivated })
+    }
+
+    /// Imports the content under its own name, so that messages speak of the file as the user knows it, beside the
+    /// plugins that are on the Volume.
+    async fn validate(&self, volume: &Volume, filename: &str, content: &[u8]) -> Result<Verdict> {
         let folder = ScratchFolder::new(self.scratch.join(uuid::Uuid::now_v7().to_string()))?;
+        for (path, content) in plugins(volume).await? {
+            folder.write(&path, &content)?;
+        }
         let path = folder.write(filename, content)?;
-        let verdict = self.validator.validate(&path).await?;
+        let verdict = self.validator.validate(&path, &folder.0).await?;
         let mut faults: Vec<Fault> = verdict
             .import_errors
             .iter()
@@ -64,22 +84,42 @@ impl Airflow {
                 message: fault.message.replace(&format!("{}/", folder.0.display()), ""),
             })
             .collect();
-        if faults.is_empty() && verdict.dags.is_empty() {
+        if faults.is_empty() && verdict.dags.is_empty() && !filename.starts_with(PLUGINS) {
             faults.push(Fault::new(filename, "the file defines no DAG: create one at the top level of the module"));
         }
         if faults.is_empty() { Ok(verdict) } else { Err(Error::InvalidDagFile { file: filename.to_owned(), faults }) }
     }
 }
 
+/// All files of the plugins, by their paths in the DAG folder.
+async fn plugins(volume: &Volume) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for entry in volume.list(&format!("/{DAGS}/{PLUGINS}"), true).await? {
+        let below = entry.path.trim_start_matches('/').strip_prefix(DAGS).map(|path| path.trim_start_matches('/'));
+        let Some(path) = below.filter(|path| entry.kind == EntryKind::File && is_plain(path)) else { continue };
+        if let Some(content) = volume.read(&format!("/{DAGS}/{path}")).await? {
+            found.push((path.to_owned(), content));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a path leads down only.
+fn is_plain(path: &str) -> bool {
+    Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// A name, or the name of a plugin behind that of its folder.
 fn check_name(filename: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let fault = if !filename.ends_with(".py") {
+    let name = filename.strip_prefix(PLUGINS).unwrap_or(filename);
+    let fault = if !name.ends_with(".py") {
         "it must end in .py"
-    } else if filename.starts_with('.') {
+    } else if name.starts_with('.') {
         "it must not start with a dot"
-    } else if filename.len() > MAX_NAME {
+    } else if name.len() > MAX_NAME {
         "it is longer than 200 characters"
-    } else if !filename.chars().all(allowed) {
+    } else if !name.chars().all(allowed) {
         "only letters, digits, '_', '-' and '.' are allowed"
     } else {
         return Ok(());
@@ -107,6 +147,9 @@ impl ScratchFolder {
 
     fn write(&self, filename: &str, content: &[u8]) -> Result<PathBuf> {
         let path = self.0.join(filename);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|source| files("creating", parent, source))?;
+        }
         std::fs::write(&path, content).map_err(|source| files("writing", &path, source))?;
         Ok(path)
     }
@@ -130,9 +173,10 @@ mod tests {
 
     #[test]
     fn only_plain_names_are_taken() {
-        assert!(check_name("etl_2.daily-run.py").is_ok());
-        for bad in
-            ["etl.txt", ".hidden.py", "../etl.py", "a/b.py", "ä.py", "a b.py", "", &format!("{}.py", "x".repeat(200))]
+        assert!(check_name("etl_2.daily-run.py").is_ok() && check_name("plugins/workday.py").is_ok());
+        let long = format!("{}.py", "x".repeat(200));
+        let strange = ["plugins/a.csv", "plugins/../etl.py", "plugins/a/b.py", "plugins/.py"];
+        for bad in ["etl.txt", ".hidden.py", "../etl.py", "a/b.py", "ä.py", "a b.py", "", &long].iter().chain(&strange)
         {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }

@@ -2,7 +2,10 @@
 
 use airflow_serverless_api::{
     Problem,
-    dag::{Dag, DagDeletion, DagDetail, DagFileChange, DagFileList, DeleteDag, ImportErrorList, PutDagFile, UpdateDag},
+    dag::{
+        Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, DeleteDag, ImportErrorList,
+        PutDagFile, UpdateDag,
+    },
     environment::EnvironmentName,
 };
 use axum::{Json, extract::State};
@@ -29,7 +32,7 @@ pub(super) async fn list_dag_files(
     Ok(Json(services.airflow.list_dag_files(&environment).await?))
 }
 
-/// Validates a DAG file and uploads it
+/// Validates a DAG file, or a plugin (`plugins%2F` and its name), and uploads it
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
     params(("environment" = EnvironmentName, Path), ("filename" = String, Path), PutDagFile),
@@ -46,6 +49,22 @@ pub(super) async fn put_dag_file(
     Body(content): Body,
 ) -> Answer<Json<DagFileChange>> {
     Ok(Json(services.airflow.put_dag_file(&environment, &filename, content.into(), query.mode).await?))
+}
+
+/// Removes a DAG file or a plugin; DAGs of the file become inactive
+#[utoipa::path(
+    delete, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path)),
+    responses(
+        (status = 200, body = DagFileDeletion),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete_dag_file(
+    State(services): State<Services>,
+    Path((environment, filename)): Path<(EnvironmentName, String)>,
+) -> Answer<Json<DagFileDeletion>> {
+    Ok(Json(services.airflow.delete_dag_file(&environment, &filename).await?))
 }
 
 /// What does not import, by file

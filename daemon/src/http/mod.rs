@@ -51,7 +51,7 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(environments::get_environment, environments::update_environment))
         .routes(routes!(operations::get_operation))
         .routes(routes!(dags::list_dag_files))
-        .routes(routes!(dags::put_dag_file))
+        .routes(routes!(dags::put_dag_file, dags::delete_dag_file))
         .routes(routes!(dags::list_import_errors))
         .routes(routes!(dags::get_dag, dags::update_dag, dags::delete_dag))
         .routes(routes!(runs::trigger_dag_run))

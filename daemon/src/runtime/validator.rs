@@ -55,14 +55,14 @@ impl Validator {
         Self { runtime, process: Mutex::new(None) }
     }
 
-    /// Imports the file as the scheduler would and says what is in it, or what is wrong with it.
-    pub async fn validate(&self, path: &Path) -> Result<Verdict, RuntimeError> {
+    /// Imports a file of the DAG folder `root` as the scheduler would and says what is in it, or what is wrong with it.
+    pub async fn validate(&self, path: &Path, root: &Path) -> Result<Verdict, RuntimeError> {
         let mut slot = self.process.lock().await;
         let mut process = match slot.take() {
             Some(process) => process,
             None => Process::start(&self.runtime).await?,
         };
-        let answer = timeout(ANSWER_LIMIT, process.ask(path)).await;
+        let answer = timeout(ANSWER_LIMIT, process.ask(path, root)).await;
         let failed = |reason: String| RuntimeError::Validator { file: file_name(path), reason };
         match answer {
             Ok(Ok(verdict)) => {
@@ -105,9 +105,10 @@ impl Process {
         Err(RuntimeError::Tool { tool: TOOL, reason })
     }
 
-    async fn ask(&mut self, path: &Path) -> std::io::Result<Verdict> {
+    async fn ask(&mut self, path: &Path, root: &Path) -> std::io::Result<Verdict> {
         let question = json!({
             "path": path,
+            "root": root,
             "timeout_seconds": FILE_LIMIT.as_secs(),
             "memory_mb": MEMORY_LIMIT_MB,
         });

@@ -9,48 +9,71 @@ from airflow_serverless.commands.command import CommandError, Request, Result, d
 from airflow_serverless.commands.tasks import instances, reruns_latest
 
 if TYPE_CHECKING:
+    from airflow.models.dagrun import DagRun
     from sqlalchemy.orm import Session
 
 
 def trigger(request: Request) -> Result:
-    """`dag_id`, and optionally `run_id`, `logical_date` (ISO 8601), `conf`, `partition_key` → the run
-    that was created."""
-    from airflow._shared.timezones import timezone
-    from airflow.api.common.trigger_dag import trigger_dag
+    """`dag_id`, and optionally `run_id`, `logical_date` (ISO 8601), `conf`, `partition_key` → the run that is new."""
     from airflow.exceptions import AirflowException
+    from airflow.models.dag import DagModel
     from airflow.utils.session import create_session
-    from airflow.utils.types import DagRunTriggeredByType
+    from airflow.utils.types import DagRunType
 
     logical_date = None if request.get("logical_date") is None else date(request["logical_date"])
     with create_session() as session:
-        dag = live_dag(request["dag_id"], session)
+        dag: DagModel = live_dag(request["dag_id"], session)
         if dag.has_import_errors:
             raise CommandError(f"the file of DAG {dag.dag_id!r} does not import; see its import errors")
+        if dag.allowed_run_types is not None and DagRunType.MANUAL not in dag.allowed_run_types:
+            raise CommandError(f"DAG {dag.dag_id!r} does not allow manual runs")
         _refuse_duplicate(dag.dag_id, request.get("run_id"), logical_date, session)
         is_paused = bool(dag.is_paused)
     try:
-        run = trigger_dag(
-            dag_id=request["dag_id"],
-            triggered_by=DagRunTriggeredByType.CLI,
-            run_id=request.get("run_id"),
-            conf=request.get("conf"),
-            logical_date=logical_date,
-            partition_key=request.get("partition_key"),
-            # SQLite compares whole seconds: a run of "now" would stay invisible until the next one.
-            run_after=timezone.utcnow() - datetime.timedelta(seconds=1),
-            replace_microseconds=False,
-        )
+        with create_session() as session:
+            run = _create(request, logical_date, session)
+            return {
+                "dag_id": run.dag_id,
+                "dag_run_id": run.run_id,
+                "state": str(run.state),
+                "logical_date": run.logical_date.isoformat() if run.logical_date else None,
+                "dag_is_paused": is_paused,
+            }
     except (AirflowException, ValueError, TypeError) as error:
         raise CommandError(f"DAG {request['dag_id']!r} was not triggered: {error}") from error
-    if run is None:
-        raise CommandError(f"DAG {request['dag_id']!r} was not triggered")
-    return {
-        "dag_id": run.dag_id,
-        "dag_run_id": run.run_id,
-        "state": str(run.state),
-        "logical_date": run.logical_date.isoformat() if run.logical_date else None,
-        "dag_is_paused": is_paused,
-    }
+
+
+def _create(request: Request, logical_date: datetime.datetime | None, session: Session) -> DagRun:
+    """As Airflow's REST API does. (What its CLI uses gives a run of another day the data interval of today.)"""
+    from airflow._shared.timezones import timezone
+    from airflow.models.dagbag import DBDagBag
+    from airflow.utils.state import DagRunState
+    from airflow.utils.types import DagRunTriggeredByType, DagRunType
+
+    dag = DBDagBag(load_op_links=False).get_latest_version_of_dag(request["dag_id"], session=session)
+    if dag is None:
+        raise CommandError(f"DAG {request['dag_id']!r} has no version in the database: upload its file again")
+    at = timezone.coerce_datetime(logical_date)
+    # SQLite compares whole seconds: a run of "now" would stay invisible until the next one.
+    run_after = timezone.coerce_datetime(timezone.utcnow() - datetime.timedelta(seconds=1))
+    interval = dag.timetable.infer_manual_data_interval(run_after=at) if at else None
+    run_id = request.get("run_id") or dag.timetable.generate_run_id(
+        run_type=DagRunType.MANUAL, run_after=run_after, data_interval=interval
+    )
+    partition_key = request.get("partition_key")
+    return dag.create_dagrun(
+        run_id=run_id,
+        logical_date=at,
+        data_interval=interval,
+        run_after=run_after,
+        conf=request.get("conf"),
+        run_type=DagRunType.MANUAL,
+        triggered_by=DagRunTriggeredByType.CLI,
+        state=DagRunState.QUEUED,
+        partition_key=partition_key,
+        partition_date=dag.timetable.resolve_partition_date(partition_key),
+        session=session,
+    )
 
 
 def clear(request: Request) -> Result:

@@ -11,10 +11,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 POLL_SECONDS = 0.01
+GRACE_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Limits:
 
     seconds: float
     memory_mb: int
+
+    def with_grace(self) -> Limits:
+        """The same for a child that watches its own time, and can say where it was when that was over."""
+        return replace(self, seconds=self.seconds + GRACE_SECONDS)
 
 
 class ChildFailed(Exception):

@@ -7,16 +7,13 @@ import re
 import sys
 import traceback
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 from airflow_serverless.config import BUNDLE
-from airflow_serverless.dags import refusals, requirements
+from airflow_serverless.dags import plugins, refusals, requirements
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
 from airflow_serverless.dags.refusals import Refusal
-
-GRACE_SECONDS = 2
 
 
 class ParsedDag(TypedDict):
@@ -50,13 +47,25 @@ def parse_isolated(path: Path, root: Path, limits: Limits, packages: Path | None
 
     Airflow's own import timeout comes first, as it can name the line; a file that evades it is killed a little later.
     """
-    longer = replace(limits, seconds=limits.seconds + GRACE_SECONDS)
     try:
         with requirements.active_in_children(packages):
-            parsed: ParsedFile = run_in_child(lambda: parse_file(path, root, limits.seconds), longer)
+            parsed: ParsedFile = run_in_child(lambda: parse_file(path, root, limits.seconds), limits.with_grace())
     except ChildFailed as failure:
         return refused(path, root, f"{path.name} {failure} while it was imported")
     return parsed
+
+
+def check_plugin(path: Path, root: Path, limits: Limits) -> ParsedFile:
+    """Load the plugins of the DAG folder `root` in a child process; tells of what is wrong with the one in `path`."""
+    name = path.relative_to(root).as_posix()
+    loaded = plugins.try_out(root, limits)
+    found = {file: text for file, text in loaded["errors"].items() if file == name or not loaded["is_safe"]}
+    hint = f"{name} defines no plugin: only what a class that extends AirflowPlugin lists is known to Airflow"
+    return {
+        "dags": [],
+        "import_errors": [_error(path, root, _message(text, limits.seconds), text) for text in found.values()],
+        "warnings": [] if found or name in loaded["sources"] else [hint],
+    }
 
 
 def refused(path: Path, root: Path, reason: str) -> ParsedFile:
@@ -70,6 +79,7 @@ def parse_file(path: Path, root: Path, seconds: float) -> ParsedFile:
     Leaves traces in the interpreter and its environment: use a child.
     """
     os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = str(seconds)
+    plugins.follow(root)
     from airflow.dag_processing.dagbag import BundleDagBag
     from airflow.exceptions import AirflowDagDuplicatedIdException
     from airflow.sdk import DAG

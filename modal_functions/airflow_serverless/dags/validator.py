@@ -1,6 +1,7 @@
 """A warm validator of DAG files: `python -m airflow_serverless.dags.validator`.
 
-Airflow is imported once; each file is then imported in a forked child, as the scheduler would do it.
+Airflow is imported once; each file is then imported in a forked child, as the scheduler would do it, with the plugins
+that are in the folder `plugins` of its root. A file in there is loaded as a plugin.
 Standard output first carries {"ready": true, "seconds": …}, then one JSON line for each JSON line read:
 request  {"path": "/…/my_dag.py", "timeout_seconds": 30, "memory_mb": 2048, "root": "/…"} (all but the path optional)
 answer   {"path", "dags": [{"dag_id", "schedule", "task_count"}], "import_errors": [{"file", "line", "message",
@@ -21,9 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from airflow_serverless.config import PACKAGES_VARIABLE, PARSE_TIMEOUT_SECONDS, Paths, Settings, configure_airflow
-from airflow_serverless.dags import requirements
+from airflow_serverless.dags import plugins, requirements
 from airflow_serverless.dags.isolation import Limits
-from airflow_serverless.dags.storage import ParsedFile, parse_isolated, refused, warm_up
+from airflow_serverless.dags.storage import ParsedFile, check_plugin, parse_isolated, refused, warm_up
 
 DEFAULT_MEMORY_MB = 2048
 
@@ -72,6 +73,8 @@ def answer(line: str) -> dict[str, Any]:
 
 
 def _parse(path: Path, root: Path, limits: Limits) -> ParsedFile:
+    if plugins.is_plugin(path.relative_to(root).as_posix()):
+        return check_plugin(path, root, limits)
     try:
         asked = requirements.declared(path, root)
         packages = requirements.Environments(Paths.from_environment().packages).provide(asked) if asked else None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import modal
 
 from airflow_serverless.config import DATABASE, Paths, Settings, configure_airflow
+from airflow_serverless.dags import plugins
+from airflow_serverless.executor import execution_api, in_process
 from airflow_serverless.executor.launcher import Launcher
 from airflow_serverless.state import State, TaskEntry
 
@@ -62,7 +64,6 @@ class Worker:
 
         Raises AttemptFailed if there is none.
         """
-        from airflow_serverless.executor import execution_api, in_process
         from airflow_serverless.executor.direct import DirectApi
         from airflow_serverless.executor.journal import JournalWriter
 
@@ -70,14 +71,17 @@ class Worker:
         execution_api.hasten_supervisor_exit()
         if self.settings.database_type == "postgres":
             return DirectApi(in_process.transport(), self.state, ti_id, launch, self)
+        in_process.leave_listeners_to_the_tick()
         return JournalWriter(in_process.transport(), self.state, ti_id, launch, self, generation)
 
     def refresh(self, generation: int) -> None:
-        """See the volume as it is now, and a database of at least this generation."""
+        """See the volume as it is now, with its plugins, and a database of at least this generation."""
         if self.settings.database_type == "postgres":
             self.volume.reload()
         else:
             self._fetch_snapshot(generation)
+        if plugins.follow(self.paths.dags):
+            in_process.forget_dags()
 
     def fetch_newer_snapshot(self, generation: int) -> int:
         """Make a private copy of what is published if that is newer than this generation; returns that of the copy.

@@ -40,6 +40,21 @@ def prepare() -> None:
         raise RuntimeError(f"the Execution API answers {answer.status_code} {answer.text}, not 404")
 
 
+def forget_dags() -> None:
+    """Let the API make its DAGs anew from the database: timetables in them may be those of plugins that are gone."""
+    _app().state.dag_bag.clear_cache()
+
+
+def leave_listeners_to_the_tick() -> None:
+    """What tasks ask of this API, the tick repeats: listeners (of plugins) for assets would be told of it twice.
+
+    The processes of tasks have listeners of their own, those of the Task SDK.
+    """
+    from airflow.listeners import listener
+
+    listener.integrate_listener_plugins = lambda listener_manager: None
+
+
 def newest_version() -> str:
     """The only version of the API that is served."""
     from airflow.api_fastapi.execution_api import versions

@@ -17,7 +17,8 @@ import attrs
 import structlog
 from airflow.jobs.triggerer_job_runner import TriggerRunnerSupervisor
 
-from airflow_serverless.config import Paths
+from airflow_serverless.config import PLUGINS, Paths
+from airflow_serverless.dags import plugins
 from airflow_serverless.executor.context import Worker
 from airflow_serverless.scheduler.triggers import triggerer_job
 from airflow_serverless.state import TRIGGERER, TriggererNote, TriggerEventRecord, Triggers, event_key
@@ -49,6 +50,8 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
     loaded: int
     """Generation of the database that the workloads of triggers are made from."""
     api: TaskApi
+    code: str
+    """Digest of the DAG folder from which the process of the triggers has its modules, for as long as it lives."""
     told: int = attrs.field(default=0, init=False)
     is_alive_at_end: bool = attrs.field(default=True, init=False)
     _wanted: Triggers = attrs.field(factory=lambda: Triggers(created={}, generation=0), init=False)
@@ -72,6 +75,7 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
             until=until,
             loaded=generation,
             api=api,
+            code=plugins.digest(worker.paths.dags),
         )
         return supervisor
 
@@ -149,11 +153,21 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
         self.update_triggers(requested)
 
     def _create_workload(self, trigger: Trigger, *args: Any, **kwargs: Any) -> RunTrigger | None:
+        if self._is_outdated(trigger.classpath):
+            # A fresh process takes over, with this and all others.
+            self.until = 0.0
+            return None
         workload = super()._create_workload(trigger, *args, **kwargs)
         if factory := self.logger_cache.get(trigger.id):
             # A Volume cannot be reloaded while a file of it is open, and a log is open for as long as its trigger runs.
             factory.log_path = str(self._local_logs / factory.log_path)
         return workload
+
+    def _is_outdated(self, classpath: str) -> bool:
+        """Whether a class is of the user's own, and the DAG folder not what it was when the process began."""
+        module, dags = classpath.partition(".")[0], self.worker.paths.dags
+        places = [folder / name for folder in (dags, dags / PLUGINS) for name in (module, f"{module}.py")]
+        return any(place.exists() for place in places) and plugins.digest(dags) != self.code
 
     @property
     def _local_logs(self) -> Path:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from airflow_serverless.config import BUNDLE, PARSE_TIMEOUT_SECONDS
-from airflow_serverless.dags import requirements
+from airflow_serverless.dags import plugins, requirements
 from airflow_serverless.dags.isolation import Limits
 from airflow_serverless.dags.requirements import Environments, RequirementsError
 from airflow_serverless.dags.storage import ParsedFile, parse_isolated, refused
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
+from airflow_serverless.executor import in_process
 from airflow_serverless.state import FAILED, PackagesNote, packages_key
 
 LIMITS = Limits(seconds=PARSE_TIMEOUT_SECONDS, memory_mb=4096)
@@ -42,13 +44,20 @@ class DagFolder:
         self._root = root
         self._environments = environments
         self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+        self._plugins = plugins.NOTHING
+
+    def follow_plugins(self) -> None:
+        """Have this process go by the plugins that are in the folder now."""
+        if plugins.follow(self._root):
+            in_process.forget_dags()
+            self._plugins = plugins.load(self._root, LIMITS)
 
     def sync(self, backend: DatabaseBackend, notes: Mapping[str, PackagesNote]) -> Synced:
-        """Parse changed files and write the result through Airflow's ORM.
+        """Parse changed files, with the plugins that this process follows, and write the result through Airflow's ORM.
 
         A file whose packages are not installed yet is left for a later tick, as what it was.
         """
-        present = {path: self._digest(path) for path in self._walk()}
+        present = self._present()
         connection = backend.get_connection()
         try:
             known = tables.get_files(connection)
@@ -69,6 +78,7 @@ class DagFolder:
                 result.parsed.append(path)
             result.removed = sorted(gone)
             _forget_missing(candidates)
+            _write_plugin_errors(self._plugins["errors"])
             self._environments.collect(self._used(candidates))
             rows = [(path, digest, kinds[path] if path in candidates else DATA) for path, digest in present.items()]
             tables.set_files(connection, rows)
@@ -96,12 +106,21 @@ class DagFolder:
         self._digests[path] = (stamp, digest)
         return digest
 
+    def _present(self) -> dict[str, str]:
+        """{path: digest} of all files. A plugin is another one when it loads otherwise than it did."""
+        present = {path: self._digest(path) for path in self._walk()}
+        if self._plugins["errors"]:
+            suffix = json.dumps([sorted(self._plugins["errors"]), self._plugins["is_safe"]])
+            present |= {path: digest + suffix for path, digest in present.items() if plugins.is_plugin(path)}
+        return present
+
     def _dag_files(self) -> set[str]:
-        """Python files and archives that .airflowignore leaves in."""
+        """Python files and archives that .airflowignore leaves in, without plugins."""
         from airflow.dag_processing.importers import get_importer_registry
 
         found = get_importer_registry().list_dag_files(str(self._root), safe_mode=False)
-        return {Path(path).relative_to(self._root).as_posix() for path in found}
+        paths = {Path(path).relative_to(self._root).as_posix() for path in found}
+        return {path for path in paths if not plugins.is_plugin(path)}
 
     def _parse(self, path: str, notes: Mapping[str, PackagesNote], result: Synced) -> str | None:
         """Parse one file and write what came of it; returns the kind of file that it is, or None if it has to wait."""
@@ -139,7 +158,7 @@ def _to_parse(candidates: set[str], changed: set[str], gone: set[str], known: di
     """Changed files; with them the broken ones, which may lack what has just come. If something changed that others
     may import or read, everything: which file depends on which is not known."""
     touched = changed | gone
-    if any(path in known and known[path][1] in (HELPER, DATA) for path in touched):
+    if any(plugins.is_plugin(path) or (path in known and known[path][1] in (HELPER, DATA)) for path in touched):
         return candidates
     broken = {path for path, (_, kind) in known.items() if kind == BROKEN}
     unseen = {path for path in candidates if path not in known}
@@ -205,3 +224,16 @@ def _forget_missing(present: set[str]) -> None:
                 ParseImportError.bundle_name == BUNDLE, ParseImportError.filename.not_in(present)
             )
         )
+
+
+def _write_plugin_errors(errors: Mapping[str, str]) -> None:
+    """Enter what is wrong with plugins where Airflow has what is wrong with DAG files. Those of before are gone."""
+    from airflow._shared.timezones import timezone
+    from airflow.models.errors import ParseImportError
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        for path, text in errors.items():
+            session.add(
+                ParseImportError(filename=path, bundle_name=BUNDLE, timestamp=timezone.utcnow(), stacktrace=text)
+            )

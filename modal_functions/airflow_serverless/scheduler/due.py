@@ -5,8 +5,12 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from airflow_serverless.state import DueMarker
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
 
 FULL_TICK_SECONDS = 300.0
 """A tick runs at least this often, for what has no due time (timeouts of runs, files changed by other means)."""
@@ -60,9 +64,10 @@ def _moments() -> Iterator[datetime.datetime | None]:
     from airflow.utils.state import DagRunState, TaskInstanceState
     from sqlalchemy import func, select
 
+    live = _live()
     with create_session() as session:
-        live = (DagModel.is_paused.is_(False), DagModel.is_stale.is_(False))
-        yield session.scalar(select(func.min(DagModel.next_dagrun_create_after)).where(*live))
+        has_room = DagModel.exceeds_max_non_backfill.is_(False)
+        yield session.scalar(select(func.min(DagModel.next_dagrun_create_after)).where(has_room, *live))
         yield session.scalar(
             select(func.min(DagRun.run_after))
             .join(DagModel, DagModel.dag_id == DagRun.dag_id)
@@ -71,7 +76,8 @@ def _moments() -> Iterator[datetime.datetime | None]:
         yield session.scalar(
             select(func.max(TaskReschedule.reschedule_date).label("at"))
             .join(TaskInstance, TaskInstance.id == TaskReschedule.ti_id)
-            .where(TaskInstance.state == TaskInstanceState.UP_FOR_RESCHEDULE)
+            .join(DagModel, DagModel.dag_id == TaskInstance.dag_id)
+            .where(TaskInstance.state == TaskInstanceState.UP_FOR_RESCHEDULE, *live)
             .group_by(TaskInstance.id)
             .order_by("at")
             .limit(1)
@@ -82,7 +88,15 @@ def _moments() -> Iterator[datetime.datetime | None]:
     yield from _retry_times()
 
 
+def _live() -> tuple[ColumnElement[bool], ...]:
+    """Which rows of `dag` the scheduler looks at. Of others nothing is due, however long ago its time was."""
+    from airflow.models.dag import DagModel
+
+    return DagModel.is_paused.is_(False), DagModel.is_stale.is_(False)
+
+
 def _retry_times() -> Iterator[datetime.datetime]:
+    from airflow.models.dag import DagModel
     from airflow.models.dagbag import DBDagBag
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
@@ -91,8 +105,12 @@ def _retry_times() -> Iterator[datetime.datetime]:
 
     bag = DBDagBag()
     with create_session() as session:
-        waiting = select(TaskInstance).where(TaskInstance.state == TaskInstanceState.UP_FOR_RETRY).limit(MOST_RETRIES)
-        for ti in session.scalars(waiting):
+        waiting = (
+            select(TaskInstance)
+            .join(DagModel, DagModel.dag_id == TaskInstance.dag_id)
+            .where(TaskInstance.state == TaskInstanceState.UP_FOR_RETRY, *_live())
+        )
+        for ti in session.scalars(waiting.limit(MOST_RETRIES)):
             dag = bag.get_dag_for_run(dag_run=ti.dag_run, session=session)
             if dag is not None and dag.has_task(ti.task_id):
                 ti.task = dag.get_task(ti.task_id)

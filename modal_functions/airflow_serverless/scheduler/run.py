@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LONGEST_SECONDS = 240.0
 """After this a tick hands over to a fresh one, well within its timeout."""
 LINGER_SECONDS = 10.0
+CLOCK_SECONDS = 2.0
+"""By so much databases may be late in seeing that a time has come: SQLite counts whole seconds."""
 POLL_SECONDS = 0.1
 GATHERING_SECONDS = 0.02
 """For each task in flight, a round is put off by so much, but by no longer than the one before it took: where many
@@ -73,11 +75,11 @@ def run_tick(reason: str) -> dict[str, Any]:
             state.wake(reason)
             return {"busy": True}
         while True:
-            began = time.monotonic()
+            looked_at, began = time.time(), time.monotonic()
             marker = _round(context, inbox, counters)
             ended = time.monotonic()
             rest = min(ended - began, counters.in_flight * GATHERING_SECONDS)
-            if ended - started > LONGEST_SECONDS or not _linger(context, marker, ended + rest):
+            if ended - started > LONGEST_SECONDS or not _linger(context, marker, looked_at, ended + rest):
                 break
             state.take_wake()
             inbox = state.inbox()
@@ -102,6 +104,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
 
     backend, state, launcher = context.backend, context.state, context.launcher
     backend.load()
+    context.folder.follow_plugins()
     replayed = journal.replay(inbox, backend)
     reconcile.apply_heartbeats(inbox)
     fired = triggers.apply_events(inbox)
@@ -221,10 +224,13 @@ def _entry(launch: Launch) -> TaskEntry:
     }
 
 
-def _linger(context: TickContext, marker: DueMarker, rested_at: float) -> bool:
-    """Wait for a due time that is near, or for news; True if there is something to do, not before `rested_at`."""
+def _linger(context: TickContext, marker: DueMarker, looked_at: float, rested_at: float) -> bool:
+    """Wait for a due time that is near, or for news; True if there is something to do, not before `rested_at`.
+
+    What was due when the last round began, at `looked_at`, and still is, another round now would leave as well.
+    """
     until = marker["next_due"]
-    if until is None or until > time.time() + LINGER_SECONDS:
+    if until is None or not looked_at - CLOCK_SECONDS <= until <= time.time() + LINGER_SECONDS:
         until = 0.0
     while True:
         if context.state.is_awake():
