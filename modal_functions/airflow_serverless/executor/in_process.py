@@ -86,7 +86,8 @@ class InProcessTransport(httpx.BaseTransport):
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks))
 
 
 async def _answer(app: FastAPI, request: httpx.Request) -> httpx.Response:
