@@ -5,6 +5,7 @@ use std::{collections::HashMap, fs, path::Path, time::Duration};
 
 use rustix::process::Pid;
 
+use super::stat::Stat;
 use crate::files::blocking;
 
 /// How often the memory is looked at: more often would cost, and a limit that is passed for so long does no harm.
@@ -28,8 +29,9 @@ fn used_kibibytes(leader: Pid) -> u64 {
     // Not by the process group: a task of Airflow's has one of its own.
     let mut below: HashMap<i32, Vec<i32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
-        if let Some((pid, parent)) = parent_of(&entry.path()) {
-            below.entry(parent).or_default().push(pid);
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let (Some(pid), Some(stat)) = (pid, Stat::read(&entry.path())) {
+            below.entry(stat.parent).or_default().push(pid);
         }
     }
     let (mut found, mut used) = (vec![leader.as_raw_nonzero().get()], 0);
@@ -38,15 +40,6 @@ fn used_kibibytes(leader: Pid) -> u64 {
         found.extend(below.remove(&pid).unwrap_or_default());
     }
     used
-}
-
-/// A process and its parent, by its folder in `/proc`.
-fn parent_of(process: &Path) -> Option<(i32, i32)> {
-    let pid = process.file_name()?.to_str()?.parse().ok()?;
-    let stat = fs::read_to_string(process.join("stat")).ok()?;
-    // The command's name is in brackets, and may hold anything; the state and the parent follow it.
-    let (_, fields) = stat.rsplit_once(')')?;
-    Some((pid, fields.split_whitespace().nth(1)?.parse().ok()?))
 }
 
 /// What a process uses, in KiB; nothing if it is gone.

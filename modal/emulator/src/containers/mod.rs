@@ -8,6 +8,7 @@ mod output;
 mod process;
 mod reaper;
 mod spec;
+mod stat;
 
 use std::{
     collections::HashMap,

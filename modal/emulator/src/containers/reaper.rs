@@ -10,10 +10,10 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::OwnedFd,
-    process::{Pid, PidfdFlags, Signal, getpgid, getsid, kill_process_group, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal},
 };
 
-use super::spec::ARGUMENTS_VARIABLE;
+use super::{spec::ARGUMENTS_VARIABLE, stat::Stat};
 
 /// How long killed processes may take to be gone before they are reported.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);
@@ -32,8 +32,8 @@ pub fn kill_left_overs(folder: &Path) {
 /// What was forked keeps the environment of a fork server, but is in the session that the container led.
 pub fn kill_rest(folder: &Path, task_id: &str, leader: Option<Pid>) {
     let (own, any) = (marker(&folder.join(task_id)), marker(folder));
-    let in_session = |pid| leader.is_some_and(|leader| getsid(Some(pid)).is_ok_and(|session| session == leader));
-    kill_all(|pid| is_marked(pid, &own) || (in_session(pid) && is_marked(pid, &any)));
+    let session = leader.map(|leader| leader.as_raw_nonzero().get());
+    kill_all(|pid| is_marked(pid, &own) || (session.is_some() && session_of(pid) == session && is_marked(pid, &any)));
 }
 
 fn marker(folder: &Path) -> Vec<u8> {
@@ -81,6 +81,11 @@ fn is_marked(pid: Pid, marker: &[u8]) -> bool {
     // Other users' processes cannot be read, and are not ours.
     let Ok(environment) = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())) else { return false };
     environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(marker))
+}
+
+fn session_of(pid: Pid) -> Option<i32> {
+    let process = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
+    Stat::read(&process).map(|stat| stat.session)
 }
 
 /// Waits for the end of a process.

@@ -1,0 +1,36 @@
+//! What `/proc/…/stat` says of a process.
+
+use std::{fs, path::Path};
+
+/// A process's parent and session, by its folder in `/proc`. 0 is for those that cannot be seen from here.
+pub struct Stat {
+    pub parent: i32,
+    pub session: i32,
+}
+
+impl Stat {
+    /// `None` if the process is gone.
+    pub fn read(process: &Path) -> Option<Self> {
+        let text = fs::read_to_string(process.join("stat")).ok()?;
+        // The command's name is in brackets, and may hold anything; the state, parent, group and session follow it.
+        let (_, fields) = text.rsplit_once(')')?;
+        let mut numbers = fields.split_whitespace().skip(1).map(str::parse);
+        let (parent, _group, session) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some(Self { parent, session })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_described() {
+        let own = Stat::read(Path::new("/proc/self")).unwrap();
+        assert_eq!(own.parent, rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get()));
+        // A kernel's thread has no session.
+        assert!(
+            Path::new("/proc/2").exists().then(|| Stat::read(Path::new("/proc/2"))).is_none_or(|stat| stat.is_some())
+        );
+    }
+}
