@@ -99,23 +99,17 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module", params=DATABASES)
-def environment(request: pytest.FixtureRequest, monkeypatch_module: pytest.MonkeyPatch) -> Iterator[Environment]:
-    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
+    with tempfile.TemporaryDirectory(prefix="faults-") as name, pytest.MonkeyPatch.context() as patch:
         marks, functions = Path(name, "marks"), Path(name, "functions")
         marks.mkdir()
         shutil.copytree(environments.FUNCTIONS, functions)
         with (functions / "airflow_serverless" / "executor" / "worker.py").open("a") as worker:
             worker.write(FAULTS.replace("MARKS", repr(str(marks))))
-        monkeypatch_module.setattr(environments, "FUNCTIONS", functions)
+        patch.setattr(environments, "FUNCTIONS", functions)
         with deployed(request.param) as environment:
             environment.upload("counted.py", DAG)
             yield environment
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
 
 
 @pytest.mark.parametrize("fault", EXPECTED)
