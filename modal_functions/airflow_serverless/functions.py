@@ -46,6 +46,8 @@ def _preload() -> None:
     import airflow.sdk.execution_time.supervisor
     import airflow.sdk.execution_time.task_runner  # noqa: F401
 
+    import airflow_serverless.executor.worker
+    import airflow_serverless.scheduler.run  # noqa: F401
     from airflow_serverless.dags.storage import warm_up
     from airflow_serverless.executor import in_process
 

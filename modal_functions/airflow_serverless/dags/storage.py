@@ -163,7 +163,10 @@ def warm_up() -> None:
     import airflow.providers.standard.operators.empty
     import airflow.providers.standard.operators.python
     import airflow.sdk
+    import airflow.sdk.definitions.asset.metadata
+    import airflow.sdk.execution_time.timeout
     import airflow.serialization.serialized_objects  # noqa: F401
+    import jinja2.ext  # noqa: F401
 
     # Airflow's lazy exports are resolved on first use; resolve the common ones once, here.
     for name in ("DAG", "task", "dag", "Asset", "Param"):

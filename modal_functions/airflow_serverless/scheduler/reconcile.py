@@ -38,6 +38,7 @@ PARALLEL_REQUESTS = 8
 POLL_SECONDS = 0.1
 STOP_SECONDS = 10.0
 """Longer than a worker takes to end the processes of a task whose call was cancelled."""
+LATELY_SECONDS = 5.0
 KEPT_SECONDS = 3600.0
 """How long the final state of a task stays in the Dict; a call that comes back late finds it there."""
 
@@ -131,6 +132,21 @@ def reconcile(
         elif (entry["completed_at"] or 0) < now - KEPT_SECONDS:
             result.expired.append(key)
     return result
+
+
+def ended_lately(inbox: Inbox) -> int:
+    """How many tasks have ended in the last seconds.
+
+    As many may be queued beyond those that can run, for containers that become free before the next round. So it is
+    where tasks are short; where they are long none has to wait for another one while its priority could change.
+    """
+    since = time.time() - LATELY_SECONDS
+    return sum((entry["completed_at"] or 0) >= since for entry in inbox.tasks.values())
+
+
+def running(inbox: Inbox) -> int:
+    """How many tasks run, by what their workers say."""
+    return sum(entry["status"] == RUNNING for entry in inbox.tasks.values())
 
 
 def finished_keys(inbox: Inbox) -> list[str]:

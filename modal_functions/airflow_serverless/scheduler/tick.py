@@ -33,17 +33,22 @@ class Tick:
         self._runner = SchedulerJobRunner(
             job=_persistent_job(), num_runs=1, scheduler_idle_sleep_time=0, executors=[executor]
         )
+        self._runner._parallelism = executor.parallelism
         executor.job_id = self._runner.job.id
         executor.callback_sink = DatabaseCallbackSink()
         executor.start()
 
-    def maintain(self) -> None:
-        """What the scheduler's loop does by timers, which would never strike in the life of a tick."""
+    def maintain(self, *, are_queues_stuck: bool) -> None:
+        """What the scheduler's loop does by timers, which would never strike in the life of a tick.
+
+        `are_queues_stuck`: whether a task that has been queued for long cannot be waiting for others to end.
+        """
         runner = self._runner
         runner.check_trigger_timeouts()
         runner.check_awaiting_input_timeouts()
         runner._find_and_purge_task_instances_without_heartbeats()
-        runner._handle_tasks_stuck_in_queued()
+        if are_queues_stuck:
+            runner._handle_tasks_stuck_in_queued()
         now = time.monotonic()
         if now - Tick._tidied_up_at >= TIDY_UP_SECONDS:
             Tick._tidied_up_at = now
