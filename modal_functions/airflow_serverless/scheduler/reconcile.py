@@ -144,9 +144,15 @@ def ended_lately(inbox: Inbox) -> int:
     return sum((entry["completed_at"] or 0) >= since for entry in inbox.tasks.values())
 
 
-def running(inbox: Inbox) -> int:
-    """How many tasks run, by what their workers say."""
-    return sum(entry["status"] == RUNNING for entry in inbox.tasks.values())
+def standstill(inbox: Inbox, parallelism: int) -> float:
+    """For how many seconds no task has begun or ended although another one could run; 0 if none could.
+
+    What is queued meanwhile waits for nothing that is known.
+    """
+    if sum(entry["status"] == RUNNING for entry in inbox.tasks.values()) >= parallelism:
+        return 0.0
+    moves = (max(entry.get("started_at", 0.0), entry["completed_at"] or 0.0) for entry in inbox.tasks.values())
+    return time.time() - max(moves, default=0.0)
 
 
 def finished_keys(inbox: Inbox) -> list[str]:

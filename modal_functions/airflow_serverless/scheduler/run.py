@@ -115,7 +115,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     settled = callbacks.settle(inbox, backend, launcher)
     synced = context.folder.sync(backend, inbox.packages)
     replies = commands.apply(commands.ready(inbox.commands, found.begun, time.time()), backend)
-    tick.maintain(are_queues_stuck=reconcile.running(inbox) < most_running)
+    tick.maintain(reconcile.standstill(inbox, most_running))
     is_quiet = tick.run_until_quiet()
     deferred = triggers.wanted()
     pending = callbacks.pending(inbox)

@@ -38,16 +38,16 @@ class Tick:
         executor.callback_sink = DatabaseCallbackSink()
         executor.start()
 
-    def maintain(self, *, are_queues_stuck: bool) -> None:
+    def maintain(self, standstill: float) -> None:
         """What the scheduler's loop does by timers, which would never strike in the life of a tick.
 
-        `are_queues_stuck`: whether a task that has been queued for long cannot be waiting for others to end.
+        A task that is queued for long is stuck only after as long a `standstill`, in seconds, of all tasks.
         """
         runner = self._runner
         runner.check_trigger_timeouts()
         runner.check_awaiting_input_timeouts()
         runner._find_and_purge_task_instances_without_heartbeats()
-        if are_queues_stuck:
+        if standstill > runner._task_queued_timeout:
             runner._handle_tasks_stuck_in_queued()
         now = time.monotonic()
         if now - Tick._tidied_up_at >= TIDY_UP_SECONDS:
