@@ -76,8 +76,7 @@ def create_app(settings: Settings, settings_json: str | None = None) -> modal.Ap
         timeout=60,
         scaledown_window=GATE_IDLE_SECONDS,
     )(scheduler_tick)
-    # All tasks wait for it, so that it must not wait for them where they share processors.
-    app.function(cpu=1.0, max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(functions.run_tick)
+    app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(functions.run_tick)
     app.function(max_containers=settings.parallelism, timeout=task_timeout, **heavy)(functions.execute_task)
     app.function(max_containers=1, timeout=LONGEST_TIMEOUT_SECONDS, **heavy)(functions.run_triggers)
     app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(functions.initialize_database)

@@ -16,8 +16,7 @@
 //!   unless [`Options::unsafe_run_commands`] allows them; then they run on this machine. Packages come from the indexes
 //!   that the recipe names or that `UV_*` and `PIP_*` variables of the server's environment do.
 //! - Memory snapshots are fork servers: a process that imported the function's module forks its containers.
-//! - A limit on memory is enforced, by ending the container. Containers that compete for processors get them in the ratio
-//!   of their reservations; limits on CPU, GPUs, regions and the network are not.
+//! - A limit on memory is enforced, by ending the container; CPU, GPU, regions and network limits are not.
 //! - A function that asks for a GPU is refused, or runs without one if [`Options::ignore_gpu`] says so.
 //! - A web function has a port of its own on loopback, at a URL that it keeps as long as the port can be had; labels and
 //!   custom domains make no difference to it (the latter are refused), and HTTP trailers are left out. A request waits

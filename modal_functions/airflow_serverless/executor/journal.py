@@ -24,6 +24,7 @@ HEARTBEAT_SECONDS = 15.0
 LOOK_SECONDS = 2.0
 """How old an answer may be."""
 PLAIN_ENDS = frozenset({"success", "failed", "skipped", "up_for_retry"})
+"""States whose report is not refused for anything that a task can say with it, but events of assets."""
 
 
 class JournalWriter(TaskApi):

@@ -28,7 +28,7 @@ Operation = Callable[[UUID, Any, "Session", Any], object]
 def answer(app: FastAPI, request: httpx.Request) -> httpx.Response | None:
     """The answer of `app`, or None if it has to be asked itself: for what is not known here, or goes wrong.
 
-    A request that ends with None has changed nothing.
+    A request that ends with None has changed nothing, or is one that the application takes for a repetition.
     """
     found = PATH.fullmatch(request.url.path)
     shortcut = _shortcuts().get((request.method, found[2])) if found else None

@@ -39,6 +39,7 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 10.0
 """Longer than a worker takes to end the processes of a task whose call was cancelled."""
 LATELY_SECONDS = 5.0
+"""What is queued ahead waits about so long, if the next tasks take as long as the last ones."""
 KEPT_SECONDS = 3600.0
 """How long the final state of a task stays in the Dict; a call that comes back late finds it there."""
 

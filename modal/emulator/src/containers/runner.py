@@ -6,14 +6,12 @@ standard input; it tells on its standard output, one JSON object a line, what be
 
 A spec: {"tree": folder with the container's own files, "volumes": {path in the container: {"folder", "read_only"}},
 "directory": where it starts (or null: in its home), "root": an empty folder, "preload": modules to import before
-forks, "web_server": whether its function listens on a port, "nice": how far it gives way to others that want the
-processor, "variables": the whole environment, "stdout" and "stderr": where to print}. What the last three say, a
-container that is not forked has already.
+forks, "web_server": whether its function listens on a port, "variables": the whole environment, "stdout" and "stderr":
+where to print}. What the last three say, a container that is not forked has already.
 
 Only the standard library is used here, and nothing of it stays visible to the container's code.
 """
 
-import contextlib
 import ctypes
 import gc
 import importlib
@@ -54,20 +52,11 @@ def main() -> None:
 
 def run(spec: Spec) -> None:
     """Run the SDK's entry point, as `python -m` would."""
-    _give_way(spec["nice"])
     if spec["web_server"]:
         _find_servers_on_loopback()
     sys.argv = [ENTRY_POINT]
     sys.modules.pop(ENTRY_POINT, None)
     runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
-
-
-def _give_way(nice: int) -> None:
-    os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
-    # Where Linux schedules sessions, the level of a process counts among those of its session alone.
-    if os.getsid(0) == os.getpid():
-        with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
-            group.write(str(nice))
 
 
 def _find_servers_on_loopback() -> None:

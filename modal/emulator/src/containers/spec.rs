@@ -34,7 +34,6 @@ pub struct Spec {
     pub root: PathBuf,
     pub preload: Vec<String>,
     pub web_server: bool,
-    pub nice: u32,
     pub variables: Variables,
     pub stdout: PathBuf,
     pub stderr: PathBuf,
@@ -60,23 +59,11 @@ impl Spec {
             root: folder.join("root"),
             preload: from_file.then(|| function.module_name.clone()).into_iter().collect(),
             web_server: definition.has_own_port(),
-            nice: nice(function.resources.as_ref().map_or(0, |resources| resources.milli_cpu)),
             variables,
             stdout,
             stderr,
         }
     }
-}
-
-/// What a container without a reservation has on Modal, in thousandths of a core.
-const DEFAULT_MILLI_CPU: u32 = 125;
-
-/// The nice level of a container that has reserved so many thousandths of a core, 0 if it has not said. Between two
-/// containers that compete, processors are shared in the ratio of their reservations: from one level to the next, the
-/// weight of a process is a fifth less. Who has a core gives way to nobody.
-fn nice(milli_cpu: u32) -> u32 {
-    let cores = f64::from(if milli_cpu == 0 { DEFAULT_MILLI_CPU } else { milli_cpu }) / 1000.0;
-    (-cores.ln() / 1.25_f64.ln()).round().clamp(0.0, 19.0) as u32
 }
 
 /// Where the SDK's description of a container is, in the container's folder.
@@ -118,15 +105,4 @@ pub fn task_variables(task_id: &str, token: &str) -> Variables {
 fn secrets(state: &State, definition: &Definition) -> Variables {
     let secrets = definition.function.secret_ids.iter().filter_map(|id| state.secrets.get(id));
     secrets.flat_map(|secret| secret.variables.clone()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::nice;
-
-    #[test]
-    fn processors_are_shared_as_reserved() {
-        assert_eq!([0, 125, 500, 1000, 16_000].map(nice), [9, 9, 3, 0, 0]);
-        assert_eq!(nice(1), 19);
-    }
 }
