@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{config::Config, operation::Operation};
 
@@ -111,9 +111,16 @@ pub struct Environment {
     /// The generation that was last brought to Modal completely; 0 before the first.
     pub observed_generation: i64,
     pub state: EnvironmentState,
+    /// What holds of it now.
+    pub conditions: Vec<Condition>,
     /// Why the last attempt to reach the wanted configuration failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Attempts in a row that failed.
+    pub failed_attempts: u32,
+    /// When the daemon tries again by itself, if it will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<DateTime<Utc>>,
     pub names: ModalNames,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -134,8 +141,10 @@ pub enum EnvironmentState {
     Progressing,
     /// What runs is what the configuration wants.
     Ready,
-    /// The last attempt failed; the daemon tries again by itself.
+    /// The last attempt failed, and the daemon tries again by itself; or the work was cancelled.
     Degraded,
+    /// Being taken down.
+    Deleting,
 }
 
 impl fmt::Display for EnvironmentState {
@@ -144,8 +153,41 @@ impl fmt::Display for EnvironmentState {
             Self::Progressing => "progressing",
             Self::Ready => "ready",
             Self::Degraded => "degraded",
+            Self::Deleting => "deleting",
         })
     }
+}
+
+/// One thing that holds of an environment, or does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub kind: ConditionKind,
+    pub status: bool,
+    /// Why, in one word for programs.
+    pub reason: Reason,
+    /// Why, for people.
+    pub message: String,
+    pub last_transition_at: DateTime<Utc>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum ConditionKind {
+    /// Some generation of it runs: its DAGs are scheduled.
+    Available,
+    /// What runs is what its configuration wants.
+    Reconciled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum Reason {
+    Deployed,
+    NeverDeployed,
+    AsConfigured,
+    InProgress,
+    StepFailed,
+    Cancelled,
+    Deleting,
 }
 
 /// The names of an environment's objects on Modal.
@@ -163,13 +205,36 @@ impl From<&EnvironmentName> for ModalNames {
     }
 }
 
-/// Answer of `GET /v1/environments`.
+/// Query of `GET /v1/environments`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListEnvironments {
+    /// Only those in this state.
+    pub state: Option<EnvironmentState>,
+    /// At most this many, 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    pub offset: Option<u32>,
+}
+
+/// Answer of `GET /v1/environments`, by name.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EnvironmentList {
     pub environments: Vec<Environment>,
+    pub total_entries: i64,
 }
 
-/// Answer of a create or update: the environment and, unless nothing had to be done, the work under way.
+/// Query of `DELETE /v1/environments/{environment}`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteEnvironment {
+    /// Remove its Volume, Dict and Secret too: DAG files, metadata, XComs, logs and keys are lost. Without it they stay,
+    /// and an environment of the same name finds them again.
+    #[serde(default)]
+    pub purge: bool,
+}
+
+/// Answer of a create, update or delete: the environment and, unless nothing had to be done, the work under way.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EnvironmentChange {
     pub environment: Environment,

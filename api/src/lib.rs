@@ -5,6 +5,7 @@
 //!
 //! - [`environment`], [`config`]: an environment and its state, and its configuration
 //! - [`operation`]: long work with steps that can be followed
+//! - [`event`]: what has happened, as a stream
 //! - [`dag`]: DAG files and the DAGs that the scheduler found in them
 //! - [`run`]: DAG runs, task instances and their logs
 //! - [`backfill`]: runs of a DAG for dates that have passed
@@ -20,6 +21,7 @@ pub mod connection;
 pub mod daemon;
 pub mod dag;
 pub mod environment;
+pub mod event;
 pub mod home;
 pub mod operation;
 pub mod page;

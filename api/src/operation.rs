@@ -29,6 +29,7 @@ pub struct Operation {
 pub enum OperationKind {
     Create,
     Update,
+    Delete,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -36,7 +37,10 @@ pub enum OperationKind {
 pub enum OperationState {
     Running,
     Succeeded,
+    /// The daemon tries again by itself; the environment tells how that goes.
     Failed,
+    /// Somebody cancelled it, or a later change took its place.
+    Cancelled,
 }
 
 /// One step of an operation.
@@ -57,6 +61,27 @@ pub enum StepState {
     Running,
     Succeeded,
     Failed,
+}
+
+/// Query of `GET /v1/operations`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListOperations {
+    /// Only those on this environment.
+    pub environment: Option<EnvironmentName>,
+    /// Only those in this state.
+    pub state: Option<OperationState>,
+    /// At most this many, 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    pub offset: Option<u32>,
+}
+
+/// Answer of `GET /v1/operations`, newest first. Those that have ended are kept for 7 days.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OperationList {
+    pub operations: Vec<Operation>,
+    pub total_entries: i64,
 }
 
 /// Query of `GET /v1/operations/{id}`.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod backfills;
+mod work;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
 pub use backfills::{Backfill, Backfills, CreateBackfill};
+pub use work::{DeleteEnvironment, Events, Operations};
 
 /// Airflow without servers, on Modal.
 #[derive(Parser)]
@@ -54,6 +56,11 @@ pub enum Command {
     /// Airflow's pools
     #[command(subcommand)]
     Pools(Pools),
+    /// What the daemon does for environments, step by step
+    #[command(subcommand)]
+    Operations(Operations),
+    /// Print what happens, as it happens
+    Events(Events),
     /// The local daemon
     #[command(subcommand)]
     Daemon(Daemon),
@@ -84,6 +91,8 @@ pub enum Env {
     List,
     /// Show an environment and its state
     Show(Environment),
+    /// Take an environment down; its data stay unless they are purged
+    Delete(DeleteEnvironment),
 }
 
 #[derive(Args)]

@@ -11,17 +11,18 @@ use airflow_serverless_api::{
         Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, ImportErrorList, PutMode, UpdateDag,
     },
     environment::{
-        CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
+        CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
+        ListEnvironments, UpdateEnvironment,
     },
     home::Home,
-    operation::Operation,
+    operation::{ListOperations, Operation, OperationList},
     page::{Page, Written},
     run::{
         ClearDagRun, DagRunDetail, DagRunList, ListDagRuns, ReadLogs, RunMark, TaskLog, TriggerDagRun, UpdateDagRun,
     },
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
 };
-use reqwest::{Client, Method, RequestBuilder, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -31,6 +32,10 @@ type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Longest wait for one answer; the daemon's own limits are shorter.
 const ANSWER_LIMIT: Duration = Duration::from_secs(180);
+/// For answers that go on until somebody ends them.
+pub(crate) const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
+/// The largest page of a list.
+const PAGE: u32 = Page::LARGEST_LIMIT;
 /// The host is not looked up: the socket decides where a request goes.
 const BASE: &str = "http://localhost/v1";
 
@@ -63,7 +68,8 @@ impl Daemon {
     }
 
     pub async fn list_environments(&self) -> Result<EnvironmentList> {
-        self.get(&["environments"]).await
+        let query = ListEnvironments { limit: Some(PAGE), ..Default::default() };
+        answer(self.request(Method::GET, &["environments"]).query(&query)).await
     }
 
     pub async fn get_environment(&self, name: &EnvironmentName) -> Result<Environment> {
@@ -78,6 +84,23 @@ impl Daemon {
     pub async fn update_environment(&self, name: &EnvironmentName, config: Config) -> Result<EnvironmentChange> {
         let request = self.request(Method::PATCH, &["environments", name.as_str()]);
         answer(request.json(&UpdateEnvironment { config })).await
+    }
+
+    pub async fn delete_environment(&self, name: &EnvironmentName, purge: bool) -> Result<EnvironmentChange> {
+        let request = self.request(Method::DELETE, &["environments", name.as_str()]);
+        answer(request.query(&DeleteEnvironment { purge })).await
+    }
+
+    pub async fn list_operations(&self, query: &ListOperations) -> Result<OperationList> {
+        answer(self.request(Method::GET, &["operations"]).query(query)).await
+    }
+
+    pub async fn get_operation(&self, id: Uuid) -> Result<Operation> {
+        self.get(&["operations", &id.to_string()]).await
+    }
+
+    pub async fn cancel_operation(&self, id: Uuid) -> Result<Operation> {
+        answer(self.request(Method::POST, &["operations", &id.to_string(), "cancel"])).await
     }
 
     /// Waits until the operation has a revision after `after`, or for some seconds.
@@ -268,7 +291,7 @@ impl Daemon {
     }
 
     /// Each part of the path is encoded: run ids hold colons and plus signs.
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(path);
@@ -277,18 +300,27 @@ impl Daemon {
     }
 }
 
-async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
-    let unreachable = |error: reqwest::Error| Failure::Unexpected {
+pub(crate) fn unreachable(error: reqwest::Error) -> Failure {
+    Failure::Unexpected {
         message: format!("the daemon cannot be reached: {}", error.without_url()),
         hint: Some("`airflow-serverless daemon status` tells more".to_owned()),
-    };
+    }
+}
+
+async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
+    let body = send(request).await?.bytes().await.map_err(unreachable)?;
+    let body: &[u8] = if body.is_empty() { b"null" } else { &body };
+    serde_json::from_slice(body).map_err(|error| Failure::unexpected("reading the daemon's answer", error))
+}
+
+/// The answer, unless it is a problem.
+pub(crate) async fn send(request: RequestBuilder) -> Result<Response> {
     let response = request.send().await.map_err(unreachable)?;
     let status = response.status();
-    let body = response.bytes().await.map_err(unreachable)?;
     if status.is_success() {
-        let body: &[u8] = if body.is_empty() { b"null" } else { &body };
-        return serde_json::from_slice(body).map_err(|error| Failure::unexpected("reading the daemon's answer", error));
+        return Ok(response);
     }
+    let body = response.bytes().await.map_err(unreachable)?;
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => Err(problem.into()),
         Err(_) => Err(Failure::Unexpected { message: format!("the daemon answered {status}"), hint: None }),

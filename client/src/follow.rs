@@ -83,7 +83,7 @@ fn plain() -> ProgressStyle {
     ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-fn describe(step: &Step) -> String {
+pub fn describe(step: &Step) -> String {
     let mark = match step.state {
         StepState::Succeeded => style("✓").for_stderr().green(),
         StepState::Failed => style("✗").for_stderr().red(),

@@ -1,7 +1,7 @@
 //! The only place that prints: data to stdout, everything else to stderr.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -36,6 +36,25 @@ impl Printer {
         let mut stdout = io::stdout().lock();
         // A reader that has gone away (`| head`) is no failure of the command.
         let _ = writeln!(stdout, "{}", text.trim_end());
+    }
+
+    /// One of many results that come one by one: a line of JSON, or the line that `human` makes of it.
+    pub fn line<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> bool {
+        let json = || serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
+        let text = if self.json { json() } else { human(value) };
+        // Whether there is still somebody who reads it.
+        writeln!(io::stdout().lock(), "{text}").is_ok()
+    }
+
+    /// Asks on the terminal; `None` if there is nobody to ask.
+    pub fn ask(&self, question: &str) -> Option<String> {
+        if !self.stderr.is_term() || !io::stdin().is_terminal() {
+            return None;
+        }
+        self.stderr.write_str(question).ok()?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).ok()?;
+        Some(answer.trim().to_owned())
     }
 
     /// A line about what is going on.

@@ -18,6 +18,16 @@ pub enum Error {
     EnvironmentDiffers(EnvironmentName),
     #[error("environment {0} is not ready yet{cause}", cause = because(.1))]
     EnvironmentNotReady(EnvironmentName, Option<String>),
+    #[error("environment {0} is being deleted")]
+    EnvironmentDeleting(EnvironmentName),
+    #[error("the deletion of environment {0} cannot be cancelled: what it has removed would not come back")]
+    DeletionNotCancelled(EnvironmentName),
+    #[error("{0} is no longer as the request expects it; nothing was changed")]
+    PreconditionFailed(String),
+    #[error("a request with this Idempotency-Key is being answered")]
+    IdempotencyKeyInUse,
+    #[error("this Idempotency-Key belongs to another request")]
+    IdempotencyKeyReused,
     #[error("there is no operation {0}")]
     OperationNotFound(Uuid),
 

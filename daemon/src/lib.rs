@@ -8,6 +8,7 @@
 pub mod airflow;
 pub mod background;
 pub mod error;
+pub mod events;
 pub mod http;
 pub mod lifecycle;
 pub mod modal;

@@ -19,7 +19,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     airflow::Airflow,
-    background::{EnvironmentReconciler, steps::Tools},
+    background::{EnvironmentReconciler, Housekeeper, steps::Tools},
+    events::Events,
     http::{Services, router},
     modal::{Modal, ModalError, Server},
     registry::Registry,
@@ -65,18 +66,20 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     let runtime = Runtime::new(&home);
     let modal = Modal::start(&home, &settings.local_modal, &runtime.interpreter()).await?;
     let vault = Vault::new(modal.client().clone());
-    let registry = Registry::new(store.clone(), vault.clone(), Utc::now);
+    let events = Events::new(store.clone(), Utc::now);
+    let registry = Registry::new(store.clone(), vault.clone(), events, Utc::now);
     let validator = Validator::new(runtime.clone());
     let airflow = Arc::new(Airflow::new(registry.clone(), modal.client().clone(), validator, home.cache.clone()));
     let listener = listen(&home.socket())?;
 
     let tasks = TaskTracker::new();
     let tools = Tools { client: modal.client().clone(), vault, server: Server::of(&modal), runtime };
+    tasks.spawn(Housekeeper::new(registry.clone()).run(stop.clone()));
     tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools).run(stop.clone()));
     tasks.close();
     tracing::info!(socket = %home.socket().display(), pid = std::process::id(), "airflowd serves");
 
-    let services = Services { registry, airflow: airflow.clone() };
+    let services = Services::new(registry, airflow.clone(), stop.clone());
     let serving = axum::serve(listener, router(services)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let grace = async {
         stop.cancelled().await;

@@ -7,19 +7,26 @@ use std::{sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
     config::Config,
-    environment::{CreateEnvironment, Environment, EnvironmentChange, EnvironmentName, EnvironmentState},
-    operation::{FollowOperation, Operation, OperationKind, OperationState},
+    environment::{
+        CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
+        EnvironmentState, ListEnvironments,
+    },
+    event::EventKind,
+    operation::{FollowOperation, ListOperations, Operation, OperationKind, OperationList, OperationState},
     problem::Fault,
 };
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::{
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, Notify},
     time::{Instant, timeout_at},
 };
 use uuid::Uuid;
 
 use crate::{
     error::{Error, Result},
+    events::Events,
     store::{NewOperation, Store},
     vault::Vault,
 };
@@ -29,26 +36,46 @@ pub type Clock = fn() -> DateTime<Utc>;
 
 const LONGEST_WAIT_SECONDS: u32 = 30;
 
+/// What is wanted of an environment.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub environment: Environment,
+    pub deletion: Option<Deletion>,
+    /// Whether there is work to do for it.
+    pub is_open: bool,
+    /// How often in a row it has been tried in vain, and when it may be tried again.
+    pub attempts: u32,
+    pub retry_at: Option<DateTime<Utc>>,
+}
+
+/// What becomes of an environment's Volume, Dict and Secret when it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deletion {
+    Keep,
+    Purge,
+}
+
 #[derive(Clone)]
 pub struct Registry {
     pub(crate) store: Store,
     vault: Vault,
+    pub(crate) events: Events,
     /// Held while a wish is looked at and recorded, so that its secrets belong to it.
     wishing: Arc<Mutex<()>>,
     pub(crate) clock: Clock,
     /// There is something to reconcile.
     pub(crate) wake: Arc<Notify>,
-    /// Bumped whenever an operation has changed.
-    pub(crate) changed: watch::Sender<u64>,
 }
 
 impl Registry {
-    pub fn new(store: Store, vault: Vault, clock: Clock) -> Self {
-        Self { store, vault, wishing: Arc::default(), clock, wake: Arc::default(), changed: watch::Sender::new(0) }
+    pub fn new(store: Store, vault: Vault, events: Events, clock: Clock) -> Self {
+        Self { store, vault, events, wishing: Arc::default(), clock, wake: Arc::default() }
     }
 
-    pub async fn list_environments(&self) -> Result<Vec<Environment>> {
-        Ok(self.store.environments().await?)
+    pub async fn list_environments(&self, wanted: &ListEnvironments) -> Result<EnvironmentList> {
+        let (environments, total_entries) = self.store.environments(wanted).await?;
+        Ok(EnvironmentList { environments, total_entries })
     }
 
     pub async fn environment(&self, name: &EnvironmentName) -> Result<Environment> {
@@ -57,11 +84,20 @@ impl Registry {
 
     /// The environment, if it has ever been brought to Modal completely.
     pub async fn deployed_environment(&self, name: &EnvironmentName) -> Result<Environment> {
-        let environment = self.environment(name).await?;
+        let environment = self.wanted_environment(name).await?;
         if environment.observed_generation == 0 {
             return Err(Error::EnvironmentNotReady(name.clone(), environment.error));
         }
         Ok(environment)
+    }
+
+    /// The environment, unless it is being deleted.
+    async fn wanted_environment(&self, name: &EnvironmentName) -> Result<Environment> {
+        let environment = self.environment(name).await?;
+        match environment.state {
+            EnvironmentState::Deleting => Err(Error::EnvironmentDeleting(name.clone())),
+            _ => Ok(environment),
+        }
     }
 
     /// Records a new environment. One that exists with the same configuration is no error: it is answered as it is,
@@ -76,7 +112,10 @@ impl Registry {
                 self.vault.keep(&name, &wanted, None).await?;
                 let operation = new_operation(OperationKind::Create);
                 self.store.insert_environment(&name, &config, &operation, (self.clock)()).await?;
-                self.started(&name, operation.id).await
+                self.started(&name, EventKind::EnvironmentCreated, operation.id).await
+            }
+            Some(environment) if environment.state == EnvironmentState::Deleting => {
+                Err(Error::EnvironmentDeleting(name))
             }
             Some(environment) if environment.config != config => Err(Error::EnvironmentDiffers(name)),
             Some(environment) if environment.state == EnvironmentState::Ready => {
@@ -90,11 +129,17 @@ impl Registry {
     }
 
     /// Sets another configuration; the same one again, without secrets, changes nothing.
-    pub async fn update_environment(&self, name: &EnvironmentName, wanted: Config) -> Result<EnvironmentChange> {
+    pub async fn update_environment(
+        &self,
+        name: &EnvironmentName,
+        wanted: Config,
+        is_expected: impl FnOnce(&Environment) -> Result<()>,
+    ) -> Result<EnvironmentChange> {
         wanted.validate().map_err(Error::InvalidConfig)?;
         let config = wanted.without_secrets();
         let _wishing = self.wishing.lock().await;
-        let environment = self.environment(name).await?;
+        let environment = self.wanted_environment(name).await?;
+        is_expected(&environment)?;
         if environment.config.database.kind != config.database.kind {
             let message = "cannot be changed, as the metadata would stay behind: create another environment";
             return Err(Error::InvalidConfig(vec![Fault::new("database.type", message)]));
@@ -107,33 +152,63 @@ impl Registry {
         self.apply(name, &config).await
     }
 
+    /// Wants an environment gone. Once more is no error: it is answered with the work under way, and may ask for more to
+    /// be removed.
+    pub async fn delete_environment(
+        &self,
+        name: &EnvironmentName,
+        wanted: DeleteEnvironment,
+        is_expected: impl FnOnce(&Environment) -> Result<()>,
+    ) -> Result<EnvironmentChange> {
+        let _wishing = self.wishing.lock().await;
+        let environment = self.environment(name).await?;
+        is_expected(&environment)?;
+        let deletion = if wanted.purge { Deletion::Purge } else { Deletion::Keep };
+        let is_wanted = self.store.deletion(name).await?.is_some_and(|d| d == deletion || d == Deletion::Purge);
+        if is_wanted && let Some(operation) = self.running_operation(name).await? {
+            return Ok(EnvironmentChange { environment, operation: Some(operation) });
+        }
+        let operation = new_operation(OperationKind::Delete);
+        self.store.delete_environment(name, deletion, &operation, (self.clock)()).await?;
+        self.started(name, EventKind::EnvironmentDeleting, operation.id).await
+    }
+
     /// Follows the work under way, or starts it again if it has failed.
     async fn resume(&self, environment: Environment) -> Result<EnvironmentChange> {
-        match self.store.latest_operation(&environment.name).await? {
-            Some(operation) if operation.state == OperationState::Running => {
-                Ok(EnvironmentChange { environment, operation: Some(operation) })
-            }
-            _ => self.apply(&environment.name, &environment.config).await,
+        match self.running_operation(&environment.name).await? {
+            Some(operation) => Ok(EnvironmentChange { environment, operation: Some(operation) }),
+            None => self.apply(&environment.name, &environment.config).await,
         }
+    }
+
+    async fn running_operation(&self, name: &EnvironmentName) -> Result<Option<Operation>> {
+        let latest = self.store.latest_operation(name).await?;
+        Ok(latest.filter(|operation| operation.state == OperationState::Running))
     }
 
     async fn apply(&self, name: &EnvironmentName, config: &Config) -> Result<EnvironmentChange> {
         let operation = new_operation(OperationKind::Update);
         self.store.update_environment(name, config, &operation, (self.clock)()).await?;
-        self.started(name, operation.id).await
+        self.started(name, EventKind::EnvironmentUpdated, operation.id).await
     }
 
-    async fn started(&self, name: &EnvironmentName, operation: Uuid) -> Result<EnvironmentChange> {
+    async fn started(&self, name: &EnvironmentName, kind: EventKind, operation: Uuid) -> Result<EnvironmentChange> {
         self.wake.notify_one();
         let environment = self.environment(name).await?;
+        self.events.record(kind, name, json!({"generation": environment.generation, "operation_id": operation})).await;
         Ok(EnvironmentChange { environment, operation: self.store.operation(operation).await? })
+    }
+
+    pub async fn list_operations(&self, wanted: &ListOperations) -> Result<OperationList> {
+        let (operations, total_entries) = self.store.operations(wanted).await?;
+        Ok(OperationList { operations, total_entries })
     }
 
     /// The operation; if asked to, waits until it has changed.
     pub async fn operation(&self, id: Uuid, follow: &FollowOperation) -> Result<Operation> {
         let seconds = follow.wait_seconds.unwrap_or(0).min(LONGEST_WAIT_SECONDS);
         let deadline = Instant::now() + Duration::from_secs(seconds.into());
-        let mut changes = self.changed.subscribe();
+        let mut changes = self.events.changes();
         loop {
             changes.borrow_and_update();
             let operation = self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
@@ -144,6 +219,26 @@ impl Registry {
                 return Ok(operation);
             }
         }
+    }
+
+    /// Ends an operation under way; what it has done so far stays. One that has ended is answered as it is.
+    pub async fn cancel_operation(&self, id: Uuid) -> Result<Operation> {
+        let _wishing = self.wishing.lock().await;
+        let operation = self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
+        if operation.state != OperationState::Running {
+            return Ok(operation);
+        }
+        if operation.kind == OperationKind::Delete {
+            return Err(Error::DeletionNotCancelled(operation.environment));
+        }
+        let (environment, now) = (&operation.environment, (self.clock)());
+        self.store.cancel_environment(environment, now).await?;
+        let cancelled = OperationState::Cancelled;
+        self.store.save_operation(id, cancelled, &operation.steps, Some("it was cancelled"), now).await?;
+        self.wake.notify_one();
+        let data = json!({"operation_id": id, "state": cancelled});
+        self.events.record(EventKind::OperationEnded, environment, data).await;
+        self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))
     }
 }
 

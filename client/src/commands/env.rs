@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use airflow_serverless_api::{
     Secret,
     config::{Config, DatabaseKind},
-    environment::{Environment, Target},
+    environment::{Condition, Environment, Target},
+    operation::OperationState,
 };
 
 use super::Outcome;
 use crate::{
-    cli::Env,
+    cli::{DeleteEnvironment, Env},
     daemon::Daemon,
-    failure::ExitStatus,
+    failure::{ExitStatus, Failure},
+    follow,
     printer::{Printer, date, table},
 };
 
@@ -20,9 +22,61 @@ pub async fn run(command: Env, printer: &Printer) -> Outcome {
     let daemon = Daemon::connect(printer).await?;
     match command {
         Env::List => printer.result(&daemon.list_environments().await?, |list| overview(&list.environments)),
+        Env::Delete(arguments) => return delete(&daemon, arguments, printer).await,
         Env::Show(environment) => printer.result(&daemon.get_environment(&environment.name).await?, details),
     }
     Ok(ExitStatus::Success)
+}
+
+async fn delete(daemon: &Daemon, arguments: DeleteEnvironment, printer: &Printer) -> Outcome {
+    let (name, purge) = (arguments.environment.name, arguments.purge);
+    let environment = daemon.get_environment(&name).await?;
+    if !arguments.yes && !is_meant(&environment, purge, printer)? {
+        printer.note("nothing was deleted");
+        return Ok(ExitStatus::Failure);
+    }
+    let mut change = daemon.delete_environment(&name, purge).await?;
+    if let Some(operation) = change.operation.take() {
+        let operation = follow::operation(daemon, operation, printer).await?;
+        if let (OperationState::Failed, Some(reason)) = (operation.state, &operation.error) {
+            return Err(Failure::Unexpected {
+                message: format!("environment {name} could not be deleted: {reason}"),
+                hint: Some(format!(
+                    "the daemon tries again by itself; `airflow-serverless env show --env {name}` tells"
+                )),
+            });
+        }
+        change.operation = Some(operation);
+    }
+    printer.result(&change, |_| match purge {
+        true => format!("environment {name} and its data are gone"),
+        false => format!(
+            "environment {name} is gone; its Volume {}, Dict and Secret stay, and a new `create` finds them again",
+            environment.names.volume
+        ),
+    });
+    Ok(ExitStatus::Success)
+}
+
+/// Asks once, and twice if data would be lost.
+fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result<bool, Failure> {
+    let name = &environment.name;
+    let nobody =
+        || Failure::input("there is no terminal to ask whether you mean it", Vec::new(), Some("`--yes` means it"));
+    let answer = printer.ask(&format!("Delete environment {name}? [y/N] ")).ok_or_else(nobody)?;
+    if !matches!(answer.to_lowercase().as_str(), "y" | "yes") {
+        return Ok(false);
+    }
+    if !purge {
+        return Ok(true);
+    }
+    let names = &environment.names;
+    printer.note(&format!(
+        "This removes the Volume {} with DAG files, metadata, XComs and logs, the Dict {} and the Secret {} for ever.",
+        names.volume, names.dict, names.secret
+    ));
+    let answer = printer.ask(&format!("Type the name of the environment to go on: ")).ok_or_else(nobody)?;
+    Ok(answer == name.as_str())
 }
 
 fn overview(environments: &[Environment]) -> String {
@@ -63,8 +117,22 @@ fn details(environment: &Environment) -> String {
         ("Updated", date(Some(environment.updated_at))),
     ];
     lines.extend(environment.error.clone().map(|error| ("Error", error)));
+    let attempts = environment.failed_attempts;
+    lines.extend(
+        environment.retry_at.map(|at| ("Next try", format!("{} UTC ({attempts} failed so far)", date(Some(at))))),
+    );
     let line = |(key, value): (&str, String)| format!("{key:<12}{value}\n");
-    lines.into_iter().map(line).collect()
+    let lines: String = lines.into_iter().map(line).collect();
+    format!("{lines}\n{}", conditions(&environment.conditions))
+}
+
+fn conditions(conditions: &[Condition]) -> String {
+    let row = |condition: &Condition| {
+        let (kind, reason) = (format!("{:?}", condition.kind), format!("{:?}", condition.reason));
+        let since = date(Some(condition.last_transition_at));
+        vec![kind, if condition.status { "yes" } else { "no" }.to_owned(), reason, since, condition.message.clone()]
+    };
+    table(&["CONDITION", "HOLDS", "REASON", "SINCE (UTC)", "MESSAGE"], conditions.iter().map(row))
 }
 
 /// The names alone: nobody but Modal knows the values.

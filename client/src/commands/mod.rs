@@ -7,6 +7,7 @@ mod daemon;
 mod dags;
 mod env;
 mod files;
+mod operations;
 mod pools;
 mod runs;
 mod tasks;
@@ -31,6 +32,8 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Variables(command) => variables::run(command, printer).await,
         Command::Connections(command) => connections::run(command, printer).await,
         Command::Pools(command) => pools::run(command, printer).await,
+        Command::Operations(command) => operations::run(command, printer).await,
+        Command::Events(arguments) => operations::events(arguments, printer).await,
         Command::Daemon(command) => daemon::run(command, printer).await,
     }
 }

@@ -11,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use airflow_serverless_api::{config::DatabaseKind, environment::EnvironmentName, page::Page};
+use airflow_serverless_api::{
+    config::DatabaseKind,
+    environment::{Environment, EnvironmentName},
+    page::Page,
+};
+use chrono::{DateTime, Utc};
 use modal_client::{Function, Outcome};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -43,6 +48,8 @@ pub(super) struct MetadataCache {
 }
 
 struct Snapshot {
+    /// Of the environment: one that was deleted and created again counts its publications anew.
+    created_at: DateTime<Utc>,
     generation: i64,
     pool: SqlitePool,
 }
@@ -132,7 +139,7 @@ impl Airflow {
     pub(super) async fn metadata(&self, name: &EnvironmentName) -> Result<Option<Metadata>> {
         let environment = self.registry.deployed_environment(name).await?;
         let source = match environment.config.database.kind {
-            DatabaseKind::Sqlite => self.snapshot(name).await?.map(Source::Sqlite),
+            DatabaseKind::Sqlite => self.snapshot(&environment).await?.map(Source::Sqlite),
             DatabaseKind::Postgres => {
                 let function = self.client.function(&environment.names.app, "query_metadata").await?;
                 Some(Source::Postgres(Box::new(function)))
@@ -141,26 +148,28 @@ impl Airflow {
         Ok(source.map(|source| Metadata { environment: name.clone(), source }))
     }
 
-    async fn snapshot(&self, environment: &EnvironmentName) -> Result<Option<SqlitePool>> {
-        let volume = self.client.volume(&environment.volume()).await?;
-        let dict = self.client.dict(&environment.dict()).await?;
-        let slot = self.metadata.slot(environment).await;
+    async fn snapshot(&self, environment: &Environment) -> Result<Option<SqlitePool>> {
+        let Environment { name, names, created_at, .. } = environment;
+        let volume = self.client.volume(&names.volume).await?;
+        let dict = self.client.dict(&names.dict).await?;
+        let slot = self.metadata.slot(name).await;
         let mut slot = slot.lock().await;
         let generation = dict.get::<Published>("published").await?.map(|published| published.generation);
         if let (Some(snapshot), Some(generation)) = (&*slot, generation)
             && snapshot.generation == generation
+            && snapshot.created_at == *created_at
         {
             return Ok(Some(snapshot.pool.clone()));
         }
         let Some(content) = volume.read(DATABASE).await? else {
             return Ok(None);
         };
-        let path = self.metadata.folder.join(format!("{environment}.db"));
+        let path = self.metadata.folder.join(format!("{name}.db"));
         replace(&path, &content)?;
-        let failed = |source| Error::Metadata { environment: environment.clone(), source };
+        let failed = |source| Error::Metadata { environment: name.clone(), source };
         let pool = open(&path).await.map_err(failed)?;
         // The number was read first: a publication in between is seen as newer the next time, never as older.
-        *slot = Some(Snapshot { generation: generation.unwrap_or(-1), pool: pool.clone() });
+        *slot = Some(Snapshot { created_at: *created_at, generation: generation.unwrap_or(-1), pool: pool.clone() });
         Ok(Some(pool))
     }
 }

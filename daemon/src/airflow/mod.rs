@@ -4,6 +4,7 @@
 //! command to the scheduler ([`scheduler`]), which alone writes the database.
 
 mod backfills;
+pub mod command_id;
 mod connections;
 mod dags;
 mod files;

@@ -2,6 +2,7 @@
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
+    event::EventKind,
     page::limit,
     run::{ClearDagRun, DagRun, DagRunDetail, DagRunList, ListDagRuns, TaskInstance, TriggerDagRun, UpdateDagRun},
     task::TaskInstanceList,
@@ -134,6 +135,8 @@ impl Airflow {
         });
         let result: Value = self.command(environment, (Subject::Dag, "trigger"), arguments).await?;
         let run_id = result.get("dag_run_id").and_then(Value::as_str).unwrap_or_default();
+        let data = json!({"dag_id": dag_id, "dag_run_id": run_id});
+        self.registry.events.record(EventKind::DagRunTriggered, environment, data).await;
         self.dag_run(environment, dag_id, run_id).await
     }
 

@@ -10,9 +10,8 @@ use modal_client::Dict;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use super::Airflow;
+use super::{Airflow, command_id};
 use crate::error::{Error, Reason, Result, Subject};
 
 /// Longest wait for a reply: a cold start of the scheduler, a tick under way and the command's own tick.
@@ -52,7 +51,7 @@ impl Airflow {
     ) -> Result<T> {
         self.registry.deployed_environment(environment).await?;
         let dict = self.client.dict(&environment.dict()).await?;
-        let id = Uuid::now_v7().to_string();
+        let id = command_id::next().to_string();
         let mut command = json!({"id": id, "kind": kind, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
         if let (Some(command), Value::Object(arguments)) = (command.as_object_mut(), arguments) {
             command.extend(arguments);

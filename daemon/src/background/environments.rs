@@ -1,64 +1,79 @@
-//! Brings environments to Modal: whatever generation the registry wants is built, again and again until it stands.
+//! Brings environments to Modal: whatever generation the registry wants is built, again and again until it stands; what is
+//! no longer wanted is taken down.
+//!
+//! Each environment has at most one attempt under way. An attempt for a wish that has been replaced or cancelled is
+//! abandoned, and has ended before the next one begins.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
     environment::{Environment, EnvironmentName},
+    event::EventKind,
     operation::{OperationState, StepState},
 };
-use tokio::time::Instant;
+use serde_json::json;
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     recorder::Recorder,
-    steps::{self, StepKind, Tools},
+    steps::{self, Tools},
 };
 use crate::{
     error::{Result, chain},
     progress::Progress,
-    registry::Registry,
+    registry::{Deletion, Registry, Wish},
+    store::Outcome,
 };
 
 /// A look without a wake-up, for whatever a wake-up may have missed.
 const PERIOD: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// Environments that are worked on at once: each may build an image and run Python.
+const AT_A_TIME: usize = 4;
+/// How long a step under way may take once the daemon stops. What is not finished then is done again after its start.
+const DRAIN: Duration = Duration::from_secs(10);
 
 pub struct EnvironmentReconciler {
     registry: Registry,
-    tools: Tools,
-    /// Failed environments: the generation that failed, how often in a row, and when it is tried again.
-    failures: HashMap<EnvironmentName, Failure>,
+    tools: Arc<Tools>,
+    attempts: HashMap<EnvironmentName, Attempt>,
+    running: JoinSet<EnvironmentName>,
 }
 
-#[derive(Clone, Copy)]
-struct Failure {
+struct Attempt {
     generation: i64,
-    count: u32,
-    retry_at: Instant,
+    abandoned: CancellationToken,
 }
 
 impl EnvironmentReconciler {
     pub fn new(registry: Registry, tools: Tools) -> Self {
-        Self { registry, tools, failures: HashMap::new() }
+        Self { registry, tools: Arc::new(tools), attempts: HashMap::new(), running: JoinSet::new() }
     }
 
-    /// Runs until cancelled. A step under way is abandoned then: the next start of the daemon repeats it.
+    /// Runs until cancelled; then lets the steps under way end, for a while.
     pub async fn run(mut self, cancelled: CancellationToken) {
         let wake = self.registry.wake.clone();
         self.find_outdated().await;
-        loop {
+        while !cancelled.is_cancelled() {
+            let pause = match self.registry.store.wishes().await {
+                Ok(wishes) => self.begin_what_is_due(&wishes, &cancelled),
+                Err(error) => {
+                    tracing::error!(error = chain(&error), "the registry cannot be read");
+                    PERIOD
+                }
+            };
             tokio::select! {
-                () = cancelled.cancelled() => return,
-                () = self.reconcile_all() => {}
-            }
-            let pause =
-                self.next_retry().map_or(PERIOD, |retry| retry.saturating_duration_since(Instant::now()).min(PERIOD));
-            tokio::select! {
-                () = cancelled.cancelled() => return,
+                () = cancelled.cancelled() => {}
                 () = wake.notified() => {}
+                Some(ended) = self.running.join_next() => self.ended(ended),
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+        let drained = async { while self.running.join_next().await.is_some() {} };
+        if timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("a step under way is abandoned; the next start repeats it");
         }
     }
 
@@ -72,75 +87,134 @@ impl EnvironmentReconciler {
         }
     }
 
-    fn next_retry(&self) -> Option<Instant> {
-        self.failures.values().map(|failure| failure.retry_at).min()
+    /// Begins attempts and abandons those that nobody wants any more; gives the time until the next look.
+    fn begin_what_is_due(&mut self, wishes: &[Wish], stop: &CancellationToken) -> Duration {
+        let mut pause = PERIOD;
+        for wish in wishes {
+            let Environment { name, generation, .. } = &wish.environment;
+            if let Some(attempt) = self.attempts.get(name) {
+                if attempt.generation != *generation || !wish.is_open {
+                    attempt.abandoned.cancel();
+                }
+            } else if wish.is_open && self.running.len() < AT_A_TIME {
+                match wish.retry_at.map(|at| at - (self.registry.clock)()).and_then(|wait| wait.to_std().ok()) {
+                    Some(wait) => pause = pause.min(wait),
+                    None => self.begin(wish.clone(), stop.clone()),
+                }
+            }
+        }
+        pause
     }
 
-    async fn reconcile_all(&mut self) {
-        let environments = match self.registry.list_environments().await {
-            Ok(environments) => environments,
-            Err(error) => return tracing::error!(error = chain(&error), "the registry cannot be read"),
-        };
-        for environment in environments {
-            if environment.observed_generation < environment.generation && !self.is_waiting(&environment) {
-                let name = environment.name.clone();
-                if let Err(error) = self.reconcile(environment).await {
+    fn begin(&mut self, wish: Wish, stop: CancellationToken) {
+        let (name, generation) = (wish.environment.name.clone(), wish.environment.generation);
+        let abandoned = CancellationToken::new();
+        self.attempts.insert(name.clone(), Attempt { generation, abandoned: abandoned.clone() });
+        let (registry, tools) = (self.registry.clone(), self.tools.clone());
+        self.running.spawn(async move {
+            tokio::select! {
+                () = abandoned.cancelled() => {}
+                result = reconcile(&registry, &tools, &wish, &stop) => if let Err(error) = result {
                     tracing::error!(environment.name = %name, error = chain(&error), "the registry cannot be written");
                 }
             }
+            name
+        });
+    }
+
+    fn ended(&mut self, ended: std::result::Result<EnvironmentName, tokio::task::JoinError>) {
+        match ended {
+            Ok(name) => drop(self.attempts.remove(&name)),
+            // Whoever runs the reconciler learns of it.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
+}
 
-    fn is_waiting(&self, environment: &Environment) -> bool {
-        let failure = self.failures.get(&environment.name);
-        failure.is_some_and(|f| f.generation == environment.generation && f.retry_at > Instant::now())
+/// One attempt to do what is wanted.
+async fn reconcile(registry: &Registry, tools: &Tools, wish: &Wish, stop: &CancellationToken) -> Result<()> {
+    let Environment { name, generation, .. } = &wish.environment;
+    let latest = registry.store.latest_operation(name).await?;
+    let operation = latest.filter(|operation| operation.state == OperationState::Running);
+    let mut recorder = Recorder::new(registry.clone(), name.clone(), operation, steps::titles(wish.deletion));
+    let now = registry.clock;
+    match run_steps(tools, wish, &mut recorder, stop).await? {
+        Ended::Stopped => return Ok(()),
+        Ended::Failed { step, error } => {
+            tracing::warn!(environment.name = %name, step, error, "the environment is not as wanted");
+            let retry_at = now() + back_off(wish.attempts);
+            let outcome = Outcome::Failed { step, error: &error, retry_at };
+            registry.store.observe_environment(name, *generation, outcome, now()).await?;
+            let data = json!({"generation": generation, "step": step, "error": error});
+            registry.events.record(EventKind::EnvironmentFailed, name, data).await;
+            return recorder.finish(Some(&error)).await;
+        }
+        Ended::Succeeded => {}
     }
+    match wish.deletion {
+        None => {
+            tracing::info!(environment.name = %name, environment.generation = generation, "the environment is ready");
+            let functions = tools.runtime.functions_hash();
+            let outcome = Outcome::Reached { functions: &functions };
+            registry.store.observe_environment(name, *generation, outcome, now()).await?;
+            registry.events.record(EventKind::EnvironmentReady, name, json!({"generation": generation})).await;
+        }
+        Some(deletion) => {
+            tracing::info!(environment.name = %name, "the environment is gone");
+            registry.store.forget_environment(name).await?;
+            let data = json!({"purge": deletion == Deletion::Purge});
+            registry.events.record(EventKind::EnvironmentDeleted, name, data).await;
+        }
+    }
+    recorder.finish(None).await
+}
 
-    async fn reconcile(&mut self, environment: Environment) -> Result<()> {
-        let latest = self.registry.store.latest_operation(&environment.name).await?;
-        let operation = latest.filter(|operation| operation.state == OperationState::Running);
-        let mut recorder = Recorder::new(self.registry.clone(), operation, &steps::all());
-        let failure = self.run_steps(&environment, &mut recorder).await?;
-        let Environment { name, generation, .. } = &environment;
-        match &failure {
-            None => {
-                tracing::info!(environment.name = %name, environment.generation = generation, "the environment is ready");
-                self.failures.remove(name);
-            }
-            Some(error) => {
-                tracing::warn!(environment.name = %name, error, "the environment is not ready");
-                self.back_off(&environment);
+enum Ended {
+    Succeeded,
+    Failed {
+        step: &'static str,
+        error: String,
+    },
+    /// The daemon stops: the rest is for its next start.
+    Stopped,
+}
+
+async fn run_steps(tools: &Tools, wish: &Wish, recorder: &mut Recorder, stop: &CancellationToken) -> Result<Ended> {
+    for (index, kind) in steps::of(wish.deletion).iter().enumerate() {
+        if stop.is_cancelled() {
+            return Ok(Ended::Stopped);
+        }
+        recorder.step(index, StepState::Running, None).await?;
+        let (progress, details) = Progress::new();
+        let work = tools.run(*kind, &wish.environment, &progress);
+        match recorder.while_running(index, details, work).await? {
+            Ok(detail) => recorder.step(index, StepState::Succeeded, Some(detail)).await?,
+            Err(error) => {
+                let error = chain(&error);
+                recorder.step(index, StepState::Failed, Some(error.clone())).await?;
+                return Ok(Ended::Failed { step: kind.title(), error });
             }
         }
-        let functions = self.tools.runtime.functions_hash();
-        let outcome = failure.as_deref().map_or(Ok(functions.as_str()), Err);
-        self.registry.store.observe_environment(name, *generation, outcome, (self.registry.clock)()).await?;
-        recorder.finish(failure.as_deref()).await
     }
+    Ok(Ended::Succeeded)
+}
 
-    /// Gives the reason if a step failed.
-    async fn run_steps(&self, environment: &Environment, recorder: &mut Recorder) -> Result<Option<String>> {
-        for (index, kind) in StepKind::ALL.into_iter().enumerate() {
-            recorder.step(index, StepState::Running, None).await?;
-            let (progress, details) = Progress::new();
-            let work = self.tools.run(kind, environment, &progress);
-            match recorder.while_running(index, details, work).await? {
-                Ok(detail) => recorder.step(index, StepState::Succeeded, Some(detail)).await?,
-                Err(error) => {
-                    let reason = chain(&error);
-                    recorder.step(index, StepState::Failed, Some(reason.clone())).await?;
-                    return Ok(Some(reason));
-                }
-            }
+/// Twice as long after each failure, and not to the second, so that many that fail for one reason do not come back at
+/// once.
+fn back_off(failures: u32) -> Duration {
+    let longest = (FIRST_RETRY * 2u32.saturating_pow(failures.min(10))).min(LONGEST_RETRY);
+    longest.mul_f64(rand::random_range(0.75..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_become_rare_and_never_end() {
+        for (failures, seconds) in [(0, 5.0), (1, 10.0), (3, 40.0), (9, 300.0), (u32::MAX, 300.0)] {
+            let delay = back_off(failures).as_secs_f64();
+            assert!((0.75 * seconds..=seconds).contains(&delay), "{delay} s after {failures} failures");
         }
-        Ok(None)
-    }
-
-    fn back_off(&mut self, environment: &Environment) {
-        let previous = self.failures.get(&environment.name).filter(|f| f.generation == environment.generation);
-        let count = previous.map_or(0, |failure| failure.count + 1);
-        let delay = (FIRST_RETRY * 2u32.saturating_pow(count.min(10))).min(LONGEST_RETRY);
-        let failure = Failure { generation: environment.generation, count, retry_at: Instant::now() + delay };
-        self.failures.insert(environment.name.clone(), failure);
     }
 }

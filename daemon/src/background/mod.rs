@@ -1,7 +1,9 @@
 //! Reconcilers: each takes no input, is idempotent, and runs when woken and on a period.
 
 mod environments;
+mod housekeeping;
 mod recorder;
 pub mod steps;
 
 pub use environments::EnvironmentReconciler;
+pub use housekeeping::Housekeeper;

@@ -1,6 +1,11 @@
 //! Writes down how an operation gets on, so that it can be followed and survives the daemon.
 
-use airflow_serverless_api::operation::{Operation, OperationState, Step, StepState};
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    event::EventKind,
+    operation::{Operation, OperationState, Step, StepState},
+};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{error::Result, registry::Registry};
@@ -9,24 +14,32 @@ use crate::{error::Result, registry::Registry};
 /// nobody who follows it and leaves no record but the environment's state.
 pub(super) struct Recorder {
     registry: Registry,
+    environment: EnvironmentName,
     operation: Option<Operation>,
 }
 
 impl Recorder {
-    /// Begins an attempt: whatever an earlier one had done of `steps` is done again.
-    pub fn new(registry: Registry, mut operation: Option<Operation>, steps: &[Step]) -> Self {
+    /// Begins an attempt: whatever an earlier one had done of the steps is done again.
+    pub fn new(
+        registry: Registry,
+        environment: EnvironmentName,
+        mut operation: Option<Operation>,
+        titles: impl Iterator<Item = &'static str>,
+    ) -> Self {
         if let Some(operation) = &mut operation {
-            operation.steps = steps.to_vec();
+            let pending = |title: &str| Step { title: title.to_owned(), state: StepState::Pending, detail: None };
+            operation.steps = titles.map(pending).collect();
         }
-        Self { registry, operation }
+        Self { registry, environment, operation }
     }
 
     pub async fn step(&mut self, index: usize, state: StepState, detail: Option<String>) -> Result<()> {
-        if let Some(step) = self.operation.as_mut().and_then(|operation| operation.steps.get_mut(index)) {
-            step.state = state;
-            step.detail = detail;
-        }
-        self.save(OperationState::Running, None).await
+        let Some(step) = self.operation.as_mut().and_then(|operation| operation.steps.get_mut(index)) else {
+            return Ok(());
+        };
+        let data = (step.state != state).then(|| json!({"step": step.title, "state": state}));
+        (step.state, step.detail) = (state, detail);
+        self.save(OperationState::Running, None, EventKind::OperationStep, data).await
     }
 
     /// Keeps the step's detail current while `work` runs.
@@ -50,14 +63,29 @@ impl Recorder {
 
     pub async fn finish(&mut self, error: Option<&str>) -> Result<()> {
         let state = if error.is_none() { OperationState::Succeeded } else { OperationState::Failed };
-        self.save(state, error).await
+        self.save(state, error, EventKind::OperationEnded, Some(json!({"state": state, "error": error}))).await
     }
 
-    async fn save(&self, state: OperationState, error: Option<&str>) -> Result<()> {
-        if let Some(operation) = &self.operation {
-            let now = (self.registry.clock)();
-            self.registry.store.save_operation(operation.id, state, &operation.steps, error, now).await?;
-            self.registry.changed.send_modify(|count| *count += 1);
+    /// Writes the operation and, if there is news for others than its followers, an event.
+    async fn save(
+        &self,
+        state: OperationState,
+        error: Option<&str>,
+        kind: EventKind,
+        event: Option<Value>,
+    ) -> Result<()> {
+        let Some(Operation { id, steps, .. }) = &self.operation else { return Ok(()) };
+        let now = (self.registry.clock)();
+        if !self.registry.store.save_operation(*id, state, steps, error, now).await? {
+            // Cancelled a moment ago: what is still told is of no interest.
+            return Ok(());
+        }
+        match event {
+            Some(mut data) => {
+                data["operation_id"] = json!(id);
+                self.registry.events.record(kind, &self.environment, data).await;
+            }
+            None => self.registry.events.notify(),
         }
         Ok(())
     }

@@ -1,14 +1,11 @@
-//! The steps that bring an environment to Modal. Each is idempotent: after a crash all of them run again.
+//! The steps that bring an environment to Modal, and those that take it down. Each is idempotent: after a crash all of them run again.
 
 use std::time::Duration;
 
-use airflow_serverless_api::{
-    environment::Environment,
-    operation::{Step, StepState},
-};
+use airflow_serverless_api::environment::Environment;
 use modal_client::{Client, NO_ARGUMENTS, Outcome, SecretOutcome};
 
-use crate::{error::Result, modal::Server, progress::Progress, runtime::Runtime, vault::Vault};
+use crate::{error::Result, modal::Server, progress::Progress, registry::Deletion, runtime::Runtime, vault::Vault};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
@@ -20,13 +17,19 @@ pub enum StepKind {
     Runtime,
     Deploy,
     Database,
+    StopApp,
+    RemoveVolume,
+    RemoveDict,
+    RemoveSecret,
 }
 
 impl StepKind {
-    pub const ALL: [Self; 8] =
+    const BUILD: [Self; 8] =
         [Self::Config, Self::App, Self::Volume, Self::Dict, Self::Secret, Self::Runtime, Self::Deploy, Self::Database];
+    const KEEP: [Self; 1] = [Self::StopApp];
+    const PURGE: [Self; 4] = [Self::StopApp, Self::RemoveVolume, Self::RemoveDict, Self::RemoveSecret];
 
-    fn title(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         match self {
             Self::Config => "Parse the configuration",
             Self::App => "Create the Modal App",
@@ -36,14 +39,26 @@ impl StepKind {
             Self::Runtime => "Prepare the Python runtime",
             Self::Deploy => "Deploy the scheduler and its cron",
             Self::Database => "Initialize the database schema",
+            Self::StopApp => "Stop the Modal App",
+            Self::RemoveVolume => "Remove the Volume",
+            Self::RemoveDict => "Remove the Dict",
+            Self::RemoveSecret => "Remove the Secret",
         }
     }
 }
 
-/// All steps of an operation that has not begun.
-pub fn all() -> Vec<Step> {
-    let pending = |kind: &StepKind| Step { title: kind.title().to_owned(), state: StepState::Pending, detail: None };
-    StepKind::ALL.iter().map(pending).collect()
+/// The steps that build an environment, or take it down.
+pub fn of(deletion: Option<Deletion>) -> &'static [StepKind] {
+    match deletion {
+        None => &StepKind::BUILD,
+        Some(Deletion::Keep) => &StepKind::KEEP,
+        Some(Deletion::Purge) => &StepKind::PURGE,
+    }
+}
+
+/// The titles of these steps.
+pub fn titles(deletion: Option<Deletion>) -> impl Iterator<Item = &'static str> {
+    of(deletion).iter().map(|kind| kind.title())
 }
 
 /// What the steps work with.
@@ -80,6 +95,10 @@ impl Tools {
                 Ok(format!("every {} s", environment.config.scheduler.interval_seconds))
             }
             StepKind::Database => self.database(environment, progress).await,
+            StepKind::StopApp => gone(&names.app, self.client.stop_app(&names.app).await?),
+            StepKind::RemoveVolume => gone(&names.volume, self.client.delete_volume(&names.volume).await?),
+            StepKind::RemoveDict => gone(&names.dict, self.client.delete_dict(&names.dict).await?),
+            StepKind::RemoveSecret => gone(&names.secret, self.client.delete_secret(&names.secret).await?),
         }
     }
 
@@ -100,6 +119,11 @@ impl Tools {
             Outcome::Pending => Err(crate::error::Error::SchedulerSilent(MIGRATION_LIMIT.as_secs())),
         }
     }
+}
+
+/// What a step that removes something has found.
+fn gone(name: &str, was_there: bool) -> Result<String> {
+    Ok(if was_there { name.to_owned() } else { format!("{name} (was gone)") })
 }
 
 fn summary(environment: &Environment) -> String {

@@ -3,7 +3,8 @@
 use airflow_serverless_api::{
     Problem,
     environment::{
-        CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
+        CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
+        ListEnvironments, UpdateEnvironment,
     },
 };
 use axum::{
@@ -15,14 +16,24 @@ use axum::{
 
 use super::{
     Services,
-    extract::{self, Path},
+    etag::IfMatch,
+    extract::{self, Path, Query},
     problem::Answer,
 };
 
-/// All environments
-#[utoipa::path(get, path = "/v1/environments", tag = "environments", responses((status = 200, body = EnvironmentList)))]
-pub(super) async fn list_environments(State(services): State<Services>) -> Answer<Json<EnvironmentList>> {
-    Ok(Json(EnvironmentList { environments: services.registry.list_environments().await? }))
+/// Environments, by name
+#[utoipa::path(
+    get, path = "/v1/environments", tag = "environments", params(ListEnvironments),
+    responses(
+        (status = 200, body = EnvironmentList),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list_environments(
+    State(services): State<Services>,
+    Query(query): Query<ListEnvironments>,
+) -> Answer<Json<EnvironmentList>> {
+    Ok(Json(services.registry.list_environments(&query).await?))
 }
 
 /// Creates an environment; one that exists with the same configuration is answered as it is
@@ -57,10 +68,10 @@ pub(super) async fn get_environment(
     Ok(Json(services.registry.environment(&name).await?))
 }
 
-/// Applies another configuration
+/// Applies another configuration; with `If-Match` only to what was read
 #[utoipa::path(
     patch, path = "/v1/environments/{environment}", tag = "environments", request_body = UpdateEnvironment,
-    params(("environment" = EnvironmentName, Path)),
+    params(("environment" = EnvironmentName, Path), ("If-Match" = Option<String>, Header)),
     responses(
         (status = 200, description = "It is as asked for already", body = EnvironmentChange),
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
@@ -70,9 +81,32 @@ pub(super) async fn get_environment(
 pub(super) async fn update_environment(
     State(services): State<Services>,
     Path(name): Path<EnvironmentName>,
+    if_match: IfMatch,
     extract::Json(request): extract::Json<UpdateEnvironment>,
 ) -> Answer<Response> {
-    Ok(accepted(services.registry.update_environment(&name, request.config).await?))
+    let is_expected = |environment: &Environment| if_match.check(&format!("environment {name}"), environment);
+    Ok(accepted(services.registry.update_environment(&name, request.config, is_expected).await?))
+}
+
+/// Takes an environment down; with `If-Match` only the one that was read
+#[utoipa::path(
+    delete, path = "/v1/environments/{environment}", tag = "environments",
+    params(
+        ("environment" = EnvironmentName, Path), DeleteEnvironment, ("If-Match" = Option<String>, Header),
+    ),
+    responses(
+        (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn delete_environment(
+    State(services): State<Services>,
+    Path(name): Path<EnvironmentName>,
+    if_match: IfMatch,
+    Query(query): Query<DeleteEnvironment>,
+) -> Answer<Response> {
+    let is_expected = |environment: &Environment| if_match.check(&format!("environment {name}"), environment);
+    Ok(accepted(services.registry.delete_environment(&name, query, is_expected).await?))
 }
 
 fn accepted(change: EnvironmentChange) -> Response {

@@ -5,7 +5,10 @@ mod connections;
 mod daemon;
 mod dags;
 mod environments;
+mod etag;
+mod events;
 mod extract;
+mod idempotency;
 mod operations;
 mod pools;
 mod problem;
@@ -15,10 +18,13 @@ mod variables;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit};
+use axum::{Router, extract::DefaultBodyLimit, middleware};
+use tokio_util::sync::CancellationToken;
 use tower_http::trace::TraceLayer;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use idempotency::KEPT_FOR as KEYS_KEPT_FOR;
 
 use crate::{
     airflow::{Airflow, MAX_FILE_BYTES},
@@ -30,6 +36,15 @@ use crate::{
 pub struct Services {
     pub registry: Registry,
     pub airflow: Arc<Airflow>,
+    /// Ends answers that would go on for ever.
+    pub stop: CancellationToken,
+    under_way: idempotency::UnderWay,
+}
+
+impl Services {
+    pub fn new(registry: Registry, airflow: Arc<Airflow>, stop: CancellationToken) -> Self {
+        Self { registry, airflow, stop, under_way: Arc::default() }
+    }
 }
 
 #[derive(OpenApi)]
@@ -48,8 +63,15 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(daemon::get_health))
         .routes(routes!(daemon::get_version))
         .routes(routes!(environments::list_environments, environments::create_environment))
-        .routes(routes!(environments::get_environment, environments::update_environment))
+        .routes(routes!(
+            environments::get_environment,
+            environments::update_environment,
+            environments::delete_environment
+        ))
+        .routes(routes!(operations::list_operations))
         .routes(routes!(operations::get_operation))
+        .routes(routes!(operations::cancel_operation))
+        .routes(routes!(events::follow_events))
         .routes(routes!(dags::list_dag_files))
         .routes(routes!(dags::put_dag_file, dags::delete_dag_file))
         .routes(routes!(dags::list_import_errors))
@@ -83,6 +105,8 @@ pub fn router(services: Services) -> Router {
         .route("/openapi.json", axum::routing::get(async move || axum::Json(document)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
+        .layer(middleware::from_fn(etag::conditional))
+        .layer(middleware::from_fn_with_state(services.clone(), idempotency::once))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(TraceLayer::new_for_http())
         .with_state(services)

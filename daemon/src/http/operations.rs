@@ -2,7 +2,7 @@
 
 use airflow_serverless_api::{
     Problem,
-    operation::{FollowOperation, Operation},
+    operation::{FollowOperation, ListOperations, Operation, OperationList},
 };
 use axum::{Json, extract::State};
 use uuid::Uuid;
@@ -12,6 +12,21 @@ use super::{
     extract::{Path, Query},
     problem::Answer,
 };
+
+/// Operations, newest first; those that have ended are kept for 7 days
+#[utoipa::path(
+    get, path = "/v1/operations", tag = "operations", params(ListOperations),
+    responses(
+        (status = 200, body = OperationList),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn list_operations(
+    State(services): State<Services>,
+    Query(query): Query<ListOperations>,
+) -> Answer<Json<OperationList>> {
+    Ok(Json(services.registry.list_operations(&query).await?))
+}
 
 /// An operation and its steps; waits for news if asked to
 #[utoipa::path(
@@ -25,4 +40,16 @@ pub(super) async fn get_operation(
     Query(follow): Query<FollowOperation>,
 ) -> Answer<Json<Operation>> {
     Ok(Json(services.registry.operation(id, &follow).await?))
+}
+
+/// Ends an operation under way; what it has done so far stays. One that has ended is answered as it is
+#[utoipa::path(
+    post, path = "/v1/operations/{operation}/cancel", tag = "operations", params(("operation" = Uuid, Path)),
+    responses((status = 200, body = Operation), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(super) async fn cancel_operation(
+    State(services): State<Services>,
+    Path(id): Path<Uuid>,
+) -> Answer<Json<Operation>> {
+    Ok(Json(services.registry.cancel_operation(id).await?))
 }

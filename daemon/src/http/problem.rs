@@ -118,6 +118,26 @@ impl From<Error> for Failure {
                 Self::new(S::CONFLICT, "environment-not-ready", "The environment is not ready", detail)
                     .hint(format!("`airflow-serverless env show --env {name}` tells its state"))
             }
+            Error::EnvironmentDeleting(name) => {
+                Self::new(S::CONFLICT, "environment-deleting", "The environment is being deleted", detail).hint(format!(
+                    "`airflow-serverless env show --env {name}` tells how far it is; once it is gone, it can be created anew"
+                ))
+            }
+            Error::DeletionNotCancelled(_) => {
+                Self::new(S::CONFLICT, "operation-not-cancellable", "The operation cannot be cancelled", detail)
+            }
+            Error::PreconditionFailed(_) => {
+                Self::new(S::PRECONDITION_FAILED, "precondition-failed", "It has changed in the meantime", detail)
+                    .hint("read it again, and repeat the change with the new ETag if it is still wanted")
+            }
+            Error::IdempotencyKeyInUse => {
+                Self::new(S::CONFLICT, "idempotency-key-in-use", "The request is being answered", detail)
+                    .hint("wait for its answer, or send it again with the same key in a moment")
+            }
+            Error::IdempotencyKeyReused => {
+                Self::new(S::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key belongs to another request", detail)
+                    .hint("choose a new key for each request, such as a UUID")
+            }
             Error::OperationNotFound(_) => Self::new(S::NOT_FOUND, "operation-not-found", "No such operation", detail),
             Error::InvalidFileName(..) => {
                 Self::new(S::UNPROCESSABLE_ENTITY, "invalid-file-name", "Not a name for a DAG file", detail)

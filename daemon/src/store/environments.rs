@@ -2,12 +2,16 @@
 
 use airflow_serverless_api::{
     config::Config,
-    environment::{Environment, EnvironmentName, EnvironmentState, Target},
+    environment::{
+        Condition, ConditionKind, Environment, EnvironmentName, EnvironmentState, ListEnvironments, Reason, Target,
+    },
+    page::limit,
 };
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
-use super::{NewOperation, Result, Store, StoreError, decode, encode, query};
+use super::{NewOperation, Result, Store, StoreError, decode, encode, from_word, query, word};
+use crate::registry::{Deletion, Wish};
 
 #[derive(FromRow)]
 struct Row {
@@ -18,26 +22,88 @@ struct Row {
     error: Option<String>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    deletion: Option<String>,
+    cancelled_generation: i64,
+    failed_step: Option<String>,
+    attempts: i64,
+    retry_at: Option<DateTime<Utc>>,
+    available_at: Option<DateTime<Utc>>,
+    reconciled_at: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    fn state(&self) -> EnvironmentState {
+        if self.deletion.is_some() {
+            EnvironmentState::Deleting
+        } else if self.observed_generation == self.generation {
+            EnvironmentState::Ready
+        } else if self.error.is_some() || self.is_cancelled() {
+            EnvironmentState::Degraded
+        } else {
+            EnvironmentState::Progressing
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled_generation == self.generation
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        let since = |at: Option<DateTime<Utc>>| at.unwrap_or(self.created_at);
+        let condition = |kind, (status, reason, message): (bool, Reason, String), at| Condition {
+            kind,
+            status,
+            reason,
+            message,
+            last_transition_at: since(at),
+        };
+        vec![
+            condition(ConditionKind::Available, self.available(), self.available_at),
+            condition(ConditionKind::Reconciled, self.reconciled(), self.reconciled_at),
+        ]
+    }
+
+    fn available(&self) -> (bool, Reason, String) {
+        match self.observed_generation {
+            0 => (false, Reason::NeverDeployed, "it has not been deployed yet".to_owned()),
+            generation => (true, Reason::Deployed, format!("generation {generation} is deployed")),
+        }
+    }
+
+    fn reconciled(&self) -> (bool, Reason, String) {
+        let failure = self.error.as_ref().map(|error| match &self.failed_step {
+            Some(step) => format!("{step}: {error}"),
+            None => error.clone(),
+        });
+        match (self.state(), failure) {
+            (EnvironmentState::Ready, _) => (true, Reason::AsConfigured, "what runs is what is configured".to_owned()),
+            (_, Some(failure)) => (false, Reason::StepFailed, failure),
+            (EnvironmentState::Deleting, None) => (false, Reason::Deleting, "it is being taken down".to_owned()),
+            (_, None) if self.is_cancelled() => {
+                (false, Reason::Cancelled, "the work on it was cancelled; a new `create` takes it up again".to_owned())
+            }
+            (_, None) => (false, Reason::InProgress, format!("generation {} is being deployed", self.generation)),
+        }
+    }
 }
 
 impl TryFrom<Row> for Environment {
     type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self> {
-        let name: EnvironmentName = decode("environment name", &format!("{:?}", row.name))?;
-        let state = match (&row.error, row.observed_generation == row.generation) {
-            (Some(_), _) => EnvironmentState::Degraded,
-            (None, true) => EnvironmentState::Ready,
-            (None, false) => EnvironmentState::Progressing,
-        };
+        let name: EnvironmentName = from_word("environment name", &row.name)?;
+        let conditions = row.conditions();
         Ok(Self {
             names: (&name).into(),
             name,
             target: Target::Local,
+            state: row.state(),
+            conditions,
             config: decode("configuration", &row.config)?,
             generation: row.generation,
             observed_generation: row.observed_generation,
-            state,
+            failed_attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+            retry_at: row.retry_at.filter(|_| row.error.is_some()),
             error: row.error,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -45,13 +111,57 @@ impl TryFrom<Row> for Environment {
     }
 }
 
+impl TryFrom<Row> for Wish {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let deletion = row.deletion.as_deref().map(|deletion| from_word("deletion", deletion)).transpose()?;
+        let is_met = deletion.is_none() && row.observed_generation == row.generation;
+        Ok(Self {
+            deletion,
+            is_open: !is_met && !row.is_cancelled(),
+            attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),
+            retry_at: row.retry_at,
+            environment: row.try_into()?,
+        })
+    }
+}
+
+/// How an attempt to reach a generation ended.
+pub enum Outcome<'a> {
+    /// These functions are deployed.
+    Reached {
+        functions: &'a str,
+    },
+    Failed {
+        step: &'a str,
+        error: &'a str,
+        retry_at: DateTime<Utc>,
+    },
+}
+
 impl Store {
-    pub async fn environments(&self) -> Result<Vec<Environment>> {
-        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM environment ORDER BY name")
+    async fn rows(&self) -> Result<Vec<Row>> {
+        sqlx::query_as("SELECT * FROM environment ORDER BY name")
             .fetch_all(&self.pool)
             .await
-            .map_err(query("listing environments"))?;
-        rows.into_iter().map(Environment::try_from).collect()
+            .map_err(query("listing environments"))
+    }
+
+    /// A page of the environments, by name, and how many there are.
+    pub async fn environments(&self, wanted: &ListEnvironments) -> Result<(Vec<Environment>, i64)> {
+        let mut rows = self.rows().await?;
+        // The state is no column, and environments are few.
+        rows.retain(|row| wanted.state.is_none_or(|state| row.state() == state));
+        let total = rows.len() as i64;
+        let (offset, limit) = (wanted.offset.unwrap_or(0) as usize, limit(wanted.limit) as usize);
+        let page = rows.into_iter().skip(offset).take(limit).map(Environment::try_from).collect::<Result<_>>()?;
+        Ok((page, total))
+    }
+
+    /// What is wanted of each environment.
+    pub async fn wishes(&self) -> Result<Vec<Wish>> {
+        self.rows().await?.into_iter().map(Wish::try_from).collect()
     }
 
     pub async fn environment(&self, name: &EnvironmentName) -> Result<Option<Environment>> {
@@ -63,19 +173,18 @@ impl Store {
         row.map(Environment::try_from).transpose()
     }
 
-    /// Inserts the environment together with the operation that will create it; `false` if the name is taken.
+    /// Inserts the environment together with the operation that will create it.
     pub async fn insert_environment(
         &self,
         name: &EnvironmentName,
         config: &Config,
         operation: &NewOperation,
         now: DateTime<Utc>,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let failed = query("creating an environment");
-        let mut transaction = self.pool.begin().await.map_err(&failed)?;
-        let inserted = sqlx::query(
-            "INSERT INTO environment (name, config, generation, created_at, updated_at) VALUES (?, ?, 1, ?, ?)
-             ON CONFLICT (name) DO NOTHING",
+        let mut transaction = self.begin(&failed).await?;
+        sqlx::query(
+            "INSERT INTO environment (name, config, generation, created_at, updated_at) VALUES (?, ?, 1, ?, ?)",
         )
         .bind(name.as_str())
         .bind(encode("configuration", config)?)
@@ -83,13 +192,9 @@ impl Store {
         .bind(now)
         .execute(&mut *transaction)
         .await
-        .map_err(&failed)?
-        .rows_affected();
-        if inserted == 1 {
-            operation.insert(&mut transaction, name, now).await?;
-            transaction.commit().await.map_err(&failed)?;
-        }
-        Ok(inserted == 1)
+        .map_err(&failed)?;
+        operation.insert(&mut transaction, name, now).await?;
+        transaction.commit().await.map_err(&failed)
     }
 
     /// Sets a new configuration, one generation on, together with the operation that will apply it.
@@ -101,12 +206,15 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<()> {
         let failed = query("updating an environment");
-        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        let mut transaction = self.begin(&failed).await?;
         sqlx::query(
-            "UPDATE environment SET config = ?, generation = generation + 1, error = NULL, updated_at = ?
+            "UPDATE environment SET config = ?, generation = generation + 1, error = NULL, failed_step = NULL,
+                    attempts = 0, retry_at = NULL, updated_at = ?,
+                    reconciled_at = CASE WHEN observed_generation = generation THEN ? ELSE reconciled_at END
              WHERE name = ?",
         )
         .bind(encode("configuration", config)?)
+        .bind(now)
         .bind(now)
         .bind(name.as_str())
         .execute(&mut *transaction)
@@ -116,42 +224,119 @@ impl Store {
         transaction.commit().await.map_err(&failed)
     }
 
-    /// Records how an attempt to reach `generation` ended: with these functions deployed, or with an error.
+    /// Wants an environment gone, together with the operation that takes it down.
+    pub async fn delete_environment(
+        &self,
+        name: &EnvironmentName,
+        deletion: Deletion,
+        operation: &NewOperation,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let failed = query("deleting an environment");
+        let mut transaction = self.begin(&failed).await?;
+        sqlx::query(
+            "UPDATE environment SET deletion = ?, generation = generation + 1, error = NULL, failed_step = NULL,
+                    attempts = 0, retry_at = NULL, updated_at = ?,
+                    reconciled_at = CASE WHEN observed_generation = generation THEN ? ELSE reconciled_at END
+             WHERE name = ?",
+        )
+        .bind(word("deletion", &deletion)?)
+        .bind(now)
+        .bind(now)
+        .bind(name.as_str())
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        operation.insert(&mut transaction, name, now).await?;
+        transaction.commit().await.map_err(&failed)
+    }
+
+    /// How the environment is to end, if it is.
+    pub async fn deletion(&self, name: &EnvironmentName) -> Result<Option<Deletion>> {
+        let wanted: Option<Option<String>> = sqlx::query_scalar("SELECT deletion FROM environment WHERE name = ?")
+            .bind(name.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(query("reading an environment"))?;
+        wanted.flatten().map(|deletion| from_word("deletion", &deletion)).transpose()
+    }
+
+    /// Forgets an environment that has been taken down.
+    pub async fn forget_environment(&self, name: &EnvironmentName) -> Result<()> {
+        sqlx::query("DELETE FROM environment WHERE name = ?")
+            .bind(name.as_str())
+            .execute(&self.pool)
+            .await
+            .map_err(query("forgetting an environment"))?;
+        Ok(())
+    }
+
+    /// Records how an attempt to reach `generation` ended. What has been wanted since is none of its business.
     pub async fn observe_environment(
         &self,
         name: &EnvironmentName,
         generation: i64,
-        outcome: Result<&str, &str>,
+        outcome: Outcome<'_>,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let observed = outcome.map_or(0, |_| generation);
+        let query_of = match outcome {
+            Outcome::Reached { functions } => sqlx::query(
+                "UPDATE environment SET observed_generation = $1, functions = $2, updated_at = $3,
+                        available_at = CASE WHEN observed_generation = 0 THEN $3 ELSE available_at END,
+                        reconciled_at = CASE WHEN generation = $1 THEN $3 ELSE reconciled_at END,
+                        error = CASE WHEN generation = $1 THEN NULL ELSE error END,
+                        failed_step = CASE WHEN generation = $1 THEN NULL ELSE failed_step END,
+                        attempts = CASE WHEN generation = $1 THEN 0 ELSE attempts END,
+                        retry_at = CASE WHEN generation = $1 THEN NULL ELSE retry_at END
+                 WHERE name = $4 AND observed_generation < $1",
+            )
+            .bind(generation)
+            .bind(functions)
+            .bind(now)
+            .bind(name.as_str()),
+            Outcome::Failed { step, error, retry_at } => sqlx::query(
+                "UPDATE environment SET error = $2, failed_step = $3, attempts = attempts + 1, retry_at = $4, updated_at = $5
+                 WHERE name = $6 AND generation = $1",
+            )
+            .bind(generation)
+            .bind(error)
+            .bind(step)
+            .bind(retry_at)
+            .bind(now)
+            .bind(name.as_str()),
+        };
+        query_of.execute(&self.pool).await.map_err(query("recording an environment's state"))?;
+        Ok(())
+    }
+
+    /// Lets the work on the wanted generation rest; the wish stays as it is.
+    pub async fn cancel_environment(&self, name: &EnvironmentName, now: DateTime<Utc>) -> Result<()> {
         sqlx::query(
-            "UPDATE environment SET observed_generation = max(observed_generation, ?),
-                    functions = coalesce(?, functions), error = ?, updated_at = ?
-             WHERE name = ?",
+            "UPDATE environment SET cancelled_generation = generation, updated_at = ?
+             WHERE name = ? AND deletion IS NULL AND observed_generation < generation",
         )
-        .bind(observed)
-        .bind(outcome.ok())
-        .bind(outcome.err())
         .bind(now)
         .bind(name.as_str())
         .execute(&self.pool)
         .await
-        .map_err(query("recording an environment's state"))?;
+        .map_err(query("cancelling the work on an environment"))?;
         Ok(())
     }
 
-    /// Wants all environments anew that run other functions than these: the daemon has been upgraded.
+    /// At a start of the daemon: nothing waits for another attempt, and all environments are wanted anew that run other
+    /// functions than these (the daemon has been upgraded). Gives how many.
     pub async fn outdate_environments(&self, functions: &str, now: DateTime<Utc>) -> Result<u64> {
+        let failed = query("looking for outdated environments");
+        sqlx::query("UPDATE environment SET retry_at = NULL").execute(&self.pool).await.map_err(&failed)?;
         let updated = sqlx::query(
-            "UPDATE environment SET generation = generation + 1, updated_at = ?
-             WHERE observed_generation = generation AND functions <> ?",
+            "UPDATE environment SET generation = generation + 1, updated_at = $1, reconciled_at = $1
+             WHERE observed_generation = generation AND deletion IS NULL AND functions <> $2",
         )
         .bind(now)
         .bind(functions)
         .execute(&self.pool)
         .await
-        .map_err(query("looking for outdated environments"))?;
+        .map_err(&failed)?;
         Ok(updated.rows_affected())
     }
 }

@@ -1,6 +1,8 @@
 //! The registry on disk: SQLite in WAL mode. All SQL of the registry is below this module.
 
 mod environments;
+mod events;
+mod idempotency;
 mod operations;
 
 use std::path::Path;
@@ -10,6 +12,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub use environments::Outcome;
+pub use idempotency::KeptAnswer;
 pub use operations::NewOperation;
 
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +74,14 @@ impl Store {
             .map_err(|source| StoreError::Open { path: at(), source })?;
         sqlx::migrate!().run(&pool).await.map_err(|source| StoreError::Migrate { path: at(), source })?;
         Ok(Self { pool })
+    }
+
+    /// A transaction that will write: it waits for its turn now, as one that began by reading could not.
+    async fn begin(
+        &self,
+        failed: impl Fn(sqlx::Error) -> StoreError,
+    ) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)
     }
 
     pub async fn close(&self) {

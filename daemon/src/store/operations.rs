@@ -2,7 +2,8 @@
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
-    operation::{Operation, OperationKind, OperationState, Step},
+    operation::{ListOperations, Operation, OperationKind, OperationState, Step},
+    page::limit,
 };
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, SqliteConnection};
@@ -49,12 +50,24 @@ impl TryFrom<Row> for Operation {
 }
 
 impl NewOperation {
+    /// Inserts it; whatever was under way on the environment has a successor now.
     pub(super) async fn insert(
         &self,
         connection: &mut SqliteConnection,
         environment: &EnvironmentName,
         now: DateTime<Utc>,
     ) -> Result<()> {
+        let failed = query("creating an operation");
+        sqlx::query(
+            "UPDATE operation SET state = 'cancelled', error = 'a later change took its place', updated_at = ?,
+                    revision = revision + 1
+             WHERE environment = ? AND state = 'running'",
+        )
+        .bind(now)
+        .bind(environment.as_str())
+        .execute(&mut *connection)
+        .await
+        .map_err(&failed)?;
         sqlx::query(
             "INSERT INTO operation (id, kind, environment, state, steps, revision, created_at, updated_at)
              VALUES (?, ?, ?, 'running', '[]', 1, ?, ?)",
@@ -66,7 +79,7 @@ impl NewOperation {
         .bind(now)
         .execute(connection)
         .await
-        .map_err(query("creating an operation"))?;
+        .map_err(&failed)?;
         Ok(())
     }
 }
@@ -81,6 +94,30 @@ impl Store {
         row.map(Operation::try_from).transpose()
     }
 
+    /// A page of the operations, newest first, and how many there are.
+    pub async fn operations(&self, wanted: &ListOperations) -> Result<(Vec<Operation>, i64)> {
+        const MATCH: &str = "FROM operation WHERE ($1 IS NULL OR environment = $1) AND ($2 IS NULL OR state = $2)";
+        let failed = query("listing operations");
+        let environment = wanted.environment.as_ref().map(EnvironmentName::as_str);
+        let state = wanted.state.map(|state| word("operation state", &state)).transpose()?;
+        let page = format!("SELECT * {MATCH} ORDER BY created_at DESC, rowid DESC LIMIT $3 OFFSET $4");
+        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(page))
+            .bind(environment)
+            .bind(&state)
+            .bind(limit(wanted.limit))
+            .bind(wanted.offset.unwrap_or(0))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(&failed)?;
+        let total = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) {MATCH}")))
+            .bind(environment)
+            .bind(&state)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(&failed)?;
+        Ok((rows.into_iter().map(Operation::try_from).collect::<Result<_>>()?, total))
+    }
+
     /// The newest operation on an environment.
     pub async fn latest_operation(&self, environment: &EnvironmentName) -> Result<Option<Operation>> {
         let row: Option<Row> = sqlx::query_as(
@@ -93,7 +130,7 @@ impl Store {
         row.map(Operation::try_from).transpose()
     }
 
-    /// Writes state, steps and error of an operation, one revision on.
+    /// Writes state, steps and error of an operation that runs, one revision on; `false` if it has ended already.
     pub async fn save_operation(
         &self,
         id: Uuid,
@@ -101,9 +138,10 @@ impl Store {
         steps: &[Step],
         error: Option<&str>,
         now: DateTime<Utc>,
-    ) -> Result<()> {
-        sqlx::query(
-            "UPDATE operation SET state = ?, steps = ?, error = ?, updated_at = ?, revision = revision + 1 WHERE id = ?",
+    ) -> Result<bool> {
+        let saved = sqlx::query(
+            "UPDATE operation SET state = ?, steps = ?, error = ?, updated_at = ?, revision = revision + 1
+             WHERE id = ? AND state = 'running'",
         )
         .bind(word("operation state", &state)?)
         .bind(encode("operation's steps", &steps)?)
@@ -113,6 +151,16 @@ impl Store {
         .execute(&self.pool)
         .await
         .map_err(query("saving an operation"))?;
-        Ok(())
+        Ok(saved.rows_affected() > 0)
+    }
+
+    /// Removes what ended before that time.
+    pub async fn forget_operations(&self, before: DateTime<Utc>) -> Result<u64> {
+        let removed = sqlx::query("DELETE FROM operation WHERE state <> 'running' AND updated_at < ?")
+            .bind(before)
+            .execute(&self.pool)
+            .await
+            .map_err(query("forgetting old operations"))?;
+        Ok(removed.rows_affected())
     }
 }

@@ -1,8 +1,13 @@
 //! Apps.
 
-use modal_proto::{AppGetOrCreateRequest, ObjectCreationType};
+use modal_proto::{
+    AppGetByDeploymentNameRequest, AppGetOrCreateRequest, AppStopRequest, AppStopSource, ObjectCreationType,
+};
 
-use crate::{error::Result, wire::Client, wire::rpc};
+use crate::{
+    error::{Result, found},
+    wire::{Client, rpc},
+};
 
 impl Client {
     /// Makes sure that an App of this name exists; gives its id.
@@ -13,5 +18,14 @@ impl Client {
             ..Default::default()
         };
         Ok(rpc!(self, app_get_or_create, request)?.app_id)
+    }
+
+    /// Stops the deployed App of this name: its schedules, calls and containers end. Tells whether there was one.
+    pub async fn stop_app(&self, name: &str) -> Result<bool> {
+        let request = AppGetByDeploymentNameRequest { name: name.to_owned(), ..Default::default() };
+        let app = found(rpc!(self, app_get_by_deployment_name, request))?;
+        let Some(app_id) = app.map(|app| app.app_id).filter(|id| !id.is_empty()) else { return Ok(false) };
+        let request = AppStopRequest { app_id, source: AppStopSource::PythonClient.into() };
+        Ok(found(rpc!(self, app_stop, request))?.is_some())
     }
 }

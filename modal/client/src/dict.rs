@@ -1,12 +1,13 @@
 //! Dicts: small shared state, written and read by Python too.
 
 use modal_proto::{
-    DictEntry, DictGetOrCreateRequest, DictGetRequest, DictPopRequest, DictUpdateRequest, ObjectCreationType,
+    DictDeleteRequest, DictEntry, DictGetOrCreateRequest, DictGetRequest, DictPopRequest, DictUpdateRequest,
+    ObjectCreationType,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    error::Result,
+    error::{Result, found},
     pickle,
     wire::{Client, rpc},
 };
@@ -28,6 +29,14 @@ impl Client {
         };
         let id = rpc!(self, dict_get_or_create, request)?.dict_id;
         Ok(Dict { client: self.clone(), id })
+    }
+
+    /// Removes the Dict of this name with all that is in it; tells whether there was one.
+    pub async fn delete_dict(&self, name: &str) -> Result<bool> {
+        let request = DictGetOrCreateRequest { deployment_name: name.to_owned(), ..Default::default() };
+        let Some(it) = found(rpc!(self, dict_get_or_create, request))? else { return Ok(false) };
+        let dict_id = it.dict_id;
+        Ok(found(rpc!(self, dict_delete, DictDeleteRequest { dict_id }))?.is_some())
     }
 }
 

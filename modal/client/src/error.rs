@@ -46,3 +46,12 @@ impl Error {
         self.code() == Some(Code::NotFound)
     }
 }
+
+/// Nothing, if what was asked for does not exist.
+pub(crate) fn found<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -2,10 +2,17 @@
 
 use std::collections::HashMap;
 
-use modal_proto::{ObjectCreationType, SecretGetOrCreateRequest, SecretUpdateRequest, secret_update_request::Update};
+use modal_proto::{
+    ObjectCreationType, SecretDeleteRequest, SecretGetOrCreateRequest, SecretUpdateRequest,
+    secret_update_request::Update,
+};
 use tonic::Code;
 
-use crate::{error::Result, wire::Client, wire::rpc};
+use crate::{
+    error::{Result, found},
+    wire::Client,
+    wire::rpc,
+};
 
 /// What [`Client::create_secret`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,5 +44,13 @@ impl Client {
         let secret_id = rpc!(self, secret_get_or_create, request)?.secret_id;
         let updates = variables.into_iter().map(|(key, value)| Update { key, value }).collect();
         rpc!(self, secret_update, SecretUpdateRequest { secret_id, updates }).map(|_| ())
+    }
+
+    /// Removes the Secret of this name with all that is in it; tells whether there was one.
+    pub async fn delete_secret(&self, name: &str) -> Result<bool> {
+        let request = SecretGetOrCreateRequest { deployment_name: name.to_owned(), ..Default::default() };
+        let Some(it) = found(rpc!(self, secret_get_or_create, request))? else { return Ok(false) };
+        let secret_id = it.secret_id;
+        Ok(found(rpc!(self, secret_delete, SecretDeleteRequest { secret_id }))?.is_some())
     }
 }

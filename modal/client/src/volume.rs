@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use modal_proto::{
-    MountFile, MountPutFileRequest, ObjectCreationType, VolumeFsVersion, VolumeGetFile2Request,
+    MountFile, MountPutFileRequest, ObjectCreationType, VolumeDeleteRequest, VolumeFsVersion, VolumeGetFile2Request,
     VolumeGetOrCreateRequest, VolumeListFiles2Request, VolumePutFilesRequest, VolumeRemoveFileRequest, file_entry,
     mount_put_file_request::DataOneof,
 };
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, found},
     wire::{Client, rpc},
 };
 
@@ -61,6 +61,14 @@ impl Client {
         };
         let id = rpc!(self, volume_get_or_create, request)?.volume_id;
         Ok(Volume { client: self.clone(), id })
+    }
+
+    /// Removes the Volume of this name with all that is in it; tells whether there was one.
+    pub async fn delete_volume(&self, name: &str) -> Result<bool> {
+        let request = VolumeGetOrCreateRequest { deployment_name: name.to_owned(), ..Default::default() };
+        let Some(it) = found(rpc!(self, volume_get_or_create, request))? else { return Ok(false) };
+        let volume_id = it.volume_id;
+        Ok(found(rpc!(self, volume_delete, VolumeDeleteRequest { volume_id, ..Default::default() }))?.is_some())
     }
 }
 

@@ -1,0 +1,50 @@
+//! Grammar of what the daemon does for environments: `operations` and `events`.
+
+use airflow_serverless_api::{environment::EnvironmentName, operation::OperationState};
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use super::{Environment, Page, word};
+
+#[derive(Args)]
+pub struct DeleteEnvironment {
+    #[command(flatten)]
+    pub environment: Environment,
+    /// Remove the Volume, the Dict and the Secret, too: DAG files, metadata, XComs, logs and keys are lost
+    #[arg(long)]
+    pub purge: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Operations {
+    /// List operations, newest first; those that have ended are kept for 7 days
+    List {
+        /// Only those on this environment
+        #[arg(long = "env", value_name = "NAME")]
+        environment: Option<EnvironmentName>,
+        /// Only those that are `running`, `succeeded`, `failed` or `cancelled`
+        #[arg(long, value_parser = word::<OperationState>)]
+        state: Option<OperationState>,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Show an operation and its steps
+    Show { id: Uuid },
+    /// Follow an operation to its end
+    Wait { id: Uuid },
+    /// End the creation or change of an environment; what it has done so far stays
+    Cancel { id: Uuid },
+}
+
+#[derive(Args)]
+pub struct Events {
+    /// Only those of this environment
+    #[arg(long = "env", value_name = "NAME")]
+    pub environment: Option<EnvironmentName>,
+    /// Begin behind the event with this id; 0 begins with the oldest that is kept
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(0..))]
+    pub after: Option<i64>,
+}

@@ -1,0 +1,120 @@
+//! Validators: `ETag` on what is read, `If-None-Match` to read only what is new, `If-Match` to change only what was read.
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{FromRequestParts, Request},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::problem::Failure;
+use crate::error::{Error, Result};
+
+/// Bytes of the hash that tell two contents apart.
+const LENGTH: usize = 16;
+
+/// The validator of a content: its hash, in quotes.
+pub(super) fn of_bytes(content: &[u8]) -> String {
+    format!("\"{}\"", hex::encode(&Sha256::digest(content)[..LENGTH]))
+}
+
+/// The validator that an answer with this body has.
+fn of(value: &impl Serialize) -> String {
+    serde_json::to_vec(value).map(|json| of_bytes(&json)).unwrap_or_default()
+}
+
+/// Gives each JSON that is read its validator, and answers 304 to those who have it already.
+pub(super) async fn conditional(request: Request, next: Next) -> Response {
+    let known = (request.method() == Method::GET).then(|| request.headers().get(header::IF_NONE_MATCH).cloned());
+    let response = next.run(request).await;
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    let (Some(known), StatusCode::OK, true) = (known, response.status(), is_json) else { return response };
+    let (mut parts, body) = response.into_parts();
+    // The body is in memory already, and as large as its handler allows.
+    let Ok(body) = to_bytes(body, usize::MAX).await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let etag = of_bytes(&body);
+    if let Ok(value) = HeaderValue::from_str(&etag) {
+        parts.headers.insert(header::ETAG, value);
+    }
+    if known.is_some_and(|known| names(&known, &etag)) {
+        parts.status = StatusCode::NOT_MODIFIED;
+        parts.headers.remove(header::CONTENT_TYPE);
+        parts.headers.remove(header::CONTENT_LENGTH);
+        return Response::from_parts(parts, Body::empty());
+    }
+    Response::from_parts(parts, body.into())
+}
+
+/// Whether a list of validators has this one, or is the asterisk. A weak one matches here, too: reading is harmless.
+fn names(list: &HeaderValue, etag: &str) -> bool {
+    let Ok(list) = list.to_str() else { return false };
+    list.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
+}
+
+/// What the request expects of the thing that it changes.
+pub(super) struct IfMatch(Option<HeaderValue>);
+
+impl IfMatch {
+    /// Refuses unless `current`, as it is read from the API, is what the request expects; `what` names it.
+    pub fn check(&self, what: &str, current: &impl Serialize) -> Result<()> {
+        self.check_etag(what, || of(current))
+    }
+
+    fn check_etag(&self, what: &str, etag: impl FnOnce() -> String) -> Result<()> {
+        match &self.0 {
+            Some(expected) if !expects(expected, &etag()) => Err(Error::PreconditionFailed(what.to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// As RFC 9110 has it for `If-Match`: a weak validator never matches.
+fn expects(list: &HeaderValue, etag: &str) -> bool {
+    list.to_str().is_ok_and(|list| list.split(',').map(str::trim).any(|one| one == "*" || one == etag))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Failure> {
+        Ok(Self(one_value(&parts.headers, header::IF_MATCH)?))
+    }
+}
+
+/// The only value of a header, if it is there.
+pub(super) fn one_value(
+    headers: &HeaderMap,
+    name: header::HeaderName,
+) -> std::result::Result<Option<HeaderValue>, Failure> {
+    let mut values = headers.get_all(&name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value.cloned()),
+        _ => {
+            Err(Failure::invalid_request(StatusCode::BAD_REQUEST, format!("the header {name} is there more than once")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> HeaderValue {
+        HeaderValue::from_str(text).expect("a header")
+    }
+
+    #[test]
+    fn validators_are_compared_as_the_standard_says() {
+        let etag = of_bytes(b"content");
+        assert_ne!(etag, of_bytes(b"other"));
+        for same in [etag.clone(), format!("\"x\", {etag}"), "*".to_owned()] {
+            assert!(names(&list(&same), &etag) && expects(&list(&same), &etag), "{same}");
+        }
+        let weak = list(&format!("W/{etag}"));
+        assert!(names(&weak, &etag) && !expects(&weak, &etag));
+        assert!(!names(&list("\"x\""), &etag) && !expects(&list(""), &etag));
+    }
+}

@@ -1,0 +1,90 @@
+//! The stream of what happens.
+
+use std::{convert::Infallible, time::Duration};
+
+use airflow_serverless_api::{
+    Problem,
+    event::{Event, FollowEvents},
+};
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderName, StatusCode},
+    response::sse::{self, KeepAlive, Sse},
+};
+use futures::Stream;
+
+use super::{
+    Services, etag,
+    extract::Query,
+    problem::{Answer, Failure},
+};
+use crate::error::chain;
+
+/// A comment is sent after so long without an event, so that both sides notice a connection that is gone.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What happens, as server-sent events with growing ids; `Last-Event-ID` takes the stream up again
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events",
+    params(
+        FollowEvents,
+        ("Last-Event-ID" = Option<i64>, Header, description = "Begin behind this event", minimum = 0),
+    ),
+    responses(
+        (status = 200, description = "Events, each with the JSON of an Event as its data", body = Event,
+         content_type = "text/event-stream"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn follow_events(
+    State(services): State<Services>,
+    headers: HeaderMap,
+    Query(query): Query<FollowEvents>,
+) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>> {
+    let events = services.registry.events.clone();
+    let after = match last_event_id(&headers)?.or(query.after) {
+        Some(id) => id,
+        None => events.newest().await?,
+    };
+    let stream = async_stream::stream! {
+        let (mut after, mut changes) = (after, events.changes());
+        loop {
+            changes.borrow_and_update();
+            let found = match events.after(after, query.environment.as_ref()).await {
+                Ok(found) => found,
+                // Whoever follows asks again, behind the last event it has got.
+                Err(error) => return tracing::error!(error = chain(&error), "events cannot be read"),
+            };
+            let is_all = found.is_empty();
+            for event in found {
+                after = event.id;
+                let message = sse::Event::default().id(event.id.to_string()).event(name(&event));
+                if let Ok(message) = message.json_data(&event) {
+                    yield Ok(message);
+                }
+            }
+            if is_all {
+                tokio::select! {
+                    () = services.stop.cancelled() => return,
+                    changed = changes.changed() => if changed.is_err() { return },
+                }
+            }
+        }
+    };
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")))
+}
+
+/// Its `type`, for `addEventListener`.
+fn name(event: &Event) -> String {
+    serde_json::to_value(event.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn last_event_id(headers: &HeaderMap) -> Answer<Option<i64>> {
+    let Some(value) = etag::one_value(headers, HeaderName::from_static("last-event-id"))? else { return Ok(None) };
+    let id = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|id| *id >= 0);
+    id.map(Some).ok_or_else(no_id)
+}
+
+fn no_id() -> Failure {
+    Failure::invalid_request(StatusCode::BAD_REQUEST, "Last-Event-ID is not the id of an event".to_owned())
+}

@@ -1,0 +1,136 @@
+//! `Idempotency-Key`: a request that is sent again, because its answer got lost, does its work once and gets that answer.
+//!
+//! The key is recorded before the work begins and the answer once it has succeeded. A daemon that is killed in between
+//! does the work again, but under the same name: commands to the scheduler have an id that is made from the key, and the
+//! scheduler carries out each id once. What was refused is not kept: it changed nothing and may succeed later.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    MAX_BODY_BYTES, Services, etag,
+    problem::{Answer, Failure},
+};
+use crate::{
+    airflow::command_id,
+    error::{Error, chain},
+    store::KeptAnswer,
+};
+
+pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+/// Says that an answer is the one that was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// How long keys are remembered.
+pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_KEY: usize = 255;
+
+/// The keys of requests under way.
+pub(super) type UnderWay = Arc<Mutex<HashSet<String>>>;
+
+/// Answers a POST that carries a key from what is known of it, or lets it do its work.
+pub(super) async fn once(State(services): State<Services>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST || !request.headers().contains_key(&HEADER) {
+        return next.run(request).await;
+    }
+    answer(services, request, next).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn answer(services: Services, request: Request, next: Next) -> Answer<Response> {
+    let (parts, body) = request.into_parts();
+    let key = key(&parts)?;
+    let too_large = |_| Failure::invalid_request(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large".to_owned());
+    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(too_large)?;
+    let Some(_held) = Held::new(&services.under_way, &key) else { return Err(Error::IdempotencyKeyInUse.into()) };
+    let hash = hash_of(&parts, &body);
+    let registry = &services.registry;
+    let known = registry.store.begin_idempotent(&key, &hash, (registry.clock)()).await.map_err(Error::from)?;
+    if known.request != hash {
+        return Err(Error::IdempotencyKeyReused.into());
+    }
+    if let Some(kept) = known.answer() {
+        return Ok(replay(kept));
+    }
+    let id = Uuid::from_bytes(std::array::from_fn({
+        let digest = Sha256::digest(key.as_bytes());
+        move |index| digest[index]
+    }));
+    let response = command_id::FIXED.scope(id, next.run(Request::from_parts(parts, Body::from(body)))).await;
+    let (response, kept) = keep(response).await;
+    if let Err(error) = registry.store.end_idempotent(&key, kept.as_ref()).await {
+        // The work is done; sent again, it would be done under the same name.
+        tracing::error!(error = chain(&error), "an answer was not recorded");
+    }
+    Ok(response)
+}
+
+fn key(parts: &Parts) -> Answer<String> {
+    let invalid = || {
+        let detail = format!("Idempotency-Key has to be 1 to {LONGEST_KEY} printable ASCII characters");
+        Failure::invalid_request(StatusCode::BAD_REQUEST, detail)
+    };
+    let value = etag::one_value(&parts.headers, HEADER)?.ok_or_else(invalid)?;
+    let key = value.to_str().map_err(|_| invalid())?;
+    if (1..=LONGEST_KEY).contains(&key.len()) { Ok(key.to_owned()) } else { Err(invalid()) }
+}
+
+fn hash_of(parts: &Parts, body: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(parts.uri.path_and_query().map_or("", |path| path.as_str()));
+    hasher.update([0]);
+    hasher.update(body);
+    hex::encode(hasher.finalize())
+}
+
+/// The answer, and what is kept of it if it is a success.
+async fn keep(response: Response) -> (Response, Option<KeptAnswer>) {
+    if !response.status().is_success() {
+        return (response, None);
+    }
+    let (parts, body) = response.into_parts();
+    let Ok(body) = to_bytes(body, usize::MAX).await else {
+        return (StatusCode::INTERNAL_SERVER_ERROR.into_response(), None);
+    };
+    let location = parts.headers.get(header::LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let kept = KeptAnswer { status: parts.status.as_u16(), location, body: body.to_vec() };
+    (Response::from_parts(parts, Body::from(body)), Some(kept))
+}
+
+fn replay(kept: KeptAnswer) -> Response {
+    let status = StatusCode::from_u16(kept.status).unwrap_or(StatusCode::OK);
+    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], kept.body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    if let Some(location) = kept.location.and_then(|location| HeaderValue::from_str(&location).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A key that belongs to a request under way; given back with it, also if its connection breaks.
+struct Held<'a>(&'a UnderWay, String);
+
+impl<'a> Held<'a> {
+    fn new(under_way: &'a UnderWay, key: &str) -> Option<Self> {
+        let is_new = under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+        is_new.then(|| Self(under_way, key.to_owned()))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}

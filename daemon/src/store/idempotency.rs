@@ -1,0 +1,74 @@
+//! Answers to requests with an `Idempotency-Key`.
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+
+use super::{Result, Store, query};
+
+/// What is known of a key.
+#[derive(Debug, FromRow)]
+pub struct Known {
+    /// Hash of the request that had it first.
+    pub request: String,
+    status: Option<u16>,
+    location: Option<String>,
+    body: Option<Vec<u8>>,
+}
+
+/// An answer as it is kept.
+#[derive(Clone, Debug)]
+pub struct KeptAnswer {
+    pub status: u16,
+    pub location: Option<String>,
+    pub body: Vec<u8>,
+}
+
+impl Known {
+    /// The answer, if the request came to its end.
+    pub fn answer(self) -> Option<KeptAnswer> {
+        Some(KeptAnswer { status: self.status?, location: self.location, body: self.body.unwrap_or_default() })
+    }
+}
+
+impl Store {
+    /// Records that a request with this key begins, unless there was one; gives what is known of the key now.
+    pub async fn begin_idempotent(&self, key: &str, request: &str, now: DateTime<Utc>) -> Result<Known> {
+        let failed = query("recording an idempotency key");
+        sqlx::query("INSERT INTO idempotency (key, request, created_at) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING")
+            .bind(key)
+            .bind(request)
+            .bind(now)
+            .execute(&self.pool)
+            .await
+            .map_err(&failed)?;
+        sqlx::query_as("SELECT request, status, location, body FROM idempotency WHERE key = ?")
+            .bind(key)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(&failed)
+    }
+
+    /// Keeps the answer; or forgets the key if there is none worth keeping.
+    pub async fn end_idempotent(&self, key: &str, answer: Option<&KeptAnswer>) -> Result<()> {
+        let ending = match answer {
+            Some(answer) => sqlx::query("UPDATE idempotency SET status = ?, location = ?, body = ? WHERE key = ?")
+                .bind(answer.status)
+                .bind(&answer.location)
+                .bind(&answer.body)
+                .bind(key),
+            None => sqlx::query("DELETE FROM idempotency WHERE key = ?").bind(key),
+        };
+        ending.execute(&self.pool).await.map_err(query("recording an answer"))?;
+        Ok(())
+    }
+
+    /// Removes keys from before that time.
+    pub async fn forget_idempotent(&self, before: DateTime<Utc>) -> Result<u64> {
+        let removed = sqlx::query("DELETE FROM idempotency WHERE created_at < ?")
+            .bind(before)
+            .execute(&self.pool)
+            .await
+            .map_err(query("forgetting old idempotency keys"))?;
+        Ok(removed.rows_affected())
+    }
+}
