@@ -11,6 +11,7 @@
 //! - [`backfill`]: runs of a DAG for dates that have passed
 //! - [`task`]: what is done with task instances
 //! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
+//! - [`cost`]: what an environment costs
 //! - [`daemon`]: health and version
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
@@ -18,6 +19,7 @@
 pub mod backfill;
 pub mod config;
 pub mod connection;
+pub mod cost;
 pub mod daemon;
 pub mod dag;
 pub mod environment;

@@ -123,6 +123,14 @@ pub struct ReadLogs {
     pub map_index: Option<i32>,
 }
 
+/// How a try ended whose log was followed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LogEnd {
+    pub try_number: i32,
+    /// The state of the task; none if it is gone.
+    pub state: Option<String>,
+}
+
 /// The log of one try of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskLog {

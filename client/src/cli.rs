@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
 pub use backfills::{Backfill, Backfills, CreateBackfill};
-pub use work::{DeleteEnvironment, Events, Operations};
+pub use work::{DeleteEnvironment, EstimateCost, Events, Operations};
 
 /// Airflow without servers, on Modal.
 #[derive(Parser)]
@@ -56,6 +56,10 @@ pub enum Command {
     /// Airflow's pools
     #[command(subcommand)]
     Pools(Pools),
+    /// Have the scheduler look for what is due, now
+    Tick(Environment),
+    /// Estimate what an environment cost in the last days
+    Cost(EstimateCost),
     /// What the daemon does for environments, step by step
     #[command(subcommand)]
     Operations(Operations),
@@ -235,6 +239,9 @@ pub enum Tasks {
         /// The try; the last one if absent
         #[arg(long = "try", value_name = "N")]
         try_number: Option<i32>,
+        /// Print what comes, until the try has ended
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Let a failed task run again, with the tasks that failed because of it
     Retry(Task),

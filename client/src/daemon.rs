@@ -6,6 +6,7 @@ use airflow_serverless_api::{
     Problem,
     backfill::{BackfillAction, BackfillDetail, BackfillList, CreateBackfill, DryRunBackfillList, ListBackfills},
     config::Config,
+    cost::{Cost, EstimateCost},
     daemon::Version,
     dag::{
         Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, ImportErrorList, PutMode, UpdateDag,
@@ -89,6 +90,15 @@ impl Daemon {
     pub async fn delete_environment(&self, name: &EnvironmentName, purge: bool) -> Result<EnvironmentChange> {
         let request = self.request(Method::DELETE, &["environments", name.as_str()]);
         answer(request.query(&DeleteEnvironment { purge })).await
+    }
+
+    pub async fn tick_environment(&self, name: &EnvironmentName) -> Result<()> {
+        answer(self.request(Method::POST, &["environments", name.as_str(), "tick"])).await
+    }
+
+    pub async fn estimate_cost(&self, name: &EnvironmentName, days: u32) -> Result<Cost> {
+        let request = self.request(Method::GET, &["environments", name.as_str(), "cost"]);
+        answer(request.query(&EstimateCost { days: Some(days) })).await
     }
 
     pub async fn list_operations(&self, query: &ListOperations) -> Result<OperationList> {

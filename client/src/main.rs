@@ -7,11 +7,11 @@ mod cli;
 mod commands;
 mod config;
 mod daemon;
-mod events;
 mod failure;
 mod follow;
 mod printer;
 mod start;
+mod stream;
 
 use std::process::ExitCode;
 

@@ -11,6 +11,7 @@ pub mod error;
 pub mod events;
 pub mod http;
 pub mod lifecycle;
+pub mod metrics;
 pub mod modal;
 pub mod progress;
 pub mod registry;

@@ -22,6 +22,7 @@ use crate::{
     background::{EnvironmentReconciler, Housekeeper, steps::Tools},
     events::Events,
     http::{Services, router},
+    metrics::Metrics,
     modal::{Modal, ModalError, Server},
     registry::Registry,
     runtime::{Runtime, Validator},
@@ -72,14 +73,15 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     let airflow = Arc::new(Airflow::new(registry.clone(), modal.client().clone(), validator, home.cache.clone()));
     let listener = listen(&home.socket())?;
 
+    let metrics = Metrics::new();
     let tasks = TaskTracker::new();
     let tools = Tools { client: modal.client().clone(), vault, server: Server::of(&modal), runtime };
     tasks.spawn(Housekeeper::new(registry.clone()).run(stop.clone()));
-    tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools).run(stop.clone()));
+    tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools, metrics.clone()).run(stop.clone()));
     tasks.close();
     tracing::info!(socket = %home.socket().display(), pid = std::process::id(), "airflowd serves");
 
-    let services = Services::new(registry, airflow.clone(), stop.clone());
+    let services = Services::new(registry, airflow.clone(), metrics, stop.clone());
     let serving = axum::serve(listener, router(services)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let grace = async {
         stop.cancelled().await;

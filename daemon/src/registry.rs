@@ -73,6 +73,12 @@ impl Registry {
         Self { store, vault, events, wishing: Arc::default(), clock, wake: Arc::default() }
     }
 
+    /// Fails unless the registry can be read and Modal can be reached.
+    pub async fn check(&self) -> Result<()> {
+        self.store.newest_event().await?;
+        self.vault.check().await
+    }
+
     pub async fn list_environments(&self, wanted: &ListEnvironments) -> Result<EnvironmentList> {
         let (environments, total_entries) = self.store.environments(wanted).await?;
         Ok(EnvironmentList { environments, total_entries })

@@ -25,6 +25,11 @@ impl Vault {
         Self { client }
     }
 
+    /// Fails unless Modal can be reached.
+    pub async fn check(&self) -> Result<()> {
+        Ok(self.client.hello().await?)
+    }
+
     /// Makes the environment's Secret, unless it has one. The keys that Airflow encrypts and signs with are made once
     /// and then left alone: new ones would make stored connections unreadable.
     pub async fn ensure(&self, environment: &EnvironmentName) -> Result<SecretOutcome> {

@@ -257,6 +257,7 @@ fn binaries() -> PathBuf {
     test.ancestors().nth(2).expect("a target folder").to_owned()
 }
 
-fn runtimes() -> PathBuf {
+/// Where the Python runtime is that all installations share.
+pub fn runtimes() -> PathBuf {
     std::env::var_os("AIRFLOW_SERVERLESS_RUNTIMES").map_or_else(|| workspace().join("target/runtimes"), PathBuf::from)
 }

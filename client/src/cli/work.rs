@@ -1,4 +1,4 @@
-//! Grammar of what the daemon does for environments: `operations` and `events`.
+//! Grammar of what the daemon does for environments as a whole: `operations`, `events`, `cost`.
 
 use airflow_serverless_api::{environment::EnvironmentName, operation::OperationState};
 use clap::{Args, Subcommand};
@@ -47,4 +47,13 @@ pub struct Events {
     /// Begin behind the event with this id; 0 begins with the oldest that is kept
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(0..))]
     pub after: Option<i64>,
+}
+
+#[derive(Args)]
+pub struct EstimateCost {
+    #[command(flatten)]
+    pub environment: Environment,
+    /// How many days back
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=90))]
+    pub days: u32,
 }

@@ -11,7 +11,7 @@ use airflow_serverless_api::{
 
 use super::Outcome;
 use crate::{
-    cli::{DeleteEnvironment, Env},
+    cli::{self, DeleteEnvironment, Env},
     daemon::Daemon,
     failure::{ExitStatus, Failure},
     follow,
@@ -25,6 +25,12 @@ pub async fn run(command: Env, printer: &Printer) -> Outcome {
         Env::Delete(arguments) => return delete(&daemon, arguments, printer).await,
         Env::Show(environment) => printer.result(&daemon.get_environment(&environment.name).await?, details),
     }
+    Ok(ExitStatus::Success)
+}
+
+pub async fn tick(environment: cli::Environment, printer: &Printer) -> Outcome {
+    Daemon::connect(printer).await?.tick_environment(&environment.name).await?;
+    printer.result(&serde_json::json!({"environment": environment.name}), |_| "the scheduler has looked".to_owned());
     Ok(ExitStatus::Success)
 }
 
@@ -75,7 +81,7 @@ fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result
         "This removes the Volume {} with DAG files, metadata, XComs and logs, the Dict {} and the Secret {} for ever.",
         names.volume, names.dict, names.secret
     ));
-    let answer = printer.ask(&format!("Type the name of the environment to go on: ")).ok_or_else(nobody)?;
+    let answer = printer.ask("Type the name of the environment to go on: ").ok_or_else(nobody)?;
     Ok(answer == name.as_str())
 }
 

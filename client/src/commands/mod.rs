@@ -2,6 +2,7 @@
 
 mod backfills;
 mod connections;
+mod cost;
 mod create;
 mod daemon;
 mod dags;
@@ -32,6 +33,8 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Variables(command) => variables::run(command, printer).await,
         Command::Connections(command) => connections::run(command, printer).await,
         Command::Pools(command) => pools::run(command, printer).await,
+        Command::Tick(environment) => env::tick(environment, printer).await,
+        Command::Cost(arguments) => cost::cost(arguments, printer).await,
         Command::Operations(command) => operations::run(command, printer).await,
         Command::Events(arguments) => operations::events(arguments, printer).await,
         Command::Daemon(command) => daemon::run(command, printer).await,

@@ -12,6 +12,7 @@ use crate::{
     failure::{ExitStatus, Failure},
     follow,
     printer::Printer,
+    stream::LogEvent,
 };
 
 pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
@@ -22,8 +23,11 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
             let path = (run.dag_id.as_str(), run.run_id.as_str());
             printer.result(&daemon.list_task_instances(&run.environment.name, path, &query).await?, listing);
         }
-        Tasks::Logs { task, try_number } => {
+        Tasks::Logs { task, try_number, follow } => {
             let query = ReadLogs { try_number, map_index: task.map_index };
+            if follow {
+                return follow_log(&daemon, &task, &query, printer).await;
+            }
             printer.result(&daemon.get_task_log(&task.run.environment.name, task.path(), &query).await?, text);
         }
         Tasks::Retry(task) => {
@@ -59,6 +63,23 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
         }
     }
     Ok(ExitStatus::Success)
+}
+
+/// Prints the log as it grows; a failure if the try has failed.
+async fn follow_log(daemon: &Daemon, task: &Task, query: &ReadLogs, printer: &Printer) -> Outcome {
+    let mut status = ExitStatus::Success;
+    let print = |event| match event {
+        LogEvent::Line(found) => printer.line(&found, |found| line(found).trim_end().to_owned()),
+        LogEvent::End(end) => {
+            printer.note(&format!("try {} ended: {}", end.try_number, end.state.as_deref().unwrap_or("removed")));
+            if matches!(end.state.as_deref(), Some("failed" | "up_for_retry" | "upstream_failed")) {
+                status = ExitStatus::Failure;
+            }
+            false
+        }
+    };
+    daemon.follow_task_log(&task.run.environment.name, task.path(), query, print).await?;
+    Ok(status)
 }
 
 /// Clearing what failed would also reach tasks after one that has not failed.

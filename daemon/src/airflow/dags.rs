@@ -12,7 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlx::FromRow;
 
-use super::{Airflow, DAGS, files::PLUGINS, metadata::Metadata};
+use super::{
+    Airflow, DAGS,
+    files::{PLUGINS, check_name},
+    metadata::Metadata,
+};
 use crate::error::{Error, Result, Subject};
 
 #[derive(FromRow, Deserialize)]
@@ -132,6 +136,13 @@ impl Airflow {
         }
         files.sort_by(|a, b| a.filename.cmp(&b.filename));
         Ok(DagFileList { files })
+    }
+
+    /// The content of a file of the DAG folder.
+    pub async fn dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<Vec<u8>> {
+        check_name(filename)?;
+        let content = self.volume(environment).await?.read(&format!("/{DAGS}/{filename}")).await?;
+        content.ok_or_else(|| Error::FileNotFound(filename.to_owned(), environment.clone()))
     }
 
     /// What does not import, by file.

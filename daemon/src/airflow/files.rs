@@ -110,7 +110,7 @@ fn is_plain(path: &str) -> bool {
 }
 
 /// A name, or the name of a plugin behind that of its folder.
-fn check_name(filename: &str) -> Result<()> {
+pub(super) fn check_name(filename: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let name = filename.strip_prefix(PLUGINS).unwrap_or(filename);
     let fault = if !name.ends_with(".py") {

@@ -39,7 +39,7 @@ impl Airflow {
 }
 
 /// The file at a path, and those beside it that triggers have written for the same try.
-async fn read(volume: &Volume, path: &str) -> Result<Vec<String>> {
+pub(super) async fn read(volume: &Volume, path: &str) -> Result<Vec<String>> {
     let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
     let belongs = |entry: &Entry| {
         let rest = entry.path.strip_prefix(path.trim_start_matches('/'));
@@ -55,7 +55,7 @@ async fn read(volume: &Volume, path: &str) -> Result<Vec<String>> {
 }
 
 /// The lines of several files in the order of their times, and in each file's own order.
-fn merged(files: &[String]) -> Vec<LogLine> {
+pub(super) fn merged(files: &[String]) -> Vec<LogLine> {
     let mut lines = Vec::new();
     for file in files {
         let mut latest = None;
@@ -68,7 +68,7 @@ fn merged(files: &[String]) -> Vec<LogLine> {
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-fn log_path(dag_id: &str, run_id: &str, task_id: &str, map_index: i32, try_number: i32) -> String {
+pub(super) fn log_path(dag_id: &str, run_id: &str, task_id: &str, map_index: i32, try_number: i32) -> String {
     let mapped = if map_index >= 0 { format!("map_index={map_index}/") } else { String::new() };
     format!("/logs/dag_id={dag_id}/run_id={run_id}/task_id={task_id}/{mapped}attempt={try_number}.log")
 }

@@ -6,8 +6,10 @@
 mod backfills;
 pub mod command_id;
 mod connections;
+mod cost;
 mod dags;
 mod files;
+mod follow;
 mod logs;
 mod metadata;
 mod pools;
@@ -29,6 +31,7 @@ use crate::{
 };
 
 pub use files::MAX_FILE_BYTES;
+pub use follow::Piece;
 
 /// Folder of the DAG files on the Volume.
 const DAGS: &str = "dags";

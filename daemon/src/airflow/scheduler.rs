@@ -28,6 +28,11 @@ struct Reply {
 }
 
 impl Airflow {
+    /// Has the scheduler look for what is due, and waits until it has.
+    pub async fn tick(&self, environment: &EnvironmentName) -> Result<()> {
+        self.refresh(environment).await
+    }
+
     /// Makes the scheduler look again, now.
     pub(super) async fn wake_scheduler(&self, environment: &EnvironmentName, reason: &str) -> Result<()> {
         let dict = self.client.dict(&environment.dict()).await?;

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     error::{Result, chain},
+    metrics::Metrics,
     progress::Progress,
     registry::{Deletion, Registry, Wish},
     store::Outcome,
@@ -37,6 +38,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 pub struct EnvironmentReconciler {
     registry: Registry,
+    metrics: Metrics,
     tools: Arc<Tools>,
     attempts: HashMap<EnvironmentName, Attempt>,
     running: JoinSet<EnvironmentName>,
@@ -48,8 +50,8 @@ struct Attempt {
 }
 
 impl EnvironmentReconciler {
-    pub fn new(registry: Registry, tools: Tools) -> Self {
-        Self { registry, tools: Arc::new(tools), attempts: HashMap::new(), running: JoinSet::new() }
+    pub fn new(registry: Registry, tools: Tools, metrics: Metrics) -> Self {
+        Self { registry, metrics, tools: Arc::new(tools), attempts: HashMap::new(), running: JoinSet::new() }
     }
 
     /// Runs until cancelled; then lets the steps under way end, for a while.
@@ -110,11 +112,11 @@ impl EnvironmentReconciler {
         let (name, generation) = (wish.environment.name.clone(), wish.environment.generation);
         let abandoned = CancellationToken::new();
         self.attempts.insert(name.clone(), Attempt { generation, abandoned: abandoned.clone() });
-        let (registry, tools) = (self.registry.clone(), self.tools.clone());
+        let (registry, tools, metrics) = (self.registry.clone(), self.tools.clone(), self.metrics.clone());
         self.running.spawn(async move {
             tokio::select! {
                 () = abandoned.cancelled() => {}
-                result = reconcile(&registry, &tools, &wish, &stop) => if let Err(error) = result {
+                result = reconcile(&registry, &tools, &metrics, &wish, &stop) => if let Err(error) = result {
                     tracing::error!(environment.name = %name, error = chain(&error), "the registry cannot be written");
                 }
             }
@@ -132,11 +134,18 @@ impl EnvironmentReconciler {
 }
 
 /// One attempt to do what is wanted.
-async fn reconcile(registry: &Registry, tools: &Tools, wish: &Wish, stop: &CancellationToken) -> Result<()> {
+async fn reconcile(
+    registry: &Registry,
+    tools: &Tools,
+    metrics: &Metrics,
+    wish: &Wish,
+    stop: &CancellationToken,
+) -> Result<()> {
     let Environment { name, generation, .. } = &wish.environment;
     let latest = registry.store.latest_operation(name).await?;
     let operation = latest.filter(|operation| operation.state == OperationState::Running);
-    let mut recorder = Recorder::new(registry.clone(), name.clone(), operation, steps::titles(wish.deletion));
+    let mut recorder =
+        Recorder::new(registry.clone(), name.clone(), operation, steps::titles(wish.deletion), metrics.clone());
     let now = registry.clock;
     match run_steps(tools, wish, &mut recorder, stop).await? {
         Ended::Stopped => return Ok(()),

@@ -8,7 +8,7 @@ use airflow_serverless_api::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::{error::Result, registry::Registry};
+use crate::{error::Result, metrics::Metrics, registry::Registry};
 
 /// The record of one attempt. An attempt that the reconciler makes by itself, long after the operation failed, has
 /// nobody who follows it and leaves no record but the environment's state.
@@ -16,6 +16,7 @@ pub(super) struct Recorder {
     registry: Registry,
     environment: EnvironmentName,
     operation: Option<Operation>,
+    metrics: Metrics,
 }
 
 impl Recorder {
@@ -25,12 +26,13 @@ impl Recorder {
         environment: EnvironmentName,
         mut operation: Option<Operation>,
         titles: impl Iterator<Item = &'static str>,
+        metrics: Metrics,
     ) -> Self {
         if let Some(operation) = &mut operation {
             let pending = |title: &str| Step { title: title.to_owned(), state: StepState::Pending, detail: None };
             operation.steps = titles.map(pending).collect();
         }
-        Self { registry, environment, operation }
+        Self { registry, environment, operation, metrics }
     }
 
     pub async fn step(&mut self, index: usize, state: StepState, detail: Option<String>) -> Result<()> {
@@ -63,6 +65,9 @@ impl Recorder {
 
     pub async fn finish(&mut self, error: Option<&str>) -> Result<()> {
         let state = if error.is_none() { OperationState::Succeeded } else { OperationState::Failed };
+        if let Some(operation) = &self.operation {
+            self.metrics.operation(operation.kind, state);
+        }
         self.save(state, error, EventKind::OperationEnded, Some(json!({"state": state, "error": error}))).await
     }
 

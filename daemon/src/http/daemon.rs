@@ -1,12 +1,34 @@
 //! The daemon itself.
 
-use airflow_serverless_api::daemon::{Health, Version};
-use axum::Json;
+use airflow_serverless_api::{
+    Problem,
+    daemon::{Health, Version},
+};
+use axum::{Json, extract::State};
+
+use super::{
+    Services,
+    problem::{Answer, Failure},
+};
+use crate::error::chain;
 
 /// Whether the daemon serves
 #[utoipa::path(get, path = "/v1/health", tag = "daemon", responses((status = 200, body = Health)))]
 pub(super) async fn get_health() -> Json<Health> {
     Json(Health { status: "ok".to_owned() })
+}
+
+/// Whether the daemon can do its work: its registry answers, and so does Local Modal
+#[utoipa::path(
+    get, path = "/v1/ready", tag = "daemon",
+    responses(
+        (status = 200, body = Health),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_readiness(State(services): State<Services>) -> Answer<Json<Health>> {
+    services.registry.check().await.map_err(|error| Failure::not_ready(chain(&error)))?;
+    Ok(Json(Health { status: "ok".to_owned() }))
 }
 
 /// Versions of the daemon and of what it deploys

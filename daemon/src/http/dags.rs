@@ -8,10 +8,15 @@ use airflow_serverless_api::{
     },
     environment::EnvironmentName,
 };
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
 
 use super::{
-    Services,
+    Services, etag,
     extract::{self, Body, Path, Query},
     problem::Answer,
 };
@@ -49,6 +54,24 @@ pub(super) async fn put_dag_file(
     Body(content): Body,
 ) -> Answer<Json<DagFileChange>> {
     Ok(Json(services.airflow.put_dag_file(&environment, &filename, content.into(), query.mode).await?))
+}
+
+/// The content of a DAG file or a plugin
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path)),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "text/x-python"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_dag_file(
+    State(services): State<Services>,
+    Path((environment, filename)): Path<(EnvironmentName, String)>,
+) -> Answer<Response> {
+    let content = services.airflow.dag_file(&environment, &filename).await?;
+    let headers = [(header::CONTENT_TYPE, "text/x-python".to_owned()), (header::ETAG, etag::of_bytes(&content))];
+    Ok((headers, content).into_response())
 }
 
 /// Removes a DAG file or a plugin; DAGs of the file become inactive

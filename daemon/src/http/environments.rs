@@ -109,6 +109,23 @@ pub(super) async fn delete_environment(
     Ok(accepted(services.registry.delete_environment(&name, query, is_expected).await?))
 }
 
+/// Has the scheduler of an environment look for what is due, now
+#[utoipa::path(
+    post, path = "/v1/environments/{environment}/tick", tag = "environments",
+    params(("environment" = EnvironmentName, Path)),
+    responses(
+        (status = 204, description = "It has looked"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn tick_environment(
+    State(services): State<Services>,
+    Path(name): Path<EnvironmentName>,
+) -> Answer<StatusCode> {
+    services.airflow.tick(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn accepted(change: EnvironmentChange) -> Response {
     match &change.operation {
         None => Json(change).into_response(),

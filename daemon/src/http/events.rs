@@ -71,7 +71,11 @@ pub(super) async fn follow_events(
             }
         }
     };
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")))
+    Ok(Sse::new(stream).keep_alive(heartbeat()))
+}
+
+pub(super) fn heartbeat() -> KeepAlive {
+    KeepAlive::new().interval(HEARTBEAT).text("heartbeat")
 }
 
 /// Its `type`, for `addEventListener`.

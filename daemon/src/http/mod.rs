@@ -2,6 +2,7 @@
 
 mod backfills;
 mod connections;
+mod cost;
 mod daemon;
 mod dags;
 mod environments;
@@ -9,6 +10,7 @@ mod etag;
 mod events;
 mod extract;
 mod idempotency;
+mod metrics;
 mod operations;
 mod pools;
 mod problem;
@@ -28,6 +30,7 @@ pub use idempotency::KEPT_FOR as KEYS_KEPT_FOR;
 
 use crate::{
     airflow::{Airflow, MAX_FILE_BYTES},
+    metrics::Metrics,
     registry::Registry,
 };
 
@@ -38,12 +41,13 @@ pub struct Services {
     pub airflow: Arc<Airflow>,
     /// Ends answers that would go on for ever.
     pub stop: CancellationToken,
+    pub metrics: Metrics,
     under_way: idempotency::UnderWay,
 }
 
 impl Services {
-    pub fn new(registry: Registry, airflow: Arc<Airflow>, stop: CancellationToken) -> Self {
-        Self { registry, airflow, stop, under_way: Arc::default() }
+    pub fn new(registry: Registry, airflow: Arc<Airflow>, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self { registry, airflow, stop, metrics, under_way: Arc::default() }
     }
 }
 
@@ -61,6 +65,8 @@ const MAX_BODY_BYTES: usize = MAX_FILE_BYTES + (64 << 10);
 fn routes() -> OpenApiRouter<Services> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(daemon::get_health))
+        .routes(routes!(daemon::get_readiness))
+        .routes(routes!(metrics::get_metrics))
         .routes(routes!(daemon::get_version))
         .routes(routes!(environments::list_environments, environments::create_environment))
         .routes(routes!(
@@ -68,12 +74,14 @@ fn routes() -> OpenApiRouter<Services> {
             environments::update_environment,
             environments::delete_environment
         ))
+        .routes(routes!(environments::tick_environment))
+        .routes(routes!(cost::estimate_cost))
         .routes(routes!(operations::list_operations))
         .routes(routes!(operations::get_operation))
         .routes(routes!(operations::cancel_operation))
         .routes(routes!(events::follow_events))
         .routes(routes!(dags::list_dag_files))
-        .routes(routes!(dags::put_dag_file, dags::delete_dag_file))
+        .routes(routes!(dags::get_dag_file, dags::put_dag_file, dags::delete_dag_file))
         .routes(routes!(dags::list_import_errors))
         .routes(routes!(dags::get_dag, dags::update_dag, dags::delete_dag))
         .routes(routes!(runs::trigger_dag_run))
@@ -84,6 +92,7 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(tasks::update_task_instance))
         .routes(routes!(tasks::clear_task_instances))
         .routes(routes!(tasks::get_task_log))
+        .routes(routes!(tasks::follow_task_log))
         .routes(routes!(backfills::list_backfills, backfills::create_backfill))
         .routes(routes!(backfills::dry_run_backfill))
         .routes(routes!(backfills::get_backfill))
@@ -108,6 +117,7 @@ pub fn router(services: Services) -> Router {
         .layer(middleware::from_fn(etag::conditional))
         .layer(middleware::from_fn_with_state(services.clone(), idempotency::once))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(services.clone(), metrics::count))
         .layer(TraceLayer::new_for_http())
         .with_state(services)
 }

@@ -80,6 +80,12 @@ impl Failure {
         Self::new(StatusCode::CONFLICT, kind, title, detail).hint(hint)
     }
 
+    /// The daemon serves, but cannot do its work.
+    pub(super) fn not_ready(detail: String) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "The daemon is not ready", detail)
+            .hint("its log tells more: `airflow-serverless daemon status` names it")
+    }
+
     /// A request that does not fit the API.
     pub(super) fn invalid_request(status: StatusCode, detail: String) -> Self {
         Self::new(status, "invalid-request", "The request does not fit the API", detail)

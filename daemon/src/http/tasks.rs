@@ -1,18 +1,26 @@
 //! Task instances and their logs.
 
+use std::convert::Infallible;
+
 use airflow_serverless_api::{
     Problem,
     environment::EnvironmentName,
-    run::{ReadLogs, TaskLog},
+    run::{LogLine, ReadLogs, TaskLog},
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
 };
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    response::sse::{self, Sse},
+};
+use futures::Stream;
 
 use super::{
-    Services,
+    Services, events,
     extract::{self, Path, Query},
     problem::Answer,
 };
+use crate::{airflow::Piece, error::chain};
 
 /// Task instances of a run, in the order in which they started
 #[utoipa::path(
@@ -76,6 +84,50 @@ pub(super) async fn clear_task_instances(
 ) -> Answer<Json<TaskInstanceList>> {
     let task = (dag_id.as_str(), run_id.as_str(), task_id.as_str());
     Ok(Json(services.airflow.clear_task_instances(&environment, task, &request).await?))
+}
+
+/// The log of a task, as server-sent events while it grows: `line` with the JSON of a LogLine, and at last `end`
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/logs/stream", tag = "tasks",
+    params(
+        ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
+        ("task_id" = String, Path), ReadLogs,
+    ),
+    responses(
+        (status = 200, body = LogLine, content_type = "text/event-stream"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn follow_task_log(
+    State(services): State<Services>,
+    Path((environment, dag_id, run_id, task_id)): Path<(EnvironmentName, String, String, String)>,
+    Query(query): Query<ReadLogs>,
+) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>> {
+    let mut log = services.airflow.follow_task_log(environment, (dag_id, run_id, task_id), &query).await?;
+    let stream = async_stream::stream! {
+        loop {
+            let piece = tokio::select! {
+                () = services.stop.cancelled() => return,
+                piece = log.next() => piece,
+            };
+            match piece {
+                Ok(Piece::Lines(lines)) => for (index, line) in lines {
+                    if let Ok(event) = sse::Event::default().id(index.to_string()).event("line").json_data(&line) {
+                        yield Ok(event);
+                    }
+                },
+                Ok(Piece::End(end)) => {
+                    if let Ok(event) = sse::Event::default().event("end").json_data(&end) {
+                        yield Ok(event);
+                    }
+                    return;
+                }
+                // The answer has begun: it can only break off.
+                Err(error) => return tracing::warn!(error = chain(&error), "a log cannot be followed any more"),
+            }
+        }
+    };
+    Ok(Sse::new(stream).keep_alive(events::heartbeat()))
 }
 
 /// The log of a task

@@ -54,6 +54,11 @@ impl Client {
         Ok(Self { stub, http: reqwest::Client::new() })
     }
 
+    /// Asks the server whether it is there and takes this client.
+    pub async fn hello(&self) -> Result<()> {
+        rpc!(self, client_hello, ()).map(|_| ())
+    }
+
     pub(crate) fn stub(&self) -> Stub {
         self.stub.clone()
     }

@@ -32,6 +32,7 @@ pub async fn run(shared: Arc<Shared>, containers: Arc<Containers>, tracker: Task
             shared.streams.forget(&call_id);
         }
         shared.endpoints.close_gone(&shared);
+        containers.close_gone(&shared);
         let latest = tokio::time::Instant::now() + LONGEST_WAIT;
         let wake_at = plan.wake_at.map_or(latest, |at| latest.min(at.into()));
         tokio::select! {

@@ -1,5 +1,6 @@
 //! All integration tests in one binary: it is linked once, and tests of different files run at the same time.
 
+mod api;
 mod architecture;
 mod backfills;
 mod bad_input;
@@ -8,6 +9,7 @@ mod crashes;
 mod flow;
 mod logs;
 mod postgres;
+mod registry;
 mod rest;
 mod restart;
 mod settings;

@@ -2,42 +2,11 @@
 
 use std::{os::unix::fs::PermissionsExt, time::Duration};
 
-use integration_tests::{Installation, text, workspace};
-use reqwest::{Client, Method, Response};
+use integration_tests::{Installation, workspace};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-struct Api {
-    http: Client,
-}
-
-impl Api {
-    fn new(it: &Installation) -> Self {
-        Self { http: Client::builder().unix_socket(it.socket()).build().expect("a client") }
-    }
-
-    async fn send(&self, method: Method, path: &str, body: Option<&str>) -> Response {
-        let request = self.http.request(method, format!("http://localhost{path}"));
-        let request = match body {
-            Some(body) => request.header("content-type", "application/json").body(body.to_owned()),
-            None => request,
-        };
-        request.send().await.expect("an answer")
-    }
-
-    /// A refusal: the status, and the problem's kind.
-    async fn problem(&self, method: Method, path: &str, body: Option<&str>) -> (u16, String) {
-        let response = self.send(method, path, body).await;
-        let status = response.status().as_u16();
-        assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
-        let problem: Value = response.json().await.expect("JSON");
-        assert_eq!(problem["status"], status);
-        for member in ["title", "detail"] {
-            assert!(!text(&problem[member]).is_empty(), "{path} has no {member}");
-        }
-        let kind = text(&problem["type"]).strip_prefix("urn:airflow-serverless:problem:").expect("a known namespace");
-        (status, kind.to_owned())
-    }
-}
+use crate::api::Api;
 
 #[tokio::test]
 async fn answers_and_problems() {

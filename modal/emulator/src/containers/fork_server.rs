@@ -86,6 +86,15 @@ impl ForkServers {
         process.await.ok()
     }
 
+    /// Lets go of servers that have ended, and of those whose definition is not live any more: they end with the last of
+    /// their containers.
+    pub fn close_gone(&self, shared: &Shared) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !servers.is_empty() {
+            shared.read(|state| servers.retain(|id, server| !server.is_closed() && state.is_live_definition(id)));
+        }
+    }
+
     /// Gives the request back if there is no server, or none any more.
     fn ask(&self, definition_id: &str, request: Request) -> Result<(), mpsc::error::SendError<Request>> {
         match self.servers.lock().unwrap_or_else(PoisonError::into_inner).get(definition_id) {
@@ -150,12 +159,16 @@ impl Server {
 
     /// Serves until it has been idle for long, or the process is gone, or nobody can ask any more.
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        let mut is_wanted = true;
         loop {
             let idle = self.waiting.is_empty() && self.running.is_empty();
+            if idle && !is_wanted {
+                break;
+            }
             tokio::select! {
-                request = requests.recv() => match request {
+                request = requests.recv(), if is_wanted => match request {
                     Some(request) => self.ask(request).await,
-                    None => break,
+                    None => is_wanted = false,
                 },
                 line = self.messages.next_line(), if self.refused.is_none() => match line {
                     Ok(Some(line)) => self.hear(&line),

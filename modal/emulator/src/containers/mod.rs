@@ -58,6 +58,11 @@ impl Containers {
         receiver
     }
 
+    /// Lets go of what nobody can ask for any more.
+    pub fn close_gone(&self, shared: &Shared) {
+        self.fork_servers.close_gone(shared);
+    }
+
     fn remove(&self, task_id: &str) {
         self.signals.lock().unwrap_or_else(PoisonError::into_inner).remove(task_id);
     }

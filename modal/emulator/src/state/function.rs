@@ -99,6 +99,13 @@ impl State {
         self.functions.get(id).ok_or_else(|| Error::not_found("Function", id))
     }
 
+    /// Whether a definition is the live one of its function.
+    pub fn is_live_definition(&self, definition_id: &str) -> bool {
+        let function_id = self.definitions.get(definition_id).map(|definition| &definition.function_id);
+        let live = function_id.and_then(|id| self.live_definition(id));
+        live.is_some_and(|definition| definition.id == definition_id)
+    }
+
     /// The live definition of a function, if its app is published and runs; a function that builds an image runs before.
     pub fn live_definition(&self, function_id: &str) -> Option<&Arc<Definition>> {
         let function = self.functions.get(function_id)?;

@@ -1,0 +1,44 @@
+//! What an environment costs on Modal, as far as the metadata tell.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// Query of `GET …/cost`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EstimateCost {
+    /// How many days back, 1 to 90; 30 if absent.
+    #[param(minimum = 1, maximum = 90)]
+    pub days: Option<u32>,
+}
+
+/// An estimate of what the environment cost in a period: containers' lives, as they follow from the times of tasks and the
+/// scheduler's interval, at Modal's list prices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Cost {
+    pub from: DateTime<Utc>,
+    pub to: DateTime<Utc>,
+    /// Workers that run tasks, and wait a while for the next one.
+    pub tasks: CostItem,
+    /// The scheduler while tasks run.
+    pub scheduler: CostItem,
+    /// The cron that looks whether anything is due.
+    pub gate: CostItem,
+    /// US dollars in the period.
+    pub total_usd: f64,
+    /// US dollars in 30 days at the same rate.
+    pub monthly_usd: f64,
+    /// What the estimate takes for granted.
+    pub assumptions: Vec<String>,
+}
+
+/// One kind of container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CostItem {
+    /// Calls or tasks.
+    pub calls: u64,
+    /// Seconds of containers' lives.
+    pub container_seconds: f64,
+    pub usd: f64,
+}

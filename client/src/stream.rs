@@ -1,0 +1,91 @@
+//! Server-sent events, as the daemon sends them: each with its kind and one line of JSON.
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    event::{Event, FollowEvents},
+    run::{LogEnd, LogLine, ReadLogs},
+};
+use reqwest::{Method, RequestBuilder};
+
+use crate::{
+    daemon::{self, Daemon},
+    failure::Failure,
+};
+
+/// What is read of a log that is followed.
+pub enum LogEvent {
+    Line(LogLine),
+    End(LogEnd),
+}
+
+impl Daemon {
+    /// Gives events to `take` as they happen, until it returns `false` or the daemon stops.
+    pub async fn follow_events(
+        &self,
+        query: &FollowEvents,
+        mut take: impl FnMut(&Event) -> bool,
+    ) -> Result<(), Failure> {
+        follow(self.request(Method::GET, &["events"]).query(query), |_, data| Ok(take(&parse(data)?))).await
+    }
+
+    /// Gives the log of a task to `take` as it grows, until the try has ended or `take` returns `false`.
+    pub async fn follow_task_log(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id, task_id): (&str, &str, &str),
+        query: &ReadLogs,
+        mut take: impl FnMut(LogEvent) -> bool,
+    ) -> Result<(), Failure> {
+        let environment = environment.as_str();
+        let path = ["environments", environment, "dags", dag_id, "runs", run_id, "tasks", task_id, "logs", "stream"];
+        let request = self.request(Method::GET, &path).query(query);
+        let mut is_whole = false;
+        follow(request, |kind, data| match kind {
+            b"end" => {
+                is_whole = true;
+                Ok(take(LogEvent::End(parse(data)?)))
+            }
+            _ => {
+                let goes_on = take(LogEvent::Line(parse(data)?));
+                is_whole = !goes_on;
+                Ok(goes_on)
+            }
+        })
+        .await?;
+        let hint = Some("ask again; `airflow-serverless daemon status` tells whether the daemon runs".to_owned());
+        let broken = Failure::Unexpected { message: "the log broke off".to_owned(), hint };
+        if is_whole { Ok(()) } else { Err(broken) }
+    }
+}
+
+/// Gives kind and data of each event to `take`, until it returns `false` or the stream ends.
+async fn follow(
+    request: RequestBuilder,
+    mut take: impl FnMut(&[u8], &[u8]) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let mut response = daemon::send(request.timeout(daemon::NO_LIMIT)).await?;
+    let (mut read, mut kind) = (Vec::new(), Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(daemon::unreachable)? {
+        read.extend_from_slice(&chunk);
+        let mut rest = Vec::new();
+        for line in read.split_inclusive(|byte| *byte == b'\n') {
+            let Some(line) = line.strip_suffix(b"\n") else {
+                rest = line.to_vec();
+                break;
+            };
+            if let Some(name) = line.strip_prefix(b"event: ") {
+                kind = name.to_vec();
+            } else if let Some(data) = line.strip_prefix(b"data: ")
+                && !take(&kind, data)?
+            {
+                return Ok(());
+            }
+        }
+        read = rest;
+    }
+    Ok(())
+}
+
+fn parse<T: serde::de::DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(data).map_err(|error| Failure::unexpected("reading an event", error))
+}

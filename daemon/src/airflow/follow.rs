@@ -1,0 +1,110 @@
+//! Following the log of a task until the try has ended.
+
+use std::{sync::Arc, time::Duration};
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    run::{LogEnd, LogLine, ReadLogs, TaskInstance},
+};
+
+use super::{
+    Airflow,
+    logs::{log_path, merged, read},
+};
+use crate::error::{Error, Result};
+
+/// Between two looks at a log.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// What there is to tell of a log that is followed.
+pub enum Piece {
+    /// New lines, with their numbers.
+    Lines(Vec<(usize, LogLine)>),
+    End(LogEnd),
+}
+
+/// A log that is read as it grows.
+pub struct FollowedLog {
+    airflow: Arc<Airflow>,
+    environment: EnvironmentName,
+    dag_id: String,
+    run_id: String,
+    task_id: String,
+    map_index: i32,
+    try_number: i32,
+    shown: usize,
+    /// How the try has ended; what was written until then may still have to be read.
+    end: Option<LogEnd>,
+    is_read: bool,
+}
+
+impl Airflow {
+    /// The log of a try that may not have begun yet.
+    pub async fn follow_task_log(
+        self: &Arc<Self>,
+        environment: EnvironmentName,
+        (dag_id, run_id, task_id): (String, String, String),
+        query: &ReadLogs,
+    ) -> Result<FollowedLog> {
+        let map_index = query.map_index.unwrap_or(-1);
+        let detail = self.dag_run(&environment, &dag_id, &run_id).await?;
+        let task = find(&detail.task_instances, &task_id, map_index);
+        let asked = query.try_number;
+        let missing = || Error::LogNotFound { task_id: task_id.clone(), try_number: asked.unwrap_or(1) };
+        // One that has not begun has no number yet; its first try is 1.
+        let try_number = asked.unwrap_or(task.ok_or_else(missing)?.try_number.max(1));
+        let (shown, end, is_read) = (0, None, false);
+        let airflow = self.clone();
+        Ok(FollowedLog { airflow, environment, dag_id, run_id, task_id, map_index, try_number, shown, end, is_read })
+    }
+}
+
+impl FollowedLog {
+    /// Waits for more.
+    pub async fn next(&mut self) -> Result<Piece> {
+        loop {
+            if let Some(end) = self.end.take_if(|_| self.is_read) {
+                return Ok(Piece::End(end));
+            }
+            // First the state, then the log: so the log of a try that has ended is read whole.
+            if self.end.is_none() {
+                self.end = self.ended().await?;
+            }
+            self.is_read = self.end.is_some();
+            let lines = self.lines().await?;
+            if !lines.is_empty() {
+                return Ok(Piece::Lines(lines));
+            }
+            if self.end.is_none() {
+                tokio::time::sleep(PERIOD).await;
+            }
+        }
+    }
+
+    async fn ended(&self) -> Result<Option<LogEnd>> {
+        let detail = self.airflow.dag_run(&self.environment, &self.dag_id, &self.run_id).await?;
+        let state = match find(&detail.task_instances, &self.task_id, self.map_index) {
+            Some(task) if task.try_number <= self.try_number && goes_on(task.state.as_deref()) => return Ok(None),
+            Some(task) => task.state.clone(),
+            None => None,
+        };
+        Ok(Some(LogEnd { try_number: self.try_number, state }))
+    }
+
+    async fn lines(&mut self) -> Result<Vec<(usize, LogLine)>> {
+        let path = log_path(&self.dag_id, &self.run_id, &self.task_id, self.map_index, self.try_number);
+        let files = read(&self.airflow.volume(&self.environment).await?, &path).await?;
+        let new: Vec<_> = merged(&files).into_iter().enumerate().skip(self.shown).collect();
+        self.shown += new.len();
+        Ok(new)
+    }
+}
+
+fn find<'a>(tasks: &'a [TaskInstance], task_id: &str, map_index: i32) -> Option<&'a TaskInstance> {
+    tasks.iter().find(|task| task.task_id == task_id && task.map_index == map_index)
+}
+
+/// Whether a try in this state may write more.
+fn goes_on(state: Option<&str>) -> bool {
+    matches!(state, None | Some("scheduled" | "queued" | "running" | "restarting" | "deferred" | "up_for_reschedule"))
+}

@@ -1,0 +1,28 @@
+//! What an environment costs.
+
+use airflow_serverless_api::{
+    Problem,
+    cost::{Cost, EstimateCost},
+    environment::EnvironmentName,
+};
+use axum::{Json, extract::State};
+
+use super::{
+    Services,
+    extract::{Path, Query},
+    problem::Answer,
+};
+
+/// An estimate of what an environment cost in the last days
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/cost", tag = "environments",
+    params(("environment" = EnvironmentName, Path), EstimateCost),
+    responses((status = 200, body = Cost), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(super) async fn estimate_cost(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+    Query(query): Query<EstimateCost>,
+) -> Answer<Json<Cost>> {
+    Ok(Json(services.airflow.cost(&environment, query).await?))
+}

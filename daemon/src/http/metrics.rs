@@ -1,0 +1,45 @@
+//! Figures for Prometheus: counting requests, and telling all that is counted.
+
+use std::time::Instant;
+
+use airflow_serverless_api::{Problem, environment::ListEnvironments, page::Page};
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::header,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    Services,
+    problem::{Answer, Failure},
+};
+use crate::metrics::MEDIA_TYPE;
+
+/// Counts each request under its route.
+pub(super) async fn count(State(services): State<Services>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    // Methods that the API does not have could be any text.
+    let method = if response.status() == 405 { "other" } else { method.as_str() };
+    services.metrics.request(method, route, response.status().as_u16(), begun.elapsed());
+    response
+}
+
+/// Figures of the daemon, as text of OpenMetrics for Prometheus
+#[utoipa::path(
+    get, path = "/v1/metrics", tag = "daemon",
+    responses(
+        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn get_metrics(State(services): State<Services>) -> Answer<Response> {
+    let all = ListEnvironments { limit: Some(Page::LARGEST_LIMIT), ..ListEnvironments::default() };
+    let environments = services.registry.list_environments(&all).await?.environments;
+    let text = services.metrics.text(&environments).map_err(|error| Failure::not_ready(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())
+}
