@@ -1,8 +1,8 @@
 //! `Idempotency-Key`: a request that is sent again, because its answer got lost, does its work once and gets that answer.
 //!
 //! The key is recorded before the work begins and the answer once it has succeeded. A daemon that is killed in between
-//! does the work again, but under the same name: commands to the scheduler have an id that is made from the key, and the
-//! scheduler carries out each id once. What was refused is not kept: it changed nothing and may succeed later.
+//! does the work again, but under the same name: commands to the scheduler have an id that is made from the key's record, and
+//! the scheduler carries out each id once. What was refused is not kept: it changed nothing and may succeed later.
 
 use std::{
     collections::HashSet,
@@ -17,6 +17,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -60,13 +61,10 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
     if known.request != hash {
         return Err(Error::IdempotencyKeyReused.into());
     }
+    let id = name_of_work(&key, known.created_at);
     if let Some(kept) = known.answer() {
         return Ok(replay(kept));
     }
-    let id = Uuid::from_bytes(std::array::from_fn({
-        let digest = Sha256::digest(key.as_bytes());
-        move |index| digest[index]
-    }));
     let response = command_id::FIXED.scope(id, next.run(Request::from_parts(parts, Body::from(body)))).await;
     let (response, kept) = keep(response).await;
     if let Err(error) = registry.store.end_idempotent(&key, kept.as_ref()).await {
@@ -84,6 +82,12 @@ fn key(parts: &Parts) -> Answer<String> {
     let value = etag::one_value(&parts.headers, HEADER)?.ok_or_else(invalid)?;
     let key = value.to_str().map_err(|_| invalid())?;
     if (1..=LONGEST_KEY).contains(&key.len()) { Ok(key.to_owned()) } else { Err(invalid()) }
+}
+
+/// The same for each try of a request, and another one once it was refused and forgotten.
+fn name_of_work(key: &str, begun: DateTime<Utc>) -> Uuid {
+    let digest = Sha256::digest(format!("{begun:?} {key}"));
+    Uuid::from_bytes(std::array::from_fn(|index| digest[index]))
 }
 
 fn hash_of(parts: &Parts, body: &[u8]) -> String {

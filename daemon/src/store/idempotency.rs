@@ -10,6 +10,8 @@ use super::{Result, Store, query};
 pub struct Known {
     /// Hash of the request that had it first.
     pub request: String,
+    /// When that was.
+    pub created_at: DateTime<Utc>,
     status: Option<u16>,
     location: Option<String>,
     body: Option<Vec<u8>>,
@@ -41,7 +43,7 @@ impl Store {
             .execute(&self.pool)
             .await
             .map_err(&failed)?;
-        sqlx::query_as("SELECT request, status, location, body FROM idempotency WHERE key = ?")
+        sqlx::query_as("SELECT request, created_at, status, location, body FROM idempotency WHERE key = ?")
             .bind(key)
             .fetch_one(&self.pool)
             .await
