@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{problem::Fault, secret::Secret};
+use crate::{environment::Target, problem::Fault, secret::Secret};
 
 /// The content of `config.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Where it runs: `modal` if the daemon has credentials when the environment is created, otherwise `local`. What is
+    /// there cannot move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    #[serde(default, skip_serializing_if = "ModalSettings::is_default")]
+    pub modal: ModalSettings,
     pub database: Database,
     /// The same as `database.connection_string`; accepted here too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,6 +31,20 @@ pub struct Config {
     /// `AIRFLOW_CONN_*`. Their values are kept as a Modal Secret: answers have the names, with empty values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Secret>,
+}
+
+/// What concerns Modal's cloud alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModalSettings {
+    /// The Modal environment; that of the workspace's default if empty.
+    pub environment: String,
+}
+
+impl ModalSettings {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where Airflow keeps its metadata.
@@ -108,10 +128,19 @@ impl Config {
         range("scheduler.interval_seconds", self.scheduler.interval_seconds, Self::DAY);
         range("executor.parallelism", self.executor.parallelism, Self::MAX_PARALLELISM);
         range("executor.task_timeout", self.executor.task_timeout, Self::DAY);
+        faults.extend(self.modal_fault());
         faults.extend(self.database_fault());
         faults.extend(self.root_certificate_fault());
         faults.extend(self.env.keys().filter_map(|name| env_fault(name)));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    fn modal_fault(&self) -> Option<Fault> {
+        let name = &self.modal.environment;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let is_name = name.len() <= 64 && name.chars().all(allowed);
+        let message = "is no name of a Modal environment: use letters, digits, '-', '_' and '.'";
+        (!is_name).then(|| Fault::new("modal.environment", message))
     }
 
     fn database_fault(&self) -> Option<Fault> {

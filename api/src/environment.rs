@@ -132,6 +132,8 @@ pub enum Target {
     /// Local Modal: the emulator inside the daemon.
     #[default]
     Local,
+    /// Modal's cloud, with the daemon's credentials.
+    Modal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -145,6 +147,15 @@ pub enum EnvironmentState {
     Degraded,
     /// Being taken down.
     Deleting,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Local => "local",
+            Self::Modal => "modal",
+        })
+    }
 }
 
 impl fmt::Display for EnvironmentState {

@@ -12,6 +12,7 @@
 //! - [`task`]: what is done with task instances
 //! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
 //! - [`cost`]: what an environment costs
+//! - [`credentials`]: for Modal's cloud
 //! - [`daemon`]: health and version
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
@@ -20,6 +21,7 @@ pub mod backfill;
 pub mod config;
 pub mod connection;
 pub mod cost;
+pub mod credentials;
 pub mod daemon;
 pub mod dag;
 pub mod environment;

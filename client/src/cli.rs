@@ -1,6 +1,7 @@
 //! The grammar of the command line.
 
 mod admin;
+mod auth;
 mod backfills;
 mod work;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::de::DeserializeOwned;
 
 pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
+pub use auth::{Auth, Login};
 pub use backfills::{Backfill, Backfills, CreateBackfill};
 pub use work::{DeleteEnvironment, EstimateCost, Events, Operations};
 
@@ -32,6 +34,9 @@ pub struct Cli {
 pub enum Command {
     /// Create an environment, or apply a changed configuration to it
     Create(Create),
+    /// Credentials for Modal's cloud
+    #[command(subcommand)]
+    Auth(Auth),
     /// Environments
     #[command(subcommand)]
     Env(Env),

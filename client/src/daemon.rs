@@ -7,6 +7,7 @@ use airflow_serverless_api::{
     backfill::{BackfillAction, BackfillDetail, BackfillList, CreateBackfill, DryRunBackfillList, ListBackfills},
     config::Config,
     cost::{Cost, EstimateCost},
+    credentials::{CredentialsStatus, PutCredentials, StoreCredentials},
     daemon::Version,
     dag::{
         Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, ImportErrorList, PutMode, UpdateDag,
@@ -99,6 +100,22 @@ impl Daemon {
     pub async fn estimate_cost(&self, name: &EnvironmentName, days: u32) -> Result<Cost> {
         let request = self.request(Method::GET, &["environments", name.as_str(), "cost"]);
         answer(request.query(&EstimateCost { days: Some(days) })).await
+    }
+
+    pub async fn get_credentials(&self) -> Result<CredentialsStatus> {
+        self.get(&["credentials"]).await
+    }
+
+    pub async fn put_credentials(
+        &self,
+        credentials: &PutCredentials,
+        how: StoreCredentials,
+    ) -> Result<CredentialsStatus> {
+        answer(self.request(Method::PUT, &["credentials"]).query(&how).json(credentials)).await
+    }
+
+    pub async fn delete_credentials(&self) -> Result<()> {
+        answer(self.request(Method::DELETE, &["credentials"])).await
     }
 
     pub async fn list_operations(&self, query: &ListOperations) -> Result<OperationList> {

@@ -57,6 +57,15 @@ impl Printer {
         Some(answer.trim().to_owned())
     }
 
+    /// Asks on the terminal without showing what is typed; `None` if there is nobody to ask.
+    pub fn ask_secret(&self, question: &str) -> Option<String> {
+        if !self.stderr.is_term() || !io::stdin().is_terminal() {
+            return None;
+        }
+        self.stderr.write_str(question).ok()?;
+        self.stderr.read_secure_line().ok()
+    }
+
     /// A line about what is going on.
     pub fn note(&self, line: &str) {
         if !self.json {

@@ -4,7 +4,7 @@ use airflow_serverless_api::{environment::EnvironmentName, problem::Fault};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::{runtime::RuntimeError, store::StoreError};
+use crate::{modal::ModalError, runtime::RuntimeError, store::StoreError};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -57,8 +57,10 @@ pub enum Error {
     #[error("the scheduler has not answered within {0} s; the request is kept and will still be carried out")]
     SchedulerSilent(u64),
 
+    #[error("the credentials are not valid")]
+    InvalidCredentials(Vec<Fault>),
     #[error("Modal: {0}")]
-    Modal(#[from] modal_client::Error),
+    Modal(#[from] ModalError),
     #[error("{0}")]
     Runtime(#[from] RuntimeError),
     #[error("{0}")]
@@ -124,4 +126,10 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+impl From<modal_client::Error> for Error {
+    fn from(error: modal_client::Error) -> Self {
+        Self::Modal(error.into())
+    }
 }

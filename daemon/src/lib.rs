@@ -7,6 +7,7 @@
 
 pub mod airflow;
 pub mod background;
+pub mod credentials;
 pub mod error;
 pub mod events;
 pub mod http;

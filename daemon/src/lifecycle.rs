@@ -20,15 +20,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     airflow::Airflow,
     background::{EnvironmentReconciler, Housekeeper, steps::Tools},
+    credentials::CredentialsFile,
     events::Events,
     http::{Services, router},
     metrics::Metrics,
-    modal::{Modal, ModalError, Server},
+    modal::{LocalModal, Modal, ModalError},
     registry::Registry,
     runtime::{Runtime, Validator},
     settings::{Settings, SettingsError},
     store::{Store, StoreError},
-    vault::Vault,
 };
 
 /// How long requests under way may take once the daemon stops.
@@ -65,23 +65,24 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     let _lock = lock(&home)?;
     let store = Store::open(&home.data.join("registry.db")).await?;
     let runtime = Runtime::new(&home);
-    let modal = Modal::start(&home, &settings.local_modal, &runtime.interpreter()).await?;
-    let vault = Vault::new(modal.client().clone());
+    let local = LocalModal::start(&home, &settings.local_modal, &runtime.interpreter()).await?;
+    let credentials = CredentialsFile::in_folder(&home.data);
+    let modal = Modal::new(&local, credentials.clone()).await?;
     let events = Events::new(store.clone(), Utc::now);
-    let registry = Registry::new(store.clone(), vault.clone(), events, Utc::now);
+    let registry = Registry::new(store.clone(), modal.clone(), events, Utc::now);
     let validator = Validator::new(runtime.clone());
-    let airflow = Arc::new(Airflow::new(registry.clone(), modal.client().clone(), validator, home.cache.clone()));
+    let airflow = Arc::new(Airflow::new(registry.clone(), modal.clone(), validator, home.cache.clone()));
     let listener = listen(&home.socket())?;
 
     let metrics = Metrics::new();
     let tasks = TaskTracker::new();
-    let tools = Tools { client: modal.client().clone(), vault, server: Server::of(&modal), runtime };
+    let tools = Tools { modal, runtime };
     tasks.spawn(Housekeeper::new(registry.clone()).run(stop.clone()));
     tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools, metrics.clone()).run(stop.clone()));
     tasks.close();
     tracing::info!(socket = %home.socket().display(), pid = std::process::id(), "airflowd serves");
 
-    let services = Services::new(registry, airflow.clone(), metrics, stop.clone());
+    let services = Services::new(registry, airflow.clone(), credentials, metrics, stop.clone());
     let serving = axum::serve(listener, router(services)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let grace = async {
         stop.cancelled().await;
@@ -95,7 +96,7 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     stop.cancel();
     tasks.wait().await;
     airflow.stop().await;
-    modal.stop().await;
+    local.stop().await;
     store.close().await;
     served
 }

@@ -1,47 +1,51 @@
-//! Where environments run. This is the one module that knows Local Modal to be inside the daemon.
+//! Where environments run: Local Modal inside the daemon, or Modal's cloud. This is the one module that knows the
+//! emulator to be inside.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use airflow_serverless_api::home::Home;
-use modal_client::Client;
+use airflow_serverless_api::{config::Config, environment::Target, home::Home};
+use modal_client::{Client, Token};
 use modal_emulator::{Emulator, Listen, Options, StartError, VolumeMode};
+use tokio::sync::Mutex;
 
-use crate::settings::{LocalModal, Volumes};
+use crate::{
+    credentials::{Credentials, CredentialsError, CredentialsFile},
+    settings::{self, Volumes},
+};
 
 /// The asynchronous runtime of a program with Local Modal inside.
 pub use modal_emulator::runtime;
 
-/// A Modal server: Local Modal, started with the daemon and stopped with it.
-pub struct Modal {
+/// The emulator, started with the daemon and stopped with it.
+pub struct LocalModal {
     emulator: Emulator,
-    client: Client,
+    token: Token,
 }
 
 /// How the SDK reaches a Modal server.
 #[derive(Clone)]
 pub struct Server {
     pub url: String,
-    pub token_secret: String,
-}
-
-impl Server {
-    /// The one of the daemon.
-    pub fn of(modal: &Modal) -> Self {
-        Self { url: modal.emulator.server_url().to_owned(), token_secret: modal.emulator.token_secret().to_owned() }
-    }
+    pub token: Token,
+    /// The Modal environment; the workspace's default if empty.
+    pub environment: String,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ModalError {
     #[error("Local Modal cannot start")]
     Start(#[from] StartError),
-    #[error("Local Modal cannot be reached")]
-    Connect(#[from] modal_client::Error),
+    #[error("{0}")]
+    Client(#[from] modal_client::Error),
+    #[error("there are no credentials for Modal")]
+    NoCredentials,
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
 }
 
-impl Modal {
+impl LocalModal {
     /// Starts Local Modal; its containers will run in `interpreter`, which may be made later.
-    pub async fn start(home: &Home, settings: &LocalModal, interpreter: &Path) -> Result<Self, ModalError> {
+    pub async fn start(home: &Home, settings: &settings::LocalModal, interpreter: &Path) -> Result<Self, ModalError> {
         let socket = || settings.unix.clone().unwrap_or_else(|| home.runtime.join("modal.sock"));
         let options = Options {
             listen: settings.listen.map_or_else(|| Listen::Unix(socket()), Listen::Tcp),
@@ -55,16 +59,83 @@ impl Modal {
             ..Options::new(settings.data_dir.clone().unwrap_or_else(|| home.data.join("modal")))
         };
         let emulator = Emulator::start(options).await?;
-        let client = Client::connect(emulator.server_url(), emulator.token_secret()).await?;
-        Ok(Self { emulator, client })
-    }
-
-    pub fn client(&self) -> &Client {
-        &self.client
+        let token = Token { id: "ak-local".to_owned(), secret: emulator.token_secret().to_owned() };
+        Ok(Self { emulator, token })
     }
 
     /// Ends the containers and closes the server.
     pub async fn stop(self) {
         self.emulator.shutdown().await;
     }
+}
+
+/// The Modal servers that environments run on.
+#[derive(Clone)]
+pub struct Modal {
+    local: Client,
+    local_server: Server,
+    credentials: CredentialsFile,
+    /// The connection that these credentials made.
+    cloud: Arc<Mutex<Option<(Credentials, Client)>>>,
+}
+
+impl Modal {
+    pub async fn new(local: &LocalModal, credentials: CredentialsFile) -> Result<Self, ModalError> {
+        let (url, token) = (local.emulator.server_url().to_owned(), local.token.clone());
+        let client = Client::connect(&url, &token).await?;
+        let local_server = Server { url, token, environment: String::new() };
+        Ok(Self { local: client, local_server, credentials, cloud: Arc::default() })
+    }
+
+    /// Where an environment runs whose configuration does not say.
+    pub fn default_target(&self) -> Result<Target, ModalError> {
+        Ok(if self.credentials.read()?.is_some() { Target::Modal } else { Target::Local })
+    }
+
+    /// The client of an environment's server.
+    pub async fn client(&self, target: Target, config: &Config) -> Result<Client, ModalError> {
+        match target {
+            Target::Local => Ok(self.local.clone()),
+            Target::Modal => Ok(self.cloud().await?.in_environment(&config.modal.environment)),
+        }
+    }
+
+    /// How the SDK reaches an environment's server.
+    pub fn server(&self, target: Target, config: &Config) -> Result<Server, ModalError> {
+        match target {
+            Target::Local => Ok(self.local_server.clone()),
+            Target::Modal => {
+                let Credentials { token_id, token_secret, server_url, .. } =
+                    self.credentials.read()?.ok_or(ModalError::NoCredentials)?;
+                let token = Token { id: token_id, secret: token_secret.expose().to_owned() };
+                Ok(Server { url: server_url, token, environment: config.modal.environment.clone() })
+            }
+        }
+    }
+
+    /// The connection to Modal's cloud; made anew when there are other credentials.
+    async fn cloud(&self) -> Result<Client, ModalError> {
+        let mut cloud = self.cloud.lock().await;
+        let credentials = self.credentials.read()?.ok_or(ModalError::NoCredentials)?;
+        if let Some((of, client)) = &*cloud
+            && *of == credentials
+        {
+            return Ok(client.clone());
+        }
+        let client = connect(&credentials).await?;
+        *cloud = Some((credentials, client.clone()));
+        Ok(client)
+    }
+
+    /// Fails unless Local Modal answers.
+    pub async fn check(&self) -> Result<(), ModalError> {
+        Ok(self.local.hello().await?)
+    }
+}
+
+/// Connects to Modal with these credentials.
+pub async fn connect(credentials: &Credentials) -> Result<Client, modal_client::Error> {
+    let secret = credentials.token_secret.expose().to_owned();
+    let token = Token { id: credentials.token_id.clone(), secret };
+    Client::connect(&credentials.server_url, &token).await
 }

@@ -27,8 +27,9 @@ use uuid::Uuid;
 use crate::{
     error::{Error, Result},
     events::Events,
+    modal::Modal,
     store::{NewOperation, Store},
-    vault::Vault,
+    vault,
 };
 
 /// The time, as a parameter: tests and replays choose it.
@@ -59,7 +60,7 @@ pub enum Deletion {
 #[derive(Clone)]
 pub struct Registry {
     pub(crate) store: Store,
-    vault: Vault,
+    modal: Modal,
     pub(crate) events: Events,
     /// Held while a wish is looked at and recorded, so that its secrets belong to it.
     wishing: Arc<Mutex<()>>,
@@ -69,14 +70,14 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub fn new(store: Store, vault: Vault, events: Events, clock: Clock) -> Self {
-        Self { store, vault, events, wishing: Arc::default(), clock, wake: Arc::default() }
+    pub fn new(store: Store, modal: Modal, events: Events, clock: Clock) -> Self {
+        Self { store, modal, events, wishing: Arc::default(), clock, wake: Arc::default() }
     }
 
     /// Fails unless the registry can be read and Modal can be reached.
     pub async fn check(&self) -> Result<()> {
         self.store.newest_event().await?;
-        self.vault.check().await
+        Ok(self.modal.check().await?)
     }
 
     pub async fn list_environments(&self, wanted: &ListEnvironments) -> Result<EnvironmentList> {
@@ -115,9 +116,10 @@ impl Registry {
         let _wishing = self.wishing.lock().await;
         match self.store.environment(&name).await? {
             None => {
-                self.vault.keep(&name, &wanted, None).await?;
+                let target = wanted.target.map_or_else(|| self.modal.default_target(), Ok)?;
+                vault::keep(&self.modal.client(target, &config).await?, &name, &wanted, None).await?;
                 let operation = new_operation(OperationKind::Create);
-                self.store.insert_environment(&name, &config, &operation, (self.clock)()).await?;
+                self.store.insert_environment(&name, (target, &config), &operation, (self.clock)()).await?;
                 self.started(&name, EventKind::EnvironmentCreated, operation.id).await
             }
             Some(environment) if environment.state == EnvironmentState::Deleting => {
@@ -128,7 +130,7 @@ impl Registry {
                 Ok(EnvironmentChange { environment, operation: None })
             }
             Some(environment) => {
-                self.vault.keep(&name, &wanted, Some(&environment.config)).await?;
+                self.keep_secrets(&environment, &wanted).await?;
                 self.resume(environment).await
             }
         }
@@ -146,15 +148,15 @@ impl Registry {
         let _wishing = self.wishing.lock().await;
         let environment = self.wanted_environment(name).await?;
         is_expected(&environment)?;
-        if environment.config.database.kind != config.database.kind {
+        if let Some(key) = moved(&environment, &config) {
             let message = "cannot be changed, as the metadata would stay behind: create another environment";
-            return Err(Error::InvalidConfig(vec![Fault::new("database.type", message)]));
+            return Err(Error::InvalidConfig(vec![Fault::new(key, message)]));
         }
         let is_as_wanted = environment.config == config && environment.state == EnvironmentState::Ready;
         if is_as_wanted && wanted == config {
             return Ok(EnvironmentChange { environment, operation: None });
         }
-        self.vault.keep(name, &wanted, Some(&environment.config)).await?;
+        self.keep_secrets(&environment, &wanted).await?;
         self.apply(name, &config).await
     }
 
@@ -177,6 +179,11 @@ impl Registry {
         let operation = new_operation(OperationKind::Delete);
         self.store.delete_environment(name, deletion, &operation, (self.clock)()).await?;
         self.started(name, EventKind::EnvironmentDeleting, operation.id).await
+    }
+
+    async fn keep_secrets(&self, environment: &Environment, wanted: &Config) -> Result<()> {
+        let client = self.modal.client(environment.target, &environment.config).await?;
+        vault::keep(&client, &environment.name, wanted, Some(&environment.config)).await
     }
 
     /// Follows the work under way, or starts it again if it has failed.
@@ -245,6 +252,20 @@ impl Registry {
         let data = json!({"operation_id": id, "state": cancelled});
         self.events.record(EventKind::OperationEnded, environment, data).await;
         self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))
+    }
+}
+
+/// The key of a configuration that wants an environment to be elsewhere than it is.
+fn moved(environment: &Environment, wanted: &Config) -> Option<&'static str> {
+    let Environment { target, config, .. } = environment;
+    if wanted.target.is_some_and(|wanted| wanted != *target) {
+        Some("target")
+    } else if config.modal != wanted.modal {
+        Some("modal.environment")
+    } else if config.database.kind != wanted.database.kind {
+        Some("database.type")
+    } else {
+        None
     }
 }
 

@@ -15,48 +15,37 @@ const SIGNING_BYTES: usize = 64;
 /// Where Airflow looks for its connection string.
 const CONNECTION_STRING: &str = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN";
 
-#[derive(Clone)]
-pub struct Vault {
-    client: Client,
+/// Makes the environment's Secret, unless it has one. The keys that Airflow encrypts and signs with are made once
+/// and then left alone: new ones would make stored connections unreadable.
+pub async fn ensure(client: &Client, environment: &EnvironmentName) -> Result<SecretOutcome> {
+    let variables = HashMap::from([
+        ("AIRFLOW__CORE__FERNET_KEY".to_owned(), random_key::<FERNET_BYTES>()),
+        ("AIRFLOW__API_AUTH__JWT_SECRET".to_owned(), random_key::<SIGNING_BYTES>()),
+        ("AIRFLOW__API__SECRET_KEY".to_owned(), random_key::<SIGNING_BYTES>()),
+    ]);
+    Ok(client.create_secret(&environment.secret(), variables).await?)
 }
 
-impl Vault {
-    pub fn new(client: Client) -> Self {
-        Self { client }
+/// Puts what is secret of a configuration into the environment's Secret, and takes out the variables of the one
+/// `before` that it no longer has.
+pub async fn keep(
+    client: &Client,
+    environment: &EnvironmentName,
+    config: &Config,
+    before: Option<&Config>,
+) -> Result<()> {
+    let dropped = before.into_iter().flat_map(|config| config.env.keys()).map(|name| (name.clone(), None));
+    let mut variables: HashMap<String, Option<String>> = dropped.collect();
+    let kept = config.env.iter().map(|(name, value)| (name.clone(), Some(value.expose().to_owned())));
+    variables.extend(kept);
+    if let Some(text) = config.secret_connection_string() {
+        variables.insert(CONNECTION_STRING.to_owned(), Some(text.expose().to_owned()));
     }
-
-    /// Fails unless Modal can be reached.
-    pub async fn check(&self) -> Result<()> {
-        Ok(self.client.hello().await?)
+    if variables.is_empty() {
+        return Ok(());
     }
-
-    /// Makes the environment's Secret, unless it has one. The keys that Airflow encrypts and signs with are made once
-    /// and then left alone: new ones would make stored connections unreadable.
-    pub async fn ensure(&self, environment: &EnvironmentName) -> Result<SecretOutcome> {
-        let variables = HashMap::from([
-            ("AIRFLOW__CORE__FERNET_KEY".to_owned(), random_key::<FERNET_BYTES>()),
-            ("AIRFLOW__API_AUTH__JWT_SECRET".to_owned(), random_key::<SIGNING_BYTES>()),
-            ("AIRFLOW__API__SECRET_KEY".to_owned(), random_key::<SIGNING_BYTES>()),
-        ]);
-        Ok(self.client.create_secret(&environment.secret(), variables).await?)
-    }
-
-    /// Puts what is secret of a configuration into the environment's Secret, and takes out the variables of the one
-    /// `before` that it no longer has.
-    pub async fn keep(&self, environment: &EnvironmentName, config: &Config, before: Option<&Config>) -> Result<()> {
-        let dropped = before.into_iter().flat_map(|config| config.env.keys()).map(|name| (name.clone(), None));
-        let mut variables: HashMap<String, Option<String>> = dropped.collect();
-        let kept = config.env.iter().map(|(name, value)| (name.clone(), Some(value.expose().to_owned())));
-        variables.extend(kept);
-        if let Some(text) = config.secret_connection_string() {
-            variables.insert(CONNECTION_STRING.to_owned(), Some(text.expose().to_owned()));
-        }
-        if variables.is_empty() {
-            return Ok(());
-        }
-        self.ensure(environment).await?;
-        Ok(self.client.update_secret(&environment.secret(), variables).await?)
-    }
+    ensure(client, environment).await?;
+    Ok(client.update_secret(&environment.secret(), variables).await?)
 }
 
 /// Random bytes in URL-safe base64, the form of a Fernet key.

@@ -149,6 +149,7 @@ fn names(env: &BTreeMap<String, Secret>) -> String {
 fn target(target: Target) -> &'static str {
     match target {
         Target::Local => "local",
+        Target::Modal => "modal",
     }
 }
 

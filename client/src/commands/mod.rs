@@ -1,5 +1,6 @@
 //! One file per noun; each command talks to the daemon and hands its result to the printer.
 
+mod auth;
 mod backfills;
 mod connections;
 mod cost;
@@ -25,6 +26,7 @@ type Outcome = Result<ExitStatus, Failure>;
 pub async fn run(command: Command, printer: &Printer) -> Outcome {
     match command {
         Command::Create(arguments) => create::create(arguments, printer).await,
+        Command::Auth(command) => auth::run(command, printer).await,
         Command::Env(command) => env::run(command, printer).await,
         Command::Dags(command) => dags::run(command, printer).await,
         Command::Runs(command) => runs::run(command, printer).await,

@@ -141,7 +141,8 @@ impl Airflow {
         let source = match environment.config.database.kind {
             DatabaseKind::Sqlite => self.snapshot(&environment).await?.map(Source::Sqlite),
             DatabaseKind::Postgres => {
-                let function = self.client.function(&environment.names.app, "query_metadata").await?;
+                let client = self.modal.client(environment.target, &environment.config).await?;
+                let function = client.function(&environment.names.app, "query_metadata").await?;
                 Some(Source::Postgres(Box::new(function)))
             }
         };
@@ -149,9 +150,10 @@ impl Airflow {
     }
 
     async fn snapshot(&self, environment: &Environment) -> Result<Option<SqlitePool>> {
-        let Environment { name, names, created_at, .. } = environment;
-        let volume = self.client.volume(&names.volume).await?;
-        let dict = self.client.dict(&names.dict).await?;
+        let Environment { name, names, target, config, created_at, .. } = environment;
+        let client = self.modal.client(*target, config).await?;
+        let volume = client.volume(&names.volume).await?;
+        let dict = client.dict(&names.dict).await?;
         let slot = self.metadata.slot(name).await;
         let mut slot = slot.lock().await;
         let generation = dict.get::<Published>("published").await?.map(|published| published.generation);

@@ -26,6 +26,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     error::Result,
+    modal::Modal,
     registry::{Clock, Registry},
     runtime::Validator,
 };
@@ -38,7 +39,7 @@ const DAGS: &str = "dags";
 
 pub struct Airflow {
     registry: Registry,
-    client: Client,
+    modal: Modal,
     validator: Validator,
     metadata: metadata::MetadataCache,
     /// Held from the look at a DAG file to its change, so that of two creations only one finds nothing there.
@@ -49,11 +50,11 @@ pub struct Airflow {
 }
 
 impl Airflow {
-    pub fn new(registry: Registry, client: Client, validator: Validator, cache: PathBuf) -> Self {
+    pub fn new(registry: Registry, modal: Modal, validator: Validator, cache: PathBuf) -> Self {
         let clock = registry.clock;
         let metadata = metadata::MetadataCache::new(cache.join("metadata"));
         let scratch = cache.join("validation");
-        Self { registry, client, validator, metadata, files: Mutex::default(), scratch, clock }
+        Self { registry, modal, validator, metadata, files: Mutex::default(), scratch, clock }
     }
 
     /// Ends what runs beside the daemon.
@@ -61,9 +62,14 @@ impl Airflow {
         self.validator.stop().await;
     }
 
+    /// The client of the server on which an environment runs that is deployed.
+    async fn client(&self, environment: &EnvironmentName) -> Result<Client> {
+        let environment = self.registry.deployed_environment(environment).await?;
+        Ok(self.modal.client(environment.target, &environment.config).await?)
+    }
+
     /// The Volume of an environment that is deployed.
     async fn volume(&self, environment: &EnvironmentName) -> Result<Volume> {
-        let environment = self.registry.deployed_environment(environment).await?;
-        Ok(self.client.volume(&environment.names.volume).await?)
+        Ok(self.client(environment).await?.volume(&environment.volume()).await?)
     }
 }

@@ -202,7 +202,7 @@ impl Airflow {
         run: &DagRun,
         tasks: &mut [TaskInstance],
     ) -> Result<()> {
-        let dict = self.client.dict(&environment.dict()).await?;
+        let dict = self.client(environment).await?.dict(&environment.dict()).await?;
         for task in tasks.iter_mut().filter(|task| task.state.as_deref() == Some("queued")) {
             let mut key = format!("task:{}:{}:{}", run.dag_id, task.task_id, run.dag_run_id);
             if task.map_index >= 0 {

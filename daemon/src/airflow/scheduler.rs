@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use airflow_serverless_api::environment::EnvironmentName;
-use modal_client::Dict;
+use modal_client::{Client, Dict};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -35,14 +35,15 @@ impl Airflow {
 
     /// Makes the scheduler look again, now.
     pub(super) async fn wake_scheduler(&self, environment: &EnvironmentName, reason: &str) -> Result<()> {
-        let dict = self.client.dict(&environment.dict()).await?;
-        self.wake(environment, &dict, reason).await
+        let client = self.client(environment).await?;
+        let dict = client.dict(&environment.dict()).await?;
+        self.wake(environment, (&client, &dict), reason).await
     }
 
-    async fn wake(&self, environment: &EnvironmentName, dict: &Dict, reason: &str) -> Result<()> {
+    async fn wake(&self, environment: &EnvironmentName, (client, dict): (&Client, &Dict), reason: &str) -> Result<()> {
         let mark = json!({"reason": reason, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
         dict.put_if_absent("wake", &mark).await?;
-        let tick = self.client.function(&environment.app(), "run_tick").await?;
+        let tick = client.function(&environment.app(), "run_tick").await?;
         tick.spawn((reason,)).await?;
         Ok(())
     }
@@ -54,15 +55,15 @@ impl Airflow {
         (subject, kind): (Subject, &str),
         arguments: Value,
     ) -> Result<T> {
-        self.registry.deployed_environment(environment).await?;
-        let dict = self.client.dict(&environment.dict()).await?;
+        let client = self.client(environment).await?;
+        let dict = client.dict(&environment.dict()).await?;
         let id = command_id::next().to_string();
         let mut command = json!({"id": id, "kind": kind, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
         if let (Some(command), Value::Object(arguments)) = (command.as_object_mut(), arguments) {
             command.extend(arguments);
         }
         dict.put(&format!("command:{id}"), &command).await?;
-        self.wake(environment, &dict, kind).await?;
+        self.wake(environment, (&client, &dict), kind).await?;
         let deadline = Instant::now() + REPLY_LIMIT;
         let key = format!("reply:{id}");
         while Instant::now() < deadline {

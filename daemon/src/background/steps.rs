@@ -5,7 +5,7 @@ use std::time::Duration;
 use airflow_serverless_api::environment::Environment;
 use modal_client::{Client, NO_ARGUMENTS, Outcome, SecretOutcome};
 
-use crate::{error::Result, modal::Server, progress::Progress, registry::Deletion, runtime::Runtime, vault::Vault};
+use crate::{error::Result, modal::Modal, progress::Progress, registry::Deletion, runtime::Runtime, vault};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
@@ -63,9 +63,7 @@ pub fn titles(deletion: Option<Deletion>) -> impl Iterator<Item = &'static str> 
 
 /// What the steps work with.
 pub struct Tools {
-    pub client: Client,
-    pub vault: Vault,
-    pub server: Server,
+    pub modal: Modal,
     pub runtime: Runtime,
 }
 
@@ -75,49 +73,47 @@ const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
 impl Tools {
     /// Runs one step and gives the line that tells its result.
     pub async fn run(&self, kind: StepKind, environment: &Environment, progress: &Progress) -> Result<String> {
-        let names = &environment.names;
+        let (names, config) = (&environment.names, &environment.config);
+        let client = self.modal.client(environment.target, config).await?;
         match kind {
             StepKind::Config => Ok(summary(environment)),
-            StepKind::App => {
-                self.client.get_or_create_app(&names.app).await.map(|_| names.app.clone()).map_err(Into::into)
-            }
-            StepKind::Volume => {
-                self.client.volume(&names.volume).await.map(|_| names.volume.clone()).map_err(Into::into)
-            }
-            StepKind::Dict => self.client.dict(&names.dict).await.map(|_| names.dict.clone()).map_err(Into::into),
-            StepKind::Secret => self.secret(environment).await,
+            StepKind::App => client.get_or_create_app(&names.app).await.map(|_| names.app.clone()).map_err(Into::into),
+            StepKind::Volume => client.volume(&names.volume).await.map(|_| names.volume.clone()).map_err(Into::into),
+            StepKind::Dict => client.dict(&names.dict).await.map(|_| names.dict.clone()).map_err(Into::into),
+            StepKind::Secret => secret(&client, environment).await,
             StepKind::Runtime => {
                 self.runtime.ensure(progress).await?;
                 Ok(format!("Airflow {}, Modal SDK {}", crate::AIRFLOW_VERSION, crate::MODAL_VERSION))
             }
             StepKind::Deploy => {
-                self.runtime.deploy(&environment.name, &environment.config, &self.server, progress).await?;
-                Ok(format!("every {} s", environment.config.scheduler.interval_seconds))
+                let server = self.modal.server(environment.target, config)?;
+                self.runtime.deploy(&environment.name, config, &server, progress).await?;
+                Ok(format!("every {} s", config.scheduler.interval_seconds))
             }
-            StepKind::Database => self.database(environment, progress).await,
-            StepKind::StopApp => gone(&names.app, self.client.stop_app(&names.app).await?),
-            StepKind::RemoveVolume => gone(&names.volume, self.client.delete_volume(&names.volume).await?),
-            StepKind::RemoveDict => gone(&names.dict, self.client.delete_dict(&names.dict).await?),
-            StepKind::RemoveSecret => gone(&names.secret, self.client.delete_secret(&names.secret).await?),
+            StepKind::Database => database(&client, environment, progress).await,
+            StepKind::StopApp => gone(&names.app, client.stop_app(&names.app).await?),
+            StepKind::RemoveVolume => gone(&names.volume, client.delete_volume(&names.volume).await?),
+            StepKind::RemoveDict => gone(&names.dict, client.delete_dict(&names.dict).await?),
+            StepKind::RemoveSecret => gone(&names.secret, client.delete_secret(&names.secret).await?),
         }
     }
+}
 
-    async fn secret(&self, environment: &Environment) -> Result<String> {
-        let name = &environment.names.secret;
-        Ok(match self.vault.ensure(&environment.name).await? {
-            SecretOutcome::Created => name.clone(),
-            SecretOutcome::Exists => format!("{name} (kept)"),
-        })
-    }
+async fn secret(client: &Client, environment: &Environment) -> Result<String> {
+    let name = &environment.names.secret;
+    Ok(match vault::ensure(client, &environment.name).await? {
+        SecretOutcome::Created => name.clone(),
+        SecretOutcome::Exists => format!("{name} (kept)"),
+    })
+}
 
-    async fn database(&self, environment: &Environment, progress: &Progress) -> Result<String> {
-        let function = self.client.function(&environment.names.app, "initialize_database").await?;
-        let call = function.spawn(NO_ARGUMENTS).await?;
-        progress.detail("running Airflow's migrations");
-        match call.wait::<serde_json::Value>(MIGRATION_LIMIT).await? {
-            Outcome::Finished(_) => Ok("up to date".to_owned()),
-            Outcome::Pending => Err(crate::error::Error::SchedulerSilent(MIGRATION_LIMIT.as_secs())),
-        }
+async fn database(client: &Client, environment: &Environment, progress: &Progress) -> Result<String> {
+    let function = client.function(&environment.names.app, "initialize_database").await?;
+    let call = function.spawn(NO_ARGUMENTS).await?;
+    progress.detail("running Airflow's migrations");
+    match call.wait::<serde_json::Value>(MIGRATION_LIMIT).await? {
+        Outcome::Finished(_) => Ok("up to date".to_owned()),
+        Outcome::Pending => Err(crate::error::Error::SchedulerSilent(MIGRATION_LIMIT.as_secs())),
     }
 }
 

@@ -3,6 +3,7 @@
 mod backfills;
 mod connections;
 mod cost;
+mod credentials;
 mod daemon;
 mod dags;
 mod environments;
@@ -30,6 +31,7 @@ pub use idempotency::KEPT_FOR as KEYS_KEPT_FOR;
 
 use crate::{
     airflow::{Airflow, MAX_FILE_BYTES},
+    credentials::CredentialsFile,
     metrics::Metrics,
     registry::Registry,
 };
@@ -42,12 +44,19 @@ pub struct Services {
     /// Ends answers that would go on for ever.
     pub stop: CancellationToken,
     pub metrics: Metrics,
+    pub credentials: CredentialsFile,
     under_way: idempotency::UnderWay,
 }
 
 impl Services {
-    pub fn new(registry: Registry, airflow: Arc<Airflow>, metrics: Metrics, stop: CancellationToken) -> Self {
-        Self { registry, airflow, stop, metrics, under_way: Arc::default() }
+    pub fn new(
+        registry: Registry,
+        airflow: Arc<Airflow>,
+        credentials: CredentialsFile,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { registry, airflow, stop, metrics, credentials, under_way: Arc::default() }
     }
 }
 
@@ -76,6 +85,7 @@ fn routes() -> OpenApiRouter<Services> {
         ))
         .routes(routes!(environments::tick_environment))
         .routes(routes!(cost::estimate_cost))
+        .routes(routes!(credentials::get_credentials, credentials::put_credentials, credentials::delete_credentials))
         .routes(routes!(operations::list_operations))
         .routes(routes!(operations::get_operation))
         .routes(routes!(operations::cancel_operation))

@@ -6,7 +6,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::error::{Error, Reason, Subject, chain};
+use crate::{
+    error::{Error, Reason, Subject, chain},
+    modal::ModalError,
+};
 
 const DAGS_HINT: &str = "`airflow-serverless dags list` shows the DAGs of an environment, import errors included";
 
@@ -181,6 +184,23 @@ impl From<Error> for Failure {
             Error::Database { .. } => {
                 Self::new(S::BAD_GATEWAY, "database-unavailable", "No answer from the database", detail)
                     .hint("see whether the server of the connection string runs, and lets Modal in")
+            }
+            Error::InvalidCredentials(faults) => {
+                Self::new(S::UNPROCESSABLE_ENTITY, "invalid-credentials", "The credentials are not valid", detail)
+                    .errors(faults)
+                    .hint("Modal's web site makes tokens, under Settings, API Tokens")
+            }
+            Error::Modal(ModalError::NoCredentials) => {
+                Self::new(S::CONFLICT, "no-credentials", "There are no credentials for Modal", detail)
+                    .hint("`airflow-serverless auth login` stores them; `target: local` needs none")
+            }
+            Error::Modal(ModalError::Client(error)) if error.is_refusal() => {
+                Self::new(S::CONFLICT, "credentials-refused", "Modal refuses the credentials", detail)
+                    .hint("`airflow-serverless auth login` stores others; `auth status` names those that are stored")
+            }
+            Error::Modal(ModalError::Client(error)) if error.is_unreachable() => {
+                Self::new(S::BAD_GATEWAY, "modal-unreachable", "Modal cannot be reached", detail)
+                    .hint("see whether this machine is online; what was asked for can be asked for again")
             }
             Error::Modal(_) | Error::Runtime(_) | Error::Store(_) | Error::Metadata { .. } | Error::Files { .. } => {
                 tracing::error!(error = detail, "a request failed");

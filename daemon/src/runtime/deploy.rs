@@ -27,8 +27,8 @@ impl Runtime {
             .args(["-m", "airflow_serverless.deploy"])
             .env("AIRFLOW_SERVERLESS_SETTINGS", settings.to_string())
             .env("MODAL_SERVER_URL", &server.url)
-            .env("MODAL_TOKEN_ID", "ak-local")
-            .env("MODAL_TOKEN_SECRET", &server.token_secret)
+            .env("MODAL_TOKEN_ID", &server.token.id)
+            .env("MODAL_TOKEN_SECRET", &server.token.secret)
             // The user's profile must not choose another server or environment.
             .env("MODAL_CONFIG_PATH", "/dev/null");
         run("modal deploy", command, progress).await.map(|_| ())

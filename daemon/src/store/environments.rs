@@ -16,6 +16,7 @@ use crate::registry::{Deletion, Wish};
 #[derive(FromRow)]
 struct Row {
     name: String,
+    target: String,
     config: String,
     generation: i64,
     observed_generation: i64,
@@ -96,7 +97,7 @@ impl TryFrom<Row> for Environment {
         Ok(Self {
             names: (&name).into(),
             name,
-            target: Target::Local,
+            target: from_word("target", &row.target)?,
             state: row.state(),
             conditions,
             config: decode("configuration", &row.config)?,
@@ -177,16 +178,18 @@ impl Store {
     pub async fn insert_environment(
         &self,
         name: &EnvironmentName,
-        config: &Config,
+        (target, config): (Target, &Config),
         operation: &NewOperation,
         now: DateTime<Utc>,
     ) -> Result<()> {
         let failed = query("creating an environment");
         let mut transaction = self.begin(&failed).await?;
         sqlx::query(
-            "INSERT INTO environment (name, config, generation, created_at, updated_at) VALUES (?, ?, 1, ?, ?)",
+            "INSERT INTO environment (name, target, config, generation, created_at, updated_at)
+             VALUES (?, ?, ?, 1, ?, ?)",
         )
         .bind(name.as_str())
+        .bind(word("target", &target)?)
         .bind(encode("configuration", config)?)
         .bind(now)
         .bind(now)

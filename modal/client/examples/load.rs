@@ -4,7 +4,7 @@
 
 use std::{env, error::Error, sync::Arc, time::Instant};
 
-use modal_client::{Client, File};
+use modal_client::{Client, File, Token};
 use tokio::task::JoinSet;
 
 /// Requests of each kind.
@@ -19,7 +19,8 @@ async fn main() -> Result<(), Failure> {
     let usage = "usage: load APP FUNCTION";
     let mut arguments = env::args().skip(1);
     let (app, function) = (arguments.next().ok_or(usage)?, arguments.next().ok_or(usage)?);
-    let client = Client::connect(&env::var("MODAL_SERVER_URL")?, &env::var("MODAL_TOKEN_SECRET")?).await?;
+    let token = Token { id: env::var("MODAL_TOKEN_ID")?, secret: env::var("MODAL_TOKEN_SECRET")? };
+    let client = Client::connect(&env::var("MODAL_SERVER_URL")?, &token).await?;
 
     let dict = client.dict("load").await?;
     let written = dict.clone();

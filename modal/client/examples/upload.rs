@@ -3,12 +3,13 @@
 
 use std::{env, error::Error, time::Instant};
 
-use modal_client::{Client, File};
+use modal_client::{Client, File, Token};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let count: usize = env::args().nth(1).unwrap_or_else(|| "1000".to_owned()).parse()?;
-    let client = Client::connect(&env::var("MODAL_SERVER_URL")?, &env::var("MODAL_TOKEN_SECRET")?).await?;
+    let token = Token { id: env::var("MODAL_TOKEN_ID")?, secret: env::var("MODAL_TOKEN_SECRET")? };
+    let client = Client::connect(&env::var("MODAL_SERVER_URL")?, &token).await?;
     let volume = client.volume("upload-example").await?;
     for round in 1..=3 {
         // New contents each time, of about 1 KB.

@@ -25,6 +25,7 @@ impl Client {
         let request = DictGetOrCreateRequest {
             deployment_name: name.to_owned(),
             object_creation_type: ObjectCreationType::CreateIfMissing.into(),
+            environment_name: self.environment_name(),
             ..Default::default()
         };
         let id = rpc!(self, dict_get_or_create, request)?.dict_id;
@@ -33,7 +34,11 @@ impl Client {
 
     /// Removes the Dict of this name with all that is in it; tells whether there was one.
     pub async fn delete_dict(&self, name: &str) -> Result<bool> {
-        let request = DictGetOrCreateRequest { deployment_name: name.to_owned(), ..Default::default() };
+        let request = DictGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            environment_name: self.environment_name(),
+            ..Default::default()
+        };
         let Some(it) = found(rpc!(self, dict_get_or_create, request))? else { return Ok(false) };
         let dict_id = it.dict_id;
         Ok(found(rpc!(self, dict_delete, DictDeleteRequest { dict_id }))?.is_some())

@@ -41,6 +41,16 @@ impl Error {
         }
     }
 
+    /// Whether the server does not take the token.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.code(), Some(Code::Unauthenticated | Code::PermissionDenied))
+    }
+
+    /// Whether the server could not be asked.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Connect { .. }) || self.code() == Some(Code::Unavailable)
+    }
+
     /// Whether the object asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(Code::NotFound)

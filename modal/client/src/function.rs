@@ -48,8 +48,12 @@ pub enum Outcome<T> {
 impl Client {
     /// The Function `name` of a deployed App; `NOT_FOUND` if either is missing.
     pub async fn function(&self, app: &str, name: &str) -> Result<Function> {
-        let request =
-            FunctionGetRequest { app_name: app.to_owned(), object_tag: name.to_owned(), ..Default::default() };
+        let request = FunctionGetRequest {
+            app_name: app.to_owned(),
+            object_tag: name.to_owned(),
+            environment_name: self.environment_name(),
+            ..Default::default()
+        };
         let id = rpc!(self, function_get, request)?.function_id;
         Ok(Function { client: self.clone(), id, name: name.to_owned() })
     }

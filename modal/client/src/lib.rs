@@ -17,4 +17,4 @@ pub use error::{Error, Result};
 pub use function::{Function, FunctionCall, NO_ARGUMENTS, Outcome};
 pub use secret::SecretOutcome;
 pub use volume::{Entry, EntryKind, File, Volume};
-pub use wire::Client;
+pub use wire::{Client, Token};

@@ -29,6 +29,7 @@ impl Client {
             deployment_name: name.to_owned(),
             object_creation_type: ObjectCreationType::CreateFailIfExists.into(),
             env_dict: variables,
+            environment_name: self.environment_name(),
             ..Default::default()
         };
         match rpc!(self, secret_get_or_create, request) {
@@ -40,7 +41,11 @@ impl Client {
 
     /// Sets variables of a Secret that exists, or removes them (`None`), and leaves its others alone.
     pub async fn update_secret(&self, name: &str, variables: HashMap<String, Option<String>>) -> Result<()> {
-        let request = SecretGetOrCreateRequest { deployment_name: name.to_owned(), ..Default::default() };
+        let request = SecretGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            environment_name: self.environment_name(),
+            ..Default::default()
+        };
         let secret_id = rpc!(self, secret_get_or_create, request)?.secret_id;
         let updates = variables.into_iter().map(|(key, value)| Update { key, value }).collect();
         rpc!(self, secret_update, SecretUpdateRequest { secret_id, updates }).map(|_| ())
@@ -48,7 +53,11 @@ impl Client {
 
     /// Removes the Secret of this name with all that is in it; tells whether there was one.
     pub async fn delete_secret(&self, name: &str) -> Result<bool> {
-        let request = SecretGetOrCreateRequest { deployment_name: name.to_owned(), ..Default::default() };
+        let request = SecretGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            environment_name: self.environment_name(),
+            ..Default::default()
+        };
         let Some(it) = found(rpc!(self, secret_get_or_create, request))? else { return Ok(false) };
         let secret_id = it.secret_id;
         Ok(found(rpc!(self, secret_delete, SecretDeleteRequest { secret_id }))?.is_some())

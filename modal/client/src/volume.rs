@@ -57,6 +57,7 @@ impl Client {
             deployment_name: name.to_owned(),
             object_creation_type: ObjectCreationType::CreateIfMissing.into(),
             version: VolumeFsVersion::V1.into(),
+            environment_name: self.environment_name(),
             ..Default::default()
         };
         let id = rpc!(self, volume_get_or_create, request)?.volume_id;
@@ -65,7 +66,11 @@ impl Client {
 
     /// Removes the Volume of this name with all that is in it; tells whether there was one.
     pub async fn delete_volume(&self, name: &str) -> Result<bool> {
-        let request = VolumeGetOrCreateRequest { deployment_name: name.to_owned(), ..Default::default() };
+        let request = VolumeGetOrCreateRequest {
+            deployment_name: name.to_owned(),
+            environment_name: self.environment_name(),
+            ..Default::default()
+        };
         let Some(it) = found(rpc!(self, volume_get_or_create, request))? else { return Ok(false) };
         let volume_id = it.volume_id;
         Ok(found(rpc!(self, volume_delete, VolumeDeleteRequest { volume_id, ..Default::default() }))?.is_some())

@@ -1,6 +1,6 @@
 //! The connection: server URLs, the headers that Modal wants, and which failures are worth another try.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use modal_proto::modal_client_client::ModalClientClient;
@@ -9,7 +9,7 @@ use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint, Uri},
+    transport::{Channel, ClientTlsConfig, Endpoint, Uri},
 };
 
 use crate::error::{Error, Result};
@@ -23,23 +23,39 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_MESSAGE: usize = 110 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Who calls.
+#[derive(Clone)]
+pub struct Token {
+    pub id: String,
+    pub secret: String,
+}
+
 /// A connection to one Modal server. Clones share it.
 #[derive(Clone)]
 pub struct Client {
     stub: Stub,
     http: reqwest::Client,
+    /// The Modal environment in which names are looked up; the workspace's default if empty.
+    environment: Arc<str>,
 }
 
 impl Client {
-    /// Connects to `http://host:port` (h2c) or `unix:///path` with the secret of a token; the connection is made again
-    /// by itself when it breaks.
-    pub async fn connect(server_url: &str, token_secret: &str) -> Result<Self> {
-        let token_secret = MetadataValue::try_from(token_secret).map_err(|_| Error::Token)?;
+    /// Connects to `https://host`, `http://host:port` (h2c) or `unix:///path`; the connection is made again by itself when
+    /// it breaks.
+    pub async fn connect(server_url: &str, token: &Token) -> Result<Self> {
+        // Only the first one of a process takes effect, and all are the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let header = |text: &str| MetadataValue::try_from(text).map_err(|_| Error::Token);
+        let headers = Headers { token_id: header(&token.id)?, token_secret: header(&token.secret)? };
         let channel = match server_url.split_once(':') {
             Some(("unix", path)) => unix_channel(server_url, path.trim_start_matches("//").into()).await?,
             Some(("http" | "https", _)) => {
-                let endpoint = Endpoint::from_shared(server_url.to_owned())
-                    .map_err(|_| Error::Url { url: server_url.to_owned() })?;
+                let invalid = |_| Error::Url { url: server_url.to_owned() };
+                let mut endpoint = Endpoint::from_shared(server_url.to_owned()).map_err(invalid)?;
+                if server_url.starts_with("https:") {
+                    let roots = ClientTlsConfig::new().with_enabled_roots();
+                    endpoint = endpoint.tls_config(roots).map_err(|source| connect(server_url, source))?;
+                }
                 endpoint
                     .connect_timeout(CONNECT_TIMEOUT)
                     .connect()
@@ -48,10 +64,24 @@ impl Client {
             }
             _ => return Err(Error::Url { url: server_url.to_owned() }),
         };
-        let stub = ModalClientClient::with_interceptor(channel, Headers { token_secret })
+        let stub = ModalClientClient::with_interceptor(channel, headers)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Ok(Self { stub, http: reqwest::Client::new() })
+        Ok(Self { stub, http: reqwest::Client::new(), environment: "".into() })
+    }
+
+    /// The same connection, with names looked up in another Modal environment.
+    pub fn in_environment(&self, name: &str) -> Self {
+        Self { environment: name.into(), ..self.clone() }
+    }
+
+    pub(crate) fn environment_name(&self) -> String {
+        self.environment.to_string()
+    }
+
+    /// The name of the workspace that the token belongs to.
+    pub async fn workspace(&self) -> Result<String> {
+        Ok(rpc!(self, workspace_name_lookup, ())?.workspace_name)
     }
 
     /// Asks the server whether it is there and takes this client.
@@ -95,6 +125,7 @@ fn connect(url: &str, source: tonic::transport::Error) -> Error {
 /// Presents this client as a released SDK: Modal refuses clients whose version it does not know.
 #[derive(Clone)]
 pub(crate) struct Headers {
+    token_id: MetadataValue<Ascii>,
     token_secret: MetadataValue<Ascii>,
 }
 
@@ -104,7 +135,7 @@ impl Interceptor for Headers {
         headers.insert("x-modal-client-version", MetadataValue::from_static(modal_proto::SDK_VERSION));
         headers.insert("x-modal-client-type", MetadataValue::from_static("1"));
         headers.insert("x-modal-python-version", MetadataValue::from_static("3.11.0"));
-        headers.insert("x-modal-token-id", MetadataValue::from_static("ak-local"));
+        headers.insert("x-modal-token-id", self.token_id.clone());
         headers.insert("x-modal-token-secret", self.token_secret.clone());
         Ok(request)
     }

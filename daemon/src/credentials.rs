@@ -1,0 +1,173 @@
+//! Credentials for Modal's cloud, in a file that only the user can read.
+
+use std::{
+    fs::{File, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use airflow_serverless_api::{
+    Secret,
+    credentials::{CredentialsStatus, MODAL_SERVER_URL, PutCredentials, StoreCredentials},
+    problem::Fault,
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    modal::{ModalError, connect},
+};
+
+/// What the file holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    pub token_id: String,
+    pub token_secret: Secret,
+    pub server_url: String,
+    pub workspace: Option<String>,
+    pub updated_at: DateTime<Utc>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    #[error("{action} the credentials in {path} failed")]
+    Files { action: &'static str, path: String, source: io::Error },
+    #[error("the credentials in {path} cannot be read; `airflow-serverless auth login` writes them anew")]
+    Invalid { path: String },
+    #[error("{path} can be read by other users; `chmod 600` it, or have Modal replace the token")]
+    Exposed { path: String },
+}
+
+/// The file and its place.
+#[derive(Clone, Debug)]
+pub struct CredentialsFile(PathBuf);
+
+impl CredentialsFile {
+    /// The one in this folder.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self(folder.join("credentials.json"))
+    }
+
+    /// The credentials, if there are any.
+    pub fn read(&self) -> Result<Option<Credentials>, CredentialsError> {
+        let path = || self.0.display().to_string();
+        let failed = |source| CredentialsError::Files { action: "reading", path: path(), source };
+        let file = match File::open(&self.0) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
+            return Err(CredentialsError::Exposed { path: path() });
+        }
+        // The parser's message could repeat a secret.
+        let invalid = |_| CredentialsError::Invalid { path: path() };
+        serde_json::from_reader(io::BufReader::new(file)).map(Some).map_err(invalid)
+    }
+
+    /// Replaces the credentials, all or nothing.
+    fn write(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
+        let failed = |source| CredentialsError::Files { action: "writing", path: self.0.display().to_string(), source };
+        let partial = self.0.with_extension("partial");
+        let text = serde_json::to_vec_pretty(credentials).map_err(|error| failed(error.into()))?;
+        let open = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial);
+        let mut file = open.map_err(failed)?;
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        std::fs::rename(&partial, &self.0).map_err(failed)
+    }
+
+    pub fn status(&self) -> Result<CredentialsStatus> {
+        let found = self.read().map_err(ModalError::from)?;
+        Ok(match found {
+            None => CredentialsStatus {
+                configured: false,
+                token_id: None,
+                server_url: None,
+                workspace: None,
+                updated_at: None,
+            },
+            Some(credentials) => CredentialsStatus {
+                configured: true,
+                token_id: Some(credentials.token_id),
+                server_url: Some(credentials.server_url),
+                workspace: credentials.workspace,
+                updated_at: Some(credentials.updated_at),
+            },
+        })
+    }
+
+    /// Stores credentials that the server takes.
+    pub async fn store(
+        &self,
+        wanted: PutCredentials,
+        how: StoreCredentials,
+        now: DateTime<Utc>,
+    ) -> Result<CredentialsStatus> {
+        check("token_id", "ak-", &wanted.token_id)?;
+        check("token_secret", "as-", wanted.token_secret.expose())?;
+        let server_url = wanted.server_url.unwrap_or_else(|| MODAL_SERVER_URL.to_owned());
+        let PutCredentials { token_id, token_secret, .. } = wanted;
+        let mut credentials = Credentials { token_id, token_secret, server_url, workspace: None, updated_at: now };
+        if !how.skip_check {
+            let client = connect(&credentials).await.map_err(ModalError::from)?;
+            credentials.workspace = Some(client.workspace().await.map_err(ModalError::from)?);
+        }
+        self.write(&credentials).map_err(ModalError::from)?;
+        self.status()
+    }
+
+    /// Removes the credentials; tells whether there were any.
+    pub fn remove(&self) -> Result<bool> {
+        match std::fs::remove_file(&self.0) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => {
+                let path = self.0.display().to_string();
+                Err(ModalError::from(CredentialsError::Files { action: "removing", path, source }).into())
+            }
+        }
+    }
+}
+
+fn check(location: &str, prefix: &str, text: &str) -> Result<()> {
+    let is_token = text.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
+    if is_token && text.len() <= 200 && text.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let message = format!("is no token of Modal: it begins with `{prefix}` and has no blanks");
+    Err(Error::InvalidCredentials(vec![Fault::new(location, message)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_private_and_its_secret_hidden() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = CredentialsFile::in_folder(folder.path());
+        assert!(file.read().expect("nothing").is_none());
+        let credentials = Credentials {
+            token_id: "ak-1".to_owned(),
+            token_secret: Secret::new("as-hunter2"),
+            server_url: MODAL_SERVER_URL.to_owned(),
+            workspace: None,
+            updated_at: Utc::now(),
+        };
+        file.write(&credentials).expect("written");
+        assert_eq!(file.read().expect("credentials"), Some(credentials.clone()));
+        assert_eq!(file.0.metadata().expect("a file").permissions().mode() & 0o777, 0o600);
+        assert!(!format!("{credentials:?}{:?}", file.status().expect("a status")).contains("hunter2"));
+
+        std::fs::set_permissions(&file.0, Permissions::from_mode(0o644)).expect("set");
+        assert!(matches!(file.read(), Err(CredentialsError::Exposed { .. })));
+        std::fs::set_permissions(&file.0, Permissions::from_mode(0o600)).expect("set");
+        std::fs::write(&file.0, "{\"token_secret\": hunter2").expect("written");
+        let error = file.read().expect_err("no JSON");
+        assert!(matches!(error, CredentialsError::Invalid { .. }) && !error.to_string().contains("hunter2"));
+        assert!(file.remove().expect("removed") && !file.remove().expect("nothing"));
+    }
+}

@@ -1,0 +1,50 @@
+//! Credentials for Modal's cloud.
+
+use airflow_serverless_api::{
+    Problem,
+    credentials::{CredentialsStatus, PutCredentials, StoreCredentials},
+};
+use axum::{Json, extract::State, http::StatusCode};
+
+use super::{
+    Services,
+    extract::{self, Query},
+    problem::Answer,
+};
+
+/// Whether there are credentials, and whose; never the secret
+#[utoipa::path(
+    get, path = "/v1/credentials", tag = "credentials",
+    responses((status = 200, body = CredentialsStatus), (status = "5XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(super) async fn get_credentials(State(services): State<Services>) -> Answer<Json<CredentialsStatus>> {
+    Ok(Json(services.credentials.status()?))
+}
+
+/// Keeps credentials, once the server has taken them
+#[utoipa::path(
+    put, path = "/v1/credentials", tag = "credentials", request_body = PutCredentials, params(StoreCredentials),
+    responses(
+        (status = 200, body = CredentialsStatus),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn put_credentials(
+    State(services): State<Services>,
+    Query(query): Query<StoreCredentials>,
+    extract::Json(request): extract::Json<PutCredentials>,
+) -> Answer<Json<CredentialsStatus>> {
+    let now = (services.registry.clock)();
+    Ok(Json(services.credentials.store(request, query, now).await?))
+}
+
+/// Forgets the credentials; environments in the cloud go on, but cannot be reached from here
+#[utoipa::path(
+    delete, path = "/v1/credentials", tag = "credentials",
+    responses((status = 204), (status = "5XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(super) async fn delete_credentials(State(services): State<Services>) -> Answer<StatusCode> {
+    services.credentials.remove()?;
+    Ok(StatusCode::NO_CONTENT)
+}
