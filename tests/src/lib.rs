@@ -252,7 +252,7 @@ pub fn workspace() -> &'static Path {
 }
 
 /// Where cargo puts programs: two levels above the test's own executable.
-fn binaries() -> PathBuf {
+pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("the test's executable");
     test.ancestors().nth(2).expect("a target folder").to_owned()
 }

@@ -195,6 +195,7 @@ impl From<Error> for Failure {
                     .hint("`airflow-serverless auth login` stores them; `target: local` needs none")
             }
             Error::Modal(ModalError::Client(error)) if error.is_refusal() => {
+                let detail = format!("Modal refuses the credentials: {error}");
                 Self::new(S::CONFLICT, "credentials-refused", "Modal refuses the credentials", detail)
                     .hint("`airflow-serverless auth login` stores others; `auth status` names those that are stored")
             }

@@ -2,6 +2,8 @@
 
 use tonic::Code;
 
+use crate::download::DownloadError;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +17,7 @@ pub enum Error {
     #[error("{rpc} failed: {}", status.message())]
     Rpc { rpc: &'static str, status: Box<tonic::Status> },
     #[error("downloading {path} failed")]
-    Download { path: String, source: reqwest::Error },
+    Download { path: String, source: DownloadError },
     #[error("{path} has {actual} bytes on the wire instead of {expected}")]
     Truncated { path: String, expected: u64, actual: u64 },
     #[error("{what} is not a value that this client can read")]

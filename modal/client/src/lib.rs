@@ -5,6 +5,7 @@
 
 mod app;
 mod dict;
+mod download;
 mod error;
 mod function;
 pub mod pickle;
@@ -13,6 +14,7 @@ mod volume;
 mod wire;
 
 pub use dict::Dict;
+pub use download::DownloadError;
 pub use error::{Error, Result};
 pub use function::{Function, FunctionCall, NO_ARGUMENTS, Outcome};
 pub use secret::SecretOutcome;

@@ -12,7 +12,10 @@ use tonic::{
     transport::{Channel, ClientTlsConfig, Endpoint, Uri},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    download::Downloads,
+    error::{Error, Result},
+};
 
 pub(crate) type Stub = ModalClientClient<InterceptedService<Channel, Headers>>;
 
@@ -34,7 +37,7 @@ pub struct Token {
 #[derive(Clone)]
 pub struct Client {
     stub: Stub,
-    http: reqwest::Client,
+    downloads: Downloads,
     /// The Modal environment in which names are looked up; the workspace's default if empty.
     environment: Arc<str>,
 }
@@ -67,7 +70,7 @@ impl Client {
         let stub = ModalClientClient::with_interceptor(channel, headers)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Ok(Self { stub, http: reqwest::Client::new(), environment: "".into() })
+        Ok(Self { stub, downloads: Downloads::new(), environment: "".into() })
     }
 
     /// The same connection, with names looked up in another Modal environment.
@@ -95,13 +98,8 @@ impl Client {
 
     /// The contents at a URL that the server gave out for `what`.
     pub(crate) async fn download(&self, what: &str, url: &str) -> Result<Vec<u8>> {
-        let get = async {
-            let response = self.http.get(url).send().await?.error_for_status()?;
-            response.bytes().await
-        };
-        // The URL is a capability: it stays out of error messages.
-        let failed = |source: reqwest::Error| Error::Download { path: what.to_owned(), source: source.without_url() };
-        Ok(get.await.map_err(failed)?.into())
+        let failed = |source| Error::Download { path: what.to_owned(), source };
+        self.downloads.get(url).await.map_err(failed)
     }
 }
 

@@ -5,6 +5,7 @@ mod architecture;
 mod backfills;
 mod bad_input;
 mod clients;
+mod cloud;
 mod crashes;
 mod flow;
 mod logs;
