@@ -16,18 +16,14 @@ impl Client {
             app_name: name.to_owned(),
             object_creation_type: ObjectCreationType::CreateIfMissing.into(),
             environment_name: self.environment_name(),
-            ..Default::default()
         };
         Ok(rpc!(self, app_get_or_create, request)?.app_id)
     }
 
     /// Stops the deployed App of this name: its schedules, calls and containers end. Tells whether there was one.
     pub async fn stop_app(&self, name: &str) -> Result<bool> {
-        let request = AppGetByDeploymentNameRequest {
-            name: name.to_owned(),
-            environment_name: self.environment_name(),
-            ..Default::default()
-        };
+        let request =
+            AppGetByDeploymentNameRequest { name: name.to_owned(), environment_name: self.environment_name() };
         let app = found(rpc!(self, app_get_by_deployment_name, request))?;
         let Some(app_id) = app.map(|app| app.app_id).filter(|id| !id.is_empty()) else { return Ok(false) };
         let request = AppStopRequest { app_id, source: AppStopSource::PythonClient.into() };
