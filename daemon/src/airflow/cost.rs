@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn containers_are_used_again_while_they_wait() {
-        let cases: [(&[(f64, f64)], usize, f64); 6] = [
+        type Case<'a> = (&'a [(f64, f64)], usize, f64);
+        let cases: [Case<'_>; 6] = [
             (&[], 9, 0.0),
             (&[(0.0, 10.0)], 9, 100.0),
             // The second finds the first one's container, which waited 20 s.
