@@ -11,7 +11,10 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::problem::Failure;
+use super::{
+    limits::BODY,
+    problem::{Failure, kinds},
+};
 
 pub(super) struct Json<T>(pub T);
 pub(super) struct Path<T>(pub T);
@@ -23,9 +26,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        axum::Json::from_request(request, state).await.map(|json| Self(json.0)).map_err(|rejection: JsonRejection| {
-            let detail = without_credentials(&rejection.body_text()).into_owned();
-            Failure::invalid_request(rejection.status(), detail)
+        let json = in_time(axum::Json::from_request(request, state)).await?;
+        json.map(|json| Self(json.0)).map_err(|rejection: JsonRejection| {
+            invalid_body(rejection.status(), without_credentials(&rejection.body_text()).into_owned())
         })
     }
 }
@@ -34,10 +37,24 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        Bytes::from_request(request, state)
-            .await
-            .map(Self)
-            .map_err(|rejection: BytesRejection| Failure::invalid_request(rejection.status(), rejection.body_text()))
+        let body = in_time(Bytes::from_request(request, state)).await?;
+        body.map(Self).map_err(|rejection: BytesRejection| invalid_body(rejection.status(), rejection.body_text()))
+    }
+}
+
+/// What comes of reading a body, unless its client takes too long to send it.
+async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::time::timeout(BODY, reading)
+        .await
+        .map_err(|_| Failure::new(&kinds::BODY_TOO_SLOW, format!("the body was not there after {} s", BODY.as_secs())))
+}
+
+fn invalid_body(status: StatusCode, detail: String) -> Failure {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Failure::invalid_request(status, "the body is larger than requests of this kind may be".to_owned())
+        }
+        _ => Failure::invalid_request(status, detail),
     }
 }
 
