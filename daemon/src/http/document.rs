@@ -116,12 +116,9 @@ fn limit(parameter: &mut Parameter) {
                 object.minimum.get_or_insert(i64::MIN.into());
                 object.maximum.get_or_insert(i64::MAX.into());
             }
-            Some("int32") if object.minimum.is_none() => {
-                object.minimum = Some(i32::MIN.into());
-                object.maximum.get_or_insert(i32::MAX.into());
-            }
             Some("int32") => {
-                object.maximum.get_or_insert(u32::MAX.into());
+                object.minimum.get_or_insert(i32::MIN.into());
+                object.maximum.get_or_insert(i32::MAX.into());
             }
             None if in_path => {
                 object.min_length.get_or_insert(1);

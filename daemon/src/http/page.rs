@@ -20,6 +20,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/page/page.js", "text/javascript; charset=utf-8", include_str!("page/page.js")),
+    ("/page/dom.js", "text/javascript; charset=utf-8", include_str!("page/dom.js")),
     ("/page/schema.js", "text/javascript; charset=utf-8", include_str!("page/schema.js")),
     ("/page/request.js", "text/javascript; charset=utf-8", include_str!("page/request.js")),
     ("/page/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
