@@ -68,3 +68,65 @@ pub fn log_panics() {
         tracing::error!(place, message, "a panic");
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{
+        Router,
+        body::{Body, to_bytes},
+        http::StatusCode,
+        middleware::{from_fn, from_fn_with_state},
+        routing::get,
+    };
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::http::limits;
+
+    /// What answers, with an id, where the handler does not.
+    async fn answer(router: Router) -> (StatusCode, HeaderMap, Value) {
+        let service = router.layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked)).layer(from_fn(frame));
+        let response = service.oneshot(Request::new(Body::empty())).await.expect("an answer");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 1 << 20).await.expect("a body");
+        (parts.status, parts.headers, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn panics_are_problems() {
+        async fn handler() -> &'static str {
+            panic!("the password is hunter2")
+        }
+        let (status, headers, problem) = answer(Router::new().route("/", get(handler))).await;
+        assert_eq!(
+            (status, headers[header::CONTENT_TYPE].as_bytes()),
+            (500.try_into().expect("a status"), b"application/problem+json".as_slice())
+        );
+        assert_eq!(problem["type"], "urn:airflow-serverless:problem:internal");
+        assert!(!problem.to_string().contains("hunter2") && headers.contains_key(REQUEST_ID), "{problem} {headers:?}");
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_ended() {
+        let limit = from_fn_with_state(Duration::from_millis(5), limits::within);
+        let slow = Router::new().route("/", get(std::future::pending::<&'static str>)).layer(limit);
+        let (status, _, problem) = answer(slow).await;
+        assert_eq!((status.as_u16(), &problem["type"]), (504, &"urn:airflow-serverless:problem:time-limit".into()));
+    }
+
+    #[test]
+    fn clients_choose_plain_ids() {
+        let chosen = |id: &str| {
+            let id = HeaderValue::from_str(id).expect("a value");
+            id_of(&HeaderMap::from_iter([(REQUEST_ID, id)])).is_some()
+        };
+        assert!(chosen("deploy-17_a.b") && chosen(&"x".repeat(LONGEST_ID)));
+        for bad in ["", "a b", "a\"b", "a;b", &"x".repeat(LONGEST_ID + 1)] {
+            assert!(!chosen(bad), "{bad}");
+        }
+        assert_ne!(new_id(), new_id());
+    }
+}
