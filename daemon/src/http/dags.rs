@@ -35,8 +35,8 @@ pub(super) async fn list_dag_files(
 /// Validates a DAG file, or a plugin (`plugins%2F` and its name), and uploads it
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path), PutDagFile),
-    request_body(content = Vec<u8>, content_type = "text/x-python"),
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208), PutDagFile),
+    request_body(content = String, content_type = "text/x-python"),
     responses(
         (status = 200, body = DagFileChange),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -54,7 +54,7 @@ pub(super) async fn put_dag_file(
 /// Removes a DAG file or a plugin; DAGs of the file become inactive
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path)),
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208)),
     responses(
         (status = 200, body = DagFileDeletion),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),

@@ -10,7 +10,7 @@ use utoipa::{
         ResponseBuilder, Schema,
         example::ExampleBuilder,
         path::{Operation, Parameter, ParameterIn},
-        schema::{ObjectBuilder, Type},
+        schema::{ObjectBuilder, SchemaFormat, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -116,8 +116,13 @@ fn limit(parameter: &mut Parameter) {
                 object.minimum.get_or_insert(i64::MIN.into());
                 object.maximum.get_or_insert(i64::MAX.into());
             }
+            // Numbers that cannot be negative are read without a sign.
+            Some("int32") if object.minimum.is_some() => {
+                object.format = Some(SchemaFormat::Custom("uint32".to_owned()));
+                object.maximum.get_or_insert(u32::MAX.into());
+            }
             Some("int32") => {
-                object.minimum.get_or_insert(i32::MIN.into());
+                object.minimum = Some(i32::MIN.into());
                 object.maximum.get_or_insert(i32::MAX.into());
             }
             None if in_path => {
@@ -174,6 +179,8 @@ fn is_in(status: StatusCode, entry: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -206,6 +213,29 @@ mod tests {
                     assert!(is_said, "{path}: {status} has no description");
                 }
             }
+        }
+    }
+
+    /// All references below a value.
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn references_lead_somewhere() {
+        let document = json!(split(super::super::routes()).1);
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        for reference in found {
+            let path = reference.strip_prefix('#').expect("a reference into the document");
+            assert!(document.pointer(path).is_some(), "{reference}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Extractors whose rejections are problems.
 
+use std::{fmt, marker::PhantomData};
+
 use airflow_serverless_api::secret::without_credentials;
 use axum::{
     body::Bytes,
@@ -9,7 +11,10 @@ use axum::{
     },
     http::{StatusCode, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{
     limits::BODY,
@@ -26,8 +31,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let json = in_time(axum::Json::from_request(request, state)).await?;
-        json.map(|json| Self(json.0)).map_err(|rejection: JsonRejection| {
+        let json = in_time(axum::Json::<Object<T>>::from_request(request, state)).await?;
+        json.map(|json| Self(json.0.0)).map_err(|rejection: JsonRejection| {
             invalid_body(rejection.status(), without_credentials(&rejection.body_text()).into_owned())
         })
     }
@@ -39,6 +44,29 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         let body = in_time(Bytes::from_request(request, state)).await?;
         body.map(Self).map_err(|rejection: BytesRejection| invalid_body(rejection.status(), rejection.body_text()))
+    }
+}
+
+/// What stands in an object. By itself serde reads a list, too, as the values of the fields.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
     }
 }
 
@@ -62,6 +90,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        refuse_nul(parts.uri.path())?;
         axum::extract::Path::from_request_parts(parts, state)
             .await
             .map(|path| Self(path.0))
@@ -73,8 +102,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        refuse_nul(parts.uri.query().unwrap_or_default())?;
         axum::extract::Query::from_request_parts(parts, state).await.map(|query| Self(query.0)).map_err(
             |rejection: QueryRejection| Failure::invalid_request(StatusCode::BAD_REQUEST, rejection.body_text()),
         )
     }
+}
+
+/// Nothing has a name with the character NUL in it, and PostgreSQL cannot even be asked for one.
+fn refuse_nul(encoded: &str) -> Result<(), Failure> {
+    if encoded.contains("%00") {
+        return Err(Failure::invalid_request(StatusCode::BAD_REQUEST, "the URL contains the character NUL".to_owned()));
+    }
+    Ok(())
 }
