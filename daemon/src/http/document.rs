@@ -42,6 +42,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
             by their `type`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
+    components(schemas(Problem)),
     servers((url = "/", description = "The daemon that serves this document")),
     tags(
         (name = "environments", description = "One Airflow each, brought to Modal by the daemon as they are configured"),
@@ -64,6 +65,7 @@ pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Descr
     let mut document = Document::openapi();
     document.paths = described.paths;
     let mut components = described.components.unwrap_or_default();
+    components.schemas.extend(document.components.take().unwrap_or_default().schemas);
     add_shared(&mut components);
     document.components = Some(components);
     document.security = Some(vec![SecurityRequirement::new(TOKEN, [] as [&str; 0])]);

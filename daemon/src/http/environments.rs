@@ -1,10 +1,7 @@
 //! Environments.
 
-use airflow_serverless_api::{
-    Problem,
-    environment::{
-        CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
-    },
+use airflow_serverless_api::environment::{
+    CreateEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, UpdateEnvironment,
 };
 use axum::{
     Json,
@@ -31,7 +28,6 @@ pub(super) async fn list_environments(State(services): State<Services>) -> Answe
     responses(
         (status = 200, description = "It exists as asked for", body = EnvironmentChange),
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create_environment(
@@ -45,10 +41,7 @@ pub(super) async fn create_environment(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}", tag = "environments",
     params(("environment" = EnvironmentName, Path)),
-    responses(
-        (status = 200, body = Environment),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = Environment))
 )]
 pub(super) async fn get_environment(
     State(services): State<Services>,
@@ -64,7 +57,6 @@ pub(super) async fn get_environment(
     responses(
         (status = 200, description = "It is as asked for already", body = EnvironmentChange),
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn update_environment(

@@ -1,9 +1,6 @@
 //! Long work.
 
-use airflow_serverless_api::{
-    Problem,
-    operation::{FollowOperation, Operation},
-};
+use airflow_serverless_api::operation::{FollowOperation, Operation};
 use axum::{Json, extract::State};
 use uuid::Uuid;
 
@@ -17,7 +14,7 @@ use super::{
 #[utoipa::path(
     get, path = "/v1/operations/{operation}", tag = "operations",
     params(("operation" = Uuid, Path), FollowOperation),
-    responses((status = 200, body = Operation), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = Operation))
 )]
 pub(super) async fn get_operation(
     State(services): State<Services>,

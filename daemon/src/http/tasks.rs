@@ -1,7 +1,6 @@
 //! Task instances and their logs.
 
 use airflow_serverless_api::{
-    Problem,
     environment::EnvironmentName,
     run::{ReadLogs, TaskLog},
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
@@ -21,10 +20,7 @@ use super::{
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ListTaskInstances,
     ),
-    responses(
-        (status = 200, body = TaskInstanceList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = TaskInstanceList))
 )]
 pub(super) async fn list_task_instances(
     State(services): State<Services>,
@@ -42,10 +38,7 @@ pub(super) async fn list_task_instances(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path),
     ),
-    responses(
-        (status = 200, description = "The tasks that have the state now", body = TaskInstanceList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "The tasks that have the state now", body = TaskInstanceList))
 )]
 pub(super) async fn update_task_instance(
     State(services): State<Services>,
@@ -64,10 +57,7 @@ pub(super) async fn update_task_instance(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path),
     ),
-    responses(
-        (status = 200, description = "The tasks that will run again", body = TaskInstanceList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "The tasks that will run again", body = TaskInstanceList))
 )]
 pub(super) async fn clear_task_instances(
     State(services): State<Services>,
@@ -85,10 +75,7 @@ pub(super) async fn clear_task_instances(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path), ReadLogs,
     ),
-    responses(
-        (status = 200, body = TaskLog),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = TaskLog))
 )]
 pub(super) async fn get_task_log(
     State(services): State<Services>,
