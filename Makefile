@@ -5,7 +5,7 @@ BIN := $(CURDIR)/target/debug
 # One Python runtime for all daemons that the tests start.
 export AIRFLOW_SERVERLESS_RUNTIMES ?= $(CURDIR)/target/runtimes
 
-.PHONY: build quickstart test lint test-rust test-python openapi coverage-table conformance corpus record-corpus lock bench clean
+.PHONY: build quickstart test lint test-rust test-python browser openapi coverage-table conformance corpus record-corpus lock bench clean
 
 build:
 	cargo build --locked --workspace
@@ -29,8 +29,15 @@ lint: .venv/complete
 test-rust: build .venv/complete
 	cargo test --locked --workspace
 
-test-python: build .venv/complete
+test-python: build .venv/complete browser
 	.venv/bin/pytest tests/python -n auto --dist loadfile --ignore tests/python/test_corpus.py
+
+# The API's page is tested in Chromium. Where there is none and none can be installed, these tests are skipped.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || { \
+	  test "$$(id -u)" = 0 && command -v apt-get && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
+	  echo "No browser: the API page will not be tested" >&2
 
 # The interpreter of the Python tests: the pinned runtime and the tools of requirements-dev.in.
 .venv/complete: modal_functions/requirements-dev.lock

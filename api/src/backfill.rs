@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::page::limit_of;
+
 /// What becomes of dates that have a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -102,6 +104,7 @@ pub struct ListBackfills {
     pub dag_id: Option<String>,
     /// At most this many, 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }

@@ -97,6 +97,7 @@ pub struct ValidatedDag {
 #[into_params(parameter_in = Query)]
 pub struct PutDagFile {
     /// Whether the file must be new or must exist already.
+    #[param(inline)]
     pub mode: PutMode,
 }
 

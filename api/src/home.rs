@@ -1,4 +1,4 @@
-//! Where the daemon lives: its folders and its socket, as the daemon and its clients both compute them.
+//! Where the daemon lives: its folders, sockets and files, as the daemon and its clients both compute them.
 
 use std::path::PathBuf;
 
@@ -54,6 +54,16 @@ impl Home {
     /// The Unix socket on which the daemon serves its API.
     pub fn socket(&self) -> PathBuf {
         self.runtime.join("airflowd.sock")
+    }
+
+    /// Where a running daemon tells the addresses of its ports, one a line; absent if it has none.
+    pub fn addresses(&self) -> PathBuf {
+        self.runtime.join("airflowd.addr")
+    }
+
+    /// The token that requests to a port need.
+    pub fn token(&self) -> PathBuf {
+        self.data.join("token")
     }
 
     /// Where a daemon that the CLI started writes its log.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::environment::EnvironmentName;
+use crate::{environment::EnvironmentName, page::within};
 
 /// Work on an environment, with its steps in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -92,5 +92,6 @@ pub struct FollowOperation {
     pub after: Option<i64>,
     /// Longest wait in seconds, at most 30.
     #[param(maximum = 30)]
+    #[serde(default, deserialize_with = "within::<0, 30, _>")]
     pub wait_seconds: Option<u32>,
 }

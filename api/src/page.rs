@@ -1,6 +1,6 @@
 //! What lists and writes of variables, connections and pools have in common.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use utoipa::{IntoParams, ToSchema};
 
 /// Query of lists.
@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 pub struct Page {
     /// At most this many, 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
     /// Answer with what is stored encrypted, too. Only the scheduler can decrypt it.
@@ -29,6 +30,23 @@ impl Page {
 
     pub fn offset(&self) -> u32 {
         self.offset.unwrap_or(0)
+    }
+}
+
+/// Reads a limit, which has to be in its range.
+pub(crate) fn limit_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    within::<1, { Page::LARGEST_LIMIT }, D>(deserializer)
+}
+
+/// Reads a number that may be absent, and has to be in a range if it is not.
+pub(crate) fn within<'de, const LOW: u32, const HIGH: u32, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
+    match Option::deserialize(deserializer)? {
+        Some(number) if !(LOW..=HIGH).contains(&number) => {
+            Err(D::Error::custom(format_args!("{number} is not from {LOW} to {HIGH}")))
+        }
+        number => Ok(number),
     }
 }
 

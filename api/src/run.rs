@@ -4,12 +4,15 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::page::limit_of;
+
 /// Body of `POST …/dags/{dag_id}/runs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TriggerDagRun {
     /// Chosen by the daemon if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 248, pattern = "^[A-Za-z0-9_.~:+-]+$")]
     pub dag_run_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical_date: Option<DateTime<Utc>>,
@@ -77,6 +80,7 @@ pub struct ListDagRuns {
     pub state: Option<String>,
     /// At most this many, 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::run::TaskInstance;
+use crate::{page::limit_of, run::TaskInstance};
 
 /// Query of `GET …/runs/{dag_run_id}/tasks`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
@@ -13,6 +13,7 @@ pub struct ListTaskInstances {
     pub state: Option<String>,
     /// At most this many, 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }

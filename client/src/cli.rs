@@ -308,6 +308,12 @@ pub enum Daemon {
     Stop,
     /// Tell whether the daemon runs, and where
     Status,
+    /// Print the token that requests to a port of the daemon need (`airflowd --listen`)
+    Token {
+        /// Make a new one; the old one is refused from now on
+        #[arg(long)]
+        rotate: bool,
+    },
 }
 
 /// An id that becomes a part of a request's path, where these would be steps to another place.

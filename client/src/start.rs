@@ -1,4 +1,4 @@
-//! Starting the daemon in the background, and stopping it.
+//! The daemon's program: started in the background and stopped, or asked for its token.
 
 use std::{
     fs::{File, OpenOptions},
@@ -62,6 +62,20 @@ pub async fn stop(pid: u32) -> Result<(), Failure> {
         tokio::time::sleep(POLL).await;
     }
     Ok(())
+}
+
+/// The token that requests to a port of the daemon need; a new one if it is to be rotated.
+pub fn token(rotate: bool) -> Result<String, Failure> {
+    let binary = binary();
+    let option = if rotate { "--rotate-token" } else { "--print-token" };
+    let output = Command::new(&binary).arg(option).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| Failure::unexpected(&format!("starting {}", binary.display()), error))?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        let message = message.trim().trim_start_matches("error: ").to_owned();
+        return Err(Failure::Unexpected { message, hint: None });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The chosen binary, or the one beside this program, or whatever the PATH has.

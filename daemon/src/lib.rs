@@ -1,6 +1,6 @@
 //! `airflowd`: the local daemon in front of serverless Airflow.
 //!
-//! The way through it: [`http`] takes requests; the [`registry`] records what the user wants of environments, the
+//! The way through it: [`listeners`] let requests in, who need the [`token`] on a port; [`http`] answers them; the [`registry`] records what the user wants of environments, the
 //! [`background`] reconcilers bring it to Modal in [steps](background::steps); [`airflow`] does what people do with a
 //! deployed environment; [`runtime`] is the Python side on this machine; [`modal`] is where environments run;
 //! [`store`] is the registry on disk; [`lifecycle`] starts and stops it all.
@@ -12,6 +12,7 @@ pub mod error;
 pub mod events;
 pub mod http;
 pub mod lifecycle;
+pub mod listeners;
 pub mod metrics;
 pub mod modal;
 pub mod progress;
@@ -19,6 +20,7 @@ pub mod registry;
 pub mod runtime;
 pub mod settings;
 pub mod store;
+pub mod token;
 pub mod vault;
 
 /// What the daemon deploys; `modal_functions/requirements.in` pins the same.

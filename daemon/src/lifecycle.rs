@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::DirBuilderExt,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -11,10 +11,7 @@ use std::{
 
 use airflow_serverless_api::home::Home;
 use chrono::Utc;
-use tokio::{
-    net::UnixListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -23,6 +20,7 @@ use crate::{
     credentials::CredentialsFile,
     events::Events,
     http::{Services, router},
+    listeners::{Activation, ListenError, Listeners, LoopbackAddress},
     metrics::Metrics,
     modal::{LocalModal, Modal, ModalError},
     registry::Registry,
@@ -40,11 +38,6 @@ pub enum LifecycleError {
     Files { action: &'static str, path: String, source: io::Error },
     #[error("another airflowd runs with this home (lock {path}); `airflow-serverless daemon stop` stops it")]
     AlreadyRunning { path: String },
-    #[error(
-        "the path of the socket is too long for this system ({length} bytes, at most 107): {path}; \
-         set AIRFLOW_SERVERLESS_HOME to a shorter folder"
-    )]
-    SocketPath { path: String, length: usize },
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
@@ -52,17 +45,21 @@ pub enum LifecycleError {
     #[error(transparent)]
     Modal(#[from] ModalError),
     #[error("the API cannot be served")]
-    Serve(#[source] io::Error),
+    Listen(#[from] ListenError),
+    #[error("signals cannot be received")]
+    Signals(#[source] io::Error),
 }
 
-/// Runs the daemon until SIGTERM or SIGINT.
-pub async fn run(home: Home) -> Result<(), LifecycleError> {
-    let stop = stop_signal().map_err(LifecycleError::Serve)?;
+/// Runs the daemon until SIGTERM or SIGINT. The port goes before that of the settings.
+pub async fn run(home: Home, port: Option<LoopbackAddress>, activation: Activation) -> Result<(), LifecycleError> {
+    let stop = stop_signal().map_err(LifecycleError::Signals)?;
     for folder in [&home.data, &home.state, &home.cache, &home.runtime] {
         create_private(folder)?;
     }
     let settings = Settings::read(&home.config)?;
     let _lock = lock(&home)?;
+    // Whoever connects from now on is answered once everything is there.
+    let listeners = Listeners::open(&home, port.or(settings.listen), activation)?;
     let store = Store::open(&home.data.join("registry.db")).await?;
     let runtime = Runtime::new(&home);
     let local = LocalModal::start(&home, &settings.local_modal, &runtime.interpreter()).await?;
@@ -72,7 +69,6 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     let registry = Registry::new(store.clone(), modal.clone(), events, Utc::now);
     let validator = Validator::new(runtime.clone());
     let airflow = Arc::new(Airflow::new(registry.clone(), modal.clone(), validator, home.cache.clone()));
-    let listener = listen(&home.socket())?;
 
     let metrics = Metrics::new();
     let tasks = TaskTracker::new();
@@ -80,25 +76,17 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     tasks.spawn(Housekeeper::new(registry.clone()).run(stop.clone()));
     tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools, metrics.clone()).run(stop.clone()));
     tasks.close();
-    tracing::info!(socket = %home.socket().display(), pid = std::process::id(), "airflowd serves");
+    tracing::info!(places = listeners.places().join(", "), pid = std::process::id(), "airflowd serves");
 
     let services = Services::new(registry, airflow.clone(), credentials, metrics, stop.clone());
-    let serving = axum::serve(listener, router(services)).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let grace = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    let served = tokio::select! {
-        result = serving.into_future() => result.map_err(LifecycleError::Serve),
-        () = grace => Ok(()),
-    };
+    listeners.serve(router(services), stop.clone(), GRACE).await;
     tracing::info!("airflowd stops");
     stop.cancel();
     tasks.wait().await;
     airflow.stop().await;
     local.stop().await;
     store.close().await;
-    served
+    Ok(())
 }
 
 /// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
@@ -140,24 +128,6 @@ fn lock(home: &Home) -> Result<File, LifecycleError> {
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(|source| failed("writing", &path, source))?;
     Ok(file)
-}
-
-/// Binds the socket, over one that a killed daemon left behind: the lock says that nobody else serves it.
-fn listen(path: &Path) -> Result<UnixListener, LifecycleError> {
-    const LONGEST: usize = 107;
-    let length = path.as_os_str().len();
-    if length > LONGEST {
-        return Err(LifecycleError::SocketPath { path: path.display().to_string(), length });
-    }
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed("removing", path, source)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(|source| failed("binding", path, source))?;
-    // The folder is private already; this keeps the socket so if the folder is not.
-    let private = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, private).map_err(|source| failed("protecting", path, source))?;
-    Ok(listener)
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> LifecycleError {

@@ -8,10 +8,14 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::listeners::LoopbackAddress;
+
 /// Settings of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// A loopback address on which the API is served, too, to whoever has the token; `airflowd --listen` goes before.
+    pub listen: Option<LoopbackAddress>,
     pub local_modal: LocalModal,
 }
 
@@ -93,6 +97,7 @@ mod tests {
         let strict = read("local_modal:\n  volumes: strict\n").expect("settings");
         assert_eq!(strict.local_modal.volumes, Volumes::Strict);
         assert!(!strict.local_modal.ignore_gpu);
+        assert!(read("listen: localhost:0\n").expect("settings").listen.is_some());
     }
 
     #[test]
@@ -101,6 +106,8 @@ mod tests {
             ("local_modal:\n  volume: strict\n", "volume"),
             ("local_modal:\n  volumes: loose\n", "loose"),
             ("local_modal: [\n", "airflowd.yaml"),
+            ("listen: 0.0.0.0:8793\n", "other machines"),
+            ("listen: 8793\n", "127.0.0.1:8793"),
             ("local_modal:\n  listen: 127.0.0.1:0\n  unix: /tmp/s\n", "choose one"),
         ] {
             let message = read(text).expect_err("a mistake").to_string();

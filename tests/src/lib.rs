@@ -91,14 +91,23 @@ impl Installation {
 
     /// A program of this workspace, in the environment of this installation.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(binaries().join(program));
+        let mut command = Command::new(self.program(program));
+        command.env_remove("AIRFLOW_SERVERLESS_ENV").envs(self.variables()).timeout(COMMAND_LIMIT);
         command
-            .env_remove("AIRFLOW_SERVERLESS_ENV")
-            .env("AIRFLOW_SERVERLESS_HOME", self.home())
-            .env("AIRFLOW_SERVERLESS_RUNTIMES", runtimes())
-            .env("HOME", self.root())
-            .timeout(COMMAND_LIMIT);
-        command
+    }
+
+    /// Where a program of this workspace is.
+    pub fn program(&self, name: &str) -> PathBuf {
+        binaries().join(name)
+    }
+
+    /// The variables of the environment that make it this installation's.
+    pub fn variables(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            ("AIRFLOW_SERVERLESS_HOME", self.home()),
+            ("AIRFLOW_SERVERLESS_RUNTIMES", runtimes()),
+            ("HOME", self.root().to_owned()),
+        ]
     }
 
     /// Runs the CLI.

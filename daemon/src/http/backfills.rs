@@ -1,7 +1,6 @@
 //! Backfills.
 
 use airflow_serverless_api::{
-    Problem,
     backfill::{BackfillAction, BackfillDetail, BackfillList, CreateBackfill, DryRunBackfillList, ListBackfills},
     environment::EnvironmentName,
 };
@@ -17,10 +16,7 @@ use super::{
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/backfills", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ListBackfills),
-    responses(
-        (status = 200, body = BackfillList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = BackfillList))
 )]
 pub(super) async fn list_backfills(
     State(services): State<Services>,
@@ -34,10 +30,7 @@ pub(super) async fn list_backfills(
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/backfills", tag = "backfills", request_body = CreateBackfill,
     params(("environment" = EnvironmentName, Path)),
-    responses(
-        (status = 201, body = BackfillDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 201, body = BackfillDetail))
 )]
 pub(super) async fn create_backfill(
     State(services): State<Services>,
@@ -52,10 +45,7 @@ pub(super) async fn create_backfill(
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/backfills/dry_run", tag = "backfills", request_body = CreateBackfill,
     params(("environment" = EnvironmentName, Path)),
-    responses(
-        (status = 200, body = DryRunBackfillList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = DryRunBackfillList))
 )]
 pub(super) async fn dry_run_backfill(
     State(services): State<Services>,
@@ -69,10 +59,7 @@ pub(super) async fn dry_run_backfill(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/backfills/{backfill_id}", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
-    responses(
-        (status = 200, body = BackfillDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = BackfillDetail))
 )]
 pub(super) async fn get_backfill(
     State(services): State<Services>,
@@ -85,10 +72,7 @@ pub(super) async fn get_backfill(
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/backfills/{backfill_id}/pause", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
-    responses(
-        (status = 200, body = BackfillDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = BackfillDetail))
 )]
 pub(super) async fn pause_backfill(
     State(services): State<Services>,
@@ -101,10 +85,7 @@ pub(super) async fn pause_backfill(
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/backfills/{backfill_id}/unpause", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
-    responses(
-        (status = 200, body = BackfillDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = BackfillDetail))
 )]
 pub(super) async fn unpause_backfill(
     State(services): State<Services>,
@@ -117,10 +98,7 @@ pub(super) async fn unpause_backfill(
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/backfills/{backfill_id}/cancel", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
-    responses(
-        (status = 200, body = BackfillDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = BackfillDetail))
 )]
 pub(super) async fn cancel_backfill(
     State(services): State<Services>,

@@ -1,7 +1,6 @@
 //! Connections.
 
 use airflow_serverless_api::{
-    Problem,
     connection::{Connection, ConnectionList, PutConnections},
     environment::EnvironmentName,
     page::{Page, ShowOne, Written},
@@ -18,10 +17,7 @@ use super::{
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/connections", tag = "connections",
     params(("environment" = EnvironmentName, Path), Page),
-    responses(
-        (status = 200, body = ConnectionList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = ConnectionList))
 )]
 pub(super) async fn list_connections(
     State(services): State<Services>,
@@ -35,10 +31,7 @@ pub(super) async fn list_connections(
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/connections", tag = "connections", request_body = PutConnections,
     params(("environment" = EnvironmentName, Path)),
-    responses(
-        (status = 200, body = Written),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = Written))
 )]
 pub(super) async fn put_connections(
     State(services): State<Services>,
@@ -52,10 +45,7 @@ pub(super) async fn put_connections(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/connections/{connection_id}", tag = "connections",
     params(("environment" = EnvironmentName, Path), ("connection_id" = String, Path), ShowOne),
-    responses(
-        (status = 200, body = Connection),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = Connection))
 )]
 pub(super) async fn get_connection(
     State(services): State<Services>,
@@ -69,10 +59,7 @@ pub(super) async fn get_connection(
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/connections/{connection_id}", tag = "connections",
     params(("environment" = EnvironmentName, Path), ("connection_id" = String, Path)),
-    responses(
-        (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 204))
 )]
 pub(super) async fn delete_connection(
     State(services): State<Services>,

@@ -1,7 +1,6 @@
 //! What an environment costs.
 
 use airflow_serverless_api::{
-    Problem,
     cost::{Cost, EstimateCost},
     environment::EnvironmentName,
 };
@@ -17,7 +16,7 @@ use super::{
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/cost", tag = "environments",
     params(("environment" = EnvironmentName, Path), EstimateCost),
-    responses((status = 200, body = Cost), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = Cost))
 )]
 pub(super) async fn estimate_cost(
     State(services): State<Services>,

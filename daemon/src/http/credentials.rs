@@ -1,9 +1,6 @@
 //! Credentials for Modal's cloud.
 
-use airflow_serverless_api::{
-    Problem,
-    credentials::{CredentialsStatus, PutCredentials, StoreCredentials},
-};
+use airflow_serverless_api::credentials::{CredentialsStatus, PutCredentials, StoreCredentials};
 use axum::{Json, extract::State, http::StatusCode};
 
 use super::{
@@ -15,7 +12,7 @@ use super::{
 /// Whether there are credentials, and whose; never the secret
 #[utoipa::path(
     get, path = "/v1/credentials", tag = "credentials",
-    responses((status = 200, body = CredentialsStatus), (status = "5XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = CredentialsStatus))
 )]
 pub(super) async fn get_credentials(State(services): State<Services>) -> Answer<Json<CredentialsStatus>> {
     Ok(Json(services.credentials.status()?))
@@ -26,8 +23,6 @@ pub(super) async fn get_credentials(State(services): State<Services>) -> Answer<
     put, path = "/v1/credentials", tag = "credentials", request_body = PutCredentials, params(StoreCredentials),
     responses(
         (status = 200, body = CredentialsStatus),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn put_credentials(
@@ -42,7 +37,7 @@ pub(super) async fn put_credentials(
 /// Forgets the credentials; environments in the cloud go on, but cannot be reached from here
 #[utoipa::path(
     delete, path = "/v1/credentials", tag = "credentials",
-    responses((status = 204), (status = "5XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 204))
 )]
 pub(super) async fn delete_credentials(State(services): State<Services>) -> Answer<StatusCode> {
     services.credentials.remove()?;

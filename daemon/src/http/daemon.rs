@@ -1,9 +1,6 @@
 //! The daemon itself.
 
-use airflow_serverless_api::{
-    Problem,
-    daemon::{Health, Version},
-};
+use airflow_serverless_api::daemon::{Health, Version};
 use axum::{Json, extract::State};
 
 use super::{
@@ -23,7 +20,6 @@ pub(super) async fn get_health() -> Json<Health> {
     get, path = "/v1/ready", tag = "daemon",
     responses(
         (status = 200, body = Health),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get_readiness(State(services): State<Services>) -> Answer<Json<Health>> {

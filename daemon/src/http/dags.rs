@@ -1,7 +1,6 @@
 //! DAG files and DAGs.
 
 use airflow_serverless_api::{
-    Problem,
     dag::{
         Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, DeleteDag, ImportErrorList,
         PutDagFile, UpdateDag,
@@ -25,10 +24,7 @@ use super::{
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags", tag = "dags",
     params(("environment" = EnvironmentName, Path)),
-    responses(
-        (status = 200, body = DagFileList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = DagFileList))
 )]
 pub(super) async fn list_dag_files(
     State(services): State<Services>,
@@ -40,12 +36,9 @@ pub(super) async fn list_dag_files(
 /// Validates a DAG file, or a plugin (`plugins%2F` and its name), and uploads it
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path), PutDagFile),
-    request_body(content = Vec<u8>, content_type = "text/x-python"),
-    responses(
-        (status = 200, body = DagFileChange),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208), PutDagFile),
+    request_body(content = String, content_type = "text/x-python"),
+    responses((status = 200, body = DagFileChange))
 )]
 pub(super) async fn put_dag_file(
     State(services): State<Services>,
@@ -62,7 +55,6 @@ pub(super) async fn put_dag_file(
     params(("environment" = EnvironmentName, Path), ("filename" = String, Path)),
     responses(
         (status = 200, body = Vec<u8>, content_type = "text/x-python"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get_dag_file(
@@ -77,11 +69,8 @@ pub(super) async fn get_dag_file(
 /// Removes a DAG file or a plugin; DAGs of the file become inactive
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path)),
-    responses(
-        (status = 200, body = DagFileDeletion),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208)),
+    responses((status = 200, body = DagFileDeletion))
 )]
 pub(super) async fn delete_dag_file(
     State(services): State<Services>,
@@ -94,10 +83,7 @@ pub(super) async fn delete_dag_file(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/import-errors", tag = "dags",
     params(("environment" = EnvironmentName, Path)),
-    responses(
-        (status = 200, body = ImportErrorList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = ImportErrorList))
 )]
 pub(super) async fn list_import_errors(
     State(services): State<Services>,
@@ -110,10 +96,7 @@ pub(super) async fn list_import_errors(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags",
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
-    responses(
-        (status = 200, body = DagDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = DagDetail))
 )]
 pub(super) async fn get_dag(
     State(services): State<Services>,
@@ -126,10 +109,7 @@ pub(super) async fn get_dag(
 #[utoipa::path(
     patch, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags", request_body = UpdateDag,
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
-    responses(
-        (status = 200, body = Dag),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = Dag))
 )]
 pub(super) async fn update_dag(
     State(services): State<Services>,
@@ -143,10 +123,7 @@ pub(super) async fn update_dag(
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags",
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), DeleteDag),
-    responses(
-        (status = 200, body = DagDeletion),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = DagDeletion))
 )]
 pub(super) async fn delete_dag(
     State(services): State<Services>,

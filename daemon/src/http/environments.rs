@@ -1,11 +1,8 @@
 //! Environments.
 
-use airflow_serverless_api::{
-    Problem,
-    environment::{
-        CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
-        ListEnvironments, UpdateEnvironment,
-    },
+use airflow_serverless_api::environment::{
+    CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
+    ListEnvironments, UpdateEnvironment,
 };
 use axum::{
     Json,
@@ -26,7 +23,6 @@ use super::{
     get, path = "/v1/environments", tag = "environments", params(ListEnvironments),
     responses(
         (status = 200, body = EnvironmentList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list_environments(
@@ -42,7 +38,6 @@ pub(super) async fn list_environments(
     responses(
         (status = 200, description = "It exists as asked for", body = EnvironmentChange),
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn create_environment(
@@ -56,10 +51,7 @@ pub(super) async fn create_environment(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}", tag = "environments",
     params(("environment" = EnvironmentName, Path)),
-    responses(
-        (status = 200, body = Environment),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = Environment))
 )]
 pub(super) async fn get_environment(
     State(services): State<Services>,
@@ -75,7 +67,6 @@ pub(super) async fn get_environment(
     responses(
         (status = 200, description = "It is as asked for already", body = EnvironmentChange),
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn update_environment(
@@ -96,7 +87,6 @@ pub(super) async fn update_environment(
     ),
     responses(
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn delete_environment(
@@ -115,7 +105,6 @@ pub(super) async fn delete_environment(
     params(("environment" = EnvironmentName, Path)),
     responses(
         (status = 204, description = "It has looked"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn tick_environment(

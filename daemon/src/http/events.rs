@@ -2,10 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use airflow_serverless_api::{
-    Problem,
-    event::{Event, FollowEvents},
-};
+use airflow_serverless_api::event::{Event, FollowEvents};
 use axum::{
     extract::State,
     http::{HeaderMap, HeaderName, StatusCode},
@@ -33,7 +30,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
     responses(
         (status = 200, description = "Events, each with the JSON of an Event as its data", body = Event,
          content_type = "text/event-stream"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn follow_events(

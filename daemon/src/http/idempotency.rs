@@ -22,7 +22,9 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    MAX_BODY_BYTES, Services, etag,
+    Services, etag,
+    extract::in_time,
+    limits::LARGEST_BODY,
     problem::{Answer, Failure},
 };
 use crate::{
@@ -53,7 +55,7 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
     let (parts, body) = request.into_parts();
     let key = key(&parts)?;
     let too_large = |_| Failure::invalid_request(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large".to_owned());
-    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(too_large)?;
+    let body = in_time(to_bytes(body, LARGEST_BODY)).await?.map_err(too_large)?;
     let Some(_held) = Held::new(&services.under_way, &key) else { return Err(Error::IdempotencyKeyInUse.into()) };
     let hash = hash_of(&parts, &body);
     let registry = &services.registry;

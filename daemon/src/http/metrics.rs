@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use airflow_serverless_api::{Problem, environment::ListEnvironments, page::Page};
+use airflow_serverless_api::{environment::ListEnvironments, page::Page};
 use axum::{
     extract::{MatchedPath, Request, State},
     http::header,
@@ -34,7 +34,6 @@ pub(super) async fn count(State(services): State<Services>, request: Request, ne
     get, path = "/v1/metrics", tag = "daemon",
     responses(
         (status = 200, body = String, content_type = "application/openmetrics-text"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get_metrics(State(services): State<Services>) -> Answer<Response> {

@@ -6,13 +6,19 @@ mod cost;
 mod credentials;
 mod daemon;
 mod dags;
+mod document;
 mod environments;
 mod etag;
 mod events;
 mod extract;
+mod frame;
+mod guard;
 mod idempotency;
+mod kinds;
+mod limits;
 mod metrics;
 mod operations;
+mod page;
 mod pools;
 mod problem;
 mod runs;
@@ -21,20 +27,23 @@ mod variables;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit, middleware};
-use tokio_util::sync::CancellationToken;
-use tower_http::trace::TraceLayer;
-use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use axum::{
+    Router,
+    middleware::{from_fn, from_fn_with_state},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
+
+pub use frame::log_panics;
+pub use guard::Door;
 
 pub use idempotency::KEPT_FOR as KEYS_KEPT_FOR;
+use tokio_util::sync::CancellationToken;
 
-use crate::{
-    airflow::{Airflow, MAX_FILE_BYTES},
-    credentials::CredentialsFile,
-    metrics::Metrics,
-    registry::Registry,
-};
+use crate::{airflow::Airflow, credentials::CredentialsFile, metrics::Metrics, registry::Registry};
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -60,38 +69,28 @@ impl Services {
     }
 }
 
-#[derive(OpenApi)]
-#[openapi(info(
-    title = "airflowd",
-    description = "Airflow without servers: environments, DAGs and runs on Modal.",
-    license(name = "Apache-2.0", identifier = "Apache-2.0")
-))]
-struct Document;
-
-/// Beyond the largest DAG file; the files' own limit answers with a better message.
-const MAX_BODY_BYTES: usize = MAX_FILE_BYTES + (64 << 10);
-
 fn routes() -> OpenApiRouter<Services> {
-    OpenApiRouter::with_openapi(Document::openapi())
-        .routes(routes!(daemon::get_health))
-        .routes(routes!(daemon::get_readiness))
-        .routes(routes!(metrics::get_metrics))
-        .routes(routes!(daemon::get_version))
-        .routes(routes!(environments::list_environments, environments::create_environment))
-        .routes(routes!(
-            environments::get_environment,
-            environments::update_environment,
-            environments::delete_environment
-        ))
+    let own = || from_fn_with_state(limits::OWN_ANSWER, limits::within);
+    let news = || from_fn_with_state(limits::NEWS, limits::within);
+    OpenApiRouter::new()
+        .routes(routes!(daemon::get_health).layer(own()))
+        .routes(routes!(daemon::get_readiness).layer(own()))
+        .routes(routes!(daemon::get_version).layer(own()))
+        .routes(routes!(metrics::get_metrics).layer(own()))
+        .routes(routes!(credentials::get_credentials, credentials::put_credentials, credentials::delete_credentials))
+        .routes(routes!(environments::list_environments, environments::create_environment).layer(own()))
+        .routes(
+            routes!(environments::get_environment, environments::update_environment, environments::delete_environment)
+                .layer(own()),
+        )
         .routes(routes!(environments::tick_environment))
         .routes(routes!(cost::estimate_cost))
-        .routes(routes!(credentials::get_credentials, credentials::put_credentials, credentials::delete_credentials))
-        .routes(routes!(operations::list_operations))
-        .routes(routes!(operations::get_operation))
-        .routes(routes!(operations::cancel_operation))
-        .routes(routes!(events::follow_events))
+        .routes(routes!(operations::list_operations).layer(own()))
+        .routes(routes!(operations::get_operation).layer(news()))
+        .routes(routes!(operations::cancel_operation).layer(own()))
+        .routes(routes!(events::follow_events).layer(own()))
         .routes(routes!(dags::list_dag_files))
-        .routes(routes!(dags::get_dag_file, dags::put_dag_file, dags::delete_dag_file))
+        .routes(routes!(dags::get_dag_file, dags::put_dag_file, dags::delete_dag_file).layer(limits::file_bytes()))
         .routes(routes!(dags::list_import_errors))
         .routes(routes!(dags::get_dag, dags::update_dag, dags::delete_dag))
         .routes(routes!(runs::trigger_dag_run))
@@ -109,31 +108,40 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(backfills::pause_backfill))
         .routes(routes!(backfills::unpause_backfill))
         .routes(routes!(backfills::cancel_backfill))
-        .routes(routes!(variables::list_variables, variables::put_variables))
+        .routes(routes!(variables::list_variables, variables::put_variables).layer(limits::file_bytes()))
         .routes(routes!(variables::get_variable, variables::delete_variable))
-        .routes(routes!(connections::list_connections, connections::put_connections))
+        .routes(routes!(connections::list_connections, connections::put_connections).layer(limits::file_bytes()))
         .routes(routes!(connections::get_connection, connections::delete_connection))
-        .routes(routes!(pools::list_pools, pools::put_pools))
+        .routes(routes!(pools::list_pools, pools::put_pools).layer(limits::file_bytes()))
         .routes(routes!(pools::get_pool, pools::delete_pool))
 }
 
-/// The whole API.
+/// The whole API, to be served [`behind`] a door.
 pub fn router(services: Services) -> Router {
-    let (router, document) = routes().split_for_parts();
+    let (router, document) = document::split(routes());
     router
-        .route("/openapi.json", axum::routing::get(async move || axum::Json(document)))
+        .route("/openapi.json", page::document(&document))
+        .with_state(services.clone())
+        .merge(page::routes())
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
-        .layer(middleware::from_fn(etag::conditional))
-        .layer(middleware::from_fn_with_state(services.clone(), idempotency::once))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state(services.clone(), metrics::count))
-        .layer(TraceLayer::new_for_http())
-        .with_state(services)
+        .layer(from_fn(etag::conditional))
+        .layer(from_fn_with_state(services.clone(), idempotency::once))
+        .layer(limits::json_bytes())
+        .layer(from_fn_with_state(limits::ANSWER, limits::within))
+        .layer(from_fn_with_state(limits::requests(), limits::shed))
+        .layer(from_fn_with_state(services, metrics::count))
+}
+
+/// The API as it is served at one listener: with what a request has to show there, and what all answers have.
+pub fn behind(router: Router, door: Door) -> Router {
+    router
+        .layer(from_fn_with_state(door, guard::guard))
+        .layer(CatchPanicLayer::custom(frame::panicked))
+        .layer(from_fn(frame::frame))
 }
 
 /// The OpenAPI document, as it is checked in.
 pub fn openapi_json() -> Result<String, serde_json::Error> {
-    let (_, document) = routes().split_for_parts();
-    Ok(document.to_pretty_json()? + "\n")
+    Ok(document::split(routes()).1.to_pretty_json()? + "\n")
 }

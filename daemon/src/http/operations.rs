@@ -1,9 +1,6 @@
 //! Long work.
 
-use airflow_serverless_api::{
-    Problem,
-    operation::{FollowOperation, ListOperations, Operation, OperationList},
-};
+use airflow_serverless_api::operation::{FollowOperation, ListOperations, Operation, OperationList};
 use axum::{Json, extract::State};
 use uuid::Uuid;
 
@@ -18,7 +15,6 @@ use super::{
     get, path = "/v1/operations", tag = "operations", params(ListOperations),
     responses(
         (status = 200, body = OperationList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list_operations(
@@ -32,7 +28,7 @@ pub(super) async fn list_operations(
 #[utoipa::path(
     get, path = "/v1/operations/{operation}", tag = "operations",
     params(("operation" = Uuid, Path), FollowOperation),
-    responses((status = 200, body = Operation), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = Operation))
 )]
 pub(super) async fn get_operation(
     State(services): State<Services>,
@@ -45,7 +41,7 @@ pub(super) async fn get_operation(
 /// Ends an operation under way; what it has done so far stays. One that has ended is answered as it is
 #[utoipa::path(
     post, path = "/v1/operations/{operation}/cancel", tag = "operations", params(("operation" = Uuid, Path)),
-    responses((status = 200, body = Operation), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = Operation))
 )]
 pub(super) async fn cancel_operation(
     State(services): State<Services>,

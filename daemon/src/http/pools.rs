@@ -1,7 +1,6 @@
 //! Pools.
 
 use airflow_serverless_api::{
-    Problem,
     environment::EnvironmentName,
     page::{Page, Written},
     pool::{Pool, PoolList, PutPools},
@@ -18,10 +17,7 @@ use super::{
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/pools", tag = "pools",
     params(("environment" = EnvironmentName, Path), Page),
-    responses(
-        (status = 200, body = PoolList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = PoolList))
 )]
 pub(super) async fn list_pools(
     State(services): State<Services>,
@@ -35,10 +31,7 @@ pub(super) async fn list_pools(
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/pools", tag = "pools", request_body = PutPools,
     params(("environment" = EnvironmentName, Path)),
-    responses(
-        (status = 200, body = Written),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = Written))
 )]
 pub(super) async fn put_pools(
     State(services): State<Services>,
@@ -52,10 +45,7 @@ pub(super) async fn put_pools(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/pools/{name}", tag = "pools",
     params(("environment" = EnvironmentName, Path), ("name" = String, Path)),
-    responses(
-        (status = 200, body = Pool),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = Pool))
 )]
 pub(super) async fn get_pool(
     State(services): State<Services>,
@@ -68,10 +58,7 @@ pub(super) async fn get_pool(
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/pools/{name}", tag = "pools",
     params(("environment" = EnvironmentName, Path), ("name" = String, Path)),
-    responses(
-        (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 204))
 )]
 pub(super) async fn delete_pool(
     State(services): State<Services>,

@@ -2,16 +2,20 @@
 
 use airflow_serverless_api::problem::{Fault, MEDIA_TYPE, Problem};
 use axum::{
-    http::{Method, StatusCode, Uri, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 
+pub(super) use super::kinds;
+use super::kinds::Kind;
 use crate::{
     error::{Error, Reason, Subject, chain},
     modal::ModalError,
 };
 
 const DAGS_HINT: &str = "`airflow-serverless dags list` shows the DAGs of an environment, import errors included";
+
+const RUNS_HINT: &str = "`airflow-serverless runs list` shows the runs";
 
 const OVERWRITE_HINT: &str = "`overwrite` as the action on existing ones replaces them, `skip` leaves them as they are";
 
@@ -21,18 +25,18 @@ pub(super) struct Failure(Box<Problem>);
 pub(super) type Answer<T> = Result<T, Failure>;
 
 impl Failure {
-    fn new(status: StatusCode, kind: &str, title: &str, detail: String) -> Self {
+    pub(super) fn new(kind: &Kind, detail: String) -> Self {
         Self(Box::new(Problem {
-            kind: format!("{}{kind}", Problem::NAMESPACE),
-            title: title.to_owned(),
-            status: status.as_u16(),
+            kind: format!("{}{}", Problem::NAMESPACE, kind.name),
+            title: kind.title.to_owned(),
+            status: kind.status.as_u16(),
             detail,
             hint: None,
             errors: Vec::new(),
         }))
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
@@ -44,168 +48,141 @@ impl Failure {
 
     fn not_found(subject: Subject, detail: String) -> Self {
         let (kind, hint) = match subject {
-            Subject::Dag => ("dag-not-found", DAGS_HINT),
-            Subject::Run => ("dag-run-not-found", "`airflow-serverless runs list` shows the runs"),
-            Subject::Task => ("task-instance-not-found", "`airflow-serverless runs show` shows the tasks of a run"),
-            Subject::Backfill => ("backfill-not-found", "`airflow-serverless backfills list` shows the backfills"),
-            Subject::Variable => ("variable-not-found", "`airflow-serverless variables list` shows the variables"),
-            Subject::Connection => {
-                ("connection-not-found", "`airflow-serverless connections list` shows the connections")
+            Subject::Dag => (kinds::DAG_NOT_FOUND, DAGS_HINT),
+            Subject::Run => (kinds::DAG_RUN_NOT_FOUND, RUNS_HINT),
+            Subject::Task => {
+                (kinds::TASK_INSTANCE_NOT_FOUND, "`airflow-serverless runs show` shows the tasks of a run")
             }
-            Subject::Pool => ("pool-not-found", "`airflow-serverless pools list` shows the pools"),
+            Subject::Backfill => (kinds::BACKFILL_NOT_FOUND, "`airflow-serverless backfills list` shows the backfills"),
+            Subject::Variable => (kinds::VARIABLE_NOT_FOUND, "`airflow-serverless variables list` shows the variables"),
+            Subject::Connection => {
+                (kinds::CONNECTION_NOT_FOUND, "`airflow-serverless connections list` shows the connections")
+            }
+            Subject::Pool => (kinds::POOL_NOT_FOUND, "`airflow-serverless pools list` shows the pools"),
         };
-        Self::new(StatusCode::NOT_FOUND, kind, &format!("No such {}", subject.noun()), detail).hint(hint)
+        Self::new(&kind, detail).hint(hint)
     }
 
     fn conflict(subject: Subject, detail: String) -> Self {
-        let (kind, title, hint) = match subject {
-            Subject::Dag | Subject::Run => {
-                ("dag-run-exists", "The DAG run exists", "`airflow-serverless runs list` shows the runs")
-            }
-            Subject::Task => (
-                "task-instance-unchanged",
-                "The task is in this state already",
-                "`airflow-serverless tasks clear` lets it run again",
-            ),
+        let (kind, hint) = match subject {
+            Subject::Dag | Subject::Run => (kinds::DAG_RUN_EXISTS, RUNS_HINT),
+            Subject::Task => (kinds::TASK_INSTANCE_UNCHANGED, "`airflow-serverless tasks clear` lets it run again"),
             Subject::Backfill => (
-                "backfill-conflict",
-                "The state of a backfill does not allow it",
+                kinds::BACKFILL_CONFLICT,
                 "`airflow-serverless backfills list` shows the backfills, `backfills cancel` ends one",
             ),
-            Subject::Variable => ("variable-exists", "The variable exists", OVERWRITE_HINT),
+            Subject::Variable => (kinds::VARIABLE_EXISTS, OVERWRITE_HINT),
             Subject::Connection => (
-                "connection-exists",
-                "The connection exists",
+                kinds::CONNECTION_EXISTS,
                 "`airflow-serverless connections delete` removes it first, `connections import --overwrite` replaces it",
             ),
-            Subject::Pool => ("pool-exists", "The pool exists", OVERWRITE_HINT),
+            Subject::Pool => (kinds::POOL_EXISTS, OVERWRITE_HINT),
         };
-        Self::new(StatusCode::CONFLICT, kind, title, detail).hint(hint)
+        Self::new(&kind, detail).hint(hint)
     }
 
     /// The daemon serves, but cannot do its work.
     pub(super) fn not_ready(detail: String) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "The daemon is not ready", detail)
-            .hint("its log tells more: `airflow-serverless daemon status` names it")
+        Self::new(&kinds::NOT_READY, detail).hint("its log tells more: `airflow-serverless daemon status` names it")
     }
 
-    /// A request that does not fit the API.
+    /// A request that does not fit the API, by the status that the extractor has found for it.
     pub(super) fn invalid_request(status: StatusCode, detail: String) -> Self {
-        Self::new(status, "invalid-request", "The request does not fit the API", detail)
-            .hint("see /openapi.json for what is expected")
+        let kind = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => kinds::BODY_TOO_LARGE,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => kinds::UNSUPPORTED_MEDIA_TYPE,
+            _ => Kind { status, ..kinds::INVALID_REQUEST },
+        };
+        Self::new(&kind, detail).hint("see /openapi.json for what is expected")
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], axum::Json(self.0)).into_response()
+        let mut response = (status, [(header::CONTENT_TYPE, MEDIA_TYPE)], axum::Json(self.0)).into_response();
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        use StatusCode as S;
         let detail = chain(&error);
         match &error {
-            Error::InvalidConfig(faults) => {
-                Self::new(S::UNPROCESSABLE_ENTITY, "invalid-config", "The configuration is not valid", detail)
-                    .errors(faults)
-            }
-            Error::EnvironmentNotFound(name) => {
-                Self::new(S::NOT_FOUND, "environment-not-found", "No such environment", detail).hint(format!(
-                    "`airflow-serverless create --env {name} --config config.yaml` creates it; \
+            Error::InvalidConfig(faults) => Self::new(&kinds::INVALID_CONFIG, detail).errors(faults),
+            Error::EnvironmentNotFound(name) => Self::new(&kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
+                "`airflow-serverless create --env {name} --config config.yaml` creates it; \
                      `airflow-serverless env list` shows those that exist"
-                ))
+            )),
+            Error::EnvironmentDiffers(name) => Self::new(&kinds::ENVIRONMENT_EXISTS, detail).hint(format!(
+                "`airflow-serverless create --env {name} --config FILE --update` applies the new configuration"
+            )),
+            Error::EnvironmentNotReady(name, _) => Self::new(&kinds::ENVIRONMENT_NOT_READY, detail)
+                .hint(format!("`airflow-serverless env show --env {name}` tells its state")),
+            Error::OperationNotFound(_) => Self::new(&kinds::OPERATION_NOT_FOUND, detail),
+            Error::InvalidFileName(..) => Self::new(&kinds::INVALID_FILE_NAME, detail),
+            Error::FileExists(..) => {
+                Self::new(&kinds::DAG_FILE_EXISTS, detail).hint("`airflow-serverless dags update` overwrites it")
             }
-            Error::EnvironmentDiffers(name) => {
-                Self::new(S::CONFLICT, "environment-exists", "The environment exists", detail).hint(format!(
-                    "`airflow-serverless create --env {name} --config FILE --update` applies the new configuration"
-                ))
-            }
-            Error::EnvironmentNotReady(name, _) => {
-                Self::new(S::CONFLICT, "environment-not-ready", "The environment is not ready", detail)
-                    .hint(format!("`airflow-serverless env show --env {name}` tells its state"))
-            }
-            Error::EnvironmentDeleting(name) => {
-                Self::new(S::CONFLICT, "environment-deleting", "The environment is being deleted", detail).hint(format!(
-                    "`airflow-serverless env show --env {name}` tells how far it is; once it is gone, it can be created anew"
-                ))
-            }
-            Error::DeletionNotCancelled(_) => {
-                Self::new(S::CONFLICT, "operation-not-cancellable", "The operation cannot be cancelled", detail)
-            }
-            Error::PreconditionFailed(_) => {
-                Self::new(S::PRECONDITION_FAILED, "precondition-failed", "It has changed in the meantime", detail)
-                    .hint("read it again, and repeat the change with the new ETag if it is still wanted")
-            }
-            Error::IdempotencyKeyInUse => {
-                Self::new(S::CONFLICT, "idempotency-key-in-use", "The request is being answered", detail)
-                    .hint("wait for its answer, or send it again with the same key in a moment")
-            }
-            Error::IdempotencyKeyReused => {
-                Self::new(S::UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key belongs to another request", detail)
-                    .hint("choose a new key for each request, such as a UUID")
-            }
-            Error::OperationNotFound(_) => Self::new(S::NOT_FOUND, "operation-not-found", "No such operation", detail),
-            Error::InvalidFileName(..) => {
-                Self::new(S::UNPROCESSABLE_ENTITY, "invalid-file-name", "Not a name for a DAG file", detail)
-            }
-            Error::FileExists(..) => Self::new(S::CONFLICT, "dag-file-exists", "The DAG file exists", detail)
-                .hint("`airflow-serverless dags update` overwrites it"),
-            Error::FileNotFound(..) => Self::new(S::NOT_FOUND, "dag-file-not-found", "No such DAG file", detail)
+            Error::EnvironmentDeleting(name) => Self::new(&kinds::ENVIRONMENT_DELETING, detail).hint(format!(
+                "`airflow-serverless env show --env {name}` tells how far it is; once it is gone, it can be created anew"
+            )),
+            Error::DeletionNotCancelled(_) => Self::new(&kinds::OPERATION_NOT_CANCELLABLE, detail),
+            Error::PreconditionFailed(_) => Self::new(&kinds::PRECONDITION_FAILED, detail)
+                .hint("read it again, and repeat the change with the new ETag if it is still wanted"),
+            Error::IdempotencyKeyInUse => Self::new(&kinds::IDEMPOTENCY_KEY_IN_USE, detail)
+                .hint("wait for its answer, or send it again with the same key in a moment"),
+            Error::IdempotencyKeyReused => Self::new(&kinds::IDEMPOTENCY_KEY_REUSED, detail)
+                .hint("choose a new key for each request, such as a UUID"),
+            Error::FileNotFound(..) => Self::new(&kinds::DAG_FILE_NOT_FOUND, detail)
                 .hint("`airflow-serverless dags create` uploads a new file"),
-            Error::InvalidDagFile { faults, .. } => {
-                Self::new(S::UNPROCESSABLE_ENTITY, "invalid-dag-file", "The DAG file is not valid", detail)
-                    .errors(faults)
-                    .hint("nothing was uploaded; correct the file and try again")
+            Error::InvalidDagFile { faults, .. } => Self::new(&kinds::INVALID_DAG_FILE, detail)
+                .errors(faults)
+                .hint("nothing was uploaded; correct the file and try again"),
+            Error::DagNotFound(..) => Self::new(&kinds::DAG_NOT_FOUND, detail).hint(DAGS_HINT),
+            Error::SharedFile { .. } => {
+                Self::new(&kinds::DAG_FILE_SHARED, detail).hint("`--force` removes the file with all of its DAGs")
             }
-            Error::DagNotFound(..) => Self::new(S::NOT_FOUND, "dag-not-found", "No such DAG", detail).hint(DAGS_HINT),
-            Error::SharedFile { .. } => Self::new(S::CONFLICT, "dag-file-shared", "The file has other DAGs", detail)
-                .hint("`--force` removes the file with all of its DAGs"),
-            Error::RunNotFound(..) => Self::new(S::NOT_FOUND, "dag-run-not-found", "No such DAG run", detail)
-                .hint("`airflow-serverless runs list` shows the runs"),
+            Error::RunNotFound(..) => Self::new(&kinds::DAG_RUN_NOT_FOUND, detail).hint(RUNS_HINT),
             Error::InvalidRunId(..) => {
-                Self::new(S::UNPROCESSABLE_ENTITY, "invalid-run-id", "Not an id for a DAG run", detail)
-                    .hint("leave it out, and Airflow chooses one")
+                Self::new(&kinds::INVALID_RUN_ID, detail).hint("leave it out, and Airflow chooses one")
             }
-            Error::LogNotFound { .. } => Self::new(S::NOT_FOUND, "log-not-found", "No such log", detail)
-                .hint("a try has a log once it has started"),
+            Error::LogNotFound { .. } => {
+                Self::new(&kinds::LOG_NOT_FOUND, detail).hint("a try has a log once it has started")
+            }
             Error::NotFound(subject, ..) | Error::Refused { subject, reason: Reason::NotFound, .. } => {
                 Self::not_found(*subject, detail)
             }
             Error::Refused { subject, reason: Reason::Conflict, .. } => Self::conflict(*subject, detail),
-            Error::Refused { reason: Reason::Invalid, .. } => {
-                Self::new(S::UNPROCESSABLE_ENTITY, "refused", "The scheduler refused", detail)
-            }
-            Error::SchedulerSilent(_) => {
-                Self::new(S::GATEWAY_TIMEOUT, "scheduler-silent", "No answer from the scheduler", detail)
-            }
-            Error::Database { .. } => {
-                Self::new(S::BAD_GATEWAY, "database-unavailable", "No answer from the database", detail)
-                    .hint("see whether the server of the connection string runs, and lets Modal in")
-            }
-            Error::InvalidCredentials(faults) => {
-                Self::new(S::UNPROCESSABLE_ENTITY, "invalid-credentials", "The credentials are not valid", detail)
-                    .errors(faults)
-                    .hint("Modal's web site makes tokens, under Settings, API Tokens")
-            }
-            Error::Modal(ModalError::NoCredentials) => {
-                Self::new(S::CONFLICT, "no-credentials", "There are no credentials for Modal", detail)
-                    .hint("`airflow-serverless auth login` stores them; `target: local` needs none")
-            }
+            Error::Refused { reason: Reason::Invalid, .. } => Self::new(&kinds::REFUSED, detail),
+            Error::SchedulerSilent(_) => Self::new(&kinds::SCHEDULER_SILENT, detail),
+            Error::Database { .. } => Self::new(&kinds::DATABASE_UNAVAILABLE, detail)
+                .hint("see whether the server of the connection string runs, and lets Modal in"),
+            Error::InvalidCredentials(faults) => Self::new(&kinds::INVALID_CREDENTIALS, detail)
+                .errors(faults)
+                .hint("Modal's web site makes tokens, under Settings, API Tokens"),
+            Error::Modal(ModalError::NoCredentials) => Self::new(&kinds::NO_CREDENTIALS, detail)
+                .hint("`airflow-serverless auth login` stores them; `target: local` needs none"),
             Error::Modal(ModalError::Client(error)) if error.is_refusal() => {
-                let detail = format!("Modal refuses the credentials: {error}");
-                Self::new(S::CONFLICT, "credentials-refused", "Modal refuses the credentials", detail)
+                Self::new(&kinds::CREDENTIALS_REFUSED, format!("Modal refuses the credentials: {error}"))
                     .hint("`airflow-serverless auth login` stores others; `auth status` names those that are stored")
             }
             Error::Modal(ModalError::Client(error)) if error.is_unreachable() => {
-                Self::new(S::BAD_GATEWAY, "modal-unreachable", "Modal cannot be reached", detail)
+                Self::new(&kinds::MODAL_UNREACHABLE, detail)
                     .hint("see whether this machine is online; what was asked for can be asked for again")
             }
             Error::Modal(_) | Error::Runtime(_) | Error::Store(_) | Error::Metadata { .. } | Error::Files { .. } => {
                 tracing::error!(error = detail, "a request failed");
-                Self::new(S::INTERNAL_SERVER_ERROR, "internal", "The daemon failed", detail)
+                Self::new(&kinds::INTERNAL, detail)
                     .hint("the daemon's log has more: `airflow-serverless daemon status` tells where it is")
             }
         }
@@ -214,10 +191,10 @@ impl From<Error> for Failure {
 
 pub(super) async fn no_such_route(uri: Uri) -> Failure {
     let detail = format!("there is nothing at {}", uri.path());
-    Failure::new(StatusCode::NOT_FOUND, "no-such-route", "No such route", detail).hint("see /openapi.json")
+    Failure::new(&kinds::NO_SUCH_ROUTE, detail).hint("see /openapi.json")
 }
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Failure {
     let detail = format!("{} does not take {method}", uri.path());
-    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "no-such-method", "No such method", detail).hint("see /openapi.json")
+    Failure::new(&kinds::NO_SUCH_METHOD, detail).hint("see /openapi.json")
 }

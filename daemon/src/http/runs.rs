@@ -1,7 +1,6 @@
 //! DAG runs.
 
 use airflow_serverless_api::{
-    Problem,
     environment::EnvironmentName,
     run::{ClearDagRun, DagRunDetail, DagRunList, ListDagRuns, TriggerDagRun, UpdateDagRun},
     task::TaskInstanceList,
@@ -18,10 +17,7 @@ use super::{
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/dags/{dag_id}/runs", tag = "runs", request_body = TriggerDagRun,
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
-    responses(
-        (status = 201, body = DagRunDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 201, body = DagRunDetail))
 )]
 pub(super) async fn trigger_dag_run(
     State(services): State<Services>,
@@ -36,10 +32,7 @@ pub(super) async fn trigger_dag_run(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/runs", tag = "runs",
     params(("environment" = EnvironmentName, Path), ListDagRuns),
-    responses(
-        (status = 200, body = DagRunList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = DagRunList))
 )]
 pub(super) async fn list_dag_runs(
     State(services): State<Services>,
@@ -53,10 +46,7 @@ pub(super) async fn list_dag_runs(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}", tag = "runs",
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path)),
-    responses(
-        (status = 200, body = DagRunDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = DagRunDetail))
 )]
 pub(super) async fn get_dag_run(
     State(services): State<Services>,
@@ -70,10 +60,7 @@ pub(super) async fn get_dag_run(
     patch, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}", tag = "runs",
     request_body = UpdateDagRun,
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path)),
-    responses(
-        (status = 200, body = DagRunDetail),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = DagRunDetail))
 )]
 pub(super) async fn update_dag_run(
     State(services): State<Services>,
@@ -88,10 +75,7 @@ pub(super) async fn update_dag_run(
     post, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/clear", tag = "runs",
     request_body = ClearDagRun,
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path)),
-    responses(
-        (status = 200, description = "The tasks that will run again", body = TaskInstanceList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "The tasks that will run again", body = TaskInstanceList))
 )]
 pub(super) async fn clear_dag_run(
     State(services): State<Services>,

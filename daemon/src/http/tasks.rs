@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 
 use airflow_serverless_api::{
-    Problem,
     environment::EnvironmentName,
     run::{LogLine, ReadLogs, TaskLog},
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
@@ -29,10 +28,7 @@ use crate::{airflow::Piece, error::chain};
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ListTaskInstances,
     ),
-    responses(
-        (status = 200, body = TaskInstanceList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = TaskInstanceList))
 )]
 pub(super) async fn list_task_instances(
     State(services): State<Services>,
@@ -50,10 +46,7 @@ pub(super) async fn list_task_instances(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path),
     ),
-    responses(
-        (status = 200, description = "The tasks that have the state now", body = TaskInstanceList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "The tasks that have the state now", body = TaskInstanceList))
 )]
 pub(super) async fn update_task_instance(
     State(services): State<Services>,
@@ -72,10 +65,7 @@ pub(super) async fn update_task_instance(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path),
     ),
-    responses(
-        (status = 200, description = "The tasks that will run again", body = TaskInstanceList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "The tasks that will run again", body = TaskInstanceList))
 )]
 pub(super) async fn clear_task_instances(
     State(services): State<Services>,
@@ -95,7 +85,6 @@ pub(super) async fn clear_task_instances(
     ),
     responses(
         (status = 200, body = LogLine, content_type = "text/event-stream"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn follow_task_log(
@@ -137,10 +126,7 @@ pub(super) async fn follow_task_log(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path), ReadLogs,
     ),
-    responses(
-        (status = 200, body = TaskLog),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = TaskLog))
 )]
 pub(super) async fn get_task_log(
     State(services): State<Services>,

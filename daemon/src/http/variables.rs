@@ -1,7 +1,6 @@
 //! Variables.
 
 use airflow_serverless_api::{
-    Problem,
     environment::EnvironmentName,
     page::{Page, ShowOne, Written},
     variable::{PutVariables, Variable, VariableList},
@@ -18,10 +17,7 @@ use super::{
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/variables", tag = "variables",
     params(("environment" = EnvironmentName, Path), Page),
-    responses(
-        (status = 200, body = VariableList),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = VariableList))
 )]
 pub(super) async fn list_variables(
     State(services): State<Services>,
@@ -35,10 +31,7 @@ pub(super) async fn list_variables(
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/variables", tag = "variables", request_body = PutVariables,
     params(("environment" = EnvironmentName, Path)),
-    responses(
-        (status = 200, body = Written),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = Written))
 )]
 pub(super) async fn put_variables(
     State(services): State<Services>,
@@ -52,10 +45,7 @@ pub(super) async fn put_variables(
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/variables/{key}", tag = "variables",
     params(("environment" = EnvironmentName, Path), ("key" = String, Path), ShowOne),
-    responses(
-        (status = 200, body = Variable),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, body = Variable))
 )]
 pub(super) async fn get_variable(
     State(services): State<Services>,
@@ -69,10 +59,7 @@ pub(super) async fn get_variable(
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/variables/{key}", tag = "variables",
     params(("environment" = EnvironmentName, Path), ("key" = String, Path)),
-    responses(
-        (status = 204),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 204))
 )]
 pub(super) async fn delete_variable(
     State(services): State<Services>,

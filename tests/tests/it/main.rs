@@ -1,5 +1,6 @@
 //! All integration tests in one binary: it is linked once, and tests of different files run at the same time.
 
+mod access;
 mod api;
 mod architecture;
 mod backfills;

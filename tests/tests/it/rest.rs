@@ -40,7 +40,7 @@ async fn answers_and_problems() {
             Method::PUT,
             "/v1/environments/dev/dags/files/x.py?mode=create",
             Some(large.as_str()),
-            (413, "invalid-request"),
+            (413, "body-too-large"),
         ),
         (Method::POST, "/v1/environments", Some("{"), (400, "invalid-request")),
         (Method::POST, "/v1/environments", Some("{}"), (422, "invalid-request")),

@@ -1,0 +1,245 @@
+//! The API's description: what the handlers say of themselves, completed by what is the same for all operations.
+
+use airflow_serverless_api::problem::{MEDIA_TYPE, Problem};
+use axum::{Router, http::StatusCode};
+use serde_json::json;
+use utoipa::{
+    OpenApi,
+    openapi::{
+        Components, ContentBuilder, HeaderBuilder, OpenApi as Description, PathItem, Ref, RefOr, Response,
+        ResponseBuilder, Schema,
+        example::ExampleBuilder,
+        path::{Operation, Parameter, ParameterIn},
+        schema::{ObjectBuilder, SchemaFormat, Type},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{
+    Services,
+    kinds::{self, Kind},
+};
+
+const TOKEN: &str = "token";
+
+/// What can answer any operation instead of what is asked for: the statuses, the name of the answer, and what it means.
+const REFUSALS: &[(&str, &str, &str)] = &[
+    ("401", "Unauthorized", "A port was asked without its token. The Unix socket needs none."),
+    ("4XX", "Refused", "The request is at fault; `type` tells how, and `detail` and `hint` what to do."),
+    ("503", "Overloaded", "Too many requests at once. Nothing was done: try again after `Retry-After`."),
+    ("5XX", "Failed", "The daemon, the scheduler or the database is at fault, or does not answer in time."),
+];
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "airflowd",
+        description = "Airflow without servers: environments, DAGs and runs on Modal.\n\n\
+            The API is served on a Unix socket and, if the daemon was started with `--listen`, on a loopback port. \
+            Requests to the port need the token that `airflow-serverless daemon token` prints. Each answer has an \
+            `X-Request-Id`, under which the daemon's log tells of the request. Errors are RFC 9457 problems, told apart \
+            by their `type`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(Problem)),
+    servers((url = "/", description = "The daemon that serves this document")),
+    tags(
+        (name = "environments", description = "One Airflow each, brought to Modal by the daemon as they are configured"),
+        (name = "events", description = "What happens, as a stream that can be taken up again"),
+        (name = "credentials", description = "Credentials for Modal's cloud: written, never read back"),
+        (name = "operations", description = "Long work on environments, step by step"),
+        (name = "dags", description = "DAG files, checked before they are uploaded, and the DAGs that the scheduler found in them"),
+        (name = "runs", description = "Runs of DAGs"),
+        (name = "tasks", description = "Task instances of a run and their logs"),
+        (name = "backfills", description = "Runs of a DAG for dates that have passed"),
+        (name = "variables", description = "Airflow's variables"),
+        (name = "connections", description = "Airflow's connections"),
+        (name = "pools", description = "Airflow's pools"),
+        (name = "daemon", description = "The daemon itself"),
+    )
+)]
+struct Document;
+
+/// The routes, and their complete description.
+pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Description) {
+    let (router, described) = routes.split_for_parts();
+    let mut document = Document::openapi();
+    document.paths = described.paths;
+    let mut components = described.components.unwrap_or_default();
+    components.schemas.extend(document.components.take().unwrap_or_default().schemas);
+    add_shared(&mut components);
+    document.components = Some(components);
+    document.security = Some(vec![SecurityRequirement::new(TOKEN, [] as [&str; 0])]);
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        complete(operation);
+    }
+    (router, document)
+}
+
+fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete].into_iter().flatten()
+}
+
+/// Adds what can answer any operation, and says what a handler has left open.
+fn complete(operation: &mut Operation) {
+    let responses = &mut operation.responses.responses;
+    for (status, name, _) in REFUSALS {
+        responses.insert((*status).to_owned(), Ref::from_response_name(*name).into());
+    }
+    for (status, response) in responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            response.description = description(status).to_owned();
+        }
+    }
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            limit(parameter);
+        }
+    }
+}
+
+fn description(status: &str) -> &'static str {
+    match status {
+        "201" => "Created",
+        "202" => "Accepted",
+        "204" => "Done; there is nothing to say",
+        _ => "As asked for",
+    }
+}
+
+/// A part of a path is never empty, and numbers are of the size that the daemon reads them in.
+fn limit(parameter: &mut Parameter) {
+    let in_path = matches!(parameter.parameter_in, ParameterIn::Path);
+    if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema {
+        let format = object.format.as_ref().map(|format| serde_json::to_value(format).unwrap_or_default());
+        match format.as_ref().and_then(|format| format.as_str()) {
+            Some("int64") => {
+                object.minimum.get_or_insert(i64::MIN.into());
+                object.maximum.get_or_insert(i64::MAX.into());
+            }
+            // Numbers that cannot be negative are read without a sign.
+            Some("int32") if object.minimum.is_some() => {
+                object.format = Some(SchemaFormat::Custom("uint32".to_owned()));
+                object.maximum.get_or_insert(u32::MAX.into());
+            }
+            Some("int32") => {
+                object.minimum = Some(i32::MIN.into());
+                object.maximum.get_or_insert(i32::MAX.into());
+            }
+            None if in_path => {
+                object.min_length.get_or_insert(1);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What operations refer to: how a client proves itself, and what it gets if something is wrong.
+fn add_shared(components: &mut Components) {
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("On a port: what `airflow-serverless daemon token` prints. On the Unix socket: nothing."));
+    components.security_schemes.insert(TOKEN.to_owned(), SecurityScheme::Http(scheme.build()).into());
+    for (status, name, meaning) in REFUSALS {
+        components.responses.insert((*name).to_owned(), refusal(status, meaning).into());
+    }
+}
+
+/// An answer with a problem of one of the kinds that have such a status.
+fn refusal(status: &str, meaning: &str) -> Response {
+    let fits = |kind: &&Kind| is_in(kind.status, status);
+    let examples = kinds::ALL.iter().filter(fits).map(|kind| {
+        let problem = Problem {
+            kind: format!("{}{}", Problem::NAMESPACE, kind.name),
+            title: kind.title.to_owned(),
+            status: kind.status.as_u16(),
+            detail: "What happened this time".to_owned(),
+            hint: None,
+            errors: Vec::new(),
+        };
+        (kind.name, ExampleBuilder::new().summary(kind.title).value(Some(json!(problem))))
+    });
+    let content =
+        ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).examples_from_iter(examples).build();
+    let response = ResponseBuilder::new().description(meaning).content(MEDIA_TYPE, content);
+    let header = |kind, description: &str| {
+        HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(kind))).description(Some(description)).build()
+    };
+    match status {
+        "401" => response.header("WWW-Authenticate", header(Type::String, "`Bearer`")).build(),
+        "503" => response.header("Retry-After", header(Type::Integer, "Seconds")).build(),
+        _ => response.build(),
+    }
+}
+
+/// Whether a status is what `401` or `4XX` stand for, and no other entry names it.
+fn is_in(status: StatusCode, entry: &str) -> bool {
+    let is_named = REFUSALS.iter().any(|(named, ..)| *named == status.as_str());
+    entry == status.as_str() || (!is_named && entry.strip_suffix("XX") == status.as_str().get(..1))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn every_operation_says_everything() {
+        let (_, mut document) = split(super::super::routes());
+        let tags: Vec<_> = document.tags.clone().unwrap_or_default().into_iter().map(|tag| tag.name).collect();
+        let kinds: usize = document
+            .components
+            .as_ref()
+            .expect("components")
+            .responses
+            .values()
+            .map(|response| match response {
+                RefOr::T(response) => match &response.content[MEDIA_TYPE] {
+                    RefOr::T(content) => content.examples.len(),
+                    RefOr::Ref(_) => 0,
+                },
+                RefOr::Ref(_) => 0,
+            })
+            .sum();
+        assert_eq!(kinds, kinds::ALL.len(), "each kind of problem is documented once");
+        for (path, item) in &mut document.paths.paths {
+            for operation in operations(item) {
+                assert!(operation.summary.is_some() && operation.operation_id.is_some(), "{path}");
+                for tag in operation.tags.iter().flatten() {
+                    assert!(tags.contains(tag), "{path}: tag {tag} is not described");
+                }
+                for (status, response) in &operation.responses.responses {
+                    let is_said = !matches!(response, RefOr::T(response) if response.description.is_empty());
+                    assert!(is_said, "{path}: {status} has no description");
+                }
+            }
+        }
+    }
+
+    /// All references below a value.
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn references_lead_somewhere() {
+        let document = json!(split(super::super::routes()).1);
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        for reference in found {
+            let path = reference.strip_prefix('#').expect("a reference into the document");
+            assert!(document.pointer(path).is_some(), "{reference}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What every answer has, refusals included: an id that the daemon's log has too, headers that keep browsers from doing
+//! harm with it, and a problem in place of a panic.
+
+use std::{
+    any::Any,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tracing::Instrument;
+
+use super::problem::{Failure, kinds};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const LONGEST_ID: usize = 64;
+
+/// Gives a request its id, in the log and on its answer, and the answer the headers that all have.
+pub(super) async fn frame(request: Request, next: Next) -> Response {
+    let id = id_of(request.headers()).unwrap_or_else(new_id);
+    let text = id.to_str().unwrap_or_default();
+    let span = tracing::info_span!("request", id = text, method = %request.method(), path = request.uri().path());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    tracing::debug!(parent: &span, status = response.status().as_u16(), "answered");
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let own_origin = HeaderValue::from_static("same-origin");
+    headers.insert(HeaderName::from_static("cross-origin-resource-policy"), own_origin);
+    // The page and its parts say for themselves how long they keep.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The id that the client has chosen, if it is a plain word.
+fn id_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(REQUEST_ID)?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_word = (1..=LONGEST_ID).contains(&id.len()) && id.as_bytes().iter().copied().all(is_plain);
+    is_word.then(|| id.clone())
+}
+
+/// An id that is new in this run of the daemon, and most likely in all.
+fn new_id() -> HeaderValue {
+    static RUN: LazyLock<u32> = LazyLock::new(rand::random);
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let id = format!("{:08x}-{}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed));
+    HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// The answer in place of one whose handler has panicked. What it said is in the log, by the hook of [`log_panics`].
+pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
+    Failure::new(&kinds::INTERNAL, "the daemon failed while it answered".to_owned()).into_response()
+}
+
+/// Has panics logged like other failures: once, and with the request that they belong to.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, message, "a panic");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{
+        Router,
+        body::{Body, to_bytes},
+        http::StatusCode,
+        middleware::{from_fn, from_fn_with_state},
+        routing::get,
+    };
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::http::limits;
+
+    /// What answers, with an id, where the handler does not.
+    async fn answer(router: Router) -> (StatusCode, HeaderMap, Value) {
+        let service = router.layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked)).layer(from_fn(frame));
+        let response = service.oneshot(Request::new(Body::empty())).await.expect("an answer");
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 1 << 20).await.expect("a body");
+        (parts.status, parts.headers, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn panics_are_problems() {
+        async fn handler() -> &'static str {
+            panic!("the password is hunter2")
+        }
+        let (status, headers, problem) = answer(Router::new().route("/", get(handler))).await;
+        assert_eq!(
+            (status, headers[header::CONTENT_TYPE].as_bytes()),
+            (500.try_into().expect("a status"), b"application/problem+json".as_slice())
+        );
+        assert_eq!(problem["type"], "urn:airflow-serverless:problem:internal");
+        assert!(!problem.to_string().contains("hunter2") && headers.contains_key(REQUEST_ID), "{problem} {headers:?}");
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_ended() {
+        let limit = from_fn_with_state(Duration::from_millis(5), limits::within);
+        let slow = Router::new().route("/", get(std::future::pending::<&'static str>)).layer(limit);
+        let (status, _, problem) = answer(slow).await;
+        assert_eq!((status.as_u16(), &problem["type"]), (504, &"urn:airflow-serverless:problem:time-limit".into()));
+    }
+
+    #[test]
+    fn clients_choose_plain_ids() {
+        let chosen = |id: &str| {
+            let id = HeaderValue::from_str(id).expect("a value");
+            id_of(&HeaderMap::from_iter([(REQUEST_ID, id)])).is_some()
+        };
+        assert!(chosen("deploy-17_a.b") && chosen(&"x".repeat(LONGEST_ID)));
+        for bad in ["", "a b", "a\"b", "a;b", &"x".repeat(LONGEST_ID + 1)] {
+            assert!(!chosen(bad), "{bad}");
+        }
+        assert_ne!(new_id(), new_id());
+    }
+}

@@ -1,0 +1,97 @@
+//! All kinds of problems that the API answers with. Their types are stable: programs tell problems apart by them.
+
+use axum::http::StatusCode;
+
+/// A kind of problem.
+pub(crate) struct Kind {
+    pub status: StatusCode,
+    /// The last part of its type.
+    pub name: &'static str,
+    /// What it is in a few words.
+    pub title: &'static str,
+}
+
+macro_rules! kinds {
+    ($($constant:ident: $status:ident, $name:literal, $title:literal;)*) => {
+        $(pub(crate) const $constant: Kind = Kind { status: StatusCode::$status, name: $name, title: $title };)*
+
+        /// Each of them, for the API's description.
+        pub(crate) const ALL: &[Kind] = &[$($constant),*];
+    };
+}
+
+kinds! {
+    // Of any request.
+    INVALID_HOST: BAD_REQUEST, "invalid-host", "The request does not name one host";
+    INVALID_REQUEST: BAD_REQUEST, "invalid-request", "The request does not fit the API";
+    UNAUTHORIZED: UNAUTHORIZED, "unauthorized", "The request needs the daemon's token";
+    ORIGIN_NOT_ALLOWED: FORBIDDEN, "origin-not-allowed", "Pages of other sites are not let in";
+    NO_SUCH_ROUTE: NOT_FOUND, "no-such-route", "No such route";
+    NO_SUCH_METHOD: METHOD_NOT_ALLOWED, "no-such-method", "No such method";
+    PRECONDITION_FAILED: PRECONDITION_FAILED, "precondition-failed", "It has changed in the meantime";
+    IDEMPOTENCY_KEY_IN_USE: CONFLICT, "idempotency-key-in-use", "The request is being answered";
+    IDEMPOTENCY_KEY_REUSED: UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key belongs to another request";
+    BODY_TOO_SLOW: REQUEST_TIMEOUT, "body-too-slow", "The body did not arrive in time";
+    BODY_TOO_LARGE: PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
+    UNSUPPORTED_MEDIA_TYPE: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type than it must be";
+    HOST_NOT_ALLOWED: MISDIRECTED_REQUEST, "host-not-allowed", "The request is for another host";
+    INTERNAL: INTERNAL_SERVER_ERROR, "internal", "The daemon failed";
+    NOT_READY: SERVICE_UNAVAILABLE, "not-ready", "The daemon is not ready";
+    OVERLOADED: SERVICE_UNAVAILABLE, "overloaded", "Too many requests at once";
+    TIME_LIMIT: GATEWAY_TIMEOUT, "time-limit", "The answer took too long";
+
+    // Environments.
+    INVALID_CONFIG: UNPROCESSABLE_ENTITY, "invalid-config", "The configuration is not valid";
+    ENVIRONMENT_NOT_FOUND: NOT_FOUND, "environment-not-found", "No such environment";
+    ENVIRONMENT_EXISTS: CONFLICT, "environment-exists", "The environment exists";
+    ENVIRONMENT_NOT_READY: CONFLICT, "environment-not-ready", "The environment is not ready";
+    ENVIRONMENT_DELETING: CONFLICT, "environment-deleting", "The environment is being deleted";
+    OPERATION_NOT_CANCELLABLE: CONFLICT, "operation-not-cancellable", "The operation cannot be cancelled";
+    OPERATION_NOT_FOUND: NOT_FOUND, "operation-not-found", "No such operation";
+
+    // Modal.
+    INVALID_CREDENTIALS: UNPROCESSABLE_ENTITY, "invalid-credentials", "The credentials are not valid";
+    NO_CREDENTIALS: CONFLICT, "no-credentials", "There are no credentials for Modal";
+    CREDENTIALS_REFUSED: CONFLICT, "credentials-refused", "Modal refuses the credentials";
+    MODAL_UNREACHABLE: BAD_GATEWAY, "modal-unreachable", "Modal cannot be reached";
+
+    // DAG files and DAGs.
+    INVALID_FILE_NAME: UNPROCESSABLE_ENTITY, "invalid-file-name", "Not a name for a DAG file";
+    INVALID_DAG_FILE: UNPROCESSABLE_ENTITY, "invalid-dag-file", "The DAG file is not valid";
+    DAG_FILE_EXISTS: CONFLICT, "dag-file-exists", "The DAG file exists";
+    DAG_FILE_NOT_FOUND: NOT_FOUND, "dag-file-not-found", "No such DAG file";
+    DAG_FILE_SHARED: CONFLICT, "dag-file-shared", "The file has other DAGs";
+    DAG_NOT_FOUND: NOT_FOUND, "dag-not-found", "No such DAG";
+
+    // What the scheduler is asked for.
+    DAG_RUN_NOT_FOUND: NOT_FOUND, "dag-run-not-found", "No such DAG run";
+    DAG_RUN_EXISTS: CONFLICT, "dag-run-exists", "The DAG run exists";
+    INVALID_RUN_ID: UNPROCESSABLE_ENTITY, "invalid-run-id", "Not an id for a DAG run";
+    TASK_INSTANCE_NOT_FOUND: NOT_FOUND, "task-instance-not-found", "No such task instance";
+    TASK_INSTANCE_UNCHANGED: CONFLICT, "task-instance-unchanged", "The task is in this state already";
+    LOG_NOT_FOUND: NOT_FOUND, "log-not-found", "No such log";
+    BACKFILL_NOT_FOUND: NOT_FOUND, "backfill-not-found", "No such backfill";
+    BACKFILL_CONFLICT: CONFLICT, "backfill-conflict", "The state of a backfill does not allow it";
+    VARIABLE_NOT_FOUND: NOT_FOUND, "variable-not-found", "No such variable";
+    VARIABLE_EXISTS: CONFLICT, "variable-exists", "The variable exists";
+    CONNECTION_NOT_FOUND: NOT_FOUND, "connection-not-found", "No such connection";
+    CONNECTION_EXISTS: CONFLICT, "connection-exists", "The connection exists";
+    POOL_NOT_FOUND: NOT_FOUND, "pool-not-found", "No such pool";
+    POOL_EXISTS: CONFLICT, "pool-exists", "The pool exists";
+    REFUSED: UNPROCESSABLE_ENTITY, "refused", "The scheduler refused";
+    DATABASE_UNAVAILABLE: BAD_GATEWAY, "database-unavailable", "No answer from the database";
+    SCHEDULER_SILENT: GATEWAY_TIMEOUT, "scheduler-silent", "No answer from the scheduler";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_kinds_have_the_same_type() {
+        let names: HashSet<_> = ALL.iter().map(|kind| kind.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

@@ -1,0 +1,64 @@
+//! Limits on what requests may take: time, bytes, and how many there are at once.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tokio::sync::Semaphore;
+
+use super::problem::{Failure, kinds};
+use crate::airflow::MAX_FILE_BYTES;
+
+/// Requests that are answered at once; further ones are refused, for their clients to try again. Connections have a
+/// limit of their own, above this one.
+const MAX_REQUESTS: usize = 256;
+/// Longest time until an answer begins; the scheduler's own limits are shorter, the CLI's is longer.
+pub(super) const ANSWER: Duration = Duration::from_secs(150);
+/// The same, where the daemon knows the answer by itself.
+pub(super) const OWN_ANSWER: Duration = Duration::from_secs(30);
+/// The same, where a request may wait for news.
+pub(super) const NEWS: Duration = Duration::from_secs(45);
+/// Longest time in which the body of a request has to be there.
+pub(super) const BODY: Duration = Duration::from_secs(30);
+
+/// Bytes of the largest body: beyond the largest DAG file, whose own limit answers with a better message.
+pub(super) const LARGEST_BODY: usize = MAX_FILE_BYTES + (64 << 10);
+
+/// Bytes of a body.
+pub(super) fn json_bytes() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(1 << 20)
+}
+
+/// For DAG files, and imports of variables.
+pub(super) fn file_bytes() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(LARGEST_BODY)
+}
+
+/// How many requests are still let in.
+pub(super) fn requests() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_REQUESTS))
+}
+
+/// Refuses what is too much at once. Whether the daemon is well can always be asked.
+pub(super) async fn shed(State(free): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let permit = free.try_acquire();
+    if permit.is_err() && !matches!(request.uri().path(), "/v1/health" | "/v1/version") {
+        let detail = format!("{MAX_REQUESTS} requests are being answered already");
+        return Failure::new(&kinds::OVERLOADED, detail).hint("try again in a moment").into_response();
+    }
+    next.run(request).await
+}
+
+/// Ends what takes too long. A stream that has begun is not touched.
+pub(super) async fn within(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = format!("there was no answer within {} s", limit.as_secs());
+            Failure::new(&kinds::TIME_LIMIT, detail).into_response()
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Sockets that a service manager has opened for the daemon (`LISTEN_PID`, `LISTEN_FDS`).
+
+use std::{
+    net::TcpListener,
+    os::{fd::AsFd, unix::net::UnixListener},
+};
+
+use listenfd::ListenFd;
+use rustix::net::sockopt::socket_acceptconn;
+
+use super::{ListenError, address::LoopbackAddress};
+
+/// Where systemd's numbers of handed sockets begin.
+const FIRST_DESCRIPTOR: usize = 3;
+
+/// The sockets that were handed to this process, not looked at yet.
+pub struct Activation(ListenFd);
+
+/// The sockets of an activation that can be served.
+#[derive(Default)]
+pub(super) struct Handed {
+    pub unix: Vec<UnixListener>,
+    pub tcp: Vec<TcpListener>,
+}
+
+impl Activation {
+    /// Takes them, so that no child of this process does. To be called before there are threads, as it changes the
+    /// environment.
+    pub fn from_environment() -> Self {
+        Self(ListenFd::from_env())
+    }
+
+    /// The sockets, all of which have to be such that the API may be served on them.
+    pub(super) fn take(mut self) -> Result<Handed, ListenError> {
+        let mut handed = Handed::default();
+        for index in 0..self.0.len() {
+            let descriptor = FIRST_DESCRIPTOR + index;
+            if let Ok(Some(socket)) = self.0.take_unix_listener(index) {
+                listening(descriptor, &socket)?;
+                handed.unix.push(socket);
+            } else if let Ok(Some(socket)) = self.0.take_tcp_listener(index) {
+                listening(descriptor, &socket)?;
+                let address = socket.local_addr().map_err(|source| ListenError::Handed { descriptor, source })?;
+                LoopbackAddress::try_from(address)?;
+                handed.tcp.push(socket);
+            } else {
+                return Err(ListenError::Unusable { descriptor });
+            }
+        }
+        Ok(handed)
+    }
+}
+
+fn listening(descriptor: usize, socket: &impl AsFd) -> Result<(), ListenError> {
+    match socket_acceptconn(socket) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ListenError::Unusable { descriptor }),
+        Err(source) => Err(ListenError::Handed { descriptor, source: source.into() }),
+    }
+}

@@ -1,0 +1,189 @@
+//! Where the API is served: on a Unix socket, on a loopback port if asked for, and on what a service manager has opened.
+//!
+//! [`Listeners::open`] binds all of it or fails; [`Listeners::serve`] serves until it is told to stop. What a request has
+//! to show depends on the [`Door`] through which it comes.
+
+mod activation;
+mod address;
+mod connections;
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use airflow_serverless_api::home::Home;
+use axum::Router;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use activation::Activation;
+pub use address::{AddressError, LoopbackAddress};
+
+use crate::{
+    http::{Door, behind},
+    token::{Token, TokenError},
+};
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("{action} {path} failed")]
+    Files { action: &'static str, path: String, source: io::Error },
+    #[error(
+        "the path of the socket is too long for this system ({length} bytes, at most 107): {path}; \
+         set AIRFLOW_SERVERLESS_HOME to a shorter folder"
+    )]
+    SocketPath { path: String, length: usize },
+    #[error("listening on {address} failed")]
+    Port { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(
+        "the service manager handed over descriptor {descriptor}, which is neither a listening Unix stream socket nor a \
+         listening TCP socket; correct the ListenStream= lines of the socket unit"
+    )]
+    Unusable { descriptor: usize },
+    #[error("the socket that the service manager handed over as descriptor {descriptor} cannot be used")]
+    Handed { descriptor: usize, source: io::Error },
+}
+
+type Result<T, E = ListenError> = std::result::Result<T, E>;
+
+/// Everything on which the API is served.
+#[derive(Default)]
+pub struct Listeners {
+    unix: Vec<UnixListener>,
+    tcp: Vec<(TcpListener, Door)>,
+    /// What belongs to this daemon and goes with it: its socket, and the file that tells its address.
+    _files: Vec<Removed>,
+}
+
+impl Listeners {
+    /// Takes over what was handed to this process and binds the rest: the home's socket unless a Unix socket was handed
+    /// over, and the port.
+    pub fn open(home: &Home, port: Option<LoopbackAddress>, activation: Activation) -> Result<Self> {
+        let mut listeners = Self::default();
+        let handed = activation.take()?;
+        if handed.unix.is_empty() {
+            let path = home.socket();
+            listeners.unix.push(bind_socket(&path)?);
+            listeners._files.push(Removed(path));
+        }
+        for (index, socket) in handed.unix.into_iter().enumerate() {
+            let taken = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+            listeners.unix.push(taken.map_err(|source| ListenError::Handed { descriptor: 3 + index, source })?);
+        }
+        let mut sockets = handed.tcp;
+        if let Some(address) = port.map(LoopbackAddress::get) {
+            sockets.push(std::net::TcpListener::bind(address).map_err(|source| ListenError::Port { address, source })?);
+        }
+        listeners.add_ports(home, sockets)?;
+        Ok(listeners)
+    }
+
+    /// Serves on these sockets whoever has the token, and writes down where they are.
+    fn add_ports(&mut self, home: &Home, sockets: Vec<std::net::TcpListener>) -> Result<()> {
+        let addresses = Removed(home.addresses());
+        addresses.remove()?;
+        if sockets.is_empty() {
+            return Ok(());
+        }
+        let token = Arc::new(Token::open(home.token())?);
+        let mut lines = String::new();
+        for socket in sockets {
+            let unknown = |source| ListenError::Port { address: SocketAddr::from(([127, 0, 0, 1], 0)), source };
+            let address = socket.local_addr().map_err(unknown)?;
+            let failed = |source| ListenError::Port { address, source };
+            socket.set_nonblocking(true).map_err(failed)?;
+            let listener = TcpListener::from_std(socket).map_err(failed)?;
+            self.tcp.push((listener, Door::Port { address, token: token.clone() }));
+            lines.push_str(&format!("{address}\n"));
+        }
+        std::fs::write(&addresses.0, lines).map_err(|source| files("writing", &addresses.0, source))?;
+        self._files.push(addresses);
+        Ok(())
+    }
+
+    /// Where the API is served, for people.
+    pub fn places(&self) -> Vec<String> {
+        let path = |listener: &UnixListener| {
+            let address = listener.local_addr().ok();
+            let path = address.as_ref().and_then(|address| address.as_pathname());
+            path.map_or_else(|| "a socket without a path".to_owned(), |path| path.display().to_string())
+        };
+        let port = |(_, door): &(TcpListener, Door)| match door {
+            Door::Port { address, .. } => format!("http://{address}"),
+            Door::Socket => String::new(),
+        };
+        self.unix.iter().map(path).chain(self.tcp.iter().map(port)).collect()
+    }
+
+    /// Serves the API until `stop` is cancelled, and requests under way for as long as `grace` then.
+    pub async fn serve(self, api: Router, stop: CancellationToken, grace: Duration) {
+        let tracker = TaskTracker::new();
+        let ended = CancellationToken::new();
+        for listener in self.unix {
+            let api = behind(api.clone(), Door::Socket);
+            tracker.spawn(connections::accept(listener, api, stop.clone(), ended.clone()));
+        }
+        for (listener, door) in self.tcp {
+            tracker.spawn(connections::accept(listener, behind(api.clone(), door), stop.clone(), ended.clone()));
+        }
+        tracker.close();
+        stop.cancelled().await;
+        if tokio::time::timeout(grace, tracker.wait()).await.is_err() {
+            tracing::warn!(seconds = grace.as_secs(), "requests under way have not ended in time and are cut off");
+            ended.cancel();
+            tracker.wait().await;
+        }
+    }
+}
+
+/// A file that is removed with its owner.
+struct Removed(PathBuf);
+
+impl Removed {
+    fn remove(&self) -> Result<()> {
+        match std::fs::remove_file(&self.0) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(files("removing", &self.0, source)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!(error = crate::error::chain(&error), "a file was left behind");
+        }
+    }
+}
+
+/// Binds the socket, over one that a killed daemon left behind: the home's lock says that nobody else serves it.
+fn bind_socket(path: &Path) -> Result<UnixListener> {
+    const LONGEST: usize = 107;
+    let length = path.as_os_str().len();
+    if length > LONGEST {
+        return Err(ListenError::SocketPath { path: path.display().to_string(), length });
+    }
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(files("removing", path, source)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(|source| files("binding", path, source))?;
+    // The folder is private already; this keeps the socket so if the folder is not.
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, private).map_err(|source| files("protecting", path, source))?;
+    Ok(listener)
+}
+
+fn files(action: &'static str, path: &Path, source: io::Error) -> ListenError {
+    ListenError::Files { action, path: path.display().to_string(), source }
+}

@@ -1,0 +1,212 @@
+//! The bearer token of the API on TCP. It is a file that only its owner can read; who can read it may use the API.
+//!
+//! The file is made when it is first needed, and replaced as a whole when the token is rotated: a daemon that runs sees
+//! that it has changed and refuses the old token from then on.
+
+use std::{
+    fs::{DirBuilder, File, Metadata},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use airflow_serverless_api::Secret;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use subtle::ConstantTimeEq;
+
+/// Bytes of randomness in a token, and characters of their base64.
+const BYTES: usize = 32;
+const LENGTH: usize = 43;
+/// More is not read of a file that should hold a token and a line's end.
+const MAX_FILE_BYTES: u64 = 256;
+
+const ROTATE: &str = "`airflow-serverless daemon token --rotate` makes a new one";
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("{action} the token file {path:?} failed")]
+    Files { action: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "the token file {path:?} can be read by others (mode {mode:03o}), so that its token is no secret; {ROTATE}"
+    )]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error("the token file {path:?} belongs to another user; remove it, and {ROTATE}")]
+    Foreign { path: PathBuf },
+    #[error("the token file {path:?} does not hold a token; {ROTATE}")]
+    Malformed { path: PathBuf },
+}
+
+type Result<T, E = TokenError> = std::result::Result<T, E>;
+
+/// The token of a daemon's home, as its file says it now.
+pub struct Token {
+    path: PathBuf,
+    known: Mutex<Known>,
+}
+
+/// What the file held when it was last read.
+enum Known {
+    Token(Stamp, Secret),
+    /// Why it held none; said once.
+    Nothing(String),
+}
+
+/// Tells a file from the one that took its place.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    mode: u32,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        Self { inode: metadata.ino(), mode: metadata.mode(), size: metadata.size(), changed }
+    }
+}
+
+impl Token {
+    /// The token in this file, which is made if it is not there.
+    pub fn open(path: PathBuf) -> Result<Self> {
+        read_or_make(&path)?;
+        let (stamp, secret) = read(&path)?;
+        Ok(Self { path, known: Mutex::new(Known::Token(stamp, secret)) })
+    }
+
+    /// Whether this is the token. The answer takes the same time however much of it is right.
+    pub fn admits(&self, given: &[u8]) -> bool {
+        // Nothing here can fail half-way and leave behind what must not be used.
+        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.look(&mut known);
+        match &*known {
+            Known::Token(_, secret) => secret.expose().as_bytes().ct_eq(given).into(),
+            Known::Nothing(_) => false,
+        }
+    }
+
+    /// Reads the file if it is not the one that was read.
+    fn look(&self, known: &mut Known) {
+        let stamp = std::fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata));
+        if matches!((&*known, &stamp), (Known::Token(read, _), Some(stamp)) if read == stamp) {
+            return;
+        }
+        match read(&self.path) {
+            Ok((stamp, secret)) => {
+                tracing::info!("the API's token has changed");
+                *known = Known::Token(stamp, secret);
+            }
+            Err(error) => {
+                let reason = crate::error::chain(&error);
+                if !matches!(known, Known::Nothing(told) if *told == reason) {
+                    tracing::error!(error = reason, "no request over TCP is let in");
+                    *known = Known::Nothing(reason);
+                }
+            }
+        }
+    }
+}
+
+/// The token in this file, which is made if it is not there.
+pub fn read_or_make(path: &Path) -> Result<Secret> {
+    match read(path) {
+        Err(TokenError::Files { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            // Of two that make one at the same time, the first has its way.
+            match write(path, |file| file.persist_noclobber(path)) {
+                Err(TokenError::Files { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                written => written?,
+            }
+            Ok(read(path)?.1)
+        }
+        found => Ok(found?.1),
+    }
+}
+
+/// Puts a new token in the place of whatever is there.
+pub fn rotate(path: &Path) -> Result<Secret> {
+    write(path, |file| file.persist(path))?;
+    Ok(read(path)?.1)
+}
+
+fn read(path: &Path) -> Result<(Stamp, Secret)> {
+    let failed = |source| TokenError::Files { action: "reading", path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(TokenError::Foreign { path: path.to_owned() });
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(TokenError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o777 });
+    }
+    let mut content = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(failed)?;
+    let text = std::str::from_utf8(&content).unwrap_or_default().trim_end();
+    if text.len() < LENGTH || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(TokenError::Malformed { path: path.to_owned() });
+    }
+    Ok((Stamp::of(&metadata), Secret::new(text)))
+}
+
+/// Writes a new token beside its place, down to the disk, and has it put there.
+fn write(path: &Path, put: impl FnOnce(tempfile::NamedTempFile) -> Result<File, tempfile::PersistError>) -> Result<()> {
+    let failed = |action| move |source| TokenError::Files { action, path: path.to_owned(), source };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("making the folder of"))?;
+    let token = URL_SAFE_NO_PAD.encode(std::array::from_fn::<u8, BYTES, _>(|_| rand::random()));
+    // Temporary files are made for their owner alone.
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed("making"))?;
+    writeln!(file, "{token}").and_then(|()| file.as_file().sync_all()).map_err(failed("writing"))?;
+    put(file).map_err(|error| failed("replacing")(error.error))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("writing the folder of"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("permissions");
+    }
+
+    #[test]
+    fn a_token_is_made_once_and_replaced_on_demand() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("data/token");
+        let first = read_or_make(&path).expect("a token");
+        assert_eq!(first.expose().len(), LENGTH);
+        assert_eq!(std::fs::metadata(&path).expect("a file").mode() & 0o777, 0o600);
+        let token = Token::open(path.clone()).expect("a token");
+        let admits = |secret: &Secret| token.admits(secret.expose().as_bytes());
+        assert!(admits(&first) && !token.admits(b"") && !token.admits(&first.expose().as_bytes()[1..]));
+        let second = rotate(&path).expect("a token");
+        assert!(admits(&second) && !admits(&first));
+        std::fs::remove_file(&path).expect("no file");
+        assert!(!admits(&second) && !token.admits(b""));
+        let third = read_or_make(&path).expect("a token");
+        assert!(admits(&third));
+        assert_eq!(std::fs::read_dir(path.parent().expect("a folder")).expect("files").count(), 1, "left-overs");
+    }
+
+    #[test]
+    fn a_token_that_others_can_read_is_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("token");
+        let secret = read_or_make(&path).expect("a token");
+        let token = Token::open(path.clone()).expect("a token");
+        mode(&path, 0o640);
+        let error = read_or_make(&path).expect_err("it is exposed").to_string();
+        assert!(error.contains("640") && error.contains("--rotate") && !error.contains(secret.expose()), "{error}");
+        assert!(!token.admits(secret.expose().as_bytes()));
+        let next = rotate(&path).expect("a token");
+        assert!(token.admits(next.expose().as_bytes()));
+        for content in ["", "short\n", "two words that are longer than forty-three characters\n"] {
+            std::fs::write(&path, content).expect("a file");
+            assert!(matches!(read_or_make(&path), Err(TokenError::Malformed { .. })), "{content:?}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+"""What schemathesis asks about: mostly the environment that the test has made, so that it sees more than 404s.
+
+Data that is meant to be refused is sent as it was generated. Of the data that is meant to be taken, three of four
+requests get the names of what there is. Nothing here leaves an operation out; three are kept from doing harm to what
+the others need, or from taking minutes each:
+
+- a creation asks for the environment that exists, as a new one takes 20 seconds to deploy;
+- a change asks for the configuration that it has, as another one deploys it anew;
+- a backfill gets few dates, as each is a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from typing import Any
+
+import schemathesis
+from schemathesis import GenerationMode
+
+NAMES: dict[str, Any] = json.loads(os.environ["API_TEST_NAMES"])
+CONFIG = json.loads(os.environ["API_TEST_CONFIG"])
+# What is removed is there once, beside what the other operations use.
+DOOMED: dict[str, dict[str, Any]] = json.loads(os.environ["API_TEST_DOOMED"])
+
+
+def is_meant_to_be_taken(case: schemathesis.Case) -> bool:
+    return case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+    if not is_meant_to_be_taken(case):
+        return
+    operation = case.operation.definition.raw["operationId"]
+    if operation == "create_environment" and isinstance(case.body, dict):
+        case.body["name"] = NAMES["environment"]
+        return
+    if operation == "update_environment" and isinstance(case.body, dict):
+        case.body["config"] = CONFIG
+    asked = json.dumps([case.path, case.path_parameters, case.query], sort_keys=True, default=str)
+    if zlib.crc32(asked.encode()) % 4 == 0:
+        return
+    names = NAMES | DOOMED.get(operation, {})
+    for name in case.path_parameters:
+        if name in names:
+            case.path_parameters[name] = names[name]
+    if isinstance(case.body, dict):
+        change_body(operation, case.body)
+
+
+def change_body(operation: str, body: dict[str, Any]) -> None:
+    if operation in {"create_backfill", "dry_run_backfill"}:
+        body |= {"dag_id": NAMES["scheduled"], "from_date": "2026-01-01T00:00:00Z", "to_date": "2026-01-02T00:00:00Z"}

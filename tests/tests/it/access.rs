@@ -1,0 +1,502 @@
+//! Who may use the API: each line of the rules of access, tried from outside.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        net::UnixStream,
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use integration_tests::{Installation, eventually, text};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use serde_json::Value;
+
+/// A daemon that the test has started itself, ended with the test.
+struct Served<'a> {
+    it: &'a Installation,
+    child: Child,
+    /// That of its port, if it has one.
+    address: String,
+}
+
+impl<'a> Served<'a> {
+    /// Starts the daemon with a port of its own and waits until it serves.
+    fn with_port(it: &'a Installation) -> Self {
+        Self::start(it, command(it).args(["--listen", "127.0.0.1:0"]))
+    }
+
+    fn start(it: &'a Installation, command: &mut Command) -> Self {
+        let folder = it.home().join("state");
+        fs::create_dir_all(&folder).expect("a folder");
+        let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("airflowd.log")).expect("a log");
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("airflowd starts");
+        let mut served = Self { it, child, address: String::new() };
+        let status = eventually("the daemon", || {
+            let status = it.cli(&["daemon", "status", "--json"]).json();
+            status["running"].as_bool()?.then_some(status)
+        });
+        if let Some(url) = status["addresses"][0].as_str() {
+            served.address = url.strip_prefix("http://").expect("a URL").to_owned();
+        }
+        served
+    }
+
+    /// Sends a request as it stands to the port.
+    fn send(&self, request: &str) -> Answer {
+        let stream = TcpStream::connect(&self.address).expect("a connection");
+        exchange(stream, request)
+    }
+
+    /// `GET` of a path with these headers, beside a right Host.
+    fn get(&self, path: &str, headers: &str) -> Answer {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}Connection: close\r\n\r\n", self.address))
+    }
+
+    fn token(&self) -> String {
+        self.it.cli(&["daemon", "token"]).succeeded().stdout.trim().to_owned()
+    }
+
+    /// Asks over the port with the token.
+    fn with_token(&self, token: &str) -> Answer {
+        self.get("/v1/version", &format!("Authorization: Bearer {token}\r\n"))
+    }
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
+            // It may have ended already.
+            kill_process(pid, Signal::TERM).ok();
+        }
+        self.child.wait().ok();
+    }
+}
+
+/// `airflowd` in the environment of the installation.
+fn command(it: &Installation) -> Command {
+    let mut command = Command::new(it.program("airflowd"));
+    command.envs(it.variables());
+    command
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    /// A refusal by a problem of this type, as every client can read it.
+    #[track_caller]
+    fn is_refused(&self, status: u16, kind: &str) {
+        assert_eq!(self.status, status, "{self:#?}");
+        assert!(self.head.contains("content-type: application/problem+json"), "{self:#?}");
+        let problem: Value = serde_json::from_str(&self.body).expect("JSON");
+        assert_eq!(problem["type"], format!("urn:airflow-serverless:problem:{kind}"), "{self:#?}");
+        assert!(self.head.contains("x-request-id: "), "{self:#?}");
+        assert!(!self.head.contains("access-control"), "CORS: {self:#?}");
+    }
+
+    #[track_caller]
+    fn is_answered(&self) {
+        assert_eq!(self.status, 200, "{self:#?}");
+        assert!(!self.head.contains("access-control"), "CORS: {self:#?}");
+    }
+}
+
+/// Writes a request and reads to the end of the connection.
+fn exchange(mut stream: impl Read + Write, request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).expect("a written request");
+    let mut answer = String::new();
+    // A server that refuses a body may close the connection before it has read all of it.
+    stream.read_to_string(&mut answer).ok();
+    Answer::parse(&answer)
+}
+
+fn over_socket(it: &Installation, request: &str) -> Answer {
+    exchange(UnixStream::connect(it.socket()).expect("a connection"), request)
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("it exists").permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_port_asks_for_the_token() {
+    let it = Installation::new();
+    let served = Served::with_port(&it);
+    for path in ["/", "/page/page.js", "/openapi.json"] {
+        served.get(path, "").is_answered();
+    }
+    let token = served.token();
+    assert_eq!((token.len(), mode(&it.home().join("data/token"))), (43, 0o600));
+    for headers in [
+        String::new(),
+        "Authorization: Bearer\r\n".to_owned(),
+        "Authorization: Bearer \r\n".to_owned(),
+        format!("Authorization: Bearer {}\r\n", &token[1..]),
+        format!("Authorization: Bearer {token}x\r\n"),
+        format!("Authorization: Basic {token}\r\n"),
+        format!("Authorization: {token}\r\n"),
+        format!("Authorization: Bearer {token}\r\nAuthorization: Bearer {token}\r\n"),
+        format!("Cookie: token={token}\r\n"),
+    ] {
+        for path in ["/v1/version", "/v1/environments", "/nowhere", "/page/../v1/version", "/v1/version?/openapi.json"]
+        {
+            let answer = served.get(path, &headers);
+            answer.is_refused(401, "unauthorized");
+            assert!(answer.head.contains("www-authenticate: bearer"), "{answer:#?}");
+            assert!(!answer.body.contains(&token), "{answer:#?}");
+        }
+    }
+    served.get(&format!("/v1/version?token={token}"), "").is_refused(401, "unauthorized");
+    served.with_token(&token).is_answered();
+    served.get("/v1/version", &format!("authorization: bearer {token}\r\n")).is_answered();
+    let post = format!("POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", served.address);
+    served.send(&post).is_refused(401, "unauthorized");
+
+    let next = it.cli(&["daemon", "token", "--rotate", "--json"]).succeeded().json();
+    let next = text(&next["token"]).to_owned();
+    assert_ne!(token, next);
+    served.with_token(&token).is_refused(401, "unauthorized");
+    served.with_token(&next).is_answered();
+    assert_eq!((served.token(), mode(&it.home().join("data/token"))), (next.clone(), 0o600));
+    for secret in [&token, &next] {
+        assert!(!it.log().contains(secret.as_str()), "the log has a token");
+        let arguments = fs::read(format!("/proc/{}/cmdline", served.child.id())).expect("arguments");
+        assert!(!String::from_utf8_lossy(&arguments).contains(secret.as_str()));
+    }
+    assert_eq!(it.files_with(&next), [it.home().join("data/token")]);
+}
+
+#[test]
+fn a_token_that_others_can_read_is_not_used() {
+    let it = Installation::new();
+    let token = it.cli(&["daemon", "token"]).succeeded().stdout;
+    let path = it.home().join("data/token");
+    let open = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("permissions");
+    open(0o644);
+    let refused = command(&it).args(["--listen", "127.0.0.1:0"]).output().expect("airflowd runs");
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{message}");
+    assert!(message.contains("can be read by others") && message.contains("token --rotate"), "{message}");
+    let refused = it.cli(&["daemon", "token"]);
+    assert!(refused.code == 3 && refused.stderr.contains("--rotate"), "{refused:#?}");
+    assert!(!message.contains(token.trim()) && !refused.stderr.contains(token.trim()));
+
+    let token = it.cli(&["daemon", "token", "--rotate"]).succeeded().stdout;
+    let served = Served::with_port(&it);
+    served.with_token(token.trim()).is_answered();
+    open(0o640);
+    served.with_token(token.trim()).is_refused(401, "unauthorized");
+    assert!(it.log().contains("can be read by others"), "{}", it.log());
+    over_socket(&it, "GET /v1/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").is_answered();
+    it.cli(&["daemon", "token", "--rotate"]).succeeded();
+    served.with_token(&served.token()).is_answered();
+}
+
+#[test]
+fn only_this_machine_is_listened_to() {
+    let it = Installation::new();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80", "[::ffff:127.0.0.1]:0"] {
+        let refused = command(&it).args(["--listen", address]).output().expect("airflowd runs");
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && message.contains("from other machines"), "{address}: {message}");
+    }
+    it.set_up_daemon("listen: 0.0.0.0:8793\n");
+    let refused = it.cli(&["daemon", "start"]);
+    assert!(refused.code != 0 && refused.stderr.contains("from other machines"), "{refused:#?}");
+
+    it.set_up_daemon("listen: localhost:0\n");
+    it.cli(&["daemon", "start"]).succeeded();
+    let status = it.cli(&["daemon", "status", "--json"]).json();
+    let address = text(&status["addresses"][0]);
+    assert!(address.starts_with("http://127.0.0.1:") && !address.ends_with(":0"), "{status}");
+    assert!(it.log().contains(address), "{}", it.log());
+    let listening = fs::read_to_string("/proc/net/tcp").expect("sockets");
+    let port =
+        format!(":{:04X} ", address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).expect("a port"));
+    let lines: Vec<_> = listening.lines().filter(|line| line.contains(&port) && line.contains(" 0A ")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(" 0100007F:"), "{lines:?}");
+    it.cli(&["daemon", "stop"]).succeeded();
+    assert!(!it.home().join("run/airflowd.addr").exists() && !it.socket().exists());
+}
+
+#[test]
+fn web_pages_are_not_let_in() {
+    let it = Installation::new();
+    let served = Served::with_port(&it);
+    let address = served.address.as_str();
+    let port = address.rsplit_once(':').expect("a port").1;
+    let bearer = format!("Authorization: Bearer {}\r\n", served.token());
+
+    // DNS rebinding: the page's own name leads here.
+    let hosts =
+        ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "10.0.0.1"];
+    for host in hosts.iter().flat_map(|host| [(*host).to_owned(), format!("{host}:{port}")]) {
+        for path in ["/", "/v1/version"] {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{bearer}Connection: close\r\n\r\n");
+            served.send(&request).is_refused(421, "host-not-allowed");
+            over_socket(&it, &request).is_refused(421, "host-not-allowed");
+        }
+    }
+    let request = |line: &str, hosts: &str| format!("{line} HTTP/1.1\r\n{hosts}{bearer}Connection: close\r\n\r\n");
+    let own = format!("Host: {address}\r\n");
+    served.send(&request("GET http://evil.example/v1/version", &own)).is_refused(421, "host-not-allowed");
+    served.send(&request("GET /v1/version", "")).is_refused(400, "invalid-host");
+    served.send(&request("GET /v1/version", &format!("{own}{own}"))).is_refused(400, "invalid-host");
+    served.send(&request("GET /v1/version", &format!("{own}Host: evil.example\r\n"))).is_refused(400, "invalid-host");
+    for host in ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:80"] {
+        served.send(&request("GET /v1/version", &format!("Host: {host}\r\n"))).is_answered();
+    }
+
+    // Requests that a browser sends for a page of another site, even if it knew the token.
+    let foreign = [
+        "Origin: null".to_owned(),
+        "Origin: https://evil.example".to_owned(),
+        format!("Origin: https://{address}"),
+        format!("Origin: http://localhost.evil.example:{port}"),
+        "Origin: http://127.0.0.1:1".to_owned(),
+        format!("Origin: http://{address}\r\nOrigin: null"),
+        "Sec-Fetch-Site: cross-site".to_owned(),
+        "Sec-Fetch-Site: same-site".to_owned(),
+        format!("Origin: http://{address}\r\nSec-Fetch-Site: cross-site"),
+    ];
+    for headers in &foreign {
+        for line in ["GET /", "GET /v1/version", "OPTIONS /v1/environments", "POST /v1/environments"] {
+            let request = request(line, &format!("{own}{headers}\r\n"));
+            served.send(&request).is_refused(403, "origin-not-allowed");
+            over_socket(&it, &request).is_refused(403, "origin-not-allowed");
+        }
+    }
+    for headers in
+        [format!("Origin: http://{address}"), format!("Origin: http://localhost:{port}"), "Sec-Fetch-Site: none".into()]
+    {
+        served
+            .send(&request("GET /v1/version", &format!("{own}{headers}\r\nSec-Fetch-Site: same-origin\r\n")))
+            .is_answered();
+    }
+    // A preflight is a request like any other.
+    let preflight = format!("{own}Origin: http://{address}\r\nAccess-Control-Request-Method: POST\r\n");
+    served.send(&request("OPTIONS /v1/environments", &preflight)).is_refused(405, "no-such-method");
+    // What a form can send is no JSON.
+    for media_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+        let post = format!("{own}Content-Type: {media_type}\r\nContent-Length: 2\r\n");
+        let mut request = request("POST /v1/environments", &post);
+        request.push_str("{}");
+        served.send(&request).is_refused(415, "unsupported-media-type");
+    }
+}
+
+#[test]
+fn answers_are_told_how_to_be_treated() {
+    let it = Installation::new();
+    let served = Served::with_port(&it);
+    let page = served.get("/", "");
+    for header in [
+        "content-security-policy: default-src 'none'; script-src 'self'",
+        "x-content-type-options: nosniff",
+        "x-frame-options: deny",
+        "referrer-policy: no-referrer",
+        "cross-origin-opener-policy: same-origin",
+    ] {
+        assert!(page.head.contains(header), "no {header} in {page:#?}");
+    }
+    assert!(
+        !page.body.contains("http://") && !page.body.contains("https://"),
+        "the page loads something from elsewhere"
+    );
+    let version = served.with_token(&served.token());
+    for header in
+        ["x-content-type-options: nosniff", "cache-control: no-store", "cross-origin-resource-policy: same-origin"]
+    {
+        assert!(version.head.contains(header), "no {header} in {version:#?}");
+    }
+    let named = served.get("/v1/version", "X-Request-Id: deploy-17\r\n");
+    assert!(named.head.contains("x-request-id: deploy-17"), "{named:#?}");
+    let forged = served.get("/v1/version", "X-Request-Id: a b\"<script>\r\n");
+    assert!(forged.head.contains("x-request-id: ") && !forged.head.contains("script"), "{forged:#?}");
+}
+
+#[test]
+fn the_socket_is_for_the_daemons_user() {
+    let it = Installation::new();
+    it.cli(&["daemon", "start"]).succeeded();
+    assert_eq!(
+        (mode(&it.socket()), mode(&it.home().join("run")), mode(&it.home().join("data"))),
+        (0o600, 0o700, 0o700)
+    );
+    if !geteuid().is_root() {
+        eprintln!("not tried as another user: only root can become one");
+        return;
+    }
+    // Even if all that keeps others out is opened.
+    let reachable = it.root().join("s");
+    fs::rename(it.socket(), &reachable).expect("the socket elsewhere");
+    for (path, mode) in [(it.root(), 0o755), (&reachable, 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+    }
+    chown(&reachable, Some(65534), Some(65534)).expect("another owner");
+    let script = format!(
+        "import os, socket, sys\nos.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))\n\
+         s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect('{}')\n\
+         try: s.sendall(b'GET /v1/version HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n'); print(s.recv(9))\n\
+         except ConnectionError: print(b'')",
+        reachable.display()
+    );
+    let as_user = |uid: &str| {
+        let done = Command::new("python3").args(["-c", &script, uid]).output().expect("python3 runs");
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    };
+    assert_eq!(as_user("65534"), "b''", "another user was served");
+    assert_eq!(as_user("0"), "b'HTTP/1.1 '");
+    eventually("the refusal in the log", || it.log().contains("user 65534 is not the daemon's").then_some(()));
+    fs::rename(&reachable, it.socket()).expect("the socket back");
+}
+
+/// Heads that do not end, as slow-loris clients send them, connections on which nothing comes, and bodies that do not.
+#[test]
+fn slow_requests_are_cut_off() {
+    let it = Installation::new();
+    let served = Served::with_port(&it);
+    let body = head(&served, "POST /v1/environments", 10);
+    std::thread::scope(|scope| {
+        for start in ["", "GET /v1/version HTTP/1.1\r\nHost: localhost\r\nX-Slow: "] {
+            let address = &served.address;
+            scope.spawn(move || {
+                let mut stream = TcpStream::connect(address).expect("a connection");
+                stream.set_read_timeout(Some(Duration::from_secs(90))).expect("a limit");
+                stream.write_all(start.as_bytes()).expect("a beginning");
+                let mut rest = Vec::new();
+                stream.read_to_end(&mut rest).expect("the end of the connection");
+                assert!(!rest.starts_with(b"HTTP/1.1 2"), "{rest:?}");
+            });
+        }
+        scope.spawn(|| served.send(&body).is_refused(408, "body-too-slow"));
+    });
+}
+
+/// The head of a request whose body has this length.
+fn head(served: &Served, line: &str, length: usize) -> String {
+    format!(
+        "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n",
+        served.token()
+    )
+}
+
+#[test]
+fn large_requests_are_refused() {
+    let it = Installation::new();
+    let served = Served::with_port(&it);
+    let long = format!("GET /v1/version HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(64 << 10));
+    assert_eq!(served.send(&long).status, 431);
+    let send = |line: &str, length: usize| served.send(&(head(&served, line, length) + &" ".repeat(length)));
+    send("POST /v1/environments", 2 << 20).is_refused(413, "body-too-large");
+    let file = "PUT /v1/environments/dev/dags/files/x.py?mode=create";
+    send(file, 2 << 20).is_refused(404, "environment-not-found");
+    send(file, 5 << 20).is_refused(413, "body-too-large");
+    let chunked = head(&served, "POST /v1/environments", 0).replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    let chunk = format!("{:x}\r\n{}\r\n", 1 << 19, " ".repeat(1 << 19));
+    served.send(&(chunked + &chunk.repeat(4) + "0\r\n\r\n")).is_refused(413, "body-too-large");
+}
+
+#[test]
+fn too_much_at_once_is_refused() {
+    let it = Installation::new();
+    let served = Served::with_port(&it);
+    let waiting = head(&served, "POST /v1/environments", 10);
+    let open = |request: &str| {
+        let mut stream = TcpStream::connect(&served.address).expect("a connection");
+        stream.write_all(request.as_bytes()).expect("a request");
+        stream
+    };
+    let list = "GET /v1/environments HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let health = list.replace("environments", "health");
+    // The daemon gives up on each in time; what counts is that enough of them wait at once.
+    let mut held = Vec::new();
+    let refused = eventually("too many requests", || {
+        held.extend((0..128).map(|_| open(&waiting)));
+        Some(over_socket(&it, list)).filter(|answer| answer.status != 200)
+    });
+    refused.is_refused(503, "overloaded");
+    assert!(refused.head.contains("retry-after: 1"), "{refused:#?}");
+    over_socket(&it, &health).is_answered();
+    drop(held);
+
+    // No more connections are served than a listener may have; the next one is when another has ended.
+    let (held, mut next) = eventually("too many connections", || {
+        let held: Vec<_> = (0..512).map(|_| open("")).collect();
+        let mut next = open("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        next.set_read_timeout(Some(Duration::from_millis(300))).expect("a limit");
+        let early = next.read(&mut [0; 1]);
+        early.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock).then_some((held, next))
+    });
+    over_socket(&it, &health).is_answered();
+    drop(held);
+    next.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+    exchange(&mut next, "").is_answered();
+    over_socket(&it, list).is_answered();
+}
+
+/// Starts the daemon with sockets that this Python code has opened, as a service manager does.
+fn activated(it: &Installation, sockets: &str) -> Command {
+    let script = format!(
+        "import os, socket, sys\nsockets = [{sockets}]\n\
+         for number, s in enumerate(sockets, 3):\n    os.dup2(os.dup(s.fileno()), number + 10)\n\
+         for number in range(3, 3 + len(sockets)):\n    os.dup2(number + 10, number)\n    os.set_inheritable(number, True)\n\
+         os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(sockets)), LISTEN_FDNAMES='a')\n\
+         os.execv(sys.argv[1], sys.argv[1:2])\n"
+    );
+    let mut command = Command::new("python3");
+    command.envs(it.variables()).args(["-c", &script]).arg(it.program("airflowd"));
+    command
+}
+
+#[test]
+fn sockets_of_a_service_manager_are_served() {
+    let it = Installation::new();
+    fs::create_dir_all(it.home().join("run")).expect("a folder");
+    let unix =
+        format!("(lambda s: (s.bind('{}'), s.listen(), s)[2])(socket.socket(socket.AF_UNIX))", it.socket().display());
+    let tcp = |address: &str| format!("socket.create_server(('{address}', 0))");
+    {
+        let served = Served::start(&it, &mut activated(&it, &format!("{unix}, {}", tcp("127.0.0.1"))));
+        served.with_token(&served.token()).is_answered();
+        served.get("/v1/version", "").is_refused(401, "unauthorized");
+        let variables = fs::read_to_string(format!("/proc/{}/environ", served.child.id())).expect("variables");
+        assert!(variables.contains("LISTEN_FDS="), "it was not activated");
+    }
+    assert!(it.socket().exists(), "the daemon removed a socket that is not its own");
+    fs::remove_file(it.socket()).expect("the socket is gone");
+    for (sockets, message) in [
+        (tcp("0.0.0.0"), "from other machines"),
+        ("socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)".to_owned(), "neither a listening Unix stream socket"),
+        ("socket.socket(socket.AF_INET, socket.SOCK_DGRAM)".to_owned(), "neither a listening Unix stream socket"),
+        ("socket.socket(socket.AF_UNIX)".to_owned(), "neither a listening Unix stream socket"),
+        ("open('/dev/null')".to_owned(), "neither a listening Unix stream socket"),
+    ] {
+        let refused = activated(&it, &sockets).output().expect("airflowd runs");
+        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && error.contains(message), "{sockets}: {error}");
+        assert!(!it.socket().exists(), "something was served");
+    }
+    // Sockets for another process are not taken.
+    let served = Served::start(&it, command(&it).env("LISTEN_PID", "1").env("LISTEN_FDS", "2"));
+    drop(served);
+}
