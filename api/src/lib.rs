@@ -10,6 +10,7 @@
 //! - [`backfill`]: runs of a DAG for dates that have passed
 //! - [`task`]: what is done with task instances
 //! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
+//! - [`watch`]: folders whose files are uploaded as they are saved
 //! - [`daemon`]: health and version
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
@@ -30,6 +31,7 @@ pub mod secret;
 pub mod task;
 pub mod variable;
 pub mod variables;
+pub mod watch;
 
 pub use problem::Problem;
 pub use secret::Secret;

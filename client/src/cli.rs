@@ -2,6 +2,7 @@
 
 mod admin;
 mod backfills;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
 pub use backfills::{Backfill, Backfills, CreateBackfill};
+pub use watch::{AddWatch, Watch};
 
 /// Airflow without servers, on Modal.
 #[derive(Parser)]
@@ -54,6 +56,9 @@ pub enum Command {
     /// Airflow's pools
     #[command(subcommand)]
     Pools(Pools),
+    /// Folders whose files are uploaded as they are saved
+    #[command(subcommand)]
+    Watch(Watch),
     /// The local daemon
     #[command(subcommand)]
     Daemon(Daemon),

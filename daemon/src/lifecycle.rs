@@ -27,6 +27,7 @@ use crate::{
     settings::{Settings, SettingsError},
     store::{Store, StoreError},
     vault::Vault,
+    watcher::Watchers,
 };
 
 /// How long requests under way may take once the daemon stops.
@@ -49,6 +50,8 @@ pub enum LifecycleError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Modal(#[from] ModalError),
+    #[error(transparent)]
+    Watches(#[from] crate::error::Error),
     #[error("the API cannot be served")]
     Serve(#[source] io::Error),
 }
@@ -66,7 +69,8 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     let modal = Modal::start(&home, &settings.local_modal, &runtime.interpreter()).await?;
     let vault = Vault::new(modal.client().clone());
     let registry = Registry::new(store.clone(), vault.clone(), Utc::now);
-    let validator = Validator::new(runtime.clone());
+    let idle = Duration::from_secs(settings.validator.idle_seconds.into());
+    let validator = Validator::new(runtime.clone(), home.cache.join("validator"), idle);
     let airflow = Arc::new(Airflow::new(registry.clone(), modal.client().clone(), validator, home.cache.clone()));
     let listener = listen(&home.socket())?;
 
@@ -74,9 +78,11 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     let tools = Tools { client: modal.client().clone(), vault, server: Server::of(&modal), runtime };
     tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools).run(stop.clone()));
     tasks.close();
+    let watchers = Arc::new(Watchers::new(registry.clone(), airflow.clone(), (settings.watch, &home), stop.clone()));
+    watchers.start().await?;
     tracing::info!(socket = %home.socket().display(), pid = std::process::id(), "airflowd serves");
 
-    let services = Services { registry, airflow: airflow.clone() };
+    let services = Services { registry, airflow: airflow.clone(), watchers: watchers.clone() };
     let serving = axum::serve(listener, router(services)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let grace = async {
         stop.cancelled().await;
@@ -89,6 +95,7 @@ pub async fn run(home: Home) -> Result<(), LifecycleError> {
     tracing::info!("airflowd stops");
     stop.cancel();
     tasks.wait().await;
+    watchers.stop().await;
     airflow.stop().await;
     modal.stop().await;
     store.close().await;

@@ -11,6 +11,7 @@ mod pools;
 mod runs;
 mod tasks;
 mod variables;
+mod watch;
 
 use crate::{
     cli::Command,
@@ -31,6 +32,7 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Variables(command) => variables::run(command, printer).await,
         Command::Connections(command) => connections::run(command, printer).await,
         Command::Pools(command) => pools::run(command, printer).await,
+        Command::Watch(command) => watch::run(command, printer).await,
         Command::Daemon(command) => daemon::run(command, printer).await,
     }
 }

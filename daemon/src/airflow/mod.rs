@@ -28,9 +28,10 @@ use crate::{
 };
 
 pub use files::MAX_FILE_BYTES;
+pub(crate) use files::PLUGINS;
 
 /// Folder of the DAG files on the Volume.
-const DAGS: &str = "dags";
+pub(crate) const DAGS: &str = "dags";
 
 pub struct Airflow {
     registry: Registry,

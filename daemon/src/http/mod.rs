@@ -12,6 +12,7 @@ mod problem;
 mod runs;
 mod tasks;
 mod variables;
+mod watches;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     airflow::{Airflow, MAX_FILE_BYTES},
     registry::Registry,
+    watcher::Watchers,
 };
 
 /// What the handlers work with.
@@ -30,6 +32,7 @@ use crate::{
 pub struct Services {
     pub registry: Registry,
     pub airflow: Arc<Airflow>,
+    pub watchers: Arc<Watchers>,
 }
 
 #[derive(OpenApi)]
@@ -74,6 +77,8 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(connections::get_connection, connections::delete_connection))
         .routes(routes!(pools::list_pools, pools::put_pools))
         .routes(routes!(pools::get_pool, pools::delete_pool))
+        .routes(routes!(watches::list_watches, watches::create_watch))
+        .routes(routes!(watches::get_watch, watches::delete_watch))
 }
 
 /// The whole API.

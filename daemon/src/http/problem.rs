@@ -12,6 +12,8 @@ const DAGS_HINT: &str = "`airflow-serverless dags list` shows the DAGs of an env
 
 const OVERWRITE_HINT: &str = "`overwrite` as the action on existing ones replaces them, `skip` leaves them as they are";
 
+const WATCH_HINT: &str = "`airflow-serverless watch remove DIR` ends the other watch; its files stay on the Volume";
+
 /// An answer that is a problem.
 pub(super) struct Failure(Box<Problem>);
 
@@ -149,6 +151,20 @@ impl From<Error> for Failure {
             Error::Refused { reason: Reason::Invalid, .. } => {
                 Self::new(S::UNPROCESSABLE_ENTITY, "refused", "The scheduler refused", detail)
             }
+            Error::WatchNotFound(_) => Self::new(S::NOT_FOUND, "watch-not-found", "No such watch", detail)
+                .hint("`airflow-serverless watch list` shows the watches"),
+            Error::InvalidWatch(faults) => {
+                Self::new(S::UNPROCESSABLE_ENTITY, "invalid-watch", "The watch is not valid", detail).errors(faults)
+            }
+            Error::WatchDiffers(_) => {
+                Self::new(S::CONFLICT, "watch-exists", "The folder is watched", detail).hint(WATCH_HINT)
+            }
+            Error::WatchOverlaps(..) | Error::WatchConflicts { .. } => {
+                Self::new(S::CONFLICT, "watch-conflict", "Another watch has these files", detail).hint(WATCH_HINT)
+            }
+            Error::TooManyWatches(_) => {
+                Self::new(S::CONFLICT, "too-many-watches", "Too many watches", detail).hint(WATCH_HINT)
+            }
             Error::SchedulerSilent(_) => {
                 Self::new(S::GATEWAY_TIMEOUT, "scheduler-silent", "No answer from the scheduler", detail)
             }
@@ -156,7 +172,12 @@ impl From<Error> for Failure {
                 Self::new(S::BAD_GATEWAY, "database-unavailable", "No answer from the database", detail)
                     .hint("see whether the server of the connection string runs, and lets Modal in")
             }
-            Error::Modal(_) | Error::Runtime(_) | Error::Store(_) | Error::Metadata { .. } | Error::Files { .. } => {
+            Error::Modal(_)
+            | Error::Runtime(_)
+            | Error::Store(_)
+            | Error::Metadata { .. }
+            | Error::Files { .. }
+            | Error::Watch(_) => {
                 tracing::error!(error = detail, "a request failed");
                 Self::new(S::INTERNAL_SERVER_ERROR, "internal", "The daemon failed", detail)
                     .hint("the daemon's log has more: `airflow-serverless daemon status` tells where it is")

@@ -2,6 +2,7 @@
 
 mod environments;
 mod operations;
+mod watches;
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use sqlx::{
 };
 
 pub use operations::NewOperation;
+pub use watches::{Progress, WatchRow};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -12,3 +12,4 @@ mod rest;
 mod restart;
 mod settings;
 mod verbs;
+mod watch;
