@@ -54,6 +54,7 @@ bench: .venv/complete
 	$(BENCH_BUILD) -p airflowd -p airflow-serverless -p modal-emulator
 	$(BENCH_BUILD) -p modal-client --example load
 	PROFILE=$(PROFILE) $(PYTHON) bench/first_light.py
+	PROFILE=$(PROFILE) $(PYTHON) bench/watch.py
 	PROFILE=$(PROFILE) .venv/bin/python bench/modal_local.py
 	PROFILE=$(PROFILE) MODAL_LOCAL_BIN=$(CURDIR)/target/$(PROFILE)/modal-local PYTHONPATH=tests/python \
 	  .venv/bin/python bench/tick.py

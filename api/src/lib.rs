@@ -13,6 +13,7 @@
 //! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
 //! - [`cost`]: what an environment costs
 //! - [`credentials`]: for Modal's cloud
+//! - [`watch`]: folders whose files are uploaded as they are saved
 //! - [`daemon`]: health and version
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
@@ -36,6 +37,7 @@ pub mod secret;
 pub mod task;
 pub mod variable;
 pub mod variables;
+pub mod watch;
 
 pub use problem::Problem;
 pub use secret::Secret;

@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod backfills;
+mod watch;
 mod work;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use serde::de::DeserializeOwned;
 pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
 pub use auth::{Auth, Login};
 pub use backfills::{Backfill, Backfills, CreateBackfill};
+pub use watch::{AddWatch, Watch};
 pub use work::{DeleteEnvironment, EstimateCost, Events, Operations};
 
 /// Airflow without servers, on Modal.
@@ -70,6 +72,9 @@ pub enum Command {
     Operations(Operations),
     /// Print what happens, as it happens
     Events(Events),
+    /// Folders whose files are uploaded as they are saved
+    #[command(subcommand)]
+    Watch(Watch),
     /// The local daemon
     #[command(subcommand)]
     Daemon(Daemon),

@@ -23,6 +23,7 @@ use airflow_serverless_api::{
         ClearDagRun, DagRunDetail, DagRunList, ListDagRuns, ReadLogs, RunMark, TaskLog, TriggerDagRun, UpdateDagRun,
     },
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
+    watch::{CreateWatch, ListWatches, Watch, WatchList, WatchRemoval},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::{Serialize, de::DeserializeOwned};
@@ -301,6 +302,22 @@ impl Daemon {
     /// Removes a variable, connection or pool.
     pub async fn delete(&self, environment: &EnvironmentName, (noun, name): (&str, &str)) -> Result<()> {
         answer(self.request(Method::DELETE, &["environments", environment.as_str(), noun, name])).await
+    }
+
+    pub async fn list_watches(&self, query: &ListWatches) -> Result<WatchList> {
+        answer(self.request(Method::GET, &["watches"]).query(query)).await
+    }
+
+    pub async fn create_watch(&self, watch: &CreateWatch) -> Result<Watch> {
+        answer(self.request(Method::POST, &["watches"]).json(watch)).await
+    }
+
+    pub async fn get_watch(&self, id: Uuid) -> Result<Watch> {
+        self.get(&["watches", &id.to_string()]).await
+    }
+
+    pub async fn delete_watch(&self, id: Uuid) -> Result<WatchRemoval> {
+        answer(self.request(Method::DELETE, &["watches", &id.to_string()])).await
     }
 
     pub async fn get_task_log(

@@ -59,6 +59,26 @@ pub enum Error {
 
     #[error("the credentials are not valid")]
     InvalidCredentials(Vec<Fault>),
+    #[error("there is no watch {0}")]
+    WatchNotFound(Uuid),
+    #[error("the watch is not valid")]
+    InvalidWatch(Vec<Fault>),
+    #[error("{0} is watched with other options; nothing was changed")]
+    WatchDiffers(String),
+    #[error(
+        "{0} cannot be watched, as it is in {1}, or the other way round, which is watched for the same environment"
+    )]
+    WatchOverlaps(String, String),
+    #[error(
+        "{directory} cannot be watched, as {other} is watched for the same environment and has a file of the same \
+         name: {file}{}", more(*.count)
+    )]
+    WatchConflicts { directory: String, other: String, file: String, count: usize },
+    #[error("there are {0} watches, which is the most that there can be")]
+    TooManyWatches(usize),
+    #[error("{0}")]
+    Watch(String),
+
     #[error("Modal: {0}")]
     Modal(#[from] ModalError),
     #[error("{0}")]
@@ -107,6 +127,10 @@ pub enum Reason {
     Invalid,
     NotFound,
     Conflict,
+}
+
+fn more(count: usize) -> String {
+    if count > 1 { format!(", and {} more", count - 1) } else { String::new() }
 }
 
 fn because(cause: &Option<String>) -> String {

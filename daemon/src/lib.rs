@@ -2,7 +2,7 @@
 //!
 //! The way through it: [`listeners`] let requests in, who need the [`token`] on a port; [`http`] answers them; the [`registry`] records what the user wants of environments, the
 //! [`background`] reconcilers bring it to Modal in [steps](background::steps); [`airflow`] does what people do with a
-//! deployed environment; [`runtime`] is the Python side on this machine; [`modal`] is where environments run;
+//! deployed environment; [`watcher`] uploads what is saved in watched folders; [`runtime`] is the Python side on this machine; [`modal`] is where environments run;
 //! [`store`] is the registry on disk; [`lifecycle`] starts and stops it all.
 
 pub mod airflow;
@@ -22,6 +22,7 @@ pub mod settings;
 pub mod store;
 pub mod token;
 pub mod vault;
+pub mod watcher;
 
 /// What the daemon deploys; `modal_functions/requirements.in` pins the same.
 pub const AIRFLOW_VERSION: &str = "3.3.2";

@@ -27,6 +27,7 @@ use crate::{
     runtime::{Runtime, Validator},
     settings::{Settings, SettingsError},
     store::{Store, StoreError},
+    watcher::Watchers,
 };
 
 /// How long requests under way may take once the daemon stops.
@@ -44,6 +45,8 @@ pub enum LifecycleError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Modal(#[from] ModalError),
+    #[error(transparent)]
+    Watches(#[from] crate::error::Error),
     #[error("the API cannot be served")]
     Listen(#[from] ListenError),
     #[error("signals cannot be received")]
@@ -67,7 +70,8 @@ pub async fn run(home: Home, port: Option<LoopbackAddress>, activation: Activati
     let modal = Modal::new(&local, credentials.clone()).await?;
     let events = Events::new(store.clone(), Utc::now);
     let registry = Registry::new(store.clone(), modal.clone(), events, Utc::now);
-    let validator = Validator::new(runtime.clone());
+    let idle = Duration::from_secs(settings.validator.idle_seconds.into());
+    let validator = Validator::new(runtime.clone(), home.cache.join("validator"), idle);
     let airflow = Arc::new(Airflow::new(registry.clone(), modal.clone(), validator, home.cache.clone()));
 
     let metrics = Metrics::new();
@@ -76,13 +80,17 @@ pub async fn run(home: Home, port: Option<LoopbackAddress>, activation: Activati
     tasks.spawn(Housekeeper::new(registry.clone()).run(stop.clone()));
     tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools, metrics.clone()).run(stop.clone()));
     tasks.close();
+    let watchers = Arc::new(Watchers::new(registry.clone(), airflow.clone(), (settings.watch, &home), stop.clone()));
+    watchers.start().await?;
     tracing::info!(places = listeners.places().join(", "), pid = std::process::id(), "airflowd serves");
 
-    let services = Services::new(registry, airflow.clone(), credentials, metrics, stop.clone());
+    let handled = (airflow.clone(), watchers.clone());
+    let services = Services::new(registry, handled, credentials, metrics, stop.clone());
     listeners.serve(router(services), stop.clone(), GRACE).await;
     tracing::info!("airflowd stops");
     stop.cancel();
     tasks.wait().await;
+    watchers.stop().await;
     airflow.stop().await;
     local.stop().await;
     store.close().await;

@@ -4,6 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -17,6 +18,44 @@ pub struct Settings {
     /// A loopback address on which the API is served, too, to whoever has the token; `airflowd --listen` goes before.
     pub listen: Option<LoopbackAddress>,
     pub local_modal: LocalModal,
+    pub validator: Validator,
+    pub watch: Watch,
+}
+
+/// Settings of the validator of DAG files.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Validator {
+    /// How long it stays in memory after the last file.
+    pub idle_seconds: u32,
+}
+
+impl Default for Validator {
+    fn default() -> Self {
+        Self { idle_seconds: 600 }
+    }
+}
+
+/// Settings of the watches of folders.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watch {
+    /// Look at folders every few seconds instead of having the system tell of changes: for network file systems, whose
+    /// changes it does not know.
+    pub polling: bool,
+    pub polling_seconds: u32,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { polling: false, polling_seconds: 2 }
+    }
+}
+
+impl Watch {
+    pub fn polling_interval(&self) -> Duration {
+        Duration::from_secs(self.polling_seconds.max(1).into())
+    }
 }
 
 /// Settings of the Local Modal inside the daemon; `modal-local serve` has options of the same names.

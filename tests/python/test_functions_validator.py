@@ -70,22 +70,31 @@ REFUSED = {
 class Validator:
     """The validator in a process of its own."""
 
-    def __init__(self) -> None:
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FUNCTIONS)}
+    def __init__(self, *arguments: str, **variables: str) -> None:
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(FUNCTIONS), **variables}
+        self.work = variables.get("TMPDIR", "/tmp")
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "airflow_serverless.dags.validator"],
+            [sys.executable, "-W", "ignore", "-m", "airflow_serverless.dags.validator", *arguments],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._read()["ready"]
+        assert self.read()["ready"]
 
-    def ask(self, line: str) -> dict[str, Any]:
+    def send(self, line: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
-        return self._read()
+
+    def read(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.readline())
+
+    def ask(self, line: str) -> dict[str, Any]:
+        self.send(line)
+        answer: dict[str, Any] = self.read()
+        return answer
 
     def validate(self, path: Path, **more: Any) -> dict[str, Any]:
         return self.ask(json.dumps({"path": str(path), **more}))
@@ -94,10 +103,6 @@ class Validator:
         assert self.process.stdin is not None
         self.process.stdin.close()
         assert self.process.wait(20) == 0
-
-    def _read(self) -> Any:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
 
 
 @pytest.fixture(scope="module")

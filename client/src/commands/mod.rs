@@ -14,6 +14,7 @@ mod pools;
 mod runs;
 mod tasks;
 mod variables;
+mod watch;
 
 use crate::{
     cli::Command,
@@ -39,6 +40,7 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Cost(arguments) => cost::cost(arguments, printer).await,
         Command::Operations(command) => operations::run(command, printer).await,
         Command::Events(arguments) => operations::events(arguments, printer).await,
+        Command::Watch(command) => watch::run(command, printer).await,
         Command::Daemon(command) => daemon::run(command, printer).await,
     }
 }

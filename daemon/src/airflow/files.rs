@@ -12,11 +12,11 @@ use modal_client::{EntryKind, File, Volume};
 use super::{Airflow, DAGS};
 use crate::{
     error::{Error, Result},
-    runtime::Verdict,
+    runtime::{Validator, Verdict},
 };
 
 /// Folder of Airflow's plugins in that of the DAG files, and what names of files in there begin with.
-pub(super) const PLUGINS: &str = "plugins/";
+pub(crate) const PLUGINS: &str = "plugins/";
 
 /// Largest DAG file. Airflow parses it on each change: a file near this size is data in the wrong place.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
@@ -64,6 +64,20 @@ impl Airflow {
         drop(files);
         self.refresh(environment).await?;
         Ok(DagFileDeletion { filename: filename.to_owned(), deactivated })
+    }
+
+    /// The Volume with the DAG files of an environment that is deployed.
+    pub(crate) async fn dag_volume(&self, environment: &EnvironmentName) -> Result<Volume> {
+        self.volume(environment).await
+    }
+
+    /// Tells the scheduler that DAG files have changed.
+    pub(crate) async fn dags_changed(&self, environment: &EnvironmentName) -> Result<()> {
+        self.wake_scheduler(environment, "upload").await
+    }
+
+    pub(crate) fn validator(&self) -> &Validator {
+        &self.validator
     }
 
     /// Imports the content under its own name, so that messages speak of the file as the user knows it, beside the

@@ -32,10 +32,11 @@ use crate::{
 };
 
 pub use files::MAX_FILE_BYTES;
+pub(crate) use files::PLUGINS;
 pub use follow::Piece;
 
 /// Folder of the DAG files on the Volume.
-const DAGS: &str = "dags";
+pub(crate) const DAGS: &str = "dags";
 
 pub struct Airflow {
     registry: Registry,

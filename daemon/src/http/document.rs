@@ -50,6 +50,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
         (name = "credentials", description = "Credentials for Modal's cloud: written, never read back"),
         (name = "operations", description = "Long work on environments, step by step"),
         (name = "dags", description = "DAG files, checked before they are uploaded, and the DAGs that the scheduler found in them"),
+        (name = "watches", description = "Folders whose files are uploaded as they are saved"),
         (name = "runs", description = "Runs of DAGs"),
         (name = "tasks", description = "Task instances of a run and their logs"),
         (name = "backfills", description = "Runs of a DAG for dates that have passed"),

@@ -63,6 +63,13 @@ kinds! {
     DAG_FILE_SHARED: CONFLICT, "dag-file-shared", "The file has other DAGs";
     DAG_NOT_FOUND: NOT_FOUND, "dag-not-found", "No such DAG";
 
+    // Watches.
+    WATCH_NOT_FOUND: NOT_FOUND, "watch-not-found", "No such watch";
+    INVALID_WATCH: UNPROCESSABLE_ENTITY, "invalid-watch", "The watch is not valid";
+    WATCH_EXISTS: CONFLICT, "watch-exists", "The folder is watched";
+    WATCH_CONFLICT: CONFLICT, "watch-conflict", "Another watch has these files";
+    TOO_MANY_WATCHES: CONFLICT, "too-many-watches", "Too many watches";
+
     // What the scheduler is asked for.
     DAG_RUN_NOT_FOUND: NOT_FOUND, "dag-run-not-found", "No such DAG run";
     DAG_RUN_EXISTS: CONFLICT, "dag-run-exists", "The DAG run exists";

@@ -24,6 +24,7 @@ mod problem;
 mod runs;
 mod tasks;
 mod variables;
+mod watches;
 
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ pub use guard::Door;
 pub use idempotency::KEPT_FOR as KEYS_KEPT_FOR;
 use tokio_util::sync::CancellationToken;
 
-use crate::{airflow::Airflow, credentials::CredentialsFile, metrics::Metrics, registry::Registry};
+use crate::{airflow::Airflow, credentials::CredentialsFile, metrics::Metrics, registry::Registry, watcher::Watchers};
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -54,18 +55,19 @@ pub struct Services {
     pub stop: CancellationToken,
     pub metrics: Metrics,
     pub credentials: CredentialsFile,
+    pub watchers: Arc<Watchers>,
     under_way: idempotency::UnderWay,
 }
 
 impl Services {
     pub fn new(
         registry: Registry,
-        airflow: Arc<Airflow>,
+        (airflow, watchers): (Arc<Airflow>, Arc<Watchers>),
         credentials: CredentialsFile,
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
-        Self { registry, airflow, stop, metrics, credentials, under_way: Arc::default() }
+        Self { registry, airflow, stop, metrics, credentials, watchers, under_way: Arc::default() }
     }
 }
 
@@ -114,6 +116,8 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(connections::get_connection, connections::delete_connection))
         .routes(routes!(pools::list_pools, pools::put_pools).layer(limits::file_bytes()))
         .routes(routes!(pools::get_pool, pools::delete_pool))
+        .routes(routes!(watches::list_watches, watches::create_watch).layer(own()))
+        .routes(routes!(watches::get_watch, watches::delete_watch).layer(own()))
 }
 
 /// The whole API, to be served [`behind`] a door.

@@ -19,6 +19,8 @@ const RUNS_HINT: &str = "`airflow-serverless runs list` shows the runs";
 
 const OVERWRITE_HINT: &str = "`overwrite` as the action on existing ones replaces them, `skip` leaves them as they are";
 
+const WATCH_HINT: &str = "`airflow-serverless watch remove DIR` ends the other watch; its files stay on the Volume";
+
 /// An answer that is a problem.
 pub(super) struct Failure(Box<Problem>);
 
@@ -180,7 +182,22 @@ impl From<Error> for Failure {
                 Self::new(&kinds::MODAL_UNREACHABLE, detail)
                     .hint("see whether this machine is online; what was asked for can be asked for again")
             }
-            Error::Modal(_) | Error::Runtime(_) | Error::Store(_) | Error::Metadata { .. } | Error::Files { .. } => {
+            Error::WatchNotFound(_) => Self::new(&kinds::WATCH_NOT_FOUND, detail)
+                .hint("`airflow-serverless watch list` shows the watches"),
+            Error::InvalidWatch(faults) => Self::new(&kinds::INVALID_WATCH, detail).errors(faults),
+            Error::WatchDiffers(_) => Self::new(&kinds::WATCH_EXISTS, detail).hint(WATCH_HINT),
+            Error::WatchOverlaps(..) | Error::WatchConflicts { .. } => {
+                Self::new(&kinds::WATCH_CONFLICT, detail).hint(WATCH_HINT)
+            }
+            Error::TooManyWatches(_) => {
+                Self::new(&kinds::TOO_MANY_WATCHES, detail).hint(WATCH_HINT)
+            }
+            Error::Modal(_)
+            | Error::Runtime(_)
+            | Error::Store(_)
+            | Error::Metadata { .. }
+            | Error::Files { .. }
+            | Error::Watch(_) => {
                 tracing::error!(error = detail, "a request failed");
                 Self::new(&kinds::INTERNAL, detail)
                     .hint("the daemon's log has more: `airflow-serverless daemon status` tells where it is")

@@ -71,8 +71,6 @@ impl Runtime {
         self.venv.join("bin").join("python")
     }
 
-    /// A command of the runtime's Python with the package importable and an environment that holds nothing of the
-    /// user's: neither Modal credentials nor Airflow settings may leak into it.
     /// With which packages are installed that DAG files ask for: from where the user's own environment says.
     fn package_variables(&self) -> Vec<(OsString, OsString)> {
         const NAMES: [&str; 5] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
@@ -85,6 +83,8 @@ impl Runtime {
         variables
     }
 
+    /// A command of the runtime's Python with the package importable and an environment that holds nothing of the
+    /// user's: neither Modal credentials nor Airflow settings may leak into it.
     fn command(&self) -> Command {
         let mut command = Command::new(self.interpreter());
         command.env_clear().env("PYTHONPATH", &self.functions).env("PYTHONUNBUFFERED", "1");

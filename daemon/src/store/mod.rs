@@ -4,6 +4,7 @@ mod environments;
 mod events;
 mod idempotency;
 mod operations;
+mod watches;
 
 use std::path::Path;
 
@@ -15,6 +16,7 @@ use sqlx::{
 pub use environments::Outcome;
 pub use idempotency::KeptAnswer;
 pub use operations::NewOperation;
+pub use watches::{Progress, WatchRow};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

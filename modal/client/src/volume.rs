@@ -149,7 +149,16 @@ impl Volume {
 
     /// Removes a file; tells whether it was there.
     pub async fn remove(&self, path: &str) -> Result<bool> {
-        let request = VolumeRemoveFileRequest { volume_id: self.id.clone(), path: path.to_owned(), recursive: false };
+        self.remove_path(path, false).await
+    }
+
+    /// Removes a folder with all that is in it; tells whether it was there.
+    pub async fn remove_folder(&self, path: &str) -> Result<bool> {
+        self.remove_path(path, true).await
+    }
+
+    async fn remove_path(&self, path: &str, recursive: bool) -> Result<bool> {
+        let request = VolumeRemoveFileRequest { volume_id: self.id.clone(), path: path.to_owned(), recursive };
         match rpc!(self.client, volume_remove_file, request) {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -16,6 +17,11 @@ from typing import Any
 
 POLL_SECONDS = 0.01
 GRACE_SECONDS = 2
+MOST_BYTES = 256 << 20
+"""Of an answer."""
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,11 @@ def run_in_child(function: Callable[[], Any], limits: Limits) -> Any:
     started is killed with it.
     """
     reader, writer = os.pipe()
+    parent = os.getpid()
     process = os.fork()
     if process == 0:
         os.close(reader)
-        _child(function, writer, limits)
+        _child(function, writer, limits, parent)
     os.close(writer)
     status: int | None = None
     try:
@@ -66,10 +73,11 @@ def run_in_child(function: Callable[[], Any], limits: Limits) -> Any:
         raise ChildFailed(_describe(os.waitstatus_to_exitcode(status), limits)) from None
 
 
-def _child(function: Callable[[], Any], writer: int, limits: Limits) -> None:
+def _child(function: Callable[[], Any], writer: int, limits: Limits, parent: int) -> None:
     """Never returns: the parent's clean-up handlers and stack are not the child's to unwind."""
     try:
         os.setsid()
+        die_with_parent(parent)
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
@@ -94,6 +102,14 @@ def _child(function: Callable[[], Any], writer: int, limits: Limits) -> None:
         os._exit(0)
 
 
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send a signal to this process when its parent, whose id was `parent`, ends. Linux only."""
+    if prctl := getattr(_libc, "prctl", None):
+        prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
 def _keep_default_crashes() -> None:
     """Airflow's importer handles SIGSEGV in Python, which re-runs the faulting instruction for ever."""
     original = signal.signal
@@ -112,6 +128,7 @@ def _collect(process: int, reader: int, deadline: float) -> tuple[bytes, int | N
     The end of the stream alone proves nothing: a grandchild may hold the pipe open, a child may close it early.
     """
     chunks: list[bytes] = []
+    size = 0
     os.set_blocking(reader, False)
     sources = [reader]
     while (remaining := deadline - time.monotonic()) > 0:
@@ -119,6 +136,9 @@ def _collect(process: int, reader: int, deadline: float) -> tuple[bytes, int | N
         ended, status = os.waitpid(process, os.WNOHANG)
         while chunk := _read(reader):
             chunks.append(chunk)
+            size += len(chunk)
+            if size > MOST_BYTES:
+                raise ChildFailed(f"gave more than {MOST_BYTES >> 20} MB of results")
         if chunk == b"":
             sources = []
         if ended:

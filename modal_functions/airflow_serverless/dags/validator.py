@@ -1,44 +1,57 @@
-"""A warm validator of DAG files: `python -m airflow_serverless.dags.validator`.
+"""A warm validator of DAG files: `python -m airflow_serverless.dags.validator [--workers N]`.
 
 Airflow is imported once; each file is then imported in a forked child, as the scheduler would do it, with the plugins
-that are in the folder `plugins` of its root. A file in there is loaded as a plugin.
-Standard output first carries {"ready": true, "seconds": …}, then one JSON line for each JSON line read:
-request  {"path": "/…/my_dag.py", "timeout_seconds": 30, "memory_mb": 2048, "root": "/…"} (all but the path optional)
-answer   {"path", "dags": [{"dag_id", "schedule", "task_count"}], "import_errors": [{"file", "line", "message",
-          "traceback"}], "warnings": [], "seconds"} or {"error": "…"} for a line that is no request.
+that are in the folder `plugins` of its root. A file in there is loaded as a plugin. Up to N files are dealt with at the
+same time. The end of standard input is the end of all of it.
+Standard output first carries {"ready": true, "seconds": …}, then one JSON line for each JSON line read, in the order in
+which they are ready:
+request  {"id": 1, "path": "/…/my_dag.py", "timeout_seconds": 30, "memory_mb": 2048, "root": "/…"} (all but the path
+          optional)
+answer   {"id", "path", "dags": [{"dag_id", "schedule", "task_count"}], "import_errors": [{"file", "line", "message",
+          "traceback"}], "warnings": [], "seconds"} or {"id", "error": "…"} for a line that is no request.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from airflow_serverless.config import PACKAGES_VARIABLE, PARSE_TIMEOUT_SECONDS, Paths, Settings, configure_airflow
 from airflow_serverless.dags import plugins, requirements
 from airflow_serverless.dags.isolation import Limits
 from airflow_serverless.dags.storage import ParsedFile, check_plugin, parse_isolated, refused, warm_up
+from airflow_serverless.dags.workers import Pool
 
 DEFAULT_MEMORY_MB = 2048
+LONGEST_TEXT = 16_000
+"""Of a message or a traceback; the ends of it are kept."""
+MOST_ITEMS = 1_000
 
 
 def main() -> int:
     """Serve until standard input ends; returns the exit status."""
     started = time.monotonic()
-    protocol = _claim_stdout()
+    arguments = argparse.ArgumentParser(prog="airflow_serverless.dags.validator")
+    arguments.add_argument("--workers", type=int, default=1, help="how many files to import at the same time")
+    workers = max(1, arguments.parse_args().workers)
+    output = _claim_stdout()
     work = Path(tempfile.mkdtemp(prefix="airflow-serverless-validator-"))
+    signal.signal(signal.SIGTERM, _leave)
     try:
         _prepare_airflow(work)
-        _send(protocol, {"ready": True, "seconds": round(time.monotonic() - started, 2)})
-        for line in sys.stdin:
-            _send(protocol, answer(line))
+        ready = {"ready": True, "seconds": round(time.monotonic() - started, 2)}
+        os.write(output, json.dumps(ready).encode() + b"\n")
+        Pool(answer, workers, output).serve(sys.stdin.fileno())
     except (BrokenPipeError, KeyboardInterrupt):
         return 0
     finally:
@@ -46,11 +59,17 @@ def main() -> int:
     return 0
 
 
+def _leave(number: int, frame: Any) -> None:
+    raise SystemExit(0)
+
+
 def answer(line: str) -> dict[str, Any]:
     """Validate the file that one request line names."""
     started = time.monotonic()
+    name: dict[str, Any] = {}
     try:
         request = json.loads(line)
+        name = {"id": request["id"]} if "id" in request else {}
         path = Path(request["path"])
         root = Path(request.get("root") or path.parent)
         limits = Limits(
@@ -59,17 +78,25 @@ def answer(line: str) -> dict[str, Any]:
         )
         path.relative_to(root)
     except (ValueError, KeyError, TypeError) as error:
-        return {"error": f"not a valid request: {type(error).__name__}: {error}"}
+        return name | {"error": f"not a valid request: {type(error).__name__}: {error}"}
     if not path.is_file():
-        return {"error": f"no such file: {path}"}
+        return name | {"error": f"no such file: {path}"}
     parsed = _parse(path, root, limits)
-    return {
+    return name | {
         "path": str(path),
         "dags": [{key: dag[key] for key in ("dag_id", "schedule", "task_count")} for dag in parsed["dags"]],
-        "import_errors": parsed["import_errors"],
-        "warnings": parsed["warnings"],
+        "import_errors": [
+            {**error, "message": _short(error["message"]), "traceback": _short(error["traceback"])}
+            for error in parsed["import_errors"][:MOST_ITEMS]
+        ],
+        "warnings": [_short(warning) for warning in parsed["warnings"][:MOST_ITEMS]],
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _short(text: str) -> str:
+    half = LONGEST_TEXT // 2
+    return text if len(text) <= LONGEST_TEXT else f"{text[:half]}\n[…]\n{text[-half:]}"
 
 
 def _parse(path: Path, root: Path, limits: Limits) -> ParsedFile:
@@ -83,16 +110,11 @@ def _parse(path: Path, root: Path, limits: Limits) -> ParsedFile:
     return parse_isolated(path, root, limits, packages)
 
 
-def _claim_stdout() -> IO[str]:
+def _claim_stdout() -> int:
     """Keep the real standard output for the protocol; whatever else prints there ends up on standard error."""
-    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    output = os.dup(1)
     os.dup2(2, 1)
-    return stream
-
-
-def _send(stream: IO[str], message: dict[str, Any]) -> None:
-    stream.write(json.dumps(message) + "\n")
-    stream.flush()
+    return output
 
 
 def _prepare_airflow(work: Path) -> None:

@@ -16,3 +16,4 @@ mod rest;
 mod restart;
 mod settings;
 mod verbs;
+mod watch;

@@ -1,0 +1,201 @@
+//! `watch`: folders whose files are uploaded as they are saved.
+
+use std::{
+    path::{Path, absolute},
+    time::Duration,
+};
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    watch::{
+        CreateWatch, InvalidFile, ListWatches, PendingAction, PendingFile, VolumeFileOrigin, VolumeFiles, Watch,
+        WatchMode, WatchRemoval, WatchState,
+    },
+};
+use console::style;
+
+use super::Outcome;
+use crate::{
+    cli::{self, AddWatch},
+    daemon::Daemon,
+    failure::{ExitStatus, Failure},
+    printer::{Printer, date, table},
+};
+
+const POLL: Duration = Duration::from_millis(150);
+/// Lines of details below a table; `--json` has more.
+const MOST_LINES: usize = 20;
+
+pub async fn run(command: cli::Watch, printer: &Printer) -> Outcome {
+    match command {
+        cli::Watch::Add(arguments) => add(arguments, printer).await,
+        cli::Watch::List { environment } => {
+            let list = Daemon::connect(printer).await?.list_watches(&ListWatches { environment }).await?;
+            printer.result(&list, |list| overview(&list.watches));
+            Ok(ExitStatus::Success)
+        }
+        cli::Watch::Remove { watch, environment } => {
+            let daemon = Daemon::connect(printer).await?;
+            let found = find(&daemon, &watch, environment).await?;
+            printer.result(&daemon.delete_watch(found.id).await?, removed);
+            Ok(ExitStatus::Success)
+        }
+    }
+}
+
+async fn add(arguments: AddWatch, printer: &Printer) -> Outcome {
+    let request = CreateWatch {
+        environment: arguments.environment.name,
+        directory: text(&arguments.directory)?,
+        delete: arguments.delete,
+        patterns: arguments.patterns,
+    };
+    let daemon = Daemon::connect(printer).await?;
+    let mut watch = daemon.create_watch(&request).await?;
+    if arguments.wait {
+        printer.note(&format!("uploading {} to {}", watch.directory, watch.environment));
+        while watch.state == WatchState::Pending {
+            tokio::time::sleep(POLL).await;
+            watch = daemon.get_watch(watch.id).await?;
+        }
+    }
+    printer.result(&watch, added);
+    let failed = arguments.wait && watch.state != WatchState::InSync;
+    Ok(if failed { ExitStatus::Failure } else { ExitStatus::Success })
+}
+
+/// The folder as the daemon needs it, which runs somewhere else.
+fn text(directory: &Path) -> Result<String, Failure> {
+    let fault = |reason: String| Failure::input(format!("{}: {reason}", directory.display()), vec![], None);
+    let path = absolute(directory).map_err(|error| fault(error.to_string()))?;
+    // Whatever leads up is resolved here; links stay, so that they can lead elsewhere one day.
+    let leads_up = path.components().any(|part| part == std::path::Component::ParentDir);
+    let path = if leads_up { path.canonicalize().map_err(|error| fault(error.to_string()))? } else { path };
+    path.into_os_string().into_string().map_err(|_| fault("its path is not UTF-8".to_owned()))
+}
+
+async fn find(daemon: &Daemon, watch: &Path, environment: Option<EnvironmentName>) -> Result<Watch, Failure> {
+    let watches = daemon.list_watches(&ListWatches { environment }).await?.watches;
+    let id = watch.to_str().and_then(|text| text.parse::<uuid::Uuid>().ok());
+    let directory = text(watch)?;
+    let is_meant =
+        |candidate: &Watch| Some(candidate.id) == id || Path::new(&candidate.directory) == Path::new(&directory);
+    let mut found: Vec<Watch> = watches.into_iter().filter(is_meant).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(watch), true) => Ok(watch),
+        (Some(_), false) => {
+            let detail = format!("{directory} is watched for several environments");
+            Err(Failure::input(detail, vec![], Some("`--env` says which of them is meant")))
+        }
+        (None, _) => {
+            let detail = format!("{} is not watched", watch.display());
+            Err(Failure::input(detail, vec![], Some("`airflow-serverless watch list` shows what is")))
+        }
+    }
+}
+
+fn added(watch: &Watch) -> String {
+    let rule = if watch.delete { "what is deleted there is removed" } else { "what is deleted there stays" };
+    let mut text = format!("{} is watched for {}; on the Volume {rule}\n", watch.directory, watch.environment);
+    match watch.state {
+        WatchState::Pending => text.push_str("`airflow-serverless watch list` shows how it gets on"),
+        _ => text.push_str(&overview(std::slice::from_ref(watch))),
+    }
+    text
+}
+
+fn removed(removal: &WatchRemoval) -> String {
+    let files = match removal.files_kept {
+        0 => "it had uploaded nothing".to_owned(),
+        1 => "its file stays on the Volume".to_owned(),
+        count => format!("its {count} files stay on the Volume"),
+    };
+    format!("{} is no longer watched for {}; {files}", removal.directory, removal.environment)
+}
+
+fn overview(watches: &[Watch]) -> String {
+    if watches.is_empty() {
+        return "no watches; `airflow-serverless watch add DIR --env NAME` adds one".to_owned();
+    }
+    let row = |watch: &Watch| {
+        vec![
+            watch.directory.clone(),
+            watch.environment.to_string(),
+            state(watch.state),
+            format!("{}/{}", watch.total_in_sync, watch.total_files),
+            watch.total_pending.to_string(),
+            watch.total_invalid.to_string(),
+            watch.only_on_volume.as_ref().map_or_else(|| "-".to_owned(), |files| files.total_entries.to_string()),
+            if watch.delete { "yes" } else { "no" }.to_owned(),
+            date(watch.last_synced_at),
+        ]
+    };
+    let header = ["DIRECTORY", "ENV", "STATE", "IN SYNC", "PENDING", "INVALID", "ONLY THERE", "DELETE", "LAST SYNCED"];
+    let mut text = table(&header, watches.iter().map(row));
+    for watch in watches {
+        let details = details(watch);
+        if !details.is_empty() {
+            text.push_str(&format!("\n\n{}\n{}", watch.directory, details.join("\n")));
+        }
+    }
+    text
+}
+
+fn state(state: WatchState) -> String {
+    match state {
+        WatchState::InSync => style("in sync").green(),
+        WatchState::Pending => style("pending").cyan(),
+        WatchState::Invalid => style("invalid").red(),
+        WatchState::Missing => style("missing").yellow(),
+        WatchState::Failed => style("failed").red(),
+    }
+    .to_string()
+}
+
+/// What there is to say beyond the table.
+fn details(watch: &Watch) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(message) = &watch.message {
+        let again = watch.retry_at.map(|at| format!("; tried again at {}", date(Some(at)))).unwrap_or_default();
+        lines.push(format!("  {message}{again}"));
+    }
+    if watch.mode == WatchMode::Polling {
+        lines.push(format!("  {} {}", style("warning:").yellow(), watch.warning.as_deref().unwrap_or("it is polled")));
+    }
+    list(&mut lines, watch.invalid.iter().map(invalid), watch.total_invalid);
+    list(&mut lines, watch.pending.iter().map(pending), watch.total_pending);
+    if let Some(files) = &watch.only_on_volume {
+        list(&mut lines, only_there(files), files.total_entries);
+    }
+    lines
+}
+
+fn list(lines: &mut Vec<String>, entries: impl Iterator<Item = String>, total: u64) {
+    let shown = lines.len();
+    lines.extend(entries.take(MOST_LINES).map(|entry| format!("  {entry}")));
+    let rest = total.saturating_sub((lines.len() - shown) as u64);
+    if rest > 0 {
+        lines.push(format!("  … and {rest} more"));
+    }
+}
+
+fn invalid(file: &InvalidFile) -> String {
+    let line = file.line.map(|line| format!(":{line}")).unwrap_or_default();
+    format!("{}{line}: {}", file.file, file.message)
+}
+
+fn pending(file: &PendingFile) -> String {
+    let action = match file.action {
+        PendingAction::Upload => "to be uploaded",
+        PendingAction::Remove => "to be removed",
+    };
+    let reason = file.reason.as_ref().map(|reason| format!("; {reason}")).unwrap_or_default();
+    format!("{}: {action}{reason}", file.file)
+}
+
+fn only_there(files: &VolumeFiles) -> impl Iterator<Item = String> {
+    files.files.iter().map(|file| match file.origin {
+        VolumeFileOrigin::Kept => format!("{}: only on the Volume; deleted here, and kept there", file.file),
+        VolumeFileOrigin::Other => format!("{}: only on the Volume; it did not come from here", file.file),
+    })
+}

@@ -1,0 +1,74 @@
+//! Watches.
+
+use airflow_serverless_api::watch::{CreateWatch, ListWatches, Watch, WatchList, WatchRemoval};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use uuid::Uuid;
+
+use super::{
+    Services,
+    extract::{self, Path, Query},
+    problem::Answer,
+};
+
+/// Watches, oldest first, with what is to be uploaded and what cannot be
+#[utoipa::path(
+    get, path = "/v1/watches", tag = "watches", params(ListWatches),
+    responses(
+        (status = 200, body = WatchList),
+    )
+)]
+pub(super) async fn list_watches(
+    State(services): State<Services>,
+    Query(query): Query<ListWatches>,
+) -> Answer<Json<WatchList>> {
+    Ok(Json(services.watchers.list_watches(&query).await?))
+}
+
+/// Uploads what is in a folder, and from then on what is saved there; one that exists as asked for is answered as it is
+#[utoipa::path(
+    post, path = "/v1/watches", tag = "watches", request_body = CreateWatch,
+    responses(
+        (status = 200, description = "It exists as asked for", body = Watch),
+        (status = 201, description = "The first upload is on its way; `Location` names the watch", body = Watch),
+    )
+)]
+pub(super) async fn create_watch(
+    State(services): State<Services>,
+    extract::Json(request): extract::Json<CreateWatch>,
+) -> Answer<Response> {
+    let (is_new, watch) = services.watchers.create_watch(request).await?;
+    if !is_new {
+        return Ok(Json(watch).into_response());
+    }
+    let location = [(header::LOCATION, format!("/v1/watches/{}", watch.id))];
+    Ok((StatusCode::CREATED, location, Json(watch)).into_response())
+}
+
+/// One watch
+#[utoipa::path(
+    get, path = "/v1/watches/{watch_id}", tag = "watches",
+    params(("watch_id" = Uuid, Path)),
+    responses(
+        (status = 200, body = Watch),
+    )
+)]
+pub(super) async fn get_watch(State(services): State<Services>, Path(id): Path<Uuid>) -> Answer<Json<Watch>> {
+    Ok(Json(services.watchers.watch(id).await?))
+}
+
+/// Ends a watch; its files stay on the Volume
+#[utoipa::path(
+    delete, path = "/v1/watches/{watch_id}", tag = "watches",
+    params(("watch_id" = Uuid, Path)),
+    responses(
+        (status = 200, body = WatchRemoval),
+    )
+)]
+pub(super) async fn delete_watch(State(services): State<Services>, Path(id): Path<Uuid>) -> Answer<Json<WatchRemoval>> {
+    Ok(Json(services.watchers.delete_watch(id).await?))
+}

@@ -1,0 +1,250 @@
+//! One Python process: questions go in, answers come out in any order, until it ends.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, ChildStdout},
+    sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Runtime, RuntimeError, Verdict};
+
+/// Longest import of one file.
+const FILE_LIMIT: Duration = Duration::from_secs(30);
+const MEMORY_LIMIT_MB: u32 = 2048;
+/// The validator keeps the limits itself, that of an installation of packages included; this is for one that hangs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(330);
+/// Importing Airflow takes some ten seconds on a slow machine.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// How long it may take to end its children once its input has ended.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// The validator shortens what it says of a file; this is for one that is not what it was.
+const LONGEST_LINE: u64 = 16 << 20;
+
+/// Why there is no verdict.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// The process ended before it answered.
+    Ended,
+    /// It did not answer in time.
+    Late,
+    /// It answered that it cannot.
+    Said(String),
+}
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
+
+#[derive(Deserialize)]
+struct Answer {
+    id: Option<u64>,
+    error: Option<String>,
+    #[serde(flatten)]
+    verdict: Option<Verdict>,
+}
+
+pub(super) struct Process {
+    stdin: tokio::sync::Mutex<ChildStdin>,
+    waiting: Waiting,
+    next_id: AtomicU64,
+    stop: CancellationToken,
+    ended: CancellationToken,
+    supervisor: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Process {
+    /// Starts a process and waits until it has imported Airflow. It works in a folder of its own below `work`.
+    pub async fn start(runtime: &Runtime, work: &Path, at_once: usize) -> Result<Self, RuntimeError> {
+        const TOOL: &str = "the DAG validator";
+        let failed = |reason: String| RuntimeError::Tool { tool: TOOL, reason };
+        let folder = work.join(uuid::Uuid::now_v7().simple().to_string());
+        let files = |source| RuntimeError::Files { action: "creating", path: folder.display().to_string(), source };
+        std::fs::create_dir_all(&folder).map_err(files)?;
+        let folder = Folder(folder);
+        let mut command = runtime.command();
+        command
+            .args(["-m", "airflow_serverless.dags.validator", "--workers", &at_once.to_string()])
+            .envs(runtime.package_variables())
+            // All temporary files, those of the users' code included, go with the folder.
+            .env("TMPDIR", &folder.0)
+            .stdin(Stdio::piped())
+            // A Ctrl-C on the daemon's terminal is not meant for it.
+            .process_group(0);
+        let mut child = command.spawn().map_err(|source| RuntimeError::Start { tool: TOOL, source })?;
+        let no_pipe = || failed("it has no pipes".to_owned());
+        let stdin = child.stdin.take().ok_or_else(no_pipe)?;
+        let mut stdout = BufReader::new(child.stdout.take().ok_or_else(no_pipe)?);
+        tokio::spawn(log(child.stderr.take().ok_or_else(no_pipe)?));
+        match timeout(START_LIMIT, line(&mut stdout)).await {
+            Ok(Ok(Some(_ready))) => {}
+            Ok(Ok(None)) => return Err(failed("it ended while starting".to_owned())),
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(_) => return Err(failed(format!("it was not ready within {} s", START_LIMIT.as_secs()))),
+        }
+        let (waiting, stop, ended) = (Waiting::default(), CancellationToken::new(), CancellationToken::new());
+        let supervised = supervise(child, stdout, waiting.clone(), (stop.clone(), ended.clone()), folder);
+        let supervisor = tokio::sync::Mutex::new(Some(tokio::spawn(supervised)));
+        let stdin = tokio::sync::Mutex::new(stdin);
+        Ok(Self { stdin, waiting, next_id: AtomicU64::new(0), stop, ended, supervisor })
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.ended.is_cancelled() && !self.stop.is_cancelled()
+    }
+
+    pub async fn ask(&self, path: &Path, root: &Path) -> Result<Verdict, NoAnswer> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
+        let _forget = Forget { waiting: &self.waiting, id };
+        let question = json!({
+            "id": id,
+            "path": path,
+            "root": root,
+            "timeout_seconds": FILE_LIMIT.as_secs(),
+            "memory_mb": MEMORY_LIMIT_MB,
+        });
+        let written = self.stdin.lock().await.write_all(format!("{question}\n").as_bytes()).await;
+        // It may have ended after the last look: then nobody answers any more.
+        if written.is_err() || !self.is_running() {
+            return Err(NoAnswer::Ended);
+        }
+        match timeout(ANSWER_LIMIT, answer).await {
+            Ok(Ok(Answer { error: Some(error), .. })) => Err(NoAnswer::Said(error)),
+            Ok(Ok(Answer { verdict: Some(verdict), .. })) => Ok(verdict),
+            Ok(Ok(Answer { verdict: None, .. })) => Err(NoAnswer::Said("the answer is not a verdict".to_owned())),
+            Ok(Err(_)) => Err(NoAnswer::Ended),
+            Err(_) => Err(NoAnswer::Late),
+        }
+    }
+
+    /// Ends the process, and returns when it and its files are gone.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        if let Some(supervisor) = self.supervisor.lock().await.take()
+            && let Err(error) = supervisor.await
+        {
+            tracing::error!(%error, "the validator's supervisor failed");
+        }
+    }
+}
+
+/// Nobody waits any more for an answer that nobody wants.
+struct Forget<'a> {
+    waiting: &'a Waiting,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// A folder that goes with its owner.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "the validator left files behind");
+        }
+    }
+}
+
+/// Hands on the answers until the process ends, by itself or because it is told to.
+async fn supervise(
+    mut child: Child,
+    mut stdout: BufReader<ChildStdout>,
+    waiting: Waiting,
+    (stop, ended): (CancellationToken, CancellationToken),
+    folder: Folder,
+) {
+    let pid = child.id();
+    tracing::debug!(pid, "the validator is ready");
+    let reading = async {
+        loop {
+            match line(&mut stdout).await {
+                Ok(Some(line)) => deliver(&waiting, &line),
+                Ok(None) => return,
+                Err(error) => return tracing::warn!(%error, "the validator cannot be understood"),
+            }
+        }
+    };
+    let is_told = tokio::select! {
+        () = reading => false,
+        () = stop.cancelled() => true,
+    };
+    ended.cancel();
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    if is_told {
+        // It ends its children first when it is asked to; when it is killed, they end by themselves.
+        if let Some(pid) = pid.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        if timeout(END_LIMIT, child.wait()).await.is_err()
+            && let Err(error) = child.kill().await
+        {
+            tracing::warn!(%error, "the validator could not be stopped");
+        }
+    } else if let Err(error) = child.kill().await {
+        tracing::warn!(%error, "the validator could not be stopped");
+    } else {
+        tracing::warn!(pid, "the validator ended");
+    }
+    drop(folder);
+}
+
+fn deliver(waiting: &Waiting, line: &str) {
+    match serde_json::from_str::<Answer>(line) {
+        Ok(answer) => {
+            let id = answer.id.unwrap_or(u64::MAX);
+            if let Some(sender) = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+                // Whoever asked may have gone.
+                let _ = sender.send(answer);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the validator gave an answer that is none"),
+    }
+}
+
+/// The next line; `None` at the end, an error for one that is too long to be an answer.
+async fn line(stream: &mut (impl AsyncBufReadExt + Unpin)) -> std::io::Result<Option<String>> {
+    let mut line = String::new();
+    let read = stream.take(LONGEST_LINE).read_line(&mut line).await?;
+    match line.ends_with('\n') {
+        true => Ok(Some(line)),
+        false if read as u64 == LONGEST_LINE => Err(std::io::Error::other("an answer is too long")),
+        false => Ok(None),
+    }
+}
+
+/// What it says beside its answers, for whoever looks for the reason of a failure.
+async fn log(stream: impl AsyncRead + Unpin) {
+    const LONGEST: u64 = 8 << 10;
+    let mut stream = BufReader::new(stream);
+    let mut text = Vec::new();
+    loop {
+        text.clear();
+        match (&mut stream).take(LONGEST).read_until(b'\n', &mut text).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => tracing::debug!(target: "airflowd::validator", "{}", String::from_utf8_lossy(&text).trim_end()),
+        }
+    }
+}

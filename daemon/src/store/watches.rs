@@ -1,0 +1,288 @@
+//! Watches, and what they have uploaded.
+
+use std::collections::HashSet;
+
+use airflow_serverless_api::environment::EnvironmentName;
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, QueryBuilder, Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::{Result, Store, StoreError, decode, encode, from_word, query};
+use crate::watcher::{Name, Record, Records, Stamp};
+
+/// A watch as it was asked for, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchRow {
+    pub id: Uuid,
+    pub environment: EnvironmentName,
+    pub directory: String,
+    pub deletes: bool,
+    pub patterns: Vec<String>,
+    /// Of the folder when it was last brought to the Volume.
+    pub identity: Option<String>,
+    pub uploads: i64,
+    pub synced_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// What a round of a watch has changed.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Files that are on the Volume now, with what is known of them.
+    pub recorded: Vec<(Name, Record)>,
+    /// Files of which nothing is known any more.
+    pub forgotten: Vec<Name>,
+    pub uploads: i64,
+    /// Of the folder, if it is another one.
+    pub identity: Option<String>,
+}
+
+impl Progress {
+    pub fn is_empty(&self) -> bool {
+        self.recorded.is_empty() && self.forgotten.is_empty() && self.uploads == 0 && self.identity.is_none()
+    }
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    environment: String,
+    directory: String,
+    deletes: bool,
+    patterns: String,
+    identity: Option<String>,
+    uploads: i64,
+    synced_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for WatchRow {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: from_word("watch id", &row.id)?,
+            environment: from_word("environment name", &row.environment)?,
+            directory: row.directory,
+            deletes: row.deletes,
+            patterns: decode("watch's patterns", &row.patterns)?,
+            identity: row.identity,
+            uploads: row.uploads,
+            synced_at: row.synced_at,
+            created_at: row.created_at,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct FileRow {
+    path: String,
+    sha256: Option<Vec<u8>>,
+    size: i64,
+    modified: i64,
+    changed: i64,
+    inode: i64,
+    imports: String,
+    uploaded_at: i64,
+    on_volume: Option<i64>,
+}
+
+impl From<FileRow> for (Name, Record) {
+    fn from(row: FileRow) -> Self {
+        let stamp = Stamp {
+            size: row.size.cast_unsigned(),
+            modified: row.modified,
+            changed: row.changed,
+            inode: row.inode.cast_unsigned(),
+        };
+        let record = Record {
+            // A hash that is none is as good as no hash: the file is uploaded again.
+            sha256: row.sha256.and_then(|hash| hash.try_into().ok()),
+            stamp,
+            imports: row.imports.into(),
+            uploaded_at: row.uploaded_at,
+            on_volume: row.on_volume,
+        };
+        (row.path.into(), record)
+    }
+}
+
+/// SQLite takes some thousands of parameters in one statement.
+const ROWS_AT_A_TIME: usize = 1_000;
+
+impl Store {
+    /// All watches, oldest first.
+    pub async fn watches(&self) -> Result<Vec<WatchRow>> {
+        let rows: Vec<Row> = sqlx::query_as("SELECT * FROM watch ORDER BY created_at, id")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(query("listing watches"))?;
+        rows.into_iter().map(WatchRow::try_from).collect()
+    }
+
+    pub async fn watch(&self, id: Uuid) -> Result<Option<WatchRow>> {
+        let row: Option<Row> = sqlx::query_as("SELECT * FROM watch WHERE id = ?")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(query("reading a watch"))?;
+        row.map(WatchRow::try_from).transpose()
+    }
+
+    pub async fn insert_watch(&self, watch: &WatchRow) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO watch (id, environment, directory, deletes, patterns, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(watch.id.to_string())
+        .bind(watch.environment.as_str())
+        .bind(&watch.directory)
+        .bind(watch.deletes)
+        .bind(encode("watch's patterns", &watch.patterns)?)
+        .bind(watch.created_at)
+        .execute(&self.pool)
+        .await
+        .map_err(query("adding a watch"))?;
+        Ok(())
+    }
+
+    /// Forgets a watch with all that it has uploaded; tells how many files those were.
+    pub async fn delete_watch(&self, id: Uuid) -> Result<u64> {
+        let failed = query("removing a watch");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        let files = sqlx::query("DELETE FROM watched_file WHERE watch = ?")
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?
+            .rows_affected();
+        sqlx::query("DELETE FROM watch WHERE id = ?")
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)?;
+        Ok(files)
+    }
+
+    /// What a watch has uploaded.
+    pub async fn watched_files(&self, id: Uuid) -> Result<Records> {
+        let rows: Vec<FileRow> = sqlx::query_as("SELECT * FROM watched_file WHERE watch = ?")
+            .bind(id.to_string())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(query("reading what a watch has uploaded"))?;
+        Ok(rows.into_iter().map(Into::into).collect())
+    }
+
+    /// All paths that watches of an environment have uploaded.
+    pub async fn watched_paths(&self, environment: &EnvironmentName) -> Result<HashSet<String>> {
+        let paths: Vec<String> = sqlx::query_scalar("SELECT path FROM watched_file WHERE environment = ?")
+            .bind(environment.as_str())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(query("reading what watches have uploaded"))?;
+        Ok(paths.into_iter().collect())
+    }
+
+    /// Of these paths, those that are of another watch of the environment.
+    pub async fn paths_of_other_watches(&self, watch: &WatchRow, paths: &[Name]) -> Result<Vec<(Name, String)>> {
+        let failed = query("looking for files of other watches");
+        let mut found = Vec::new();
+        for paths in paths.chunks(ROWS_AT_A_TIME) {
+            let mut select = QueryBuilder::<Sqlite>::new(
+                "SELECT file.path, watch.directory FROM watched_file AS file JOIN watch ON watch.id = file.watch
+                 WHERE file.environment = ",
+            );
+            select.push_bind(watch.environment.as_str());
+            select.push(" AND file.watch <> ").push_bind(watch.id.to_string()).push(" AND file.path IN (");
+            let mut list = select.separated(", ");
+            for path in paths {
+                list.push_bind(&**path);
+            }
+            select.push(")");
+            let rows: Vec<(String, String)> = select.build_query_as().fetch_all(&self.pool).await.map_err(&failed)?;
+            found.extend(rows.into_iter().map(|(path, directory)| (path.into(), directory)));
+        }
+        Ok(found)
+    }
+
+    /// Notes that these files may be on the Volume from now on; those that another watch has are left out.
+    pub async fn claim_files(&self, watch: &WatchRow, paths: &[Name]) -> Result<()> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let failed = query("claiming files");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        for paths in paths.chunks(ROWS_AT_A_TIME) {
+            let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO watched_file (environment, path, watch) ");
+            insert.push_values(paths, |mut row, path| {
+                row.push_bind(watch.environment.as_str()).push_bind(&**path).push_bind(watch.id.to_string());
+            });
+            insert.push(" ON CONFLICT DO NOTHING");
+            insert.build().execute(&mut *transaction).await.map_err(&failed)?;
+        }
+        transaction.commit().await.map_err(&failed)
+    }
+
+    /// Writes down what a round has done, all of it at once.
+    pub async fn save_progress(&self, watch: &WatchRow, progress: &Progress, now: DateTime<Utc>) -> Result<()> {
+        let failed = query("recording what a watch has done");
+        let mut transaction = self.pool.begin().await.map_err(&failed)?;
+        save_files(&mut transaction, watch, &progress.recorded).await?;
+        for path in &progress.forgotten {
+            sqlx::query("DELETE FROM watched_file WHERE environment = ? AND path = ? AND watch = ?")
+                .bind(watch.environment.as_str())
+                .bind(&**path)
+                .bind(watch.id.to_string())
+                .execute(&mut *transaction)
+                .await
+                .map_err(&failed)?;
+        }
+        sqlx::query(
+            "UPDATE watch SET uploads = uploads + ?, identity = coalesce(?, identity), synced_at = ? WHERE id = ?",
+        )
+        .bind(progress.uploads)
+        .bind(&progress.identity)
+        .bind(now)
+        .bind(watch.id.to_string())
+        .execute(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)
+    }
+}
+
+async fn save_files(
+    transaction: &mut Transaction<'_, Sqlite>,
+    watch: &WatchRow,
+    files: &[(Name, Record)],
+) -> Result<()> {
+    for files in files.chunks(ROWS_AT_A_TIME) {
+        let mut insert = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO watched_file (environment, path, watch, sha256, size, modified, changed, inode, imports,
+                                       uploaded_at, on_volume) ",
+        );
+        insert.push_values(files, |mut row, (path, record)| {
+            row.push_bind(watch.environment.as_str())
+                .push_bind(&**path)
+                .push_bind(watch.id.to_string())
+                .push_bind(record.sha256.map(|hash| hash.to_vec()))
+                .push_bind(record.stamp.size.cast_signed())
+                .push_bind(record.stamp.modified)
+                .push_bind(record.stamp.changed)
+                .push_bind(record.stamp.inode.cast_signed())
+                .push_bind(&*record.imports)
+                .push_bind(record.uploaded_at)
+                .push_bind(record.on_volume);
+        });
+        insert.push(
+            " ON CONFLICT (environment, path) DO UPDATE SET
+                  sha256 = excluded.sha256, size = excluded.size, modified = excluded.modified,
+                  changed = excluded.changed, inode = excluded.inode, imports = excluded.imports,
+                  uploaded_at = excluded.uploaded_at, on_volume = excluded.on_volume
+              WHERE watched_file.watch = excluded.watch",
+        );
+        insert.build().execute(&mut **transaction).await.map_err(query("recording what a watch has uploaded"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,294 @@
+//! Learning that something changed. Which file it was is of no interest: whoever is woken looks at the whole folder, so
+//! that lost, repeated and late events are all the same.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{
+    rules,
+    scan::{Identity, Visitor},
+};
+
+/// How long it has to be quiet after an event: programs save in several steps.
+pub const QUIET: Duration = Duration::from_millis(200);
+/// Longest wait for that.
+const LONGEST_UNREST: Duration = Duration::from_secs(2);
+/// Longest wait for git, which says when it is done.
+const LONGEST_CHECKOUT: Duration = Duration::from_secs(30);
+
+/// Rings when something may have changed, and keeps ringing until somebody looks.
+pub type Alarm = watch::Sender<Instant>;
+
+/// Waits until whatever rang is over, but not for ever.
+pub async fn settle(alarm: &mut watch::Receiver<Instant>, root: &Path) {
+    let started = Instant::now();
+    loop {
+        let is_checkout = is_locked_by_git(root);
+        let limit = if is_checkout { LONGEST_CHECKOUT } else { LONGEST_UNREST };
+        if started.elapsed() >= limit {
+            return;
+        }
+        let quiet_at = *alarm.borrow_and_update() + QUIET;
+        let remaining = quiet_at.saturating_duration_since(Instant::now());
+        match remaining.is_zero() {
+            true if is_checkout => tokio::time::sleep(QUIET).await,
+            true => return,
+            // More news or not, what counts is when the last of it came.
+            false => drop(timeout(remaining, alarm.changed()).await),
+        }
+    }
+}
+
+/// Whether git is changing the files of the repository that the folder is in.
+fn is_locked_by_git(root: &Path) -> bool {
+    root.ancestors().map(|folder| folder.join(".git")).find(|git| git.exists()).is_some_and(|git| {
+        // In a worktree it is a file that names the place.
+        let place = std::fs::read_to_string(&git).ok().and_then(|text| {
+            let place = text.strip_prefix("gitdir:")?.trim().to_owned();
+            Some(git.with_file_name(place))
+        });
+        place.unwrap_or(git).join("index.lock").exists()
+    })
+}
+
+/// The system's eyes on the folders of one watch.
+pub struct Folders {
+    alarm: Alarm,
+    root: PathBuf,
+    watcher: Option<RecommendedWatcher>,
+    /// Why there is none.
+    warning: Option<String>,
+    watched: HashMap<PathBuf, Identity>,
+    /// What the look under way has seen.
+    seen: HashMap<PathBuf, Identity>,
+}
+
+impl Folders {
+    /// Eyes that are closed: [`Folders::open`] opens them.
+    pub fn new(alarm: Alarm, root: PathBuf) -> Self {
+        let (watched, seen) = (HashMap::new(), HashMap::new());
+        Self { alarm, root, watcher: None, warning: None, watched, seen }
+    }
+
+    /// Asks the system to tell of changes. What it does not want to tell is looked for again and again, with a warning.
+    pub fn open(&mut self) {
+        if self.watcher.is_some() {
+            return;
+        }
+        let (alarm, root) = (self.alarm.clone(), self.root.clone());
+        let handler = move |event: notify::Result<Event>| {
+            if event.map_or(true, |event| is_news(&event, &root)) {
+                alarm.send_replace(Instant::now());
+            }
+        };
+        self.watched.clear();
+        match RecommendedWatcher::new(handler, notify::Config::default()) {
+            Ok(watcher) => (self.watcher, self.warning) = (Some(watcher), None),
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// Never asks the system.
+    pub fn close(&mut self, warning: &str) {
+        self.watcher = None;
+        self.warning = Some(warning.to_owned());
+    }
+
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// After a look: watches no more what is gone.
+    pub fn finish(&mut self) {
+        let seen = std::mem::take(&mut self.seen);
+        if let Some(watcher) = &mut self.watcher {
+            for gone in self.watched.keys().filter(|path| !seen.contains_key(*path)) {
+                // Mostly the system has stopped by itself.
+                let _ = watcher.unwatch(gone);
+            }
+            self.watched = seen;
+        }
+    }
+
+    fn watch(&mut self, path: &Path, identity: Identity) {
+        let Some(watcher) = &mut self.watcher else { return };
+        if self.seen.insert(path.to_owned(), identity).is_some() || self.watched.get(path) == Some(&identity) {
+            return;
+        }
+        // The system knows a folder by what it is, and would stop watching it by its new name together with the old one.
+        let by_other_name = |(other, known): &(&PathBuf, &Identity)| **known == identity && *other != path;
+        if self.seen.iter().any(|seen| by_other_name(&seen)) {
+            return;
+        }
+        let old: Vec<_> = self.watched.iter().filter(by_other_name).map(|(other, _)| other.clone()).collect();
+        for old in old.iter().map(PathBuf::as_path).chain([path]) {
+            if self.watched.remove(old).is_some() {
+                let _ = watcher.unwatch(old);
+            }
+        }
+        match watcher.watch(path, RecursiveMode::NonRecursive) {
+            Ok(()) => drop(self.watched.insert(path.to_owned(), identity)),
+            // It has just been removed, which the folder above it tells.
+            Err(error) if is_absence(&error) => {}
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    fn give_up(&mut self, error: &notify::Error) {
+        let warning = warning(error);
+        tracing::warn!(watch.directory = %self.root.display(), warning, "a folder is polled");
+        self.close(&warning);
+    }
+}
+
+impl Visitor for Folders {
+    fn folder(&mut self, path: &Path, identity: Identity) {
+        self.watch(path, identity);
+    }
+
+    /// A change of a file elsewhere is none of the folder with the link.
+    fn linked_file(&mut self, path: &Path, identity: Identity) {
+        self.watch(path, identity);
+    }
+}
+
+fn is_absence(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => {
+            matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+        }
+        _ => false,
+    }
+}
+
+/// What to tell the user when the system refuses to tell of changes.
+fn warning(error: &notify::Error) -> String {
+    /// Of the system: "too many open files", which here are instances of inotify.
+    const EMFILE: i32 = 24;
+    let raise = |limit: &str| {
+        format!(
+            "the system's limit {limit} is used up, so the folder is looked at every few seconds; \
+             `sudo sysctl {limit}=524288` raises it until the next boot"
+        )
+    };
+    match &error.kind {
+        notify::ErrorKind::MaxFilesWatch => raise("fs.inotify.max_user_watches"),
+        notify::ErrorKind::Io(error) if error.raw_os_error() == Some(EMFILE) => raise("fs.inotify.max_user_instances"),
+        _ => format!("the system does not tell of changes ({error}), so the folder is looked at every few seconds"),
+    }
+}
+
+/// Whether an event can mean that a file which belongs on the Volume has changed.
+fn is_news(event: &Event, root: &Path) -> bool {
+    if event.need_rescan() || event.paths.is_empty() {
+        return true;
+    }
+    if let EventKind::Access(access) = event.kind
+        && access != AccessKind::Close(AccessMode::Write)
+    {
+        return false;
+    }
+    let is_of_use = |path: &PathBuf| match path.file_name() {
+        Some(name) if path != root => rules::is_of_use(&name.to_string_lossy()),
+        _ => true,
+    };
+    event.paths.iter().any(is_of_use)
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{CreateKind, Flag};
+
+    use super::*;
+
+    #[test]
+    fn only_what_may_have_changed_a_file_is_news() {
+        let root = Path::new("/d/.dags");
+        let is_news = |kind: EventKind, path: &str| is_news(&Event::new(kind).add_path(path.into()), root);
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        assert!(is_news(written, "/d/.dags/etl.py") && is_news(EventKind::Create(CreateKind::Folder), "/d/.dags/new"));
+        assert!(is_news(EventKind::Any, "/d/.dags"), "the folder itself");
+        assert!(!is_news(EventKind::Access(AccessKind::Open(AccessMode::Any)), "/d/.dags/etl.py"));
+        assert!(!is_news(written, "/d/.dags/.etl.py.swp") && !is_news(EventKind::Any, "/d/.dags/4913"));
+    }
+
+    #[test]
+    fn lost_events_are_news() {
+        let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert!(is_news(&overflow, Path::new("/d")));
+    }
+
+    #[test]
+    fn a_used_up_limit_is_named_with_its_remedy() {
+        let watches = warning(&notify::Error::new(notify::ErrorKind::MaxFilesWatch));
+        assert!(watches.contains("sysctl fs.inotify.max_user_watches=524288"), "{watches}");
+        let instances = warning(&notify::Error::io(std::io::Error::from_raw_os_error(24)));
+        assert!(instances.contains("sysctl fs.inotify.max_user_instances"), "{instances}");
+    }
+
+    #[test]
+    fn without_the_system_the_folder_is_polled() {
+        let (alarm, _receiver) = watch::channel(Instant::now());
+        let mut folders = Folders::new(alarm, PathBuf::from("/d"));
+        folders.open();
+        assert_eq!(folders.warning(), None);
+        folders.give_up(&notify::Error::new(notify::ErrorKind::MaxFilesWatch));
+        assert!(folders.watcher.is_none() && folders.warning().is_some());
+        // A look goes on without it.
+        folders.folder(Path::new("/d"), (1, 1));
+        folders.finish();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_waited_for_within_limits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (alarm, mut receiver) = watch::channel(Instant::now());
+        let started = Instant::now();
+        settle(&mut receiver, folder.path()).await;
+        assert_eq!(started.elapsed(), QUIET);
+
+        alarm.send_replace(Instant::now());
+        let ringing = tokio::spawn(async move {
+            loop {
+                alarm.send_replace(Instant::now());
+                tokio::time::sleep(QUIET / 2).await;
+            }
+        });
+        let started = Instant::now();
+        settle(&mut receiver, folder.path()).await;
+        assert!((LONGEST_UNREST..LONGEST_UNREST + QUIET).contains(&started.elapsed()), "{:?}", started.elapsed());
+        ringing.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn git_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (dags, lock) = (folder.path().join("dags"), folder.path().join(".git/index.lock"));
+        for path in [&dags, &folder.path().join(".git")] {
+            std::fs::create_dir(path).expect("a folder");
+        }
+        std::fs::write(&lock, "").expect("a lock");
+        let (_alarm, mut receiver) = watch::channel(Instant::now());
+        let started = Instant::now();
+        let unlock = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            std::fs::remove_file(&lock).expect("removed");
+        };
+        tokio::join!(settle(&mut receiver, &dags), unlock);
+        assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+        assert!(started.elapsed() >= Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+}

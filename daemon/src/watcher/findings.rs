@@ -1,0 +1,115 @@
+//! What a round has found out about the folder, and what follows from it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+};
+
+use airflow_serverless_api::watch::{InvalidFile, PendingAction, PendingFile};
+
+use super::{
+    check::Faults,
+    hold::{Hold, Tried, hold_back},
+    imports::Graph,
+    look::{Look, is_still},
+    plan::Plan,
+    record::{Locals, Name, Records},
+};
+
+pub struct Findings {
+    pub plan: Plan,
+    pub graph: Graph,
+    pub contents: HashMap<Name, Vec<u8>>,
+    /// What cannot be read here.
+    pub unreadable: Vec<InvalidFile>,
+    /// What cannot be uploaded for what is on the Volume, or belongs to another watch.
+    pub refused: BTreeMap<Name, String>,
+}
+
+/// What waits, and whether some of it because it was changed after it was looked at.
+pub struct Held {
+    pub why: BTreeMap<Name, Hold>,
+    pub has_moved: bool,
+}
+
+impl Findings {
+    pub fn new(look: Look, plan: Plan, refused: BTreeMap<Name, String>) -> (Self, Locals) {
+        let gone: Vec<Name> = plan.remove.iter().chain(&plan.replace).cloned().collect();
+        let graph = Graph::new(&look.locals, &gone);
+        let contents = look.contents.into_iter().collect();
+        (Self { plan, graph, contents, unreadable: look.invalid, refused }, look.locals)
+    }
+
+    /// The changes that are planned.
+    fn changes(&self) -> impl Iterator<Item = &Name> {
+        self.plan.upload.iter().chain(&self.plan.remove).chain(&self.plan.replace)
+    }
+
+    /// What is not as it was when files were last tried; without such a time, all that is planned.
+    pub fn fresh(&self, now: &Locals, tried: Option<&Locals>) -> BTreeSet<Name> {
+        let Some(tried) = tried else { return self.changes().cloned().collect() };
+        let is_new = |(path, local): &(&Name, &super::record::Local)| {
+            tried.get(*path).is_none_or(|before| before.sha256 != local.sha256 || before.role != local.role)
+        };
+        let gone = tried.keys().filter(|path| !now.contains_key(*path));
+        now.iter().filter(is_new).map(|(path, _)| path).chain(gone).cloned().collect()
+    }
+
+    /// Which of the changes have to wait.
+    pub fn held(&self, root: &Path, locals: &Locals, records: &Records, faults: &Faults) -> Held {
+        let changed: BTreeSet<Name> = self.changes().cloned().collect();
+        let mut bad: BTreeSet<Name> = faults.keys().chain(self.refused.keys()).cloned().collect();
+        // A file is tried with what it imports: that, too, has to be what it was.
+        let imported = self.plan.upload.iter().flat_map(|path| self.graph.dependencies(path));
+        let tried: BTreeSet<Name> = self.plan.upload.iter().cloned().chain(imported).collect();
+        let is_moved = |path: &Name| locals.get(path).is_some_and(|local| !is_still(&root.join(&**path), local.stamp));
+        let moved: BTreeSet<Name> = tried.into_iter().filter(is_moved).collect();
+        bad.extend(self.graph.dependents(&moved));
+        let has_moved = !moved.is_empty();
+        bad.extend(moved);
+        let is_live = |path: &Name| records.get(path).is_some_and(|record| record.sha256.is_some());
+        Held { why: hold_back(&Tried { changed: &changed, bad: &bad, graph: &self.graph }, is_live), has_moved }
+    }
+
+    /// Takes out of the plan what was carried out.
+    pub fn settle(&mut self, held: &BTreeMap<Name, Hold>) {
+        for list in [&mut self.plan.upload, &mut self.plan.remove, &mut self.plan.replace] {
+            list.retain(|path| held.contains_key(path));
+        }
+    }
+
+    /// What is on its way or waits, and what the user has to correct.
+    pub fn describe(&self, held: &BTreeMap<Name, Hold>, faults: &Faults) -> (Vec<PendingFile>, Vec<InvalidFile>) {
+        let (mut pending, mut invalid) = (Vec::new(), self.unreadable.clone());
+        let told = |file: &Name, message: String| InvalidFile { file: file.to_string(), line: None, message };
+        invalid.extend(self.refused.iter().map(|(path, message)| told(path, message.clone())));
+        let uploads: BTreeSet<&Name> = self.plan.upload.iter().collect();
+        for path in self.changes().filter(|path| !self.refused.contains_key(*path)) {
+            let action = if uploads.contains(path) { PendingAction::Upload } else { PendingAction::Remove };
+            let reason = match held.get(path) {
+                Some(Hold::Own) if faults.contains_key(path) => {
+                    invalid.extend(faults.get(path).into_iter().flatten().cloned());
+                    continue;
+                }
+                Some(Hold::Breaks(other)) if !uploads.contains(other) && faults.contains_key(other) => {
+                    let what = if action == PendingAction::Remove { "its removal" } else { "it" };
+                    let fault = faults.get(other).and_then(|faults| faults.first());
+                    let how = fault.map(place_and_message).unwrap_or_default();
+                    invalid.push(told(path, format!("held back, as {what} would break {how}")));
+                    continue;
+                }
+                Some(Hold::Own) => Some("it was changed while it was checked".to_owned()),
+                Some(Hold::Breaks(other) | Hold::Waits(other)) => Some(format!("it waits for {other}")),
+                None => None,
+            };
+            pending.push(PendingFile { file: path.to_string(), action, reason });
+        }
+        invalid.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        (pending, invalid)
+    }
+}
+
+fn place_and_message(fault: &InvalidFile) -> String {
+    let line = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
+    format!("{}{line}: {}", fault.file, fault.message)
+}

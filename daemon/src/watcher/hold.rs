@@ -1,0 +1,121 @@
+//! Which changes wait although nothing is wrong with them: those that would break what runs, and those that need them.
+//!
+//! What is on the Volume was good together, and what is in the folder was tried together. So whatever stays as it was
+//! keeps what it imports as it was, and whatever imports that stays as it was, too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{imports::Graph, record::Name};
+
+/// Why a change is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It is wrong itself, or was changed since it was tried.
+    Own,
+    /// This file, which is on the Volume as well, would not import any more.
+    Breaks(Name),
+    /// This one is not carried out either, and it imports that.
+    Waits(Name),
+}
+
+/// What was tried, and how.
+pub struct Tried<'a> {
+    /// Files that are new, changed or gone.
+    pub changed: &'a BTreeSet<Name>,
+    /// Files, changed or not, that do not import, and changed ones that may not be uploaded for other reasons.
+    pub bad: &'a BTreeSet<Name>,
+    pub graph: &'a Graph,
+}
+
+/// The changes that are not carried out. `is_live` tells whether an older version of a file is on the Volume.
+pub fn hold_back(tried: &Tried<'_>, is_live: impl Fn(&Name) -> bool) -> BTreeMap<Name, Hold> {
+    let mut held = BTreeMap::new();
+    let mut ahead: Vec<Name> = tried.bad.iter().cloned().collect();
+    for file in tried.bad.intersection(tried.changed) {
+        held.insert(file.clone(), Hold::Own);
+    }
+    while let Some(file) = ahead.pop() {
+        // It stays as it is on the Volume, and so does what it imports.
+        if is_live(&file) {
+            for imported in tried.graph.dependencies(&file) {
+                hold(tried, &mut held, &mut ahead, imported, Hold::Breaks(file.clone()));
+            }
+        }
+        if tried.changed.contains(&file) {
+            for importing in tried.graph.dependents([&file]) {
+                hold(tried, &mut held, &mut ahead, importing, Hold::Waits(file.clone()));
+            }
+        }
+    }
+    held
+}
+
+fn hold(tried: &Tried<'_>, held: &mut BTreeMap<Name, Hold>, ahead: &mut Vec<Name>, file: Name, why: Hold) {
+    if tried.changed.contains(&file) && !held.contains_key(&file) {
+        held.insert(file.clone(), why);
+        ahead.push(file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watcher::imports::tests::folder;
+
+    fn names(paths: &[&str]) -> BTreeSet<Name> {
+        paths.iter().map(|path| (*path).into()).collect()
+    }
+
+    /// `etl` and `report` import `helper`, `report` imports `format` as well; `alone` imports nothing.
+    fn held(changed: &[&str], bad: &[&str], live: &[&str]) -> Vec<(String, Hold)> {
+        let locals = folder(&[
+            ("alone.py", ""),
+            ("etl.py", "import helper"),
+            ("format.py", ""),
+            ("helper.py", ""),
+            ("report.py", "import helper, format"),
+        ]);
+        let gone: Vec<Name> = changed.iter().map(|path| (*path).into()).filter(|p| !locals.contains_key(p)).collect();
+        let (changed, bad, live) = (names(changed), names(bad), names(live));
+        let tried = Tried { changed: &changed, bad: &bad, graph: &Graph::new(&locals, &gone) };
+        let held = hold_back(&tried, |path| live.contains(path));
+        held.into_iter().map(|(path, why)| (path.to_string(), why)).collect()
+    }
+
+    #[test]
+    fn a_broken_file_waits_alone() {
+        assert_eq!(held(&["alone.py", "etl.py"], &["etl.py"], &["etl.py"]), [("etl.py".into(), Hold::Own)]);
+        assert_eq!(held(&["alone.py"], &[], &["alone.py"]), []);
+    }
+
+    #[test]
+    fn a_helper_that_breaks_a_dag_waits_with_those_that_need_it() {
+        let found = held(&["alone.py", "helper.py", "report.py"], &["etl.py"], &["etl.py", "report.py", "helper.py"]);
+        let expected = [
+            ("helper.py".into(), Hold::Breaks("etl.py".into())),
+            ("report.py".into(), Hold::Waits("helper.py".into())),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_a_live_file_imports_waits_with_it() {
+        // The old report has never been tried with the new format.
+        let found = held(&["format.py", "helper.py", "report.py"], &["report.py"], &["report.py"]);
+        let why = Hold::Breaks("report.py".into());
+        let expected = [("format.py".into(), why.clone()), ("helper.py".into(), why), ("report.py".into(), Hold::Own)];
+        assert_eq!(found, expected);
+        // A new one has no old version that could break.
+        assert_eq!(held(&["format.py", "report.py"], &["report.py"], &[]), [("report.py".into(), Hold::Own)]);
+    }
+
+    #[test]
+    fn a_helper_that_is_needed_is_not_removed() {
+        let found = held(&["plugins/gone.py"], &[], &[]);
+        assert_eq!(found, []);
+        let locals = folder(&[("etl.py", "import gone")]);
+        let (changed, bad) = (names(&["gone.py"]), names(&["etl.py"]));
+        let tried = Tried { changed: &changed, bad: &bad, graph: &Graph::new(&locals, &["gone.py".into()]) };
+        assert_eq!(hold_back(&tried, |_| true), [("gone.py".into(), Hold::Breaks("etl.py".into()))].into());
+    }
+}

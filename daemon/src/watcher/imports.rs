@@ -1,0 +1,203 @@
+//! What a Python file imports, and so which files may break when another one changes. Found by its words, without
+//! running it: too many are found rather than too few.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::record::{Locals, Name};
+use crate::airflow::PLUGINS;
+
+/// The modules that a file imports, with blanks between them. `from a import b` may mean the module `a.b`, so both count.
+pub fn imports(path: &str, content: &[u8]) -> Box<str> {
+    if !path.ends_with(".py") {
+        return "".into();
+    }
+    let text = String::from_utf8_lossy(content);
+    let mut found = BTreeSet::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        for part in line.split(';') {
+            let part = part.trim_start();
+            if let Some(rest) = part.strip_prefix("import ").or_else(|| part.strip_prefix("import\t")) {
+                found.extend(listed(&joined(rest, &mut lines)));
+            } else if let Some(rest) = part.strip_prefix("from ").or_else(|| part.strip_prefix("from\t")) {
+                from(path, &joined(rest, &mut lines), &mut found);
+            }
+        }
+    }
+    // Nobody's own module is called like Airflow's.
+    found.retain(|module| module != "airflow" && !module.starts_with("airflow."));
+    found.into_iter().collect::<Vec<_>>().join(" ").into()
+}
+
+/// A statement with the lines on which it goes on.
+fn joined<'a>(start: &str, lines: &mut impl Iterator<Item = &'a str>) -> String {
+    let mut statement = without_comment(start).to_owned();
+    for _ in 0..1_000 {
+        let is_open = statement.contains('(') && !statement.contains(')');
+        if !is_open && !statement.ends_with('\\') {
+            break;
+        }
+        let Some(next) = lines.next() else { break };
+        statement.truncate(statement.trim_end_matches('\\').len());
+        statement.push(' ');
+        statement.push_str(without_comment(next));
+    }
+    statement
+}
+
+fn without_comment(line: &str) -> &str {
+    line.split('#').next().unwrap_or_default().trim_end()
+}
+
+/// The names of `a.b as c, d`.
+fn listed(text: &str) -> Vec<String> {
+    let first = |item: &str| item.split_whitespace().next().unwrap_or_default().to_owned();
+    let is_name =
+        |name: &String| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'));
+    text.split([',', '(', ')']).map(first).filter(is_name).collect()
+}
+
+fn from(path: &str, statement: &str, found: &mut BTreeSet<String>) {
+    let Some((module, names)) = statement.split_once("import") else { return };
+    let module = module.trim();
+    let dots = module.len() - module.trim_start_matches('.').len();
+    let mut base: Vec<&str> = match dots {
+        0 => Vec::new(),
+        // One dot is the package of the file, each more the one above.
+        _ => {
+            let mut package: Vec<&str> = path.split('/').collect();
+            package.truncate(package.len().saturating_sub(dots));
+            package
+        }
+    };
+    base.extend(module[dots..].split('.').filter(|part| !part.is_empty()));
+    let base = base.join(".");
+    for name in listed(names) {
+        found.insert(if base.is_empty() { name } else { format!("{base}.{name}") });
+    }
+    if !base.is_empty() {
+        found.insert(base);
+    }
+}
+
+/// The names by which a file can be imported. What is in the folder of the plugins can be without its name, too.
+fn modules(path: &str) -> Vec<String> {
+    let Some(module) = path.strip_suffix(".py") else { return Vec::new() };
+    let module = module.strip_suffix("/__init__").unwrap_or(module);
+    let own = module.strip_prefix(PLUGINS).map(|rest| rest.replace('/', "."));
+    std::iter::once(module.replace('/', ".")).chain(own).collect()
+}
+
+/// Which file imports which.
+pub struct Graph {
+    /// {file: the files that it imports}
+    imported: HashMap<Name, Vec<Name>>,
+    /// {file: the files that import it}
+    importing: HashMap<Name, Vec<Name>>,
+}
+
+impl Graph {
+    /// Of the files in the folder, and of those that are `gone` but still on the Volume.
+    pub fn new(locals: &Locals, gone: &[Name]) -> Self {
+        let mut places: HashMap<String, Vec<Name>> = HashMap::new();
+        for path in locals.keys().chain(gone) {
+            for module in modules(path) {
+                places.entry(module).or_default().push(path.clone());
+            }
+        }
+        let mut graph = Self { imported: HashMap::new(), importing: HashMap::new() };
+        for (path, local) in locals {
+            let mut targets = BTreeSet::new();
+            for module in local.imports.split(' ').filter(|module| !module.is_empty()) {
+                // Importing `a.b` runs `a/__init__.py`, too.
+                let ends = module.match_indices('.').map(|(end, _)| end).chain([module.len()]);
+                targets.extend(ends.filter_map(|end| places.get(&module[..end])).flatten().cloned());
+            }
+            targets.remove(path);
+            for target in &targets {
+                graph.importing.entry(target.clone()).or_default().push(path.clone());
+            }
+            graph.imported.insert(path.clone(), targets.into_iter().collect());
+        }
+        graph
+    }
+
+    /// All that import one of these, however indirectly; without these, unless they import each other.
+    pub fn dependents<'a>(&self, of: impl IntoIterator<Item = &'a Name>) -> BTreeSet<Name> {
+        reach(&self.importing, of)
+    }
+
+    /// Whether another file imports it.
+    pub fn is_imported(&self, path: &Name) -> bool {
+        self.importing.contains_key(path)
+    }
+
+    /// All that this one imports, however indirectly.
+    pub fn dependencies(&self, of: &Name) -> BTreeSet<Name> {
+        reach(&self.imported, [of])
+    }
+}
+
+fn reach<'a>(edges: &HashMap<Name, Vec<Name>>, from: impl IntoIterator<Item = &'a Name>) -> BTreeSet<Name> {
+    let mut reached = BTreeSet::new();
+    let mut ahead: Vec<Name> = from.into_iter().cloned().collect();
+    while let Some(file) = ahead.pop() {
+        for next in edges.get(&file).into_iter().flatten() {
+            if reached.insert(next.clone()) {
+                ahead.push(next.clone());
+            }
+        }
+    }
+    reached
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::watcher::record::{Local, Role, Stamp};
+
+    /// A folder of files with these contents.
+    pub fn folder(files: &[(&str, &str)]) -> Locals {
+        let local = |path: &str, text: &str| Local {
+            stamp: Stamp::default(),
+            sha256: [0; 32],
+            imports: imports(path, text.as_bytes()),
+            role: Role::Dags,
+        };
+        files.iter().map(|(path, text)| ((*path).into(), local(path, text))).collect()
+    }
+
+    #[test]
+    fn imports_are_found_by_their_words() {
+        let text = "import os, a.b as c  # x\nfrom d import (e,\n    f as g,  # y\n)\nif x:\n    from airflow.sdk import DAG\n\
+                    from . import sibling\nfrom ..above import thing; import last\nfrom h \\\n  import i\nimportant = 1\n";
+        let expected = "a.b d d.e d.f h h.i last os pkg.above pkg.above.thing pkg.sub pkg.sub.sibling";
+        assert_eq!(&*imports("pkg/sub/m.py", text.as_bytes()), expected);
+        assert_eq!(&*imports("m.py", b"from . import sibling\nfrom x import *\n"), "sibling x");
+        assert_eq!(&*imports("m.sql", b"import x"), "");
+    }
+
+    #[test]
+    fn who_depends_on_whom() {
+        let locals = folder(&[
+            ("etl.py", "from lib.names import NAME"),
+            ("lib/__init__.py", ""),
+            ("lib/names.py", "from .deep import x"),
+            ("lib/deep.py", ""),
+            ("other.py", "import json"),
+            ("quarter.py", "from calendar_of_ours import Quarter"),
+            ("plugins/calendar_of_ours.py", ""),
+            ("uses_gone.py", "import gone"),
+        ]);
+        let graph = Graph::new(&locals, &["gone.py".into()]);
+        let dependents =
+            |path: &str| graph.dependents(&[path.into()]).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(dependents("lib/deep.py"), ["etl.py", "lib/names.py"]);
+        assert_eq!(dependents("lib/__init__.py"), ["etl.py", "lib/names.py"]);
+        assert_eq!(dependents("plugins/calendar_of_ours.py"), ["quarter.py"]);
+        assert_eq!(dependents("gone.py"), ["uses_gone.py"]);
+        assert!(dependents("other.py").is_empty());
+        let dependencies: Vec<_> = graph.dependencies(&"etl.py".into()).iter().map(ToString::to_string).collect();
+        assert_eq!(dependencies, ["lib/__init__.py", "lib/deep.py", "lib/names.py"]);
+    }
+}

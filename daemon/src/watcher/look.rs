@@ -1,0 +1,123 @@
+//! A look at the folder that knows the contents: what has the stamp that it had is what it was, the rest is read.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use airflow_serverless_api::watch::InvalidFile;
+use chrono::Utc;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    events::Folders,
+    imports::imports,
+    record::{Digest, Local, Locals, Name, Record, Records, Role, Stamp},
+    rules::{MAX_FILE_BYTES, Patterns},
+    scan::{Identity, Scan, ScanError, plain, scan},
+};
+
+/// Contents that are kept from the look to the upload; what is beyond is read a second time.
+const MOST_BYTES_KEPT: usize = 16 << 20;
+
+/// What is in the folder.
+pub struct Look {
+    pub identity: Identity,
+    pub locals: Locals,
+    /// Contents of files that were read, as many as fit.
+    pub contents: Vec<(Name, Vec<u8>)>,
+    pub invalid: Vec<InvalidFile>,
+    scan: Scan,
+    /// Whether something was changed so shortly before that it may still be being written.
+    pub is_restless: bool,
+}
+
+impl Look {
+    /// Whether a file of this path may be there unseen.
+    pub fn hides(&self, path: &str) -> bool {
+        self.scan.hides(path)
+    }
+}
+
+/// Looks at the folder; blocking. Files are read that are neither as they were at the last look nor as recorded.
+pub fn look(
+    root: &Path,
+    patterns: &Patterns,
+    folders: &mut Folders,
+    (last, records): (&Locals, &Records),
+) -> Result<Look, ScanError> {
+    let scanned = scan(root, patterns, folders);
+    folders.finish();
+    let mut scan = scanned?;
+    let (mut locals, mut contents, mut kept) = (Locals::new(), Vec::new(), 0);
+    let now = now();
+    let newest = scan.files.values().map(|found| found.stamp.changed).max().unwrap_or_default();
+    for (name, found) in std::mem::take(&mut scan.files) {
+        if let Some(local) = known(&name, found.stamp, found.role, last, records) {
+            locals.insert(name, local);
+            continue;
+        }
+        match read(&root.join(&*name)) {
+            Ok((stamp, content)) => {
+                let (sha256, imports) = (digest(&content), imports(&name, &content));
+                locals.insert(name.clone(), Local { stamp, sha256, imports, role: found.role });
+                let is_recorded = records.get(&name).is_some_and(|record| record.sha256 == Some(sha256));
+                if !is_recorded && kept + content.len() <= MOST_BYTES_KEPT {
+                    kept += content.len();
+                    contents.push((name, content));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let message = format!("it cannot be read: {}", plain(&error));
+                scan.invalid.push(InvalidFile { file: name.to_string(), line: None, message });
+                scan.hidden.push(name.to_string());
+            }
+        }
+    }
+    let quiet = i64::try_from(super::events::QUIET.as_nanos()).unwrap_or_default();
+    let is_restless = newest > now.saturating_sub(quiet) && newest <= now;
+    let invalid = std::mem::take(&mut scan.invalid);
+    Ok(Look { identity: scan.identity, locals, contents, invalid, scan, is_restless })
+}
+
+fn known(name: &Name, stamp: Stamp, role: Role, last: &Locals, records: &Records) -> Option<Local> {
+    if let Some(local) = last.get(name).filter(|local| local.stamp == stamp) {
+        return Some(Local { role, ..local.clone() });
+    }
+    let Record { sha256, imports, .. } = records.get(name).filter(|record| record.stamp == stamp)?;
+    Some(Local { stamp, sha256: (*sha256)?, imports: imports.clone(), role })
+}
+
+pub fn digest(content: &[u8]) -> Digest {
+    Sha256::digest(content).into()
+}
+
+/// A file and its stamp, which is of this very content or equal to none.
+pub fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
+    let file = File::open(path)?;
+    let before = Stamp::of(&file.metadata()?);
+    let mut content = Vec::with_capacity(usize::try_from(before.size.min(MAX_FILE_BYTES)).unwrap_or_default());
+    (&file).take(MAX_FILE_BYTES + 1).read_to_end(&mut content)?;
+    let after = Stamp::of(&file.metadata()?);
+    if content.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other("it grows beyond what can be uploaded"));
+    }
+    let stamp = if before == after { after.read_at(now()) } else { Stamp { changed: i64::MIN, ..after } };
+    Ok((stamp, content))
+}
+
+/// Whether a file is, by its stamp, still the one that was read.
+pub fn is_still(path: &Path, stamp: Stamp) -> bool {
+    path.metadata().is_ok_and(|metadata| {
+        let found = Stamp::of(&metadata);
+        // One that could not be trusted is compared by what else there is.
+        let changed = if stamp.changed == i64::MIN { i64::MIN } else { found.changed };
+        Stamp { changed, ..found } == stamp
+    })
+}
+
+fn now() -> i64 {
+    Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX)
+}

@@ -1,0 +1,256 @@
+//! Watches: what is saved in a folder comes to the Volume of an environment.
+//!
+//! An event never says what to upload. It wakes a [task](task), which runs a [round](round): a [look](look) at the
+//! whole folder, a [plan](plan) of what is missing on the Volume, a [check](check) of what would be parsed there, and one
+//! [upload](upload) of all that [need not wait](hold). A restart, a retry and a burst of saves are the same round.
+
+mod check;
+mod events;
+mod findings;
+mod hold;
+mod imports;
+mod look;
+mod plan;
+mod record;
+mod round;
+mod rules;
+mod scan;
+mod status;
+mod task;
+mod upload;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use airflow_serverless_api::{
+    home::Home,
+    problem::Fault,
+    watch::{CreateWatch, ListWatches, VolumeFiles, Watch, WatchList, WatchRemoval},
+};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use self::record::{Name, Record, Records, Stamp};
+use self::{
+    events::Folders,
+    round::{Memory, Round},
+    rules::Patterns,
+    scan::{Nobody, normal, scan},
+    status::{Shared, Status, describe},
+    task::{Running, Task},
+};
+use crate::{
+    airflow::Airflow,
+    error::{Error, Result},
+    registry::Registry,
+    settings,
+    store::{Store, WatchRow},
+};
+
+/// Each takes a thread and one of the user's inotify instances, of which there are 128 by default.
+const MOST_WATCHES: usize = 100;
+
+/// All watches of the daemon.
+pub struct Watchers {
+    store: Store,
+    registry: Registry,
+    airflow: Arc<Airflow>,
+    settings: settings::Watch,
+    /// Where the daemon itself writes: watching that would never end.
+    own: Vec<PathBuf>,
+    running: Mutex<HashMap<Uuid, Running>>,
+    stop: CancellationToken,
+}
+
+impl Watchers {
+    pub fn new(
+        registry: Registry,
+        airflow: Arc<Airflow>,
+        (settings, home): (settings::Watch, &Home),
+        stop: CancellationToken,
+    ) -> Self {
+        let own = [&home.data, &home.state, &home.cache, &home.runtime].map(|folder| real(folder)).to_vec();
+        let store = registry.store.clone();
+        Self { store, registry, airflow, settings, own, running: Mutex::default(), stop }
+    }
+
+    /// Takes up all watches that there are.
+    pub async fn start(&self) -> Result<()> {
+        let mut running = self.running.lock().await;
+        for row in self.store.watches().await? {
+            running.insert(row.id, self.begin(row)?);
+        }
+        Ok(())
+    }
+
+    /// Ends all of them; they go on at the daemon's next start.
+    pub async fn stop(&self) {
+        let running: Vec<_> = self.running.lock().await.drain().collect();
+        for (_, running) in running {
+            running.stop().await;
+        }
+    }
+
+    /// Watches a folder; tells whether that is new. One that is watched as asked for is answered as it is.
+    pub async fn create_watch(&self, request: CreateWatch) -> Result<(bool, Watch)> {
+        self.registry.environment(&request.environment).await?;
+        let directory = self.directory(&request.directory)?;
+        let invalid = |error: ignore::Error| Error::InvalidWatch(vec![Fault::new("patterns", error.to_string())]);
+        let patterns = Patterns::new(&request.patterns).map_err(invalid)?;
+        // Held to the end, so that of two requests for one folder only one begins to watch it.
+        let mut running = self.running.lock().await;
+        let rows = self.store.watches().await?;
+        for row in rows.iter().filter(|row| row.environment == request.environment) {
+            if Path::new(&row.directory) == directory {
+                if (row.deletes, &row.patterns) != (request.delete, &request.patterns) {
+                    return Err(Error::WatchDiffers(row.directory.clone()));
+                }
+                let shared = running.get(&row.id).map(|running| running.shared.clone());
+                drop(running);
+                return Ok((false, self.describe(row.clone(), shared).await));
+            }
+            let (known, new) = (real(Path::new(&row.directory)), real(&directory));
+            if known.starts_with(&new) || new.starts_with(&known) {
+                return Err(Error::WatchOverlaps(directory.display().to_string(), row.directory.clone()));
+            }
+        }
+        if rows.len() >= MOST_WATCHES {
+            return Err(Error::TooManyWatches(MOST_WATCHES));
+        }
+        let row = WatchRow {
+            id: Uuid::now_v7(),
+            environment: request.environment,
+            directory: directory.display().to_string(),
+            deletes: request.delete,
+            patterns: request.patterns,
+            identity: None,
+            uploads: 0,
+            synced_at: None,
+            created_at: (self.registry.clock)(),
+        };
+        self.refuse_conflicts(&row, &directory, &patterns).await?;
+        self.store.insert_watch(&row).await?;
+        let begun = self.begin(row.clone())?;
+        let shared = begun.shared.clone();
+        running.insert(row.id, begun);
+        drop(running);
+        Ok((true, self.describe(row, Some(shared)).await))
+    }
+
+    pub async fn list_watches(&self, query: &ListWatches) -> Result<WatchList> {
+        if let Some(environment) = &query.environment {
+            self.registry.environment(environment).await?;
+        }
+        let is_wanted =
+            |row: &WatchRow| query.environment.as_ref().is_none_or(|environment| *environment == row.environment);
+        let mut watches = Vec::new();
+        for row in self.store.watches().await?.into_iter().filter(is_wanted) {
+            watches.push(self.watch_of(row).await);
+        }
+        let total_entries = watches.len() as u64;
+        Ok(WatchList { watches, total_entries })
+    }
+
+    pub async fn watch(&self, id: Uuid) -> Result<Watch> {
+        let row = self.store.watch(id).await?.ok_or(Error::WatchNotFound(id))?;
+        Ok(self.watch_of(row).await)
+    }
+
+    /// Watches a folder no more. What was uploaded stays where it is.
+    pub async fn delete_watch(&self, id: Uuid) -> Result<WatchRemoval> {
+        let mut all = self.running.lock().await;
+        let row = self.store.watch(id).await?.ok_or(Error::WatchNotFound(id))?;
+        if let Some(running) = all.remove(&id) {
+            running.stop().await;
+        }
+        let files_kept = self.store.delete_watch(id).await?;
+        Ok(WatchRemoval { id, environment: row.environment, directory: row.directory, files_kept })
+    }
+
+    fn begin(&self, row: WatchRow) -> Result<Running> {
+        let (alarm, rings) = watch::channel(Instant::now());
+        let root = PathBuf::from(&row.directory);
+        let invalid = |error: ignore::Error| Error::InvalidWatch(vec![Fault::new("patterns", error.to_string())]);
+        let shared = Arc::new(Shared::new(&row));
+        let round = Round {
+            store: self.store.clone(),
+            airflow: self.airflow.clone(),
+            clock: self.registry.clock,
+            patterns: Patterns::new(&row.patterns).map_err(invalid)?,
+            folders: Arc::new(std::sync::Mutex::new(Folders::new(alarm, root.clone()))),
+            shared: shared.clone(),
+            memory: Memory::default(),
+            row,
+            root,
+        };
+        let environments = self.registry.events.changes();
+        let task = Task { round, alarm: rings, environments, settings: self.settings, failures: 0 };
+        let cancel = self.stop.child_token();
+        let task = tokio::spawn(task.run(cancel.clone()));
+        Ok(Running { shared, cancel, task })
+    }
+
+    async fn watch_of(&self, row: WatchRow) -> Watch {
+        let shared = self.running.lock().await.get(&row.id).map(|running| running.shared.clone());
+        self.describe(row, shared).await
+    }
+
+    async fn describe(&self, row: WatchRow, shared: Option<Arc<Shared>>) -> Watch {
+        let Some(shared) = shared else { return describe(&row, Status::of(&row), None) };
+        let only_on_volume = self.only_on_volume(&row, &shared).await;
+        describe(&row, shared.status(), only_on_volume)
+    }
+
+    /// `None` if the Volume cannot be asked, of which the watch's own state tells more.
+    async fn only_on_volume(&self, row: &WatchRow, shared: &Shared) -> Option<VolumeFiles> {
+        let volume = self.airflow.dag_volume(&row.environment).await.ok()?;
+        let remotes = upload::remotes(&volume).await.ok()?;
+        let recorded = self.store.watched_paths(&row.environment).await.ok()?;
+        Some(shared.only_on_volume(&remotes, |path| recorded.contains(path)))
+    }
+
+    fn directory(&self, asked: &str) -> Result<PathBuf> {
+        let invalid = |message: String| Error::InvalidWatch(vec![Fault::new("directory", message)]);
+        let directory =
+            normal(asked).ok_or_else(|| invalid(format!("{asked:?} is not an absolute path without `..`")))?;
+        if let Err(error) = std::fs::read_dir(&directory) {
+            return Err(invalid(format!("{} cannot be read: {}", directory.display(), scan::plain(&error))));
+        }
+        let real = real(&directory);
+        match self.own.iter().find(|own| own.starts_with(&real) || real.starts_with(own)) {
+            Some(own) => Err(invalid(format!("{} has files of the daemon: {}", directory.display(), own.display()))),
+            None => Ok(directory),
+        }
+    }
+
+    /// Two watches of one environment cannot both say what a file is like.
+    async fn refuse_conflicts(&self, row: &WatchRow, directory: &Path, patterns: &Patterns) -> Result<()> {
+        let (root, patterns) = (directory.to_owned(), patterns.clone());
+        let scanned = tokio::task::spawn_blocking(move || scan(&root, &patterns, &mut Nobody)).await;
+        let scanned = scanned.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let scanned = scanned.map_err(|error| Error::InvalidWatch(vec![Fault::new("directory", error.to_string())]))?;
+        let names: Vec<Name> = scanned.files.into_keys().collect();
+        let conflicts = self.store.paths_of_other_watches(row, &names).await?;
+        match conflicts.first() {
+            None => Ok(()),
+            Some((path, other)) => Err(Error::WatchConflicts {
+                directory: row.directory.clone(),
+                other: other.clone(),
+                file: path.to_string(),
+                count: conflicts.len(),
+            }),
+        }
+    }
+}
+
+/// The path without links, as far as there is one.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}

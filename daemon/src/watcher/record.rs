@@ -1,0 +1,100 @@
+//! What is known of files: how they are here, and as what they were uploaded.
+
+use std::{collections::BTreeMap, fs::Metadata, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
+
+/// SHA-256 of a content.
+pub type Digest = [u8; 32];
+
+/// A path below the folder, with slashes, as the Volume has it below `dags/`.
+pub type Name = Arc<str>;
+
+/// File systems give the same time to what happens within some milliseconds.
+const CLOCK_STEP: Duration = Duration::from_millis(50);
+
+/// What tells without a look inside whether a file is still the one that it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    pub size: u64,
+    /// Nanoseconds since the epoch.
+    pub modified: i64,
+    /// Of its content or its attributes; no program can set it back.
+    pub changed: i64,
+    pub inode: u64,
+}
+
+impl Stamp {
+    pub fn of(metadata: &Metadata) -> Self {
+        let nanoseconds = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        Self {
+            size: metadata.len(),
+            modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+        }
+    }
+
+    /// The stamp of a file that was read at `now` (nanoseconds since the epoch): equal to none if the file was changed
+    /// so shortly before that it could be changed once more without a trace.
+    pub fn read_at(self, now: i64) -> Self {
+        let step = i64::try_from(CLOCK_STEP.as_nanos()).unwrap_or(i64::MAX);
+        if self.changed > now.saturating_sub(step) { Self { changed: i64::MIN, ..self } } else { self }
+    }
+}
+
+/// A file in the folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    pub stamp: Stamp,
+    pub sha256: Digest,
+    /// Modules that it imports, with blanks between them; empty if it is no Python.
+    pub imports: Box<str>,
+    pub role: Role,
+}
+
+/// What a file is to Airflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Airflow looks for DAGs in it.
+    Dags,
+    /// Python in the folder of the plugins.
+    Plugin,
+    /// Python that is only imported: `.airflowignore` says so.
+    Module,
+    Data,
+}
+
+impl Role {
+    /// Whether it has to be importable.
+    pub fn is_imported(self) -> bool {
+        matches!(self, Self::Dags | Self::Plugin)
+    }
+}
+
+/// What was uploaded of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// `None` while the first upload may be under way.
+    pub sha256: Option<Digest>,
+    /// Of the local file with that content.
+    pub stamp: Stamp,
+    pub imports: Box<str>,
+    /// Seconds since the epoch.
+    pub uploaded_at: i64,
+    /// The time of the file on the Volume, in seconds since the epoch, once it was seen there.
+    pub on_volume: Option<i64>,
+}
+
+pub type Locals = BTreeMap<Name, Local>;
+pub type Records = BTreeMap<Name, Record>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_changed_just_before_it_was_read_is_read_again() {
+        let stamp = Stamp { size: 1, modified: 5, changed: 1_000_000_000, inode: 7 };
+        assert_eq!(stamp.read_at(2_000_000_000), stamp);
+        assert_ne!(stamp.read_at(1_001_000_000), stamp);
+    }
+}

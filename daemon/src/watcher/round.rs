@@ -1,0 +1,328 @@
+//! One round of a watch: look, plan, try, upload, remove, wake the scheduler, write it down. Any step can be the last
+//! one before the daemon is killed: the next round finds out what is left to do by looking again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use airflow_serverless_api::watch::{PendingAction, PendingFile};
+use modal_client::Volume;
+
+use super::{
+    check::{Faults, affected, check},
+    events::Folders,
+    findings::Findings,
+    hold::Hold,
+    look::{Look, digest, look},
+    plan::{Plan, Remotes, View, plan},
+    record::{Locals, Name, Record, Records},
+    rules::Patterns,
+    scan::ScanError,
+    status::Shared,
+    upload,
+};
+use crate::{
+    airflow::Airflow,
+    error::{Error, Result},
+    registry::Clock,
+    store::{Progress, Store, WatchRow},
+};
+
+/// What a round works with, and what it knows from those before.
+pub struct Round {
+    pub store: Store,
+    pub airflow: Arc<Airflow>,
+    pub clock: Clock,
+    pub row: WatchRow,
+    pub root: PathBuf,
+    pub patterns: Patterns,
+    pub folders: Arc<Mutex<Folders>>,
+    pub shared: Arc<Shared>,
+    pub memory: Memory,
+}
+
+/// What rounds leave to the next one.
+#[derive(Default)]
+pub struct Memory {
+    volume: Option<Volume>,
+    /// What was uploaded; `None` before it was read from the registry.
+    records: Option<Arc<Records>>,
+    /// The folder as it was when files were last tried, and those that did not import.
+    tried: Option<Arc<Locals>>,
+    faults: Faults,
+}
+
+/// How a round ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All that can be done is done.
+    Done,
+    /// Something changed meanwhile.
+    Again,
+    /// The folder is not there, or not the one that was.
+    Missing(String),
+    /// The environment is not there yet.
+    Waiting(String),
+    /// The watch was removed, or its environment was.
+    Gone,
+}
+
+impl Round {
+    /// Runs a round. `compares` says whether the Volume is looked at, or taken to be as it was left.
+    pub async fn run(&mut self, compares: bool) -> Result<Outcome> {
+        match self.store.watch(self.row.id).await? {
+            Some(row) => self.row = row,
+            None => return Ok(Outcome::Gone),
+        }
+        let records = self.records().await?;
+        let look = match self.look(&records).await {
+            Ok(look) => look,
+            Err(ScanError::Missing) => return Ok(Outcome::Missing("the folder is not there".to_owned())),
+            Err(ScanError::Read(source)) => {
+                return Err(Error::Files { action: "reading", path: self.row.directory.clone(), source });
+            }
+            Err(error @ ScanError::TooMany) => return Err(Error::Watch(error.to_string())),
+        };
+        if look.is_restless && self.is_polling() {
+            // Nobody tells when a save is finished, so the next look does.
+            return Ok(Outcome::Again);
+        }
+        let identity = format!("{}:{}", look.identity.0, look.identity.1);
+        let is_another = self.row.identity.as_ref().is_some_and(|known| *known != identity);
+        if look.locals.is_empty() && is_another && !records.is_empty() {
+            let message = "the folder is empty, and not the one that was there; is something not mounted?";
+            return Ok(Outcome::Missing(message.to_owned()));
+        }
+        let is_new = self.row.identity.as_ref() != Some(&identity);
+        let progress = Progress { identity: is_new.then_some(identity), ..Progress::default() };
+        match self.volume().await {
+            Ok(volume) => self.bring(look, &volume, progress, compares).await,
+            Err(error @ Error::EnvironmentNotReady(..)) => {
+                self.show_all_pending(&look.locals);
+                Ok(Outcome::Waiting(error.to_string()))
+            }
+            Err(Error::EnvironmentNotFound(_)) => Ok(Outcome::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// After a failure nothing is taken for granted: what it was about may have happened or not.
+    pub fn distrust(&mut self) {
+        (self.memory.volume, self.memory.records) = (None, None);
+    }
+
+    async fn records(&mut self) -> Result<Arc<Records>> {
+        if let Some(records) = &self.memory.records {
+            return Ok(records.clone());
+        }
+        let records = Arc::new(self.store.watched_files(self.row.id).await?);
+        self.memory.records = Some(records.clone());
+        Ok(records)
+    }
+
+    async fn volume(&mut self) -> Result<Volume> {
+        if let Some(volume) = &self.memory.volume {
+            return Ok(volume.clone());
+        }
+        let volume = self.airflow.dag_volume(&self.row.environment).await?;
+        self.memory.volume = Some(volume.clone());
+        Ok(volume)
+    }
+
+    fn is_polling(&self) -> bool {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner).warning().is_some()
+    }
+
+    async fn look(&self, records: &Arc<Records>) -> Result<Look, ScanError> {
+        let (root, patterns, folders) = (self.root.clone(), self.patterns.clone(), self.folders.clone());
+        let (last, records) = (self.shared.locals(), records.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
+            look(&root, &patterns, &mut folders, (&last, &records))
+        });
+        // It is not aborted, so if it failed, it panicked; so does this then.
+        looked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    async fn bring(&mut self, look: Look, volume: &Volume, mut progress: Progress, compares: bool) -> Result<Outcome> {
+        let records = self.records().await?;
+        let plan = self.plan(&look, &records, volume, &mut progress, compares).await?;
+        refresh(&look.locals, &records, &mut progress);
+        let refused = self.refused(&plan, &records).await?;
+        let (mut found, locals) = Findings::new(look, plan, refused);
+        let locals = Arc::new(locals);
+        self.shared.set_locals(locals.clone());
+        self.show(&found, &records, &BTreeMap::new());
+
+        let later = self.try_affected(&found, &locals).await?;
+        let mut again = self.carry_out(&mut found, &locals, volume, progress).await?;
+        if !later.is_empty() {
+            // What did not import before may have lacked what has just come.
+            check(self.airflow.validator(), &self.root, later, &mut self.memory.faults).await?;
+            again |= self.carry_out(&mut found, &locals, volume, Progress::default()).await?;
+        }
+        Ok(if again { Outcome::Again } else { Outcome::Done })
+    }
+
+    /// The plan, where the contents decide whether something was replaced on the Volume.
+    async fn plan(
+        &self,
+        look: &Look,
+        records: &Records,
+        volume: &Volume,
+        progress: &mut Progress,
+        compares: bool,
+    ) -> Result<Plan> {
+        let planned = |remotes: Option<&Remotes>| {
+            let view = View { locals: &look.locals, records, remotes, deletes: self.row.deletes };
+            plan(&view, |path| look.hides(path))
+        };
+        let mut plan = planned(None);
+        // To clear the way for something it takes a look at what is in it.
+        if compares || !plan.replace.is_empty() {
+            let remotes = upload::remotes(volume).await?;
+            plan = planned(Some(&remotes));
+            for path in std::mem::take(&mut plan.verify) {
+                let there = volume.read(&upload::on_volume(&path)).await?;
+                let (Some(record), Some(local)) = (records.get(&path), look.locals.get(&path)) else { continue };
+                if there.is_some_and(|content| digest(&content) == local.sha256) {
+                    let on_volume = remotes.get(&*path).map(|remote| remote.modified);
+                    progress.recorded.push((path, Record { on_volume, ..record.clone() }));
+                } else {
+                    plan.upload.push(path);
+                }
+            }
+        }
+        progress.forgotten.extend(plan.forget.iter().cloned());
+        Ok(plan)
+    }
+
+    /// What the user has to clear away before it can be uploaded.
+    async fn refused(&self, plan: &Plan, records: &Records) -> Result<BTreeMap<Name, String>> {
+        let mut refused: BTreeMap<_, _> = plan.blocked.iter().cloned().collect();
+        for (path, directory) in
+            self.store.paths_of_other_watches(&self.row, &unrecorded(&plan.upload, records)).await?
+        {
+            refused.insert(path, format!("the watch of {directory} has a file of this name"));
+        }
+        Ok(refused)
+    }
+
+    /// Tries what may import otherwise than the last time; gives what did not import then, and is to be tried later.
+    async fn try_affected(&mut self, found: &Findings, locals: &Arc<Locals>) -> Result<BTreeSet<Name>> {
+        let fresh = found.fresh(locals, self.memory.tried.as_deref());
+        let faults = &mut self.memory.faults;
+        faults.retain(|path, _| locals.get(path).is_some_and(|local| local.role.is_imported()));
+        let affected = affected(&fresh, locals, &found.graph);
+        let later = faults.keys().filter(|path| !fresh.is_empty() && !affected.contains(*path)).cloned().collect();
+        check(self.airflow.validator(), &self.root, affected, faults).await?;
+        self.memory.tried = Some(locals.clone());
+        Ok(later)
+    }
+
+    /// Uploads and removes what need not wait. Returns whether something changed meanwhile.
+    async fn carry_out(
+        &mut self,
+        found: &mut Findings,
+        locals: &Locals,
+        volume: &Volume,
+        mut progress: Progress,
+    ) -> Result<bool> {
+        let records = self.records().await?;
+        let held = found.held(&self.root, locals, &records, &self.memory.faults);
+        let free = |list: &[Name]| list.iter().filter(|path| !held.why.contains_key(*path)).cloned().collect();
+        let (uploads, removals): (Vec<Name>, Vec<Name>) = (free(&found.plan.upload), free(&found.plan.remove));
+        let in_the_way: Vec<Name> = free(&found.plan.replace);
+        upload::clear_way(volume, &in_the_way, &uploads).await?;
+        let new = unrecorded(&uploads, &records);
+        self.store.claim_files(&self.row, &new).await?;
+        if !self.store.paths_of_other_watches(&self.row, &new).await?.is_empty() {
+            // Another watch was a moment quicker: the next round tells.
+            return Ok(true);
+        }
+        let mut batches = upload::batches(uploads, locals, &found.graph).into_iter().peekable();
+        while let Some(names) = batches.next() {
+            let Some(files) = upload::contents(&self.root, names, locals, &mut found.contents).await? else {
+                self.save(progress).await?;
+                return Ok(true);
+            };
+            progress.recorded.extend(upload::put(volume, files, locals, self.clock).await?);
+            progress.uploads += 1;
+            if batches.peek().is_some() {
+                self.save(std::mem::take(&mut progress)).await?;
+            }
+        }
+        for path in &removals {
+            volume.remove(&upload::on_volume(path)).await?;
+        }
+        if progress.uploads > 0 || !removals.is_empty() || !in_the_way.is_empty() {
+            // Before it is written down: whoever is killed in between does it again.
+            self.airflow.dags_changed(&self.row.environment).await?;
+        }
+        progress.forgotten.extend(removals.into_iter().chain(in_the_way));
+        self.save(progress).await?;
+        found.settle(&held.why);
+        let records = self.records().await?;
+        self.show(found, &records, &held.why);
+        Ok(held.has_moved)
+    }
+
+    /// Writes down what was done, and knows it from then on.
+    async fn save(&mut self, done: Progress) -> Result<()> {
+        let now = (self.clock)();
+        if !done.is_empty() {
+            self.store.save_progress(&self.row, &done, now).await?;
+            let mut records = Records::clone(&*self.records().await?);
+            for path in &done.forgotten {
+                records.remove(path);
+            }
+            records.extend(done.recorded);
+            self.memory.records = Some(Arc::new(records));
+        }
+        self.shared.update(|status| {
+            status.uploads += done.uploads;
+            status.synced_at = Some(now);
+        });
+        Ok(())
+    }
+
+    /// Before the environment is there, nothing is.
+    fn show_all_pending(&self, locals: &Locals) {
+        let pending = |path: &Name| PendingFile { file: path.to_string(), action: PendingAction::Upload, reason: None };
+        self.shared.update(|status| {
+            (status.total_files, status.total_in_sync) = (locals.len() as u64, 0);
+            status.pending = locals.keys().map(pending).collect();
+        });
+    }
+
+    fn show(&self, found: &Findings, records: &Records, held: &BTreeMap<Name, Hold>) {
+        let (pending, invalid) = found.describe(held, &self.memory.faults);
+        let locals = self.shared.locals();
+        let is_there =
+            |(path, sha256): (&Name, _)| records.get(path).is_some_and(|record| record.sha256 == Some(sha256));
+        let there = locals.iter().filter(|(path, local)| is_there((path, local.sha256))).count();
+        self.shared.update(|status| {
+            status.total_files = (locals.len() + found.unreadable.len()) as u64;
+            status.total_in_sync = there as u64;
+            (status.pending, status.invalid, status.kept) = (pending, invalid, found.plan.keep.clone());
+        });
+    }
+}
+
+fn unrecorded(paths: &[Name], records: &Records) -> Vec<Name> {
+    paths.iter().filter(|path| !records.contains_key(*path)).cloned().collect()
+}
+
+/// Files that were touched, but are what they were: the next look need not read them.
+fn refresh(locals: &Locals, records: &Records, progress: &mut Progress) {
+    let known: BTreeSet<Name> = progress.recorded.iter().map(|(path, _)| path.clone()).collect();
+    for (path, local) in locals.iter().filter(|(path, _)| !known.contains(*path)) {
+        if let Some(record) = records.get(path).filter(|record| record.sha256 == Some(local.sha256))
+            && record.stamp != local.stamp
+        {
+            progress.recorded.push((path.clone(), Record { stamp: local.stamp, ..record.clone() }));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! How a watch stands, for those who ask.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use airflow_serverless_api::watch::{
+    InvalidFile, PendingFile, VolumeFile, VolumeFileOrigin, VolumeFiles, Watch, WatchMode, WatchState,
+};
+use chrono::{DateTime, Utc};
+
+use super::{
+    plan::Remotes,
+    record::{Locals, Name},
+};
+use crate::store::WatchRow;
+
+/// Entries of each list in an answer.
+const MOST_ENTRIES: usize = 100;
+
+#[derive(Clone, Debug)]
+pub struct Status {
+    pub state: WatchState,
+    pub message: Option<String>,
+    pub retry_at: Option<DateTime<Utc>>,
+    pub mode: WatchMode,
+    pub warning: Option<String>,
+    pub total_files: u64,
+    pub total_in_sync: u64,
+    pub pending: Vec<PendingFile>,
+    pub invalid: Vec<InvalidFile>,
+    /// Files of this watch that stay on the Volume although they are gone here.
+    pub kept: Vec<Name>,
+    pub uploads: i64,
+    pub synced_at: Option<DateTime<Utc>>,
+}
+
+impl Status {
+    pub fn of(row: &WatchRow) -> Self {
+        Self {
+            state: WatchState::Pending,
+            message: None,
+            retry_at: None,
+            mode: WatchMode::Inotify,
+            warning: None,
+            total_files: 0,
+            total_in_sync: 0,
+            pending: Vec::new(),
+            invalid: Vec::new(),
+            kept: Vec::new(),
+            uploads: row.uploads,
+            synced_at: row.synced_at,
+        }
+    }
+}
+
+/// What a watch at work and those who ask about it share.
+pub struct Shared {
+    status: RwLock<Status>,
+    locals: RwLock<Arc<Locals>>,
+}
+
+impl Shared {
+    pub fn new(row: &WatchRow) -> Self {
+        Self { status: RwLock::new(Status::of(row)), locals: RwLock::default() }
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.status.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub fn locals(&self) -> Arc<Locals> {
+        self.locals.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_locals(&self, locals: Arc<Locals>) {
+        *self.locals.write().unwrap_or_else(PoisonError::into_inner) = locals;
+    }
+
+    /// The files of the Volume that are not in the folder. `is_of_another` tells what other watches have put there.
+    pub fn only_on_volume(&self, remotes: &Remotes, is_of_another: impl Fn(&str) -> bool) -> VolumeFiles {
+        let (locals, status) = (self.locals(), self.status());
+        let kept: HashSet<&str> = status.kept.iter().map(|path| &**path).collect();
+        let pending: HashSet<&str> = status.pending.iter().map(|file| &*file.file).collect();
+        let mut found = VolumeFiles::default();
+        for (path, _) in remotes.iter().filter(|(path, remote)| remote.is_file && !locals.contains_key(&***path)) {
+            let is_kept = kept.contains(&**path);
+            if pending.contains(&**path) || (!is_kept && is_of_another(path)) {
+                continue;
+            }
+            found.total_entries += 1;
+            if found.files.len() < MOST_ENTRIES {
+                let origin = if is_kept { VolumeFileOrigin::Kept } else { VolumeFileOrigin::Other };
+                found.files.push(VolumeFile { file: path.to_string(), origin });
+            }
+        }
+        found
+    }
+}
+
+/// The answer to whoever asks.
+pub fn describe(row: &WatchRow, status: Status, only_on_volume: Option<VolumeFiles>) -> Watch {
+    let (total_pending, total_invalid) = (status.pending.len() as u64, status.invalid.len() as u64);
+    Watch {
+        id: row.id,
+        environment: row.environment.clone(),
+        directory: row.directory.clone(),
+        delete: row.deletes,
+        patterns: row.patterns.clone(),
+        state: status.state,
+        message: status.message,
+        retry_at: status.retry_at,
+        mode: status.mode,
+        warning: status.warning,
+        total_files: status.total_files,
+        total_in_sync: status.total_in_sync,
+        total_pending,
+        total_invalid,
+        pending: status.pending.into_iter().take(MOST_ENTRIES).collect(),
+        invalid: status.invalid.into_iter().take(MOST_ENTRIES).collect(),
+        only_on_volume,
+        uploads: status.uploads,
+        last_synced_at: status.synced_at,
+        created_at: row.created_at,
+    }
+}

@@ -1,0 +1,188 @@
+//! The life of a watch: it waits until something may have changed, and runs rounds until nothing is left to do.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use airflow_serverless_api::watch::{WatchMode, WatchState};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    events::{QUIET, settle},
+    round::{Outcome, Round},
+    scan::{Identity, identity},
+};
+use crate::{
+    error::{Result, chain},
+    settings,
+};
+
+/// A look at folder and Volume without an event, for whatever the events and others have missed.
+const PERIOD: Duration = Duration::from_secs(900);
+/// How often it is made sure that the folder is still the one that is watched: of a folder above it nobody tells.
+const IDENTITY_PERIOD: Duration = Duration::from_secs(60);
+/// How often a folder that is gone is looked for.
+const ABSENCE_PERIOD: Duration = Duration::from_secs(2);
+/// The environment's own news come at once; this is for those that get lost.
+const WAITING_PERIOD: Duration = Duration::from_secs(30);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// Of the time that polling takes, as a part of all time.
+const POLLING_SHARE: u32 = 50;
+
+pub struct Task {
+    pub round: Round,
+    pub alarm: watch::Receiver<Instant>,
+    /// Bumped when an environment has changed.
+    pub environments: watch::Receiver<u64>,
+    pub settings: settings::Watch,
+    pub failures: u32,
+}
+
+/// What comes after a round.
+struct Next {
+    pause: Duration,
+    /// Whether the next round looks at the Volume even if an event starts it.
+    compares: bool,
+    waits_for_environment: bool,
+}
+
+impl Task {
+    /// Runs until cancelled, or until the watch is gone. A round under way is abandoned then: the next one repeats it.
+    pub async fn run(mut self, cancelled: CancellationToken) {
+        tokio::select! {
+            () = cancelled.cancelled() => {}
+            () = self.live() => {}
+        }
+    }
+
+    async fn live(&mut self) {
+        let mut compares = true;
+        let mut compared_at = Instant::now();
+        loop {
+            self.open_eyes();
+            self.alarm.borrow_and_update();
+            self.environments.borrow_and_update();
+            let started = Instant::now();
+            let outcome = self.round.run(compares).await;
+            if compares && matches!(outcome, Ok(Outcome::Done)) {
+                compared_at = started;
+            }
+            let Some(next) = self.conclude(outcome, started.elapsed()) else { return };
+            let period_ends = compared_at + PERIOD;
+            compares = self.wait(&next, period_ends).await || next.compares;
+        }
+    }
+
+    /// Has the system tell of changes, if it will.
+    fn open_eyes(&self) {
+        let mut folders = self.round.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.settings.polling {
+            folders.close("airflowd.yaml asks for it, so the folder is looked at every few seconds");
+        } else {
+            folders.open();
+        }
+    }
+
+    /// Publishes how a round ended; `None` if there are to be no more.
+    fn conclude(&mut self, outcome: Result<Outcome>, took: Duration) -> Option<Next> {
+        let name = self.round.row.directory.clone();
+        if outcome.is_ok() {
+            self.failures = 0;
+        }
+        let polling = self.settings.polling_interval().max(took * POLLING_SHARE);
+        let warning = self.round.folders.lock().unwrap_or_else(PoisonError::into_inner).warning().map(str::to_owned);
+        let idle = if warning.is_some() { polling } else { PERIOD };
+        let (state, message, next) = match outcome {
+            Ok(Outcome::Gone) => return None,
+            Ok(Outcome::Done) => (None, None, Next { pause: idle, compares: false, waits_for_environment: false }),
+            Ok(Outcome::Again) => (None, None, Next { pause: QUIET, compares: false, waits_for_environment: false }),
+            Ok(Outcome::Missing(message)) => {
+                let next = Next { pause: ABSENCE_PERIOD, compares: true, waits_for_environment: false };
+                (Some(WatchState::Missing), Some(message), next)
+            }
+            Ok(Outcome::Waiting(message)) => {
+                let next = Next { pause: WAITING_PERIOD, compares: true, waits_for_environment: true };
+                (Some(WatchState::Pending), Some(message), next)
+            }
+            Err(error) => {
+                let message = chain(&error);
+                tracing::warn!(watch.directory = name, error = message, "a watched folder could not be uploaded");
+                self.round.distrust();
+                let next = Next { pause: self.back_off(), compares: true, waits_for_environment: false };
+                (Some(WatchState::Failed), Some(message), next)
+            }
+        };
+        let is_failure = state == Some(WatchState::Failed);
+        let retry_at = is_failure.then(|| (self.round.clock)() + next.pause);
+        self.round.shared.update(|status| {
+            status.state = state.unwrap_or(match (status.invalid.is_empty(), status.pending.is_empty()) {
+                (false, _) => WatchState::Invalid,
+                (true, false) => WatchState::Pending,
+                (true, true) => WatchState::InSync,
+            });
+            (status.message, status.retry_at) = (message, retry_at);
+            status.mode = if warning.is_some() { WatchMode::Polling } else { WatchMode::Inotify };
+            status.warning = warning;
+        });
+        Some(next)
+    }
+
+    fn back_off(&mut self) -> Duration {
+        let delay = (FIRST_RETRY * 2u32.saturating_pow(self.failures.min(16))).min(LONGEST_RETRY);
+        self.failures = self.failures.saturating_add(1);
+        // Several watches of one server that was away do not come back all at once.
+        delay.mul_f64(rand::random_range(0.8..1.2))
+    }
+
+    /// Waits for a reason to run another round. Returns whether it is time to look at the Volume, too.
+    async fn wait(&mut self, next: &Next, period_ends: Instant) -> bool {
+        let until = Instant::now() + next.pause;
+        let watched = self.identity();
+        loop {
+            let look = Instant::now() + IDENTITY_PERIOD;
+            let wake = until.min(period_ends).min(look);
+            tokio::select! {
+                changed = self.alarm.changed() => {
+                    if changed.is_ok() {
+                        settle(&mut self.alarm, &self.round.root).await;
+                    }
+                    return false;
+                }
+                Ok(()) = self.environments.changed(), if next.waits_for_environment => return true,
+                () = tokio::time::sleep_until(wake) => {
+                    let now = Instant::now();
+                    if now >= period_ends {
+                        return true;
+                    }
+                    if now >= until || self.identity() != watched {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.round.root.metadata().ok().map(|metadata| identity(&metadata))
+    }
+}
+
+/// Keeps a watch at work.
+pub struct Running {
+    pub shared: Arc<super::status::Shared>,
+    pub cancel: CancellationToken,
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    /// Ends the watch; when this returns, nothing is under way any more.
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "a watch failed");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The Volume's side of a watch: what is there, and bringing files there.
+
+use std::{collections::HashMap, path::Path};
+
+use chrono::{DateTime, Utc};
+use modal_client::{EntryKind, File, Volume};
+
+use super::{
+    imports::Graph,
+    look::{digest, read},
+    plan::{Remote, Remotes},
+    record::{Locals, Name, Record, Role},
+};
+use crate::{airflow::DAGS, error::Result};
+
+/// All of an upload is in memory, and all of it appears at once.
+const MOST_BYTES: u64 = 16 << 20;
+const MOST_FILES: usize = 5_000;
+
+/// Where a file of the folder is on the Volume.
+pub fn on_volume(path: &str) -> String {
+    format!("/{DAGS}/{path}")
+}
+
+/// What is below `dags/` now.
+pub async fn remotes(volume: &Volume) -> Result<Remotes> {
+    let entries = volume.list(&format!("/{DAGS}"), true).await?;
+    let below = format!("{DAGS}/");
+    let remote = |entry: modal_client::Entry| {
+        let path = entry.path.trim_start_matches('/').strip_prefix(&below)?.into();
+        let is_file = entry.kind != EntryKind::Directory;
+        Some((path, Remote { is_file, size: entry.size, modified: entry.modified.cast_signed() }))
+    };
+    Ok(entries.into_iter().filter_map(remote).collect())
+}
+
+/// Removes what this watch has uploaded from where uploads have to go now.
+pub async fn clear_way(volume: &Volume, in_the_way: &[Name], uploads: &[Name]) -> Result<()> {
+    for path in in_the_way {
+        volume.remove(&on_volume(path)).await?;
+    }
+    // Of their folders nothing is left that is anybody's: the plan has made sure.
+    for path in uploads.iter().filter(|path| in_the_way.iter().any(|old| old.starts_with(&format!("{path}/")))) {
+        volume.remove_folder(&on_volume(path)).await?;
+    }
+    Ok(())
+}
+
+/// The uploads in which the files go: one, unless they are too many. What others import goes first.
+pub fn batches(mut files: Vec<Name>, locals: &Locals, graph: &Graph) -> Vec<Vec<Name>> {
+    let rank = |path: &Name| match locals.get(path).map(|local| local.role) {
+        Some(Role::Dags) if graph.is_imported(path) => 1,
+        Some(Role::Dags) => 2,
+        _ => 0,
+    };
+    files.sort_by_cached_key(rank);
+    let (mut batches, mut bytes) = (Vec::<Vec<Name>>::new(), 0);
+    for file in files {
+        let size = locals.get(&file).map_or(0, |local| local.stamp.size);
+        bytes += size;
+        match batches.last_mut() {
+            Some(batch) if bytes <= MOST_BYTES && batch.len() < MOST_FILES => batch.push(file),
+            _ => {
+                bytes = size;
+                batches.push(vec![file]);
+            }
+        }
+    }
+    batches
+}
+
+/// The contents of the files; `None` if one of them is not what it was when it was tried.
+pub async fn contents(
+    root: &Path,
+    names: Vec<Name>,
+    locals: &Locals,
+    kept: &mut HashMap<Name, Vec<u8>>,
+) -> Result<Option<Vec<(Name, Vec<u8>)>>> {
+    let mut files = Vec::with_capacity(names.len());
+    for name in names {
+        let content = match kept.remove(&name) {
+            Some(content) => Some(content),
+            None => {
+                let path = root.join(&*name);
+                let read = tokio::task::spawn_blocking(move || read(&path)).await;
+                read.ok().and_then(|read| read.ok()).map(|(_, content)| content)
+            }
+        };
+        let expected = locals.get(&name).map(|local| local.sha256);
+        match content {
+            Some(content) if Some(digest(&content)) == expected => files.push((name, content)),
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(files))
+}
+
+/// Uploads the files, all of them or none; gives what there is to record of them.
+pub async fn put(
+    volume: &Volume,
+    files: Vec<(Name, Vec<u8>)>,
+    locals: &Locals,
+    clock: fn() -> DateTime<Utc>,
+) -> Result<Vec<(Name, Record)>> {
+    let names: Vec<Name> = files.iter().map(|(name, _)| name.clone()).collect();
+    let files = files.into_iter().map(|(name, content)| File { path: on_volume(&name), content }).collect();
+    volume.put(files).await?;
+    let uploaded_at = clock().timestamp();
+    let record = |name: Name| {
+        let local = locals.get(&name)?;
+        let record = Record {
+            sha256: Some(local.sha256),
+            stamp: local.stamp,
+            imports: local.imports.clone(),
+            uploaded_at,
+            on_volume: None,
+        };
+        Some((name, record))
+    };
+    Ok(names.into_iter().filter_map(record).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watcher::imports::tests::folder;
+
+    #[test]
+    fn what_others_import_goes_first_and_uploads_have_a_size() {
+        let mut locals = folder(&[("a.py", "import z"), ("b.py", ""), ("z.py", ""), ("data.json", "")]);
+        locals.get_mut("data.json").expect("a file").role = Role::Data;
+        let names: Vec<Name> = locals.keys().cloned().collect();
+        let graph = Graph::new(&locals, &[]);
+        let order = |locals: &Locals| {
+            let batches = batches(names.clone(), locals, &graph);
+            batches.iter().map(|batch| batch.join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(order(&locals), ["data.json z.py a.py b.py"]);
+        for local in locals.values_mut() {
+            local.stamp.size = MOST_BYTES / 2;
+        }
+        assert_eq!(order(&locals), ["data.json z.py", "a.py b.py"]);
+        for local in locals.values_mut() {
+            local.stamp.size = MOST_BYTES + 1;
+        }
+        assert_eq!(order(&locals), ["data.json", "z.py", "a.py", "b.py"]);
+    }
+}

@@ -1,0 +1,203 @@
+"""Copies of a process that has imported Airflow, each of which deals with one request at a time.
+
+Nothing here outlives its parent: the kernel tells a worker when that is gone, and the worker ends what it has started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from airflow_serverless.dags.isolation import die_with_parent
+
+Answer = Callable[[str], dict[str, Any]]
+
+MOST_WAITING = 1000
+"""Requests that are read before others are answered."""
+MOST_BYTES = 8 << 20
+"""Of one answer or one request."""
+CHUNK = 1 << 16
+GRACE_SECONDS = 2.0
+
+
+@dataclass
+class Worker:
+    """A forked process, and the pipes to and from it; `line` is the request at hand."""
+
+    process: int
+    requests: int
+    answers: int
+    line: bytes | None = None
+    buffer: bytearray = field(default_factory=bytearray)
+
+
+class Pool:
+    """Answers requests, a line each, by up to `size` workers; the answers go to the descriptor `output`, in any order.
+
+    A request whose worker dies is given to another one, once.
+    """
+
+    def __init__(self, answer: Answer, size: int, output: int) -> None:
+        self._answer = answer
+        self._size = size
+        self._output = output
+        self._workers: dict[int, Worker] = {}
+        self._waiting: deque[bytes] = deque()
+        self._repeated: set[bytes] = set()
+        self._selector = selectors.DefaultSelector()
+
+    def serve(self, source: int) -> None:
+        """Answer what comes from the descriptor `source`; when that ends, so does all that is under way."""
+        buffer = bytearray()
+        self._selector.register(source, selectors.EVENT_READ)
+        try:
+            while True:
+                for key, _ in self._selector.select():
+                    if key.fd == source:
+                        chunk = os.read(source, CHUNK)
+                        if not chunk:
+                            return
+                        buffer += chunk
+                        *lines, rest = buffer.split(b"\n")
+                        buffer = rest[:MOST_BYTES]
+                        self._waiting.extend(bytes(line) for line in lines)
+                    elif key.fd in self._workers:
+                        self._hear(self._workers[key.fd])
+                self._hand_out()
+                self._listen(source, len(self._waiting) < MOST_WAITING)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the workers, and what they have started."""
+        for worker in self._workers.values():
+            os.close(worker.requests)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.process, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self._workers:
+            fd, worker = self._workers.popitem()
+            while not os.waitpid(worker.process, os.WNOHANG)[0]:
+                if time.monotonic() > deadline:
+                    os.kill(worker.process, signal.SIGKILL)
+                    os.waitpid(worker.process, 0)
+                    break
+                time.sleep(0.005)
+            os.close(fd)
+        self._selector.close()
+
+    def _listen(self, source: int, wanted: bool) -> None:
+        is_listening = source in self._selector.get_map()
+        if wanted and not is_listening:
+            self._selector.register(source, selectors.EVENT_READ)
+        elif is_listening and not wanted:
+            self._selector.unregister(source)
+
+    def _hand_out(self) -> None:
+        while self._waiting:
+            worker = next((worker for worker in self._workers.values() if worker.line is None), None)
+            if worker is None:
+                if len(self._workers) == self._size:
+                    return
+                worker = self._start()
+            line = self._waiting.popleft()
+            worker.line = line
+            with contextlib.suppress(BrokenPipeError):
+                _write(worker.requests, line + b"\n")
+
+    def _hear(self, worker: Worker) -> None:
+        chunk = os.read(worker.answers, CHUNK)
+        worker.buffer += chunk
+        if not chunk or len(worker.buffer) > MOST_BYTES:
+            self._bury(worker)
+        elif worker.buffer.endswith(b"\n"):
+            _write(self._output, bytes(worker.buffer))
+            self._repeated.discard(worker.line or b"")
+            worker.buffer.clear()
+            worker.line = None
+
+    def _bury(self, worker: Worker) -> None:
+        self._selector.unregister(worker.answers)
+        del self._workers[worker.answers]
+        os.close(worker.requests)
+        os.close(worker.answers)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.process, signal.SIGKILL)
+        os.waitpid(worker.process, 0)
+        line = worker.line
+        if line is None:
+            return
+        if line not in self._repeated:
+            self._repeated.add(line)
+            self._waiting.appendleft(line)
+            return
+        self._repeated.discard(line)
+        _write(self._output, json.dumps(_killer(line)).encode() + b"\n")
+
+    def _start(self) -> Worker:
+        request_reader, request_writer = os.pipe()
+        answer_reader, answer_writer = os.pipe()
+        parent = os.getpid()
+        process = os.fork()
+        if process == 0:
+            self._work(parent, request_reader, answer_writer)
+        os.close(request_reader)
+        os.close(answer_writer)
+        worker = Worker(process, request_writer, answer_reader)
+        self._workers[answer_reader] = worker
+        self._selector.register(answer_reader, selectors.EVENT_READ)
+        return worker
+
+    def _work(self, parent: int, requests: int, answers: int) -> NoReturn:
+        """The life of a worker. What is the parent's is not this process's to clean up."""
+        try:
+            signal.signal(signal.SIGTERM, _leave)
+            die_with_parent(parent, signal.SIGTERM)
+            gc.freeze()
+            self._selector.close()
+            for other in self._workers.values():
+                os.close(other.requests)
+                os.close(other.answers)
+            null = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(null, 0)
+            os.close(self._output)
+            with os.fdopen(requests, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    _write(answers, json.dumps(self._answer(line)).encode() + b"\n")
+        except BrokenPipeError:
+            pass
+        finally:
+            os._exit(0)
+
+
+def _leave(number: int, frame: Any) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _killer(line: bytes) -> dict[str, Any]:
+    """The answer for a file that nothing survives that imports it."""
+    message = "importing the file ends the process that imports it"
+    try:
+        request = json.loads(line)
+        path = str(request["path"])
+    except (ValueError, KeyError, TypeError):
+        return {"error": message}
+    error = {"file": Path(path).name, "line": None, "message": message, "traceback": message}
+    answer = {"path": path, "dags": [], "import_errors": [error], "warnings": [], "seconds": 0.0}
+    return answer | ({"id": request["id"]} if "id" in request else {})
