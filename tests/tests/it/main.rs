@@ -7,6 +7,7 @@ mod bad_input;
 mod clients;
 mod crashes;
 mod flow;
+mod limits;
 mod logs;
 mod postgres;
 mod rest;
