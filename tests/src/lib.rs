@@ -5,6 +5,7 @@
 
 pub mod postgres;
 mod processes;
+pub mod served;
 
 use std::{
     fs,

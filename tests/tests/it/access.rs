@@ -2,134 +2,17 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
-    os::unix::{
-        fs::{PermissionsExt, chown},
-        net::UnixStream,
-    },
+    os::unix::fs::{PermissionsExt, chown},
     path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
+    process::Command,
 };
 
-use integration_tests::{Installation, eventually, text};
-use rustix::process::{Pid, Signal, geteuid, kill_process};
-use serde_json::Value;
-
-/// A daemon that the test has started itself, ended with the test.
-struct Served<'a> {
-    it: &'a Installation,
-    child: Child,
-    /// That of its port, if it has one.
-    address: String,
-}
-
-impl<'a> Served<'a> {
-    /// Starts the daemon with a port of its own and waits until it serves.
-    fn with_port(it: &'a Installation) -> Self {
-        Self::start(it, command(it).args(["--listen", "127.0.0.1:0"]))
-    }
-
-    fn start(it: &'a Installation, command: &mut Command) -> Self {
-        let folder = it.home().join("state");
-        fs::create_dir_all(&folder).expect("a folder");
-        let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("airflowd.log")).expect("a log");
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("airflowd starts");
-        let mut served = Self { it, child, address: String::new() };
-        let status = eventually("the daemon", || {
-            let status = it.cli(&["daemon", "status", "--json"]).json();
-            status["running"].as_bool()?.then_some(status)
-        });
-        if let Some(url) = status["addresses"][0].as_str() {
-            served.address = url.strip_prefix("http://").expect("a URL").to_owned();
-        }
-        served
-    }
-
-    /// Sends a request as it stands to the port.
-    fn send(&self, request: &str) -> Answer {
-        let stream = TcpStream::connect(&self.address).expect("a connection");
-        exchange(stream, request)
-    }
-
-    /// `GET` of a path with these headers, beside a right Host.
-    fn get(&self, path: &str, headers: &str) -> Answer {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}Connection: close\r\n\r\n", self.address))
-    }
-
-    fn token(&self) -> String {
-        self.it.cli(&["daemon", "token"]).succeeded().stdout.trim().to_owned()
-    }
-
-    /// Asks over the port with the token.
-    fn with_token(&self, token: &str) -> Answer {
-        self.get("/v1/version", &format!("Authorization: Bearer {token}\r\n"))
-    }
-}
-
-impl Drop for Served<'_> {
-    fn drop(&mut self) {
-        if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
-            // It may have ended already.
-            kill_process(pid, Signal::TERM).ok();
-        }
-        self.child.wait().ok();
-    }
-}
-
-/// `airflowd` in the environment of the installation.
-fn command(it: &Installation) -> Command {
-    let mut command = Command::new(it.program("airflowd"));
-    command.envs(it.variables());
-    command
-}
-
-/// An answer as it came.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Answer {
-    fn parse(text: &str) -> Self {
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
-    }
-
-    /// A refusal by a problem of this type, as every client can read it.
-    #[track_caller]
-    fn is_refused(&self, status: u16, kind: &str) {
-        assert_eq!(self.status, status, "{self:#?}");
-        assert!(self.head.contains("content-type: application/problem+json"), "{self:#?}");
-        let problem: Value = serde_json::from_str(&self.body).expect("JSON");
-        assert_eq!(problem["type"], format!("urn:airflow-serverless:problem:{kind}"), "{self:#?}");
-        assert!(self.head.contains("x-request-id: "), "{self:#?}");
-        assert!(!self.head.contains("access-control"), "CORS: {self:#?}");
-    }
-
-    #[track_caller]
-    fn is_answered(&self) {
-        assert_eq!(self.status, 200, "{self:#?}");
-        assert!(!self.head.contains("access-control"), "CORS: {self:#?}");
-    }
-}
-
-/// Writes a request and reads to the end of the connection.
-fn exchange(mut stream: impl Read + Write, request: &str) -> Answer {
-    stream.write_all(request.as_bytes()).expect("a written request");
-    let mut answer = String::new();
-    // A server that refuses a body may close the connection before it has read all of it.
-    stream.read_to_string(&mut answer).ok();
-    Answer::parse(&answer)
-}
-
-fn over_socket(it: &Installation, request: &str) -> Answer {
-    exchange(UnixStream::connect(it.socket()).expect("a connection"), request)
-}
+use integration_tests::{
+    Installation, eventually,
+    served::{Served, command, over_socket, start_refused},
+    text,
+};
+use rustix::process::geteuid;
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it exists").permissions().mode() & 0o7777
@@ -190,9 +73,9 @@ fn a_token_that_others_can_read_is_not_used() {
     let path = it.home().join("data/token");
     let open = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("permissions");
     open(0o644);
-    let refused = command(&it).args(["--listen", "127.0.0.1:0"]).output().expect("airflowd runs");
-    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success(), "{message}");
+    let mut with_port = command(&it);
+    with_port.args(["--listen", "127.0.0.1:0"]);
+    let message = start_refused(with_port);
     assert!(message.contains("can be read by others") && message.contains("token --rotate"), "{message}");
     let refused = it.cli(&["daemon", "token"]);
     assert!(refused.code == 3 && refused.stderr.contains("--rotate"), "{refused:#?}");
@@ -213,9 +96,10 @@ fn a_token_that_others_can_read_is_not_used() {
 fn only_this_machine_is_listened_to() {
     let it = Installation::new();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80", "[::ffff:127.0.0.1]:0"] {
-        let refused = command(&it).args(["--listen", address]).output().expect("airflowd runs");
-        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(!refused.status.success() && message.contains("from other machines"), "{address}: {message}");
+        let mut command = command(&it);
+        command.args(["--listen", address]);
+        let message = start_refused(command);
+        assert!(message.contains("from other machines"), "{address}: {message}");
     }
     it.set_up_daemon("listen: 0.0.0.0:8793\n");
     let refused = it.cli(&["daemon", "start"]);
@@ -369,91 +253,6 @@ fn the_socket_is_for_the_daemons_user() {
     fs::rename(&reachable, it.socket()).expect("the socket back");
 }
 
-/// Heads that do not end, as slow-loris clients send them, connections on which nothing comes, and bodies that do not.
-#[test]
-fn slow_requests_are_cut_off() {
-    let it = Installation::new();
-    let served = Served::with_port(&it);
-    let body = head(&served, "POST /v1/environments", 10);
-    std::thread::scope(|scope| {
-        for start in ["", "GET /v1/version HTTP/1.1\r\nHost: localhost\r\nX-Slow: "] {
-            let address = &served.address;
-            scope.spawn(move || {
-                let mut stream = TcpStream::connect(address).expect("a connection");
-                stream.set_read_timeout(Some(Duration::from_secs(90))).expect("a limit");
-                stream.write_all(start.as_bytes()).expect("a beginning");
-                let mut rest = Vec::new();
-                stream.read_to_end(&mut rest).expect("the end of the connection");
-                assert!(!rest.starts_with(b"HTTP/1.1 2"), "{rest:?}");
-            });
-        }
-        scope.spawn(|| served.send(&body).is_refused(408, "body-too-slow"));
-    });
-}
-
-/// The head of a request whose body has this length.
-fn head(served: &Served, line: &str, length: usize) -> String {
-    format!(
-        "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\nConnection: close\r\n\r\n",
-        served.token()
-    )
-}
-
-#[test]
-fn large_requests_are_refused() {
-    let it = Installation::new();
-    let served = Served::with_port(&it);
-    let long = format!("GET /v1/version HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(64 << 10));
-    assert_eq!(served.send(&long).status, 431);
-    let send = |line: &str, length: usize| served.send(&(head(&served, line, length) + &" ".repeat(length)));
-    send("POST /v1/environments", 2 << 20).is_refused(413, "body-too-large");
-    let file = "PUT /v1/environments/dev/dags/files/x.py?mode=create";
-    send(file, 2 << 20).is_refused(404, "environment-not-found");
-    send(file, 5 << 20).is_refused(413, "body-too-large");
-    let chunked = head(&served, "POST /v1/environments", 0).replace("Content-Length: 0", "Transfer-Encoding: chunked");
-    let chunk = format!("{:x}\r\n{}\r\n", 1 << 19, " ".repeat(1 << 19));
-    served.send(&(chunked + &chunk.repeat(4) + "0\r\n\r\n")).is_refused(413, "body-too-large");
-}
-
-#[test]
-fn too_much_at_once_is_refused() {
-    let it = Installation::new();
-    let served = Served::with_port(&it);
-    let waiting = head(&served, "POST /v1/environments", 10);
-    let open = |request: &str| {
-        let mut stream = TcpStream::connect(&served.address).expect("a connection");
-        stream.write_all(request.as_bytes()).expect("a request");
-        stream
-    };
-    let list = "GET /v1/environments HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let health = list.replace("environments", "health");
-    // The daemon gives up on each in time; what counts is that enough of them wait at once.
-    let mut held = Vec::new();
-    let refused = eventually("too many requests", || {
-        held.extend((0..128).map(|_| open(&waiting)));
-        Some(over_socket(&it, list)).filter(|answer| answer.status != 200)
-    });
-    refused.is_refused(503, "overloaded");
-    assert!(refused.head.contains("retry-after: 1"), "{refused:#?}");
-    over_socket(&it, &health).is_answered();
-    drop(held);
-
-    // No more connections are served than a listener may have; the next one is when another has ended.
-    let (held, mut next) = eventually("too many connections", || {
-        let held: Vec<_> = (0..512).map(|_| open("")).collect();
-        let mut next = open("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        next.set_read_timeout(Some(Duration::from_millis(300))).expect("a limit");
-        let early = next.read(&mut [0; 1]);
-        early.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock).then_some((held, next))
-    });
-    over_socket(&it, &health).is_answered();
-    drop(held);
-    next.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
-    exchange(&mut next, "").is_answered();
-    over_socket(&it, list).is_answered();
-}
-
 /// Starts the daemon with sockets that this Python code has opened, as a service manager does.
 fn activated(it: &Installation, sockets: &str) -> Command {
     let script = format!(
@@ -491,9 +290,8 @@ fn sockets_of_a_service_manager_are_served() {
         ("socket.socket(socket.AF_UNIX)".to_owned(), "neither a listening Unix stream socket"),
         ("open('/dev/null')".to_owned(), "neither a listening Unix stream socket"),
     ] {
-        let refused = activated(&it, &sockets).output().expect("airflowd runs");
-        let error = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(!refused.status.success() && error.contains(message), "{sockets}: {error}");
+        let error = start_refused(activated(&it, &sockets));
+        assert!(error.contains(message), "{sockets}: {error}");
         assert!(!it.socket().exists(), "something was served");
     }
     // Sockets for another process are not taken.

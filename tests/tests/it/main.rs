@@ -9,6 +9,7 @@ mod clients;
 mod cloud;
 mod crashes;
 mod flow;
+mod limits;
 mod logs;
 mod postgres;
 mod registry;
