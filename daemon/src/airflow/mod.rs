@@ -50,6 +50,7 @@ impl Airflow {
         let clock = registry.clock;
         let metadata = metadata::MetadataCache::new(cache.join("metadata"));
         let scratch = cache.join("validation");
+        files::sweep(&scratch);
         Self { registry, client, validator, metadata, files: Mutex::default(), scratch, clock }
     }
 
