@@ -58,7 +58,7 @@ fn run() -> anyhow::Result<ExitCode> {
         println!("{}", make(&home.token())?.expose());
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = EnvFilter::try_from_env(variables::LOG).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env(variables::LOG).unwrap_or_else(|_| EnvFilter::new("info,notify=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -54,7 +54,12 @@ async fn add(arguments: AddWatch, printer: &Printer) -> Outcome {
     let mut watch = daemon.create_watch(&request).await?;
     if arguments.wait {
         printer.note(&format!("uploading {} to {}", watch.directory, watch.environment));
+        let mut told = None;
         while watch.state == WatchState::Pending {
+            if watch.message != told {
+                told.clone_from(&watch.message);
+                printer.note(&format!("waiting: {}", told.as_deref().unwrap_or("no longer")));
+            }
             tokio::time::sleep(POLL).await;
             watch = daemon.get_watch(watch.id).await?;
         }

@@ -150,6 +150,15 @@ fn check_size(filename: &str, content: &[u8]) -> Result<()> {
     Err(Error::InvalidDagFile { file: filename.to_owned(), faults: vec![Fault::new(filename, message)] })
 }
 
+/// Removes what a daemon that was killed has left in the folder of scratch folders.
+pub(super) fn sweep(scratch: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(scratch)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %scratch.display(), %error, "old scratch folders could not be removed");
+    }
+}
+
 /// A folder that is gone with its owner, whatever happens in between.
 struct ScratchFolder(PathBuf);
 

@@ -55,6 +55,7 @@ impl Airflow {
         let clock = registry.clock;
         let metadata = metadata::MetadataCache::new(cache.join("metadata"));
         let scratch = cache.join("validation");
+        files::sweep(&scratch);
         Self { registry, modal, validator, metadata, files: Mutex::default(), scratch, clock }
     }
 

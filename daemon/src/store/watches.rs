@@ -286,3 +286,64 @@ async fn save_files(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use airflow_serverless_api::operation::OperationKind;
+
+    use super::*;
+    use crate::store::NewOperation;
+
+    fn watch(directory: &str) -> WatchRow {
+        WatchRow {
+            id: Uuid::now_v7(),
+            environment: "dev".parse().expect("a name"),
+            directory: directory.to_owned(),
+            deletes: true,
+            patterns: vec!["*.py".to_owned()],
+            identity: None,
+            uploads: 0,
+            synced_at: None,
+            created_at: Utc::now(),
+        }
+    }
+
+    async fn store(folder: &tempfile::TempDir, watches: &[&WatchRow]) -> Store {
+        let store = Store::open(&folder.path().join("registry.db")).await.expect("a registry");
+        let config = serde_json::from_value(serde_json::json!({"database": {"type": "sqlite"}})).expect("a config");
+        let operation = NewOperation { id: Uuid::now_v7(), kind: OperationKind::Create };
+        let name = "dev".parse().expect("a name");
+        store.insert_environment(&name, &config, &operation, Utc::now()).await.expect("an environment");
+        for watch in watches {
+            store.insert_watch(watch).await.expect("a watch");
+        }
+        store
+    }
+
+    #[tokio::test]
+    async fn a_file_belongs_to_one_watch() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (one, other) = (watch("/one"), watch("/other"));
+        let store = store(&folder, &[&one, &other]).await;
+        let names: Vec<Name> = vec!["a.py".into(), "b.py".into()];
+        store.claim_files(&one, &names[..1]).await.expect("claimed");
+        store.claim_files(&other, &names).await.expect("claimed");
+        let taken = store.paths_of_other_watches(&other, &names).await.expect("paths");
+        assert_eq!(taken, [("a.py".into(), "/one".to_owned())]);
+
+        // Nor can it be taken over by writing it down.
+        let record = Record { sha256: Some([7; 32]), imports: "os".into(), on_volume: Some(3), ..Record::default() };
+        let recorded = names.iter().map(|name| (name.clone(), record.clone())).collect();
+        let progress = Progress { recorded, uploads: 1, identity: Some("1:2".to_owned()), ..Progress::default() };
+        store.save_progress(&other, &progress, Utc::now()).await.expect("saved");
+        assert_eq!(store.watched_files(one.id).await.expect("files"), [("a.py".into(), Record::default())].into());
+        assert_eq!(store.watched_files(other.id).await.expect("files"), [("b.py".into(), record)].into());
+        let row = store.watch(other.id).await.expect("a row").expect("a watch");
+        assert_eq!((row.uploads, row.identity.as_deref()), (1, Some("1:2")));
+
+        assert_eq!(store.delete_watch(one.id).await.expect("removed"), 1);
+        assert_eq!(store.watches().await.expect("rows").len(), 1);
+        let left = store.watched_paths(&other.environment).await.expect("paths");
+        assert_eq!(left.into_iter().collect::<Vec<_>>(), ["b.py"]);
+    }
+}

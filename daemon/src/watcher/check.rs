@@ -44,8 +44,13 @@ pub async fn check(validator: &Validator, root: &Path, files: BTreeSet<Name>, fa
         }
         let (validator, root) = (validator.clone(), root.to_owned());
         running.spawn(async move {
-            let verdict = validator.validate(&root.join(&*file), &root).await;
-            verdict.map(|verdict| (describe(&file, &root, verdict), file)).map_err(Error::from)
+            let path = root.join(&*file);
+            match validator.validate(&path, &root).await {
+                Ok(verdict) => Ok((describe(&file, &root, verdict), file)),
+                // It was removed meanwhile, which the next round takes up.
+                Err(_) if !path.is_file() => Ok((Vec::new(), file)),
+                Err(error) => Err(Error::from(error)),
+            }
         });
     }
     while !running.is_empty() {

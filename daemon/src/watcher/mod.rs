@@ -48,7 +48,7 @@ use self::{
 };
 use crate::{
     airflow::Airflow,
-    error::{Error, Result},
+    error::{Error, Result, chain},
     registry::Registry,
     settings,
     store::{Store, WatchRow},
@@ -85,7 +85,11 @@ impl Watchers {
     pub async fn start(&self) -> Result<()> {
         let mut running = self.running.lock().await;
         for row in self.store.watches().await? {
-            running.insert(row.id, self.begin(row)?);
+            let (id, directory) = (row.id, row.directory.clone());
+            match self.begin(row) {
+                Ok(begun) => drop(running.insert(id, begun)),
+                Err(error) => tracing::error!(watch.directory = directory, error = chain(&error), "it is not watched"),
+            }
         }
         Ok(())
     }

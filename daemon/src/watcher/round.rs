@@ -5,10 +5,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use airflow_serverless_api::watch::{PendingAction, PendingFile};
+use airflow_serverless_api::watch::{PendingAction, PendingFile, WatchState};
 use modal_client::Volume;
+use tokio::time::Instant;
 
 use super::{
     check::{Faults, affected, check},
@@ -52,7 +54,14 @@ pub struct Memory {
     /// The folder as it was when files were last tried, and those that did not import.
     tried: Option<Arc<Locals>>,
     faults: Faults,
+    /// Looks in a row at a folder that somebody was writing to.
+    restless_looks: u32,
+    /// How long the last look took.
+    pub look_took: Duration,
 }
+
+/// Somebody who writes all the time does not keep others from being uploaded.
+const MOST_RESTLESS_LOOKS: u32 = 10;
 
 /// How a round ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,10 +94,12 @@ impl Round {
             }
             Err(error @ ScanError::TooMany) => return Err(Error::Watch(error.to_string())),
         };
-        if look.is_restless && self.is_polling() {
+        if look.is_restless && self.is_polling() && self.memory.restless_looks < MOST_RESTLESS_LOOKS {
             // Nobody tells when a save is finished, so the next look does.
+            self.memory.restless_looks += 1;
             return Ok(Outcome::Again);
         }
+        self.memory.restless_looks = 0;
         let identity = format!("{}:{}", look.identity.0, look.identity.1);
         let is_another = self.row.identity.as_ref().is_some_and(|known| *known != identity);
         if look.locals.is_empty() && is_another && !records.is_empty() {
@@ -135,15 +146,18 @@ impl Round {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner).warning().is_some()
     }
 
-    async fn look(&self, records: &Arc<Records>) -> Result<Look, ScanError> {
+    async fn look(&mut self, records: &Arc<Records>) -> Result<Look, ScanError> {
         let (root, patterns, folders) = (self.root.clone(), self.patterns.clone(), self.folders.clone());
         let (last, records) = (self.shared.locals(), records.clone());
+        let started = Instant::now();
         let looked = tokio::task::spawn_blocking(move || {
             let mut folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
             look(&root, &patterns, &mut folders, (&last, &records))
         });
+        let looked = looked.await;
+        self.memory.look_took = started.elapsed();
         // It is not aborted, so if it failed, it panicked; so does this then.
-        looked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        looked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     async fn bring(&mut self, look: Look, volume: &Volume, mut progress: Progress, compares: bool) -> Result<Outcome> {
@@ -245,6 +259,8 @@ impl Round {
         let mut batches = upload::batches(uploads, locals, &found.graph).into_iter().peekable();
         while let Some(names) = batches.next() {
             let Some(files) = upload::contents(&self.root, names, locals, &mut found.contents).await? else {
+                // Its stamp may not tell that it has changed: the next look reads what is not on the Volume.
+                self.shared.set_locals(Arc::default());
                 self.save(progress).await?;
                 return Ok(true);
             };
@@ -307,6 +323,9 @@ impl Round {
             status.total_files = (locals.len() + found.unreadable.len()) as u64;
             status.total_in_sync = there as u64;
             (status.pending, status.invalid, status.kept) = (pending, invalid, found.plan.keep.clone());
+            if !status.pending.is_empty() {
+                status.state = WatchState::Pending;
+            }
         });
     }
 }

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use super::{
     plan::Remotes,
     record::{Locals, Name},
+    rules,
 };
 use crate::store::WatchRow;
 
@@ -88,7 +89,9 @@ impl Shared {
         let kept: HashSet<&str> = status.kept.iter().map(|path| &**path).collect();
         let pending: HashSet<&str> = status.pending.iter().map(|file| &*file.file).collect();
         let mut found = VolumeFiles::default();
-        for (path, _) in remotes.iter().filter(|(path, remote)| remote.is_file && !locals.contains_key(&***path)) {
+        let is_of_use = |path: &str| path.split('/').all(rules::is_of_use);
+        let is_strange = |path: &str| is_of_use(path) && !locals.contains_key(path);
+        for (path, _) in remotes.iter().filter(|(path, remote)| remote.is_file && is_strange(path)) {
             let is_kept = kept.contains(&**path);
             if pending.contains(&**path) || (!is_kept && is_of_another(path)) {
                 continue;

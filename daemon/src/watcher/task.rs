@@ -29,7 +29,7 @@ const ABSENCE_PERIOD: Duration = Duration::from_secs(2);
 const WAITING_PERIOD: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
-/// Of the time that polling takes, as a part of all time.
+/// Looking at a polled folder takes no more than this part of all time.
 const POLLING_SHARE: u32 = 50;
 
 pub struct Task {
@@ -70,7 +70,7 @@ impl Task {
             if compares && matches!(outcome, Ok(Outcome::Done)) {
                 compared_at = started;
             }
-            let Some(next) = self.conclude(outcome, started.elapsed()) else { return };
+            let Some(next) = self.conclude(outcome) else { return };
             let period_ends = compared_at + PERIOD;
             compares = self.wait(&next, period_ends).await || next.compares;
         }
@@ -87,12 +87,12 @@ impl Task {
     }
 
     /// Publishes how a round ended; `None` if there are to be no more.
-    fn conclude(&mut self, outcome: Result<Outcome>, took: Duration) -> Option<Next> {
+    fn conclude(&mut self, outcome: Result<Outcome>) -> Option<Next> {
         let name = self.round.row.directory.clone();
         if outcome.is_ok() {
             self.failures = 0;
         }
-        let polling = self.settings.polling_interval().max(took * POLLING_SHARE);
+        let polling = self.settings.polling_interval().max(self.round.memory.look_took * POLLING_SHARE);
         let warning = self.round.folders.lock().unwrap_or_else(PoisonError::into_inner).warning().map(str::to_owned);
         let idle = if warning.is_some() { polling } else { PERIOD };
         let (state, message, next) = match outcome {
