@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use sqlite_schema::{SchemaError, Upgrade, upgrade};
 use sqlx::{
     ConnectOptions, Connection, QueryBuilder, Row, Sqlite, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -31,8 +32,8 @@ const STATEMENT_ROWS: usize = 64;
 pub enum StoreError {
     #[error("the database could not be opened")]
     Open(#[source] sqlx::Error),
-    #[error("the database's schema could not be brought up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("the database cannot be used")]
+    Schema(#[from] SchemaError),
     #[error("the database could not be read")]
     Read(#[source] sqlx::Error),
     #[error("the database holds a {kind} record {id:?} that this version cannot read")]
@@ -162,7 +163,12 @@ impl Store {
             .connect()
             .await
             .map_err(StoreError::Open)?;
-        sqlx::migrate!().run(&mut connection).await.map_err(StoreError::Migrate)?;
+        match upgrade(&mut connection, path, &sqlx::migrate!(), env!("CARGO_PKG_VERSION")).await? {
+            Upgrade::Migrated { from, to, backup } => {
+                tracing::info!(from, to, backup = %backup.display(), "Local Modal's database has a new schema");
+            }
+            Upgrade::None => {}
+        }
         let rows = sqlx::query("SELECT kind, id, value, payload FROM record ORDER BY kind, id")
             .fetch_all(&mut connection)
             .await
@@ -321,5 +327,22 @@ mod tests {
         let (_, rows) = Store::open(&path).await.unwrap();
         let ids: Vec<String> = rows.into_iter().map(|row| row.decode::<Thing>().unwrap().id).collect();
         assert_eq!(ids, ["b", "c"]);
+    }
+
+    /// The first schema, as a server of that time left it.
+    const FROZEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/local-modal-v1.db");
+
+    #[tokio::test]
+    async fn a_database_of_the_first_schema_is_kept_and_migrated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        std::fs::copy(FROZEN, &path).unwrap();
+        let (store, rows) = Store::open(&path).await.unwrap();
+        let kinds: Vec<&str> = rows.iter().map(|row| row.kind.as_str()).collect();
+        assert_eq!(kinds, ["dict", "dict-item", "dict-item", "secret", "volume"]);
+        store.close().await;
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let backups: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("state.db.v1-")).collect();
+        assert_eq!(backups.len(), 1, "{backups:?}");
     }
 }
