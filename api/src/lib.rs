@@ -10,7 +10,7 @@
 //! - [`backfill`]: runs of a DAG for dates that have passed
 //! - [`task`]: what is done with task instances
 //! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
-//! - [`daemon`]: health and version
+//! - [`daemon`], [`diagnostics`]: health and version of the daemon, and what it finds when it looks after itself
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
 
@@ -19,6 +19,7 @@ pub mod config;
 pub mod connection;
 pub mod daemon;
 pub mod dag;
+pub mod diagnostics;
 pub mod environment;
 pub mod home;
 pub mod operation;

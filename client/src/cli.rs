@@ -2,6 +2,7 @@
 
 mod admin;
 mod backfills;
+mod daemon;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
 pub use backfills::{Backfill, Backfills, CreateBackfill};
+pub use daemon::{Completions, Daemon, Logs, Man};
 
 /// Airflow without servers, on Modal.
 #[derive(Parser)]
@@ -57,6 +59,17 @@ pub enum Command {
     /// The local daemon
     #[command(subcommand)]
     Daemon(Daemon),
+    /// Look whether all that is needed is there and works, and tell what to do about the rest
+    Doctor,
+    /// Print the completions of a shell
+    ///
+    /// For bash: `source <(airflow-serverless completions bash)` in ~/.bashrc; for zsh, write them to a file `_airflow-serverless`
+    /// in a folder of $fpath; for fish, to ~/.config/fish/completions/airflow-serverless.fish.
+    #[command(verbatim_doc_comment)]
+    Completions(Completions),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(Man),
 }
 
 #[derive(Args)]
@@ -223,6 +236,9 @@ pub enum Tasks {
     Logs {
         #[command(flatten)]
         task: Task,
+        /// Go on printing lines as they come, until the task has ended
+        #[arg(short, long)]
+        follow: bool,
         /// The try; the last one if absent
         #[arg(long = "try", value_name = "N")]
         try_number: Option<i32>,
@@ -277,16 +293,6 @@ pub struct Relatives {
     /// The tasks that come after it, too
     #[arg(short, long)]
     pub downstream: bool,
-}
-
-#[derive(Subcommand)]
-pub enum Daemon {
-    /// Start the daemon in the background, unless it runs
-    Start,
-    /// Stop the daemon; what it keeps is there when it starts again
-    Stop,
-    /// Tell whether the daemon runs, and where
-    Status,
 }
 
 /// An id that becomes a part of a request's path, where these would be steps to another place.

@@ -38,6 +38,26 @@ impl Printer {
         let _ = writeln!(stdout, "{}", text.trim_end());
     }
 
+    /// Whether results are printed as JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// One of many results, on a line of its own. Tells whether anybody may still read them.
+    pub fn line<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> bool {
+        let text = if self.json {
+            serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+        } else {
+            human(value)
+        };
+        writeln!(io::stdout().lock(), "{}", text.trim_end()).is_ok()
+    }
+
+    /// What people should know, whatever they asked for.
+    pub fn warning(&self, line: &str) {
+        let _ = self.stderr.write_line(&format!("{} {line}", style("note:").for_stderr().yellow()));
+    }
+
     /// A line about what is going on.
     pub fn note(&self, line: &str) {
         if !self.json {

@@ -3,14 +3,18 @@
 //! The way through it: [`http`] takes requests; the [`registry`] records what the user wants of environments, the
 //! [`background`] reconcilers bring it to Modal in [steps](background::steps); [`airflow`] does what people do with a
 //! deployed environment; [`runtime`] is the Python side on this machine; [`modal`] is where environments run;
-//! [`store`] is the registry on disk; [`lifecycle`] starts and stops it all.
+//! [`store`] is the registry on disk; [`lifecycle`] starts and stops it all, [`notify`] tells the service manager, and
+//! [`logging`] is where all of them write to.
 
 pub mod airflow;
 pub mod background;
+pub mod diagnostics;
 pub mod error;
 pub mod http;
 pub mod lifecycle;
+pub mod logging;
 pub mod modal;
+pub mod notify;
 pub mod progress;
 pub mod registry;
 pub mod runtime;

@@ -5,11 +5,13 @@ use std::path::Path;
 use airflow_serverless_api::home::Home;
 use modal_client::Client;
 use modal_emulator::{Emulator, Listen, Options, StartError, VolumeMode};
+use tokio_util::sync::CancellationToken;
 
 use crate::settings::{LocalModal, Volumes};
 
 /// The asynchronous runtime of a program with Local Modal inside.
 pub use modal_emulator::runtime;
+pub use modal_emulator::{Heartbeat, Killer};
 
 /// A Modal server: Local Modal, started with the daemon and stopped with it.
 pub struct Modal {
@@ -39,6 +41,13 @@ pub enum ModalError {
     Connect(#[from] modal_client::Error),
 }
 
+impl ModalError {
+    /// Whether a newer Local Modal wrote what is on disk.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Start(StartError::Store(error)) if error.is_newer())
+    }
+}
+
 impl Modal {
     /// Starts Local Modal; its containers will run in `interpreter`, which may be made later.
     pub async fn start(home: &Home, settings: &LocalModal, interpreter: &Path) -> Result<Self, ModalError> {
@@ -61,6 +70,21 @@ impl Modal {
 
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Cancelled when it ends although nobody stopped it.
+    pub fn failed(&self) -> CancellationToken {
+        self.emulator.failed()
+    }
+
+    /// For a look whether it works.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.emulator.heartbeat()
+    }
+
+    /// What ends its containers when there is no time to stop it.
+    pub fn killer(&self) -> Killer {
+        self.emulator.killer()
     }
 
     /// Ends the containers and closes the server.

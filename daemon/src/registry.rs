@@ -16,6 +16,7 @@ use tokio::{
     sync::{Mutex, Notify, watch},
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -40,11 +41,19 @@ pub struct Registry {
     pub(crate) wake: Arc<Notify>,
     /// Bumped whenever an operation has changed.
     pub(crate) changed: watch::Sender<u64>,
+    /// Cancelled when those who wait for a change are to be answered as it is.
+    hang_up: CancellationToken,
 }
 
 impl Registry {
     pub fn new(store: Store, vault: Vault, clock: Clock) -> Self {
-        Self { store, vault, wishing: Arc::default(), clock, wake: Arc::default(), changed: watch::Sender::new(0) }
+        let (wishing, wake, changed) = (Arc::default(), Arc::default(), watch::Sender::new(0));
+        Self { store, vault, wishing, clock, wake, changed, hang_up: CancellationToken::new() }
+    }
+
+    /// Answers those who wait for a change, now and from now on: the daemon stops.
+    pub fn hang_up(&self) {
+        self.hang_up.cancel();
     }
 
     pub async fn list_environments(&self) -> Result<Vec<Environment>> {
@@ -140,8 +149,12 @@ impl Registry {
             let is_news = follow.after.is_none_or(|revision| operation.revision > revision);
             // Of what has ended there is no more news to wait for.
             let ended = operation.state != OperationState::Running;
-            if is_news || ended || timeout_at(deadline, changes.changed()).await.is_err() {
+            if is_news || ended || self.hang_up.is_cancelled() {
                 return Ok(operation);
+            }
+            tokio::select! {
+                () = self.hang_up.cancelled() => return Ok(operation),
+                change = timeout_at(deadline, changes.changed()) => if change.is_err() { return Ok(operation) },
             }
         }
     }

@@ -13,6 +13,32 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     pub local_modal: LocalModal,
+    pub log: Log,
+}
+
+/// Settings of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    /// What is logged, in the syntax of `tracing`'s filters. Changes take effect with SIGHUP.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), filter: "info".to_owned() }
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// A JSON object.
+    Json,
 }
 
 /// Settings of the Local Modal inside the daemon; `modal-local serve` has options of the same names.
@@ -73,6 +99,15 @@ impl Settings {
         }
         Ok(settings)
     }
+
+    /// The names of settings that are other ones in `changed` and cannot change while the daemon runs.
+    pub fn waiting_for_a_restart(&self, changed: &Self) -> Vec<&'static str> {
+        let differ = [
+            ("local_modal", self.local_modal != changed.local_modal),
+            ("log.format", self.log.format != changed.log.format),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
 }
 
 #[cfg(test)]
@@ -96,11 +131,20 @@ mod tests {
     }
 
     #[test]
+    fn changes_that_need_a_restart_are_named() {
+        let (old, new) = (Settings::default(), read("log:\n  filter: debug\n").expect("settings"));
+        assert_eq!(old.waiting_for_a_restart(&new), Vec::<&str>::new());
+        let new = read("log:\n  format: json\nlocal_modal:\n  volumes: strict\n").expect("settings");
+        assert_eq!(old.waiting_for_a_restart(&new), ["local_modal", "log.format"]);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, named) in [
             ("local_modal:\n  volume: strict\n", "volume"),
             ("local_modal:\n  volumes: loose\n", "loose"),
             ("local_modal: [\n", "airflowd.yaml"),
+            ("log:\n  format: xml\n", "xml"),
             ("local_modal:\n  listen: 127.0.0.1:0\n  unix: /tmp/s\n", "choose one"),
         ] {
             let message = read(text).expect_err("a mistake").to_string();

@@ -1,12 +1,15 @@
 //! One file per noun; each command talks to the daemon and hands its result to the printer.
 
 mod backfills;
+mod completions;
 mod connections;
 mod create;
 mod daemon;
 mod dags;
+mod doctor;
 mod env;
 mod files;
+mod man;
 mod pools;
 mod runs;
 mod tasks;
@@ -32,5 +35,8 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Connections(command) => connections::run(command, printer).await,
         Command::Pools(command) => pools::run(command, printer).await,
         Command::Daemon(command) => daemon::run(command, printer).await,
+        Command::Doctor => doctor::run(printer).await,
+        Command::Completions(arguments) => completions::run(&arguments, printer),
+        Command::Man(arguments) => man::run(&arguments, printer),
     }
 }

@@ -38,20 +38,26 @@ struct Failure {
     retry_at: Instant,
 }
 
+/// How the steps ended.
+enum Attempt {
+    Succeeded,
+    /// With this reason.
+    Failed(String),
+    /// The daemon stops: the next one repeats them.
+    Interrupted,
+}
+
 impl EnvironmentReconciler {
     pub fn new(registry: Registry, tools: Tools) -> Self {
         Self { registry, tools, failures: HashMap::new() }
     }
 
-    /// Runs until cancelled. A step under way is abandoned then: the next start of the daemon repeats it.
+    /// Runs until cancelled, and then to the end of the step under way; the next start of the daemon repeats the others.
     pub async fn run(mut self, cancelled: CancellationToken) {
         let wake = self.registry.wake.clone();
         self.find_outdated().await;
         loop {
-            tokio::select! {
-                () = cancelled.cancelled() => return,
-                () = self.reconcile_all() => {}
-            }
+            self.reconcile_all(&cancelled).await;
             let pause =
                 self.next_retry().map_or(PERIOD, |retry| retry.saturating_duration_since(Instant::now()).min(PERIOD));
             tokio::select! {
@@ -76,15 +82,18 @@ impl EnvironmentReconciler {
         self.failures.values().map(|failure| failure.retry_at).min()
     }
 
-    async fn reconcile_all(&mut self) {
+    async fn reconcile_all(&mut self, cancelled: &CancellationToken) {
         let environments = match self.registry.list_environments().await {
             Ok(environments) => environments,
             Err(error) => return tracing::error!(error = chain(&error), "the registry cannot be read"),
         };
         for environment in environments {
+            if cancelled.is_cancelled() {
+                return;
+            }
             if environment.observed_generation < environment.generation && !self.is_waiting(&environment) {
                 let name = environment.name.clone();
-                if let Err(error) = self.reconcile(environment).await {
+                if let Err(error) = self.reconcile(environment, cancelled).await {
                     tracing::error!(environment.name = %name, error = chain(&error), "the registry cannot be written");
                 }
             }
@@ -96,11 +105,15 @@ impl EnvironmentReconciler {
         failure.is_some_and(|f| f.generation == environment.generation && f.retry_at > Instant::now())
     }
 
-    async fn reconcile(&mut self, environment: Environment) -> Result<()> {
+    async fn reconcile(&mut self, environment: Environment, cancelled: &CancellationToken) -> Result<()> {
         let latest = self.registry.store.latest_operation(&environment.name).await?;
         let operation = latest.filter(|operation| operation.state == OperationState::Running);
         let mut recorder = Recorder::new(self.registry.clone(), operation, &steps::all());
-        let failure = self.run_steps(&environment, &mut recorder).await?;
+        let failure = match self.run_steps(&environment, &mut recorder, cancelled).await? {
+            Attempt::Succeeded => None,
+            Attempt::Failed(reason) => Some(reason),
+            Attempt::Interrupted => return Ok(()),
+        };
         let Environment { name, generation, .. } = &environment;
         match &failure {
             None => {
@@ -118,9 +131,16 @@ impl EnvironmentReconciler {
         recorder.finish(failure.as_deref()).await
     }
 
-    /// Gives the reason if a step failed.
-    async fn run_steps(&self, environment: &Environment, recorder: &mut Recorder) -> Result<Option<String>> {
+    async fn run_steps(
+        &self,
+        environment: &Environment,
+        recorder: &mut Recorder,
+        cancelled: &CancellationToken,
+    ) -> Result<Attempt> {
         for (index, kind) in StepKind::ALL.into_iter().enumerate() {
+            if cancelled.is_cancelled() {
+                return Ok(Attempt::Interrupted);
+            }
             recorder.step(index, StepState::Running, None).await?;
             let (progress, details) = Progress::new();
             let work = self.tools.run(kind, environment, &progress);
@@ -129,11 +149,11 @@ impl EnvironmentReconciler {
                 Err(error) => {
                     let reason = chain(&error);
                     recorder.step(index, StepState::Failed, Some(reason.clone())).await?;
-                    return Ok(Some(reason));
+                    return Ok(Attempt::Failed(reason));
                 }
             }
         }
-        Ok(None)
+        Ok(Attempt::Succeeded)
     }
 
     fn back_off(&mut self, environment: &Environment) {

@@ -4,6 +4,7 @@ mod backfills;
 mod connections;
 mod daemon;
 mod dags;
+mod diagnostics;
 mod environments;
 mod extract;
 mod operations;
@@ -15,13 +16,19 @@ mod variables;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::DefaultBodyLimit};
-use tower_http::trace::TraceLayer;
+use airflow_serverless_api::daemon::VERSION_HEADER;
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue},
+};
+use tower_http::{set_header::SetResponseHeaderLayer, trace::TraceLayer};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     airflow::{Airflow, MAX_FILE_BYTES},
+    diagnostics::Diagnostician,
     registry::Registry,
 };
 
@@ -30,6 +37,7 @@ use crate::{
 pub struct Services {
     pub registry: Registry,
     pub airflow: Arc<Airflow>,
+    pub diagnostician: Arc<Diagnostician>,
 }
 
 #[derive(OpenApi)]
@@ -43,10 +51,14 @@ struct Document;
 /// Beyond the largest DAG file; the files' own limit answers with a better message.
 const MAX_BODY_BYTES: usize = MAX_FILE_BYTES + (64 << 10);
 
+/// On each answer, so that a client of another version can tell.
+const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
+
 fn routes() -> OpenApiRouter<Services> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(daemon::get_health))
         .routes(routes!(daemon::get_version))
+        .routes(routes!(diagnostics::run_diagnostics))
         .routes(routes!(environments::list_environments, environments::create_environment))
         .routes(routes!(environments::get_environment, environments::update_environment))
         .routes(routes!(operations::get_operation))
@@ -85,6 +97,7 @@ pub fn router(services: Services) -> Router {
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(TraceLayer::new_for_http())
+        .layer(SetResponseHeaderLayer::overriding(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION"))))
         .with_state(services)
 }
 

@@ -25,6 +25,13 @@ pub enum StoreError {
     Decode { what: &'static str, source: serde_json::Error },
 }
 
+impl StoreError {
+    /// Whether a newer daemon wrote it.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Schema(SchemaError::Newer { .. }))
+    }
+}
+
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Gives a query's error the name of what was being done.
@@ -76,6 +83,12 @@ impl Store {
         }
         drop(connection);
         Ok(Self { pool })
+    }
+
+    /// Whether the registry answers.
+    pub async fn ping(&self) -> Result<()> {
+        let answer = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM environment").fetch_one(&self.pool).await;
+        answer.map(|_| ()).map_err(query("looking whether it answers"))
     }
 
     pub async fn close(&self) {

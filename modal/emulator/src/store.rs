@@ -21,6 +21,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Most changes of one commit; more waiters than this share the next one.
 const COMMIT_LIMIT: usize = 2_000;
@@ -47,6 +48,13 @@ pub enum StoreError {
     Write(String),
     #[error("the database is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Whether a newer version wrote the database.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Schema(SchemaError::Newer { .. }))
+    }
 }
 
 /// An object that outlives the process.
@@ -152,7 +160,8 @@ impl Pending {
 
 impl Store {
     /// Opens (or creates) the database, brings its schema up to date and reads every record.
-    pub async fn open(path: &Path) -> Result<(Self, Vec<StoredRow>), StoreError> {
+    /// Should the writer fail, `failed` is cancelled.
+    pub async fn open(path: &Path, failed: CancellationToken) -> Result<(Self, Vec<StoredRow>), StoreError> {
         let mut connection = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -185,7 +194,11 @@ impl Store {
             .collect::<Result<_, sqlx::Error>>()
             .map_err(StoreError::Read)?;
         let (queue, batches) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(write_batches(connection, batches));
+        let guard = failed.drop_guard();
+        let writer = tokio::spawn(async move {
+            write_batches(connection, batches).await;
+            guard.disarm();
+        });
         Ok((Self { queue, writer }, rows))
     }
 
@@ -310,7 +323,7 @@ mod tests {
     async fn a_failed_commit_is_reported_and_made_good_by_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
-        let (store, rows) = Store::open(&path).await.unwrap();
+        let (store, rows) = Store::open(&path, CancellationToken::new()).await.unwrap();
         assert!(rows.is_empty());
         store.queue(put("a")).committed().await.unwrap();
 
@@ -324,7 +337,7 @@ mod tests {
         let changes = vec![Change::delete::<Thing>("a"), Change::put(&Thing { id: "c".into() })];
         store.queue(changes).committed().await.unwrap();
         store.close().await;
-        let (_, rows) = Store::open(&path).await.unwrap();
+        let (_, rows) = Store::open(&path, CancellationToken::new()).await.unwrap();
         let ids: Vec<String> = rows.into_iter().map(|row| row.decode::<Thing>().unwrap().id).collect();
         assert_eq!(ids, ["b", "c"]);
     }
@@ -337,7 +350,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         std::fs::copy(FROZEN, &path).unwrap();
-        let (store, rows) = Store::open(&path).await.unwrap();
+        let (store, rows) = Store::open(&path, CancellationToken::new()).await.unwrap();
         let kinds: Vec<&str> = rows.iter().map(|row| row.kind.as_str()).collect();
         assert_eq!(kinds, ["dict", "dict-item", "dict-item", "secret", "volume"]);
         store.close().await;
