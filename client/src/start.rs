@@ -22,7 +22,7 @@ use crate::{daemon::Daemon, failure::Failure, printer::Printer, service::Service
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Longer than the daemon's own limit for its stop.
-const STOP_LIMIT: Duration = Duration::from_secs(50);
+const STOP_LIMIT: Duration = Duration::from_secs(65);
 const POLL: Duration = Duration::from_millis(5);
 /// Pause before another try to start a daemon where one still stops.
 const RETRY: Duration = Duration::from_millis(250);

@@ -40,9 +40,9 @@ use crate::{
 };
 
 /// How long what is under way may take once the daemon stops.
-const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(20);
 /// How long the stop may take as a whole, containers included. The unit and the CLI wait a little longer.
-const LONGEST_STOP: Duration = Duration::from_secs(45);
+const LONGEST_STOP: Duration = Duration::from_secs(60);
 /// What the service manager shows of a daemon that is well.
 const SERVES: &str = "serves";
 

@@ -31,7 +31,7 @@ struct Status {
 
 /// What `daemon install` and `daemon uninstall` tell.
 #[derive(Serialize)]
-struct Installed {
+struct Change {
     service: &'static str,
     files: Vec<PathBuf>,
     #[serde(skip)]
@@ -109,14 +109,17 @@ async fn install(home: &Home, printer: &Printer) -> Outcome {
     let binary = found(&start::binary())?;
     // One that was started otherwise has the lock.
     start::stop(home, daemon.version().await.ok().map(|version| version.pid)).await?;
-    let (service, files) = Service::install(&Plan::new(home, &binary))?;
+    let (service, installed) = Service::install(&Plan::new(home, &binary))?;
+    if let Some(note) = installed.note {
+        printer.warning(note);
+    }
     if start::until_it_serves(&daemon).await.is_none() {
         let message = format!("{} was told to start airflowd, but it does not serve", service.name());
         let hint = Some("`airflow-serverless daemon logs` tells why".to_owned());
         return Err(Failure::Unexpected { message, hint });
     }
     let done = "airflowd is looked after by";
-    printer.result(&Installed { service: service.name(), files, done }, tell);
+    printer.result(&Change { service: service.name(), files: installed.files, done }, tell);
     Ok(ExitStatus::Success)
 }
 
@@ -127,13 +130,13 @@ fn uninstall(home: &Home, printer: &Printer) -> Outcome {
     };
     let files = service.uninstall()?;
     let done = "airflowd has ended and is no more looked after by";
-    printer.result(&Installed { service: service.name(), files, done }, tell);
+    printer.result(&Change { service: service.name(), files, done }, tell);
     Ok(ExitStatus::Success)
 }
 
-fn tell(installed: &Installed) -> String {
-    let files: String = installed.files.iter().map(|path| format!("\n  {}", path.display())).collect();
-    format!("{} {}{files}", installed.done, installed.service)
+fn tell(change: &Change) -> String {
+    let files: String = change.files.iter().map(|path| format!("\n  {}", path.display())).collect();
+    format!("{} {}{files}", change.done, change.service)
 }
 
 /// The program as a service manager needs it, by its whole path.

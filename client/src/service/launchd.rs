@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use airflow_serverless_api::home::Home;
 
-use super::{Plan, remove, run, user_folder, write};
+use super::{Installed, Plan, remove, run, user_folder, write};
 use crate::failure::Failure;
 
 const LABEL: &str = "airflow-serverless.airflowd";
@@ -26,10 +26,10 @@ impl Launchd {
         text.contains(&string(&home.output().display().to_string()))
     }
 
-    pub fn install(&self, plan: &Plan<'_>) -> Result<Vec<PathBuf>, Failure> {
+    pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, Failure> {
         write(&self.plist, &agent(plan))?;
         self.start()?;
-        Ok(vec![self.plist.clone()])
+        Ok(Installed { files: vec![self.plist.clone()], note: None })
     }
 
     pub fn uninstall(&self) -> Result<Vec<PathBuf>, Failure> {
@@ -77,7 +77,7 @@ fn agent(plan: &Plan<'_>) -> String {
   <key>RunAtLoad</key><true/>
   <key>KeepAlive</key><dict><key>SuccessfulExit</key><false/></dict>
   <key>ThrottleInterval</key><integer>10</integer>
-  <key>ExitTimeOut</key><integer>60</integer>
+  <key>ExitTimeOut</key><integer>75</integer>
   <key>Umask</key><integer>63</integer>
   <key>ProcessType</key><string>Adaptive</string>
   <key>StandardOutPath</key>{output}

@@ -42,6 +42,14 @@ pub struct Plan<'a> {
     pub variables: Vec<(&'static str, String)>,
 }
 
+/// What an installation came to.
+pub struct Installed {
+    /// The files that were written.
+    pub files: Vec<PathBuf>,
+    /// What is not as it should be.
+    pub note: Option<&'static str>,
+}
+
 impl<'a> Plan<'a> {
     pub fn new(home: &'a Home, daemon: &'a Path) -> Self {
         let variable = |name| Some((name, std::env::var(name).ok().filter(|value: &String| !value.is_empty())?));
@@ -91,14 +99,14 @@ impl Service {
         }
     }
 
-    /// Installs the daemon and starts it; gives the files that were written.
-    pub fn install(plan: &Plan<'_>) -> Result<(Self, Vec<PathBuf>), Failure> {
+    /// Installs the daemon and starts it.
+    pub fn install(plan: &Plan<'_>) -> Result<(Self, Installed), Failure> {
         let service = Self::known()?;
-        let files = match &service {
+        let installed = match &service {
             Self::Systemd(systemd) => systemd.install(plan),
             Self::Launchd(launchd) => launchd.install(plan),
         }?;
-        Ok((service, files))
+        Ok((service, installed))
     }
 
     /// Stops the daemon and removes what was installed; gives the files that were removed.

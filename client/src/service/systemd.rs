@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use airflow_serverless_api::home::Home;
 
-use super::{Plan, remove, run, user_folder, write};
+use super::{Installed, Plan, remove, run, user_folder, write};
 use crate::failure::Failure;
 
 const SERVICE: &str = "airflowd.service";
@@ -31,17 +31,32 @@ impl Systemd {
         unit.lines().any(|line| line == listen_stream(home))
     }
 
-    pub fn install(&self, plan: &Plan<'_>) -> Result<Vec<PathBuf>, Failure> {
+    /// Where the system does not let its user build the sandbox of the unit, the daemon goes without.
+    pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, Failure> {
         plan.make_folders()?;
-        let files = [(SERVICE, service_unit(plan)), (SOCKET, socket_unit(plan.home))];
-        for (name, text) in &files {
-            write(&self.folder.join(name), text)?;
+        let files = [SERVICE, SOCKET].map(|name| self.folder.join(name)).to_vec();
+        let unit = service_unit(plan);
+        write(&self.folder.join(SOCKET), &socket_unit(plan.home))?;
+        match self.enable(&unit) {
+            Ok(()) => Ok(Installed { files, note: None }),
+            Err(_) if could_not_be_prepared() => {
+                systemctl(&["stop", SERVICE])?;
+                systemctl(&["reset-failed", SOCKET, SERVICE])?;
+                self.enable(&without_sandbox(&unit))?;
+                let note = "this system does not let its users build sandboxes, so airflowd runs without one \
+                            (user namespaces are off: kernel.unprivileged_userns_clone, or AppArmor)";
+                Ok(Installed { files, note: Some(note) })
+            }
+            Err(failure) => Err(failure),
         }
+    }
+
+    fn enable(&self, unit: &str) -> Result<(), Failure> {
+        write(&self.folder.join(SERVICE), unit)?;
         systemctl(&["daemon-reload"])?;
         // The socket first: the service gets it from there.
         systemctl(&["enable", "--now", SOCKET])?;
-        systemctl(&["enable", "--now", SERVICE])?;
-        Ok(files.map(|(name, _)| self.folder.join(name)).to_vec())
+        systemctl(&["enable", "--now", SERVICE])
     }
 
     pub fn uninstall(&self) -> Result<Vec<PathBuf>, Failure> {
@@ -92,6 +107,23 @@ pub fn usable() -> Result<(), Failure> {
     let reason = "systemd cannot be asked to look after the daemon: `systemctl --user` finds no service manager of this \
                   user (in a container, or without a login session, there is none)";
     Err(Failure::input(reason, Vec::new(), Some(hint)))
+}
+
+/// Whether the service failed before its program ran: these codes are systemd's own.
+fn could_not_be_prepared() -> bool {
+    let shown = run("systemctl", &["--user", "show", "--property", "ExecMainStatus", "--value", SERVICE]);
+    let code = shown.ok().and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().ok());
+    code.is_some_and(|code| (200..=245).contains(&code))
+}
+
+/// The unit without the part that needs a user namespace.
+fn without_sandbox(unit: &str) -> String {
+    let is_outside = |line: &&str, inside: &mut bool| {
+        *inside = (*inside || line.starts_with("# The sandbox.")) && !line.starts_with("# End of the sandbox.");
+        !*inside && !line.starts_with("# End of the sandbox.")
+    };
+    let mut inside = false;
+    unit.lines().filter(|line| is_outside(line, &mut inside)).map(|line| format!("{line}\n")).collect()
 }
 
 fn listen_stream(home: &Home) -> String {
@@ -158,6 +190,12 @@ mod tests {
             assert!(unit.lines().any(|found| found == line), "{line} is not in\n{unit}");
         }
         assert!(unit.contains("\"-/srv/100%% of it/data\"") && !unit.contains("%h/"), "{unit}");
+        let bare = without_sandbox(&unit);
+        assert!(unit.contains("\nPrivateUsers=") && bare.contains("\nSystemCallFilter="), "{unit}");
+        for word in ["PrivateUsers", "ReadWritePaths", "ProtectSystem", "PrivateDevices", "sandbox"] {
+            assert!(!bare.contains(word), "{word} is in\n{bare}");
+        }
+        assert!(bare.ends_with("Also=airflowd.socket\n"), "{bare}");
         assert!(socket_unit(&home).contains("\nListenStream=/srv/100%% of it/run/airflowd.sock\n"));
     }
 }
