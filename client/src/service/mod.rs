@@ -62,7 +62,8 @@ impl<'a> Plan<'a> {
         let mut folders: Vec<_> = [config, data, state, cache, runtime].map(PathBuf::clone).to_vec();
         let named = self.variables.iter().filter(|(name, _)| [variables::RUNTIMES, "TMPDIR"].contains(name));
         folders.extend(named.map(|(_, value)| PathBuf::from(value)));
-        folders
+        // systemd takes no path with `..` in it.
+        folders.into_iter().map(|folder| folder.canonicalize().unwrap_or(folder)).collect()
     }
 
     /// Makes those that are missing: a service that may write to them cannot make them.

@@ -283,7 +283,7 @@ fn requests_under_way_are_answered() {
          pathlib.Path({asked:?}).touch()\n\
          while not pathlib.Path({go:?}).exists():\n    time.sleep(0.05)\n\
          from airflow.sdk import DAG\n\
-         DAG('slow')\n"
+         dag = DAG('slow')\n"
     );
     let file = it.write("slow.py", &slow);
     let upload = it.spawn(&["dags", "create", "--env", "dev", "--file", file.to_str().expect("text")]);
