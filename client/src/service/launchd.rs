@@ -115,7 +115,7 @@ mod tests {
         let home = Home::below("/Users/a & b/<home>".into());
         let variables = vec![("AIRFLOW_SERVERLESS_HOME", "/Users/a & b/<home>".to_owned())];
         let plan = Plan { home: &home, daemon: Path::new("/opt/airflowd"), variables };
-        let script = "import plistlib, json, sys; print(json.dumps(plistlib.load(sys.stdin.buffer)))";
+        let script = "import plistlib, json, sys; print(json.dumps(plistlib.loads(sys.stdin.buffer.read())))";
         let mut python = Command::new("python3");
         let mut python =
             python.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
