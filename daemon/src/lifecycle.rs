@@ -105,7 +105,10 @@ pub async fn run(home: Home, settings: Settings, logging: Logging) -> Result<(),
         create_private(folder)?;
     }
     let _lock = lock(&home)?;
-    let daemon = Daemon::start(&home, &settings, &manager, &stop.soft).await?;
+    let daemon = tokio::select! {
+        started = Daemon::start(&home, &settings, &manager, &stop.soft) => started?,
+        () = stop.hard.cancelled() => return Err(LifecycleError::Interrupted),
+    };
     daemon.tasks.spawn("the reader of settings", reloader.run(stop.soft.clone()));
     tracing::info!(socket = %home.socket().display(), pid = std::process::id(), "airflowd serves");
     manager.ready(SERVES);

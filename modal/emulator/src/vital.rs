@@ -59,3 +59,26 @@ impl Killer {
         self.0.iter().for_each(|folder| kill_left_overs(folder));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the end of a task is taken for a failure.
+    async fn fails(stopped: bool, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
+        if stopped {
+            stop.cancel();
+        }
+        // That it panicked is what is looked at.
+        let _ = spawn("task", &stop, &failed, task).await;
+        failed.is_cancelled()
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_vital_task_is_noticed() {
+        assert!(fails(false, async { panic!("as it happens") }).await);
+        assert!(fails(false, async {}).await);
+        assert!(!fails(true, async {}).await);
+    }
+}
