@@ -50,7 +50,7 @@ impl Printer {
         } else {
             human(value)
         };
-        writeln!(io::stdout().lock(), "{}", text.trim_end()).is_ok()
+        writeln!(io::stdout().lock(), "{}", text.strip_suffix('\n').unwrap_or(&text)).is_ok()
     }
 
     /// What people should know, whatever they asked for.
