@@ -16,7 +16,7 @@ quickstart:
 
 test: build lint test-rust test-python
 
-PYTHON_CODE := modal_functions modal/emulator tests/python tests/corpus examples bench
+PYTHON_CODE := modal_functions modal/emulator tests/python tests/corpus tests/data examples bench
 
 lint: .venv/complete
 	cargo fmt --all --check
@@ -53,8 +53,10 @@ BENCH_BUILD := cargo build --locked $(if $(filter release,$(PROFILE)),--release)
 bench: .venv/complete
 	$(BENCH_BUILD) -p airflowd -p airflow-serverless -p modal-emulator
 	$(BENCH_BUILD) -p modal-client --example load
+	$(BENCH_BUILD) -p integration-tests --example load_daemon
 	PROFILE=$(PROFILE) $(PYTHON) bench/first_light.py
 	PROFILE=$(PROFILE) $(PYTHON) bench/watch.py
+	PROFILE=$(PROFILE) .venv/bin/python bench/daemon.py
 	PROFILE=$(PROFILE) .venv/bin/python bench/modal_local.py
 	PROFILE=$(PROFILE) MODAL_LOCAL_BIN=$(CURDIR)/target/$(PROFILE)/modal-local PYTHONPATH=tests/python \
 	  .venv/bin/python bench/tick.py

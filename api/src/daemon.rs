@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// The header of each answer that has the version of the daemon.
+pub const VERSION_HEADER: &str = "airflow-serverless-version";
+
 /// Answer of `GET /v1/version`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Version {

@@ -7,6 +7,9 @@ use crate::variables;
 /// Exit code of an `airflowd` that found another one with the same home (`EX_TEMPFAIL`).
 pub const ALREADY_RUNNING: u8 = 75;
 
+/// Exit code of an `airflowd` that cannot start before somebody changes its settings or its home (`EX_CONFIG`).
+pub const UNUSABLE: u8 = 78;
+
 /// The daemon's folders, by what they hold. Nothing here is created or read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
@@ -69,5 +72,10 @@ impl Home {
     /// Where a daemon that the CLI started writes its log.
     pub fn log(&self) -> PathBuf {
         self.state.join("airflowd.log")
+    }
+
+    /// What such a daemon printed beside its log: why it could not start, for one.
+    pub fn output(&self) -> PathBuf {
+        self.state.join("airflowd.out")
     }
 }

@@ -14,7 +14,7 @@
 //! - [`cost`]: what an environment costs
 //! - [`credentials`]: for Modal's cloud
 //! - [`watch`]: folders whose files are uploaded as they are saved
-//! - [`daemon`]: health and version
+//! - [`daemon`], [`diagnostics`]: health and version of the daemon, and what it finds when it looks after itself
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
 
@@ -25,6 +25,7 @@ pub mod cost;
 pub mod credentials;
 pub mod daemon;
 pub mod dag;
+pub mod diagnostics;
 pub mod environment;
 pub mod event;
 pub mod home;

@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod backfills;
+mod daemon;
 mod watch;
 mod work;
 
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
 pub use auth::{Auth, Login};
 pub use backfills::{Backfill, Backfills, CreateBackfill};
+pub use daemon::{Completions, Daemon, Logs, Man};
 pub use watch::{AddWatch, Watch};
 pub use work::{DeleteEnvironment, EstimateCost, Events, Operations};
 
@@ -78,6 +80,17 @@ pub enum Command {
     /// The local daemon
     #[command(subcommand)]
     Daemon(Daemon),
+    /// Look whether all that is needed is there and works, and tell what to do about the rest
+    Doctor,
+    /// Print the completions of a shell
+    ///
+    /// For bash: `source <(airflow-serverless completions bash)` in ~/.bashrc; for zsh, write them to a file `_airflow-serverless`
+    /// in a folder of $fpath; for fish, to ~/.config/fish/completions/airflow-serverless.fish.
+    #[command(verbatim_doc_comment)]
+    Completions(Completions),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(Man),
 }
 
 #[derive(Args)]
@@ -246,12 +259,12 @@ pub enum Tasks {
     Logs {
         #[command(flatten)]
         task: Task,
+        /// Go on printing lines as they come, until the task has ended
+        #[arg(short, long)]
+        follow: bool,
         /// The try; the last one if absent
         #[arg(long = "try", value_name = "N")]
         try_number: Option<i32>,
-        /// Print what comes, until the try has ended
-        #[arg(short, long)]
-        follow: bool,
     },
     /// Let a failed task run again, with the tasks that failed because of it
     Retry(Task),
@@ -303,22 +316,6 @@ pub struct Relatives {
     /// The tasks that come after it, too
     #[arg(short, long)]
     pub downstream: bool,
-}
-
-#[derive(Subcommand)]
-pub enum Daemon {
-    /// Start the daemon in the background, unless it runs
-    Start,
-    /// Stop the daemon; what it keeps is there when it starts again
-    Stop,
-    /// Tell whether the daemon runs, and where
-    Status,
-    /// Print the token that requests to a port of the daemon need (`airflowd --listen`)
-    Token {
-        /// Make a new one; the old one is refused from now on
-        #[arg(long)]
-        rotate: bool,
-    },
 }
 
 /// An id that becomes a part of a request's path, where these would be steps to another place.

@@ -1,6 +1,6 @@
 //! The way to the daemon: its REST API over its Unix socket, one method per operation.
 
-use std::time::Duration;
+use std::{os::unix::net::UnixStream, sync::OnceLock, time::Duration};
 
 use airflow_serverless_api::{
     Problem,
@@ -8,10 +8,11 @@ use airflow_serverless_api::{
     config::Config,
     cost::{Cost, EstimateCost},
     credentials::{CredentialsStatus, PutCredentials, StoreCredentials},
-    daemon::Version,
+    daemon::{VERSION_HEADER, Version},
     dag::{
         Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, ImportErrorList, PutMode, UpdateDag,
     },
+    diagnostics::Diagnostics,
     environment::{
         CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
         ListEnvironments, UpdateEnvironment,
@@ -52,7 +53,8 @@ impl Daemon {
     pub async fn connect(printer: &Printer) -> Result<Self> {
         let home = Home::from_environment().map_err(|error| Failure::unexpected("finding the daemon", error))?;
         let daemon = Self::at(&home)?;
-        if daemon.version().await.is_err() {
+        // Whether somebody listens is known without asking anything.
+        if UnixStream::connect(home.socket()).is_err() {
             start::start(&home, &daemon, printer).await?;
         }
         Ok(daemon)
@@ -68,6 +70,10 @@ impl Daemon {
 
     pub async fn version(&self) -> Result<Version> {
         self.get(&["version"]).await
+    }
+
+    pub async fn run_diagnostics(&self) -> Result<Diagnostics> {
+        answer(self.request(Method::POST, &["diagnostics"])).await
     }
 
     pub async fn list_environments(&self) -> Result<EnvironmentList> {
@@ -344,6 +350,20 @@ impl Daemon {
     }
 }
 
+/// The version of the daemon that answered, if it is another one than this program's.
+pub fn other_version() -> Option<&'static str> {
+    ANSWERED.get().map(String::as_str).filter(|version| *version != env!("CARGO_PKG_VERSION"))
+}
+
+/// What the first answer said. (There is one daemon for each run of this program.)
+static ANSWERED: OnceLock<String> = OnceLock::new();
+
+fn note_version(response: &Response) {
+    if let Some(version) = response.headers().get(VERSION_HEADER).and_then(|version| version.to_str().ok()) {
+        ANSWERED.get_or_init(|| version.to_owned());
+    }
+}
+
 pub(crate) fn unreachable(error: reqwest::Error) -> Failure {
     Failure::Unexpected {
         message: format!("the daemon cannot be reached: {}", error.without_url()),
@@ -360,6 +380,7 @@ async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
 /// The answer, unless it is a problem.
 pub(crate) async fn send(request: RequestBuilder) -> Result<Response> {
     let response = request.send().await.map_err(unreachable)?;
+    note_version(&response);
     let status = response.status();
     if status.is_success() {
         return Ok(response);

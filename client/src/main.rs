@@ -1,7 +1,7 @@
 //! `airflow-serverless`: the command line in front of `airflowd`.
 //!
 //! [`cli`] is the grammar, [`commands`] holds one file per noun, [`daemon`] is the way to the daemon (which it starts
-//! if need be), [`config`] reads `config.yaml`, and only the [`printer`] prints.
+//! if need be, by itself or through a [`service`] manager), [`config`] reads `config.yaml`, and only the [`printer`] prints.
 
 mod cli;
 mod commands;
@@ -9,7 +9,9 @@ mod config;
 mod daemon;
 mod failure;
 mod follow;
+mod logs;
 mod printer;
+mod service;
 mod start;
 mod stream;
 
@@ -17,7 +19,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{cli::Cli, printer::Printer};
+use crate::{
+    cli::{Cli, Command, Daemon},
+    printer::Printer,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -26,8 +31,18 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return printer.failure(&failure::Failure::unexpected("starting", error)),
     };
-    match runtime.block_on(commands::run(cli.command, &printer)) {
+    // What ends the daemon need not be told that it should be ended.
+    let replaces_daemon = matches!(&cli.command, Command::Daemon(Daemon::Stop | Daemon::Restart | Daemon::Install));
+    let code = match runtime.block_on(commands::run(cli.command, &printer)) {
         Ok(status) => status.into(),
         Err(failure) => printer.failure(&failure),
+    };
+    if let Some(version) = daemon::other_version().filter(|_| !replaces_daemon) {
+        printer.warning(&format!(
+            "airflowd {version} answered, and this is airflow-serverless {}; `airflow-serverless daemon restart` \
+             starts the one that belongs to it",
+            env!("CARGO_PKG_VERSION")
+        ));
     }
+    code
 }

@@ -38,14 +38,6 @@ impl Printer {
         let _ = writeln!(stdout, "{}", text.trim_end());
     }
 
-    /// One of many results that come one by one: a line of JSON, or the line that `human` makes of it.
-    pub fn line<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> bool {
-        let json = || serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"));
-        let text = if self.json { json() } else { human(value) };
-        // Whether there is still somebody who reads it.
-        writeln!(io::stdout().lock(), "{text}").is_ok()
-    }
-
     /// Asks on the terminal; `None` if there is nobody to ask.
     pub fn ask(&self, question: &str) -> Option<String> {
         if !self.stderr.is_term() || !io::stdin().is_terminal() {
@@ -64,6 +56,26 @@ impl Printer {
         }
         self.stderr.write_str(question).ok()?;
         self.stderr.read_secure_line().ok()
+    }
+
+    /// Whether results are printed as JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// One of many results, on a line of its own. Tells whether anybody may still read them.
+    pub fn line<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> bool {
+        let text = if self.json {
+            serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
+        } else {
+            human(value)
+        };
+        writeln!(io::stdout().lock(), "{}", text.strip_suffix('\n').unwrap_or(&text)).is_ok()
+    }
+
+    /// What people should know, whatever they asked for.
+    pub fn warning(&self, line: &str) {
+        let _ = self.stderr.write_line(&format!("{} {line}", style("note:").for_stderr().yellow()));
     }
 
     /// A line about what is going on.

@@ -2,19 +2,23 @@
 //!
 //! The way through it: [`listeners`] let requests in, who need the [`token`] on a port; [`http`] answers them; the [`registry`] records what the user wants of environments, the
 //! [`background`] reconcilers bring it to Modal in [steps](background::steps); [`airflow`] does what people do with a
-//! deployed environment; [`watcher`] uploads what is saved in watched folders; [`runtime`] is the Python side on this machine; [`modal`] is where environments run;
-//! [`store`] is the registry on disk; [`lifecycle`] starts and stops it all.
+//! deployed environment; [`watcher`] uploads what is saved in watched folders; [`runtime`] is the Python side on this
+//! machine; [`modal`] is where environments run; [`store`] is the registry on disk; [`lifecycle`] starts and stops it all,
+//! [`notify`] tells the service manager, and [`logging`] is where all of them write to.
 
 pub mod airflow;
 pub mod background;
 pub mod credentials;
+pub mod diagnostics;
 pub mod error;
 pub mod events;
 pub mod http;
 pub mod lifecycle;
 pub mod listeners;
+pub mod logging;
 pub mod metrics;
 pub mod modal;
+pub mod notify;
 pub mod progress;
 pub mod registry;
 pub mod runtime;

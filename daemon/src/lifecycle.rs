@@ -1,37 +1,47 @@
 //! Start and stop: folders, lock, registry, Local Modal, API; then the same backwards.
+//!
+//! Told once to stop, the daemon takes no more requests, lets those under way and the step of an operation under way
+//! come to their end for a while, then stops Local Modal, and closes the registry last. What was not finished is
+//! repeated at the next start. Told twice, it ends at once.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::DirBuilderExt,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+mod health;
+mod lock;
+mod reload;
+mod stop;
+mod tasks;
 
-use airflow_serverless_api::home::Home;
+use std::{io, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
+
+use airflow_serverless_api::home::{ALREADY_RUNNING, Home, UNUSABLE};
 use chrono::Utc;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
+use self::{health::Health, lock::lock, reload::Reloader, stop::Stop, tasks::Tasks};
 use crate::{
     airflow::Airflow,
     background::{EnvironmentReconciler, Housekeeper, steps::Tools},
     credentials::CredentialsFile,
+    diagnostics::Diagnostician,
     events::Events,
     http::{Services, router},
     listeners::{Activation, ListenError, Listeners, LoopbackAddress},
+    logging::Logging,
     metrics::Metrics,
     modal::{LocalModal, Modal, ModalError},
+    notify::ServiceManager,
     registry::Registry,
     runtime::{Runtime, Validator},
-    settings::{Settings, SettingsError},
+    settings::Settings,
     store::{Store, StoreError},
     watcher::Watchers,
 };
 
-/// How long requests under way may take once the daemon stops.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long what is under way may take once the daemon stops.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long the stop may take as a whole, containers included. The unit and the CLI wait a little longer.
+const LONGEST_STOP: Duration = Duration::from_secs(60);
+/// What the service manager shows of a daemon that is well.
+const SERVES: &str = "serves";
 
 #[derive(Debug, thiserror::Error)]
 pub enum LifecycleError {
@@ -39,8 +49,8 @@ pub enum LifecycleError {
     Files { action: &'static str, path: String, source: io::Error },
     #[error("another airflowd runs with this home (lock {path}); `airflow-serverless daemon stop` stops it")]
     AlreadyRunning { path: String },
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
+    #[error("signals cannot be received")]
+    Signals(#[source] io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -49,68 +59,143 @@ pub enum LifecycleError {
     Watches(#[from] crate::error::Error),
     #[error("the API cannot be served")]
     Listen(#[from] ListenError),
-    #[error("signals cannot be received")]
-    Signals(#[source] io::Error),
+    #[error("{0} failed, and the daemon with it; the log tells why, and the next start goes on where it was")]
+    Failed(&'static str),
+    #[error("told twice to stop: ended at once; what was under way is repeated at the next start")]
+    Interrupted,
+    #[error("the stop took longer than {} s: ended at once", LONGEST_STOP.as_secs())]
+    SlowStop,
 }
 
-/// Runs the daemon until SIGTERM or SIGINT. The port goes before that of the settings.
-pub async fn run(home: Home, port: Option<LoopbackAddress>, activation: Activation) -> Result<(), LifecycleError> {
-    let stop = stop_signal().map_err(LifecycleError::Signals)?;
+impl LifecycleError {
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::AlreadyRunning { .. } => ALREADY_RUNNING,
+            // As a shell tells the end by SIGINT.
+            Self::Interrupted => 130,
+            Self::Listen(error) if error.is_lasting() => UNUSABLE,
+            Self::Store(error) if error.is_newer() => UNUSABLE,
+            Self::Modal(error) if error.is_newer() => UNUSABLE,
+            _ => 1,
+        }
+    }
+}
+
+/// A daemon that runs.
+struct Daemon {
+    tasks: Tasks,
+    airflow: Arc<Airflow>,
+    watchers: Arc<Watchers>,
+    registry: Registry,
+    local: LocalModal,
+    store: Store,
+}
+
+/// Where the daemon is told to serve, beside its socket.
+pub struct Places {
+    /// Goes before that of the settings.
+    pub port: Option<LoopbackAddress>,
+    pub activation: Activation,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+pub async fn run(home: Home, settings: Settings, logging: Logging, places: Places) -> Result<(), LifecycleError> {
+    let stop = Stop::at_signals().map_err(LifecycleError::Signals)?;
+    let manager = ServiceManager::from_environment();
+    let reloader = Reloader::new(home.config.clone(), settings.clone(), logging, manager.clone());
+    let reloader = reloader.map_err(LifecycleError::Signals)?;
     for folder in [&home.data, &home.state, &home.cache, &home.runtime] {
         create_private(folder)?;
     }
-    let settings = Settings::read(&home.config)?;
     let _lock = lock(&home)?;
     // Whoever connects from now on is answered once everything is there.
-    let listeners = Listeners::open(&home, port.or(settings.listen), activation)?;
-    let store = Store::open(&home.data.join("registry.db")).await?;
-    let runtime = Runtime::new(&home);
-    let local = LocalModal::start(&home, &settings.local_modal, &runtime.interpreter()).await?;
-    let credentials = CredentialsFile::in_folder(&home.data);
-    let modal = Modal::new(&local, credentials.clone()).await?;
-    let events = Events::new(store.clone(), Utc::now);
-    let registry = Registry::new(store.clone(), modal.clone(), events, Utc::now);
-    let idle = Duration::from_secs(settings.validator.idle_seconds.into());
-    let validator = Validator::new(runtime.clone(), home.cache.join("validator"), idle);
-    let airflow = Arc::new(Airflow::new(registry.clone(), modal.clone(), validator, home.cache.clone()));
+    let listeners = Listeners::open(&home, places.port.or(settings.listen), places.activation)?;
+    let served_at = listeners.places().join(", ");
+    let daemon = tokio::select! {
+        started = Daemon::start(&home, &settings, listeners, &manager, &stop.soft) => started?,
+        () = stop.hard.cancelled() => return Err(LifecycleError::Interrupted),
+    };
+    daemon.tasks.spawn("the reader of settings", reloader.run(stop.soft.clone()));
+    tracing::info!(places = served_at, pid = std::process::id(), "airflowd serves");
+    manager.ready(SERVES);
 
-    let metrics = Metrics::new();
-    let tasks = TaskTracker::new();
-    let tools = Tools { modal, runtime };
-    tasks.spawn(Housekeeper::new(registry.clone()).run(stop.clone()));
-    tasks.spawn(EnvironmentReconciler::new(registry.clone(), tools, metrics.clone()).run(stop.clone()));
-    tasks.close();
-    let watchers = Arc::new(Watchers::new(registry.clone(), airflow.clone(), (settings.watch, &home), stop.clone()));
-    watchers.start().await?;
-    tracing::info!(places = listeners.places().join(", "), pid = std::process::id(), "airflowd serves");
-
-    let handled = (airflow.clone(), watchers.clone());
-    let services = Services::new(registry, handled, credentials, metrics, stop.clone());
-    listeners.serve(router(services), stop.clone(), GRACE).await;
+    stop.soft.cancelled().await;
+    manager.stopping("ends what it has begun");
     tracing::info!("airflowd stops");
-    stop.cancel();
-    tasks.wait().await;
-    watchers.stop().await;
-    airflow.stop().await;
-    local.stop().await;
-    store.close().await;
-    Ok(())
+    let tasks = daemon.tasks.clone();
+    let killer = daemon.local.killer();
+    let outcome = tokio::select! {
+        () = health::while_stopping(&manager, daemon.stop(&manager)) => Ok(()),
+        () = stop.hard.cancelled() => Err(LifecycleError::Interrupted),
+        () = tokio::time::sleep(LONGEST_STOP) => Err(LifecycleError::SlowStop),
+    };
+    if outcome.is_err() {
+        // No container outlives the daemon.
+        killer.kill();
+    }
+    tasks.failed().map_or(outcome, |task| Err(LifecycleError::Failed(task)))
 }
 
-/// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
-fn stop_signal() -> io::Result<CancellationToken> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let token = CancellationToken::new();
-    let stop = token.clone();
-    tokio::spawn(async move {
-        let mut next = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
-        next().await;
-        stop.cancel();
-        next().await;
-        tracing::warn!("told twice to stop: ending at once");
-        std::process::exit(130);
-    });
-    Ok(token)
+impl Daemon {
+    async fn start(
+        home: &Home,
+        settings: &Settings,
+        listeners: Listeners,
+        manager: &ServiceManager,
+        stop: &CancellationToken,
+    ) -> Result<Self, LifecycleError> {
+        manager.status("opens its registry");
+        let store = Store::open(&home.data.join("registry.db")).await?;
+        let runtime = Runtime::new(home);
+        manager.status("starts Local Modal");
+        let local = LocalModal::start(home, &settings.local_modal, &runtime.interpreter()).await?;
+        let credentials = CredentialsFile::in_folder(&home.data);
+        let modal = Modal::new(&local, credentials.clone()).await?;
+        let events = Events::new(store.clone(), Utc::now);
+        let registry = Registry::new(store.clone(), modal.clone(), events, Utc::now);
+        let idle = Duration::from_secs(settings.validator.idle_seconds.into());
+        let validator = Validator::new(runtime.clone(), home.cache.join("validator"), idle);
+        let airflow = Airflow::new(registry.clone(), modal.clone(), validator, home.cache.clone());
+        let airflow = Arc::new(airflow);
+        let metrics = Metrics::new();
+
+        let tasks = Tasks::new(stop.clone());
+        let diagnostician = Diagnostician {
+            home: home.clone(),
+            registry: registry.clone(),
+            runtime: runtime.clone(),
+            modal: modal.clone(),
+            heartbeat: local.heartbeat(),
+        };
+        let reconciler = EnvironmentReconciler::new(registry.clone(), Tools { modal, runtime }, metrics.clone());
+        tasks.spawn("the reconciler of environments", reconciler.run(stop.clone()));
+        tasks.spawn("the housekeeper", Housekeeper::new(registry.clone()).run(stop.clone()));
+        let health = Health { manager: manager.clone(), store: store.clone(), modal: local.heartbeat() };
+        tasks.spawn("the watch over the daemon", health.run(stop.clone()));
+        let (ended, stopped) = (local.failed(), stop.clone());
+        tasks.spawn("Local Modal", async move {
+            tokio::select! { () = ended.cancelled() => {}, () = stopped.cancelled() => {} }
+        });
+        let watchers = Watchers::new(registry.clone(), airflow.clone(), (settings.watch, home), stop.clone());
+        let watchers = Arc::new(watchers);
+        watchers.start().await?;
+        let handled = (airflow.clone(), watchers.clone());
+        let services = Services::new(registry.clone(), handled, diagnostician, credentials, metrics, stop.clone());
+        tasks.spawn("the API", listeners.serve(router(services), stop.clone(), DRAIN));
+        Ok(Self { tasks, airflow, watchers, registry, local, store })
+    }
+
+    async fn stop(self, manager: &ServiceManager) {
+        self.registry.hang_up();
+        self.tasks.drain(DRAIN).await;
+        self.watchers.stop().await;
+        self.airflow.stop().await;
+        manager.status("stops Local Modal");
+        self.local.stop().await;
+        manager.status("closes its registry");
+        self.store.close().await;
+    }
 }
 
 fn create_private(folder: &Path) -> Result<(), LifecycleError> {
@@ -119,23 +204,6 @@ fn create_private(folder: &Path) -> Result<(), LifecycleError> {
         .mode(0o700)
         .create(folder)
         .map_err(|source| failed("creating", folder, source))
-}
-
-/// Keeps a second daemon off this home; the file holds the pid for people and scripts.
-fn lock(home: &Home) -> Result<File, LifecycleError> {
-    let path = home.runtime.join("airflowd.pid");
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let mut file = opened.map_err(|source| failed("opening", &path, source))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            return Err(LifecycleError::AlreadyRunning { path: path.display().to_string() });
-        }
-        Err(std::fs::TryLockError::Error(source)) => return Err(failed("locking", &path, source)),
-    }
-    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    written.map_err(|source| failed("writing", &path, source))?;
-    Ok(file)
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> LifecycleError {

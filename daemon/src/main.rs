@@ -1,26 +1,30 @@
 //! The `airflowd` binary: settings, logging, and the run of the daemon.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use airflow_serverless_api::{
-    home::{ALREADY_RUNNING, Home},
-    variables,
-};
+use airflow_serverless_api::home::{Home, UNUSABLE};
 use airflowd::{
+    error::chain,
     http,
-    lifecycle::{self, LifecycleError},
+    lifecycle::{self, LifecycleError, Places},
     listeners::{Activation, LoopbackAddress},
+    logging::Logging,
+    settings::Settings,
     token,
 };
 use anyhow::Context;
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 /// The local daemon in front of serverless Airflow. It runs in the foreground; `airflow-serverless daemon start`
 /// starts it in the background.
 #[derive(Parser)]
 #[command(name = "airflowd", version)]
+#[command(after_help = "Exit codes: 0 stopped · 1 failed · 75 another daemon has this home · 78 its settings or its \
+                        home cannot be used · 130 stopped at once.\nSIGHUP makes it read airflowd.yaml again.")]
 struct Arguments {
+    /// Write the log to this file, of which at most 50 MiB are kept, instead of to stderr or the journal
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
     /// Print the OpenAPI document of the API and exit
     #[arg(long)]
     print_openapi: bool,
@@ -34,6 +38,9 @@ struct Arguments {
     #[arg(long)]
     rotate_token: bool,
 }
+
+/// How long blocking work may take that nobody waits for any more.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     match run() {
@@ -58,23 +65,37 @@ fn run() -> anyhow::Result<ExitCode> {
         println!("{}", make(&home.token())?.expose());
         return Ok(ExitCode::SUCCESS);
     }
-    let filter = EnvFilter::try_from_env(variables::LOG).unwrap_or_else(|_| EnvFilter::new("info,notify=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    let settings = match Settings::read(&home.config) {
+        Ok(settings) => settings,
+        Err(error) => return Ok(unusable(&error)),
+    };
+    let logging = match Logging::start(&settings.log, arguments.log_file) {
+        Ok(logging) => logging,
+        Err(error) => return Ok(unusable(&error)),
+    };
     http::log_panics();
     // While there is one thread: it changes the environment.
-    let activation = Activation::from_environment();
+    let places = Places { port: arguments.listen, activation: Activation::from_environment() };
     let runtime = airflowd::modal::runtime().context("starting the runtime")?;
-    match runtime.block_on(lifecycle::run(home, arguments.listen, activation)) {
+    let last_words = logging.last_words();
+    let ended = runtime.block_on(lifecycle::run(home, settings, logging, places));
+    runtime.shutdown_timeout(LAST_WORK);
+    match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ LifecycleError::AlreadyRunning { .. }) => {
             // No failure of this home's daemon: whoever started this process finds the other one.
             eprintln!("{error}");
-            Ok(ExitCode::from(ALREADY_RUNNING))
+            Ok(error.exit_code().into())
         }
-        Err(error) => Err(error).context("airflowd"),
+        Err(error) => {
+            last_words.tell(&chain(&error));
+            Ok(error.exit_code().into())
+        }
     }
+}
+
+/// A service manager that tries again would fail again.
+fn unusable(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {}", chain(error));
+    UNUSABLE.into()
 }

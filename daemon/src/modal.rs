@@ -7,6 +7,7 @@ use airflow_serverless_api::{config::Config, environment::Target, home::Home};
 use modal_client::{Client, Token};
 use modal_emulator::{Emulator, Listen, Options, StartError, VolumeMode};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     credentials::{Credentials, CredentialsError, CredentialsFile},
@@ -15,6 +16,7 @@ use crate::{
 
 /// The asynchronous runtime of a program with Local Modal inside.
 pub use modal_emulator::runtime;
+pub use modal_emulator::{Heartbeat, Killer};
 
 /// The emulator, started with the daemon and stopped with it.
 pub struct LocalModal {
@@ -43,6 +45,13 @@ pub enum ModalError {
     Credentials(#[from] CredentialsError),
 }
 
+impl ModalError {
+    /// Whether a newer Local Modal wrote what is on disk.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Start(StartError::Store(error)) if error.is_newer())
+    }
+}
+
 impl LocalModal {
     /// Starts Local Modal; its containers will run in `interpreter`, which may be made later.
     pub async fn start(home: &Home, settings: &settings::LocalModal, interpreter: &Path) -> Result<Self, ModalError> {
@@ -61,6 +70,21 @@ impl LocalModal {
         let emulator = Emulator::start(options).await?;
         let token = Token { id: "ak-local".to_owned(), secret: emulator.token_secret().to_owned() };
         Ok(Self { emulator, token })
+    }
+
+    /// Cancelled when it ends although nobody stopped it.
+    pub fn failed(&self) -> CancellationToken {
+        self.emulator.failed()
+    }
+
+    /// For a look whether it works.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.emulator.heartbeat()
+    }
+
+    /// What ends its containers when there is no time to stop it.
+    pub fn killer(&self) -> Killer {
+        self.emulator.killer()
     }
 
     /// Ends the containers and closes the server.
@@ -85,6 +109,11 @@ impl Modal {
         let client = Client::connect(&url, &token).await?;
         let local_server = Server { url, token, environment: String::new() };
         Ok(Self { local: client, local_server, credentials, cloud: Arc::default() })
+    }
+
+    /// Where Local Modal is.
+    pub fn local_server_url(&self) -> &str {
+        &self.local_server.url
     }
 
     /// Where an environment runs whose configuration does not say.
@@ -125,6 +154,17 @@ impl Modal {
         let client = connect(&credentials).await?;
         *cloud = Some((credentials, client.clone()));
         Ok(client)
+    }
+
+    /// Where Modal's cloud is, if there are credentials for it.
+    pub fn cloud_server_url(&self) -> Result<Option<String>, ModalError> {
+        Ok(self.credentials.read()?.map(|credentials| credentials.server_url))
+    }
+
+    /// Fails unless Modal's cloud takes the credentials.
+    pub async fn check_cloud(&self) -> Result<(), ModalError> {
+        self.cloud().await?.workspace().await?;
+        Ok(())
     }
 
     /// Fails unless Local Modal answers.

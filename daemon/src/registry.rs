@@ -22,6 +22,7 @@ use tokio::{
     sync::{Mutex, Notify},
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -67,11 +68,19 @@ pub struct Registry {
     pub(crate) clock: Clock,
     /// There is something to reconcile.
     pub(crate) wake: Arc<Notify>,
+    /// Cancelled when those who wait for a change are to be answered as it is.
+    hang_up: CancellationToken,
 }
 
 impl Registry {
     pub fn new(store: Store, modal: Modal, events: Events, clock: Clock) -> Self {
-        Self { store, modal, events, wishing: Arc::default(), clock, wake: Arc::default() }
+        let (wishing, wake) = (Arc::default(), Arc::default());
+        Self { store, modal, events, wishing, clock, wake, hang_up: CancellationToken::new() }
+    }
+
+    /// Answers those who wait for a change, now and from now on: the daemon stops.
+    pub fn hang_up(&self) {
+        self.hang_up.cancel();
     }
 
     /// Fails unless the registry can be read and Modal can be reached.
@@ -228,8 +237,12 @@ impl Registry {
             let is_news = follow.after.is_none_or(|revision| operation.revision > revision);
             // Of what has ended there is no more news to wait for.
             let ended = operation.state != OperationState::Running;
-            if is_news || ended || timeout_at(deadline, changes.changed()).await.is_err() {
+            if is_news || ended || self.hang_up.is_cancelled() {
                 return Ok(operation);
+            }
+            tokio::select! {
+                () = self.hang_up.cancelled() => return Ok(operation),
+                change = timeout_at(deadline, changes.changed()) => if change.is_err() { return Ok(operation) },
             }
         }
     }

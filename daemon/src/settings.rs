@@ -18,6 +18,7 @@ pub struct Settings {
     /// A loopback address on which the API is served, too, to whoever has the token; `airflowd --listen` goes before.
     pub listen: Option<LoopbackAddress>,
     pub local_modal: LocalModal,
+    pub log: Log,
     pub validator: Validator,
     pub watch: Watch,
 }
@@ -56,6 +57,31 @@ impl Watch {
     pub fn polling_interval(&self) -> Duration {
         Duration::from_secs(self.polling_seconds.max(1).into())
     }
+}
+
+/// Settings of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    /// What is logged, in the syntax of `tracing`'s filters. Changes take effect with SIGHUP.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), filter: "info".to_owned() }
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// A JSON object.
+    Json,
 }
 
 /// Settings of the Local Modal inside the daemon; `modal-local serve` has options of the same names.
@@ -116,6 +142,15 @@ impl Settings {
         }
         Ok(settings)
     }
+
+    /// The names of settings that are other ones in `changed` and cannot change while the daemon runs.
+    pub fn waiting_for_a_restart(&self, changed: &Self) -> Vec<&'static str> {
+        let differ = [
+            ("local_modal", self.local_modal != changed.local_modal),
+            ("log.format", self.log.format != changed.log.format),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +175,14 @@ mod tests {
     }
 
     #[test]
+    fn changes_that_need_a_restart_are_named() {
+        let (old, new) = (Settings::default(), read("log:\n  filter: debug\n").expect("settings"));
+        assert_eq!(old.waiting_for_a_restart(&new), Vec::<&str>::new());
+        let new = read("log:\n  format: json\nlocal_modal:\n  volumes: strict\n").expect("settings");
+        assert_eq!(old.waiting_for_a_restart(&new), ["local_modal", "log.format"]);
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, named) in [
             ("local_modal:\n  volume: strict\n", "volume"),
@@ -147,6 +190,7 @@ mod tests {
             ("local_modal: [\n", "airflowd.yaml"),
             ("listen: 0.0.0.0:8793\n", "other machines"),
             ("listen: 8793\n", "127.0.0.1:8793"),
+            ("log:\n  format: xml\n", "xml"),
             ("local_modal:\n  listen: 127.0.0.1:0\n  unix: /tmp/s\n", "choose one"),
         ] {
             let message = read(text).expect_err("a mistake").to_string();

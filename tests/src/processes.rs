@@ -12,7 +12,21 @@ use crate::{Done, Installation, eventually};
 impl Installation {
     /// Starts the CLI and leaves it to itself; for what a test interrupts or does many times at once.
     pub fn spawn(&self, arguments: &[&str]) -> Child {
-        let template = self.command("airflow-serverless");
+        let mut command = self.plain("airflow-serverless");
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the CLI starts")
+    }
+
+    /// Starts the daemon as a service manager would; whoever calls looks after it.
+    pub fn spawn_daemon(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
+        let mut command = self.plain("airflowd");
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null());
+        command.spawn().expect("the daemon starts")
+    }
+
+    /// A program of this workspace as a command that can be left to itself.
+    fn plain(&self, program: &str) -> std::process::Command {
+        let template = self.command(program);
         let mut command = std::process::Command::new(template.get_program());
         for (name, value) in template.get_envs() {
             match value {
@@ -20,8 +34,7 @@ impl Installation {
                 None => command.env_remove(name),
             };
         }
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().expect("the CLI starts")
+        command
     }
 
     /// Runs the same command several times at once; gives how each ended.

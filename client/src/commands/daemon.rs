@@ -1,14 +1,18 @@
-//! `daemon`: start, stop, status and token of `airflowd`.
+//! `daemon`: start, stop, state and token of `airflowd`, its log, and its life as a service of the system.
+
+use std::path::PathBuf;
 
 use airflow_serverless_api::home::Home;
 use serde::Serialize;
 
 use super::Outcome;
 use crate::{
-    cli,
+    cli::{self, Logs},
     daemon::Daemon,
     failure::{ExitStatus, Failure},
+    logs,
     printer::Printer,
+    service::{Plan, Service},
     start,
 };
 
@@ -18,6 +22,8 @@ struct Status {
     running: bool,
     pid: Option<u32>,
     version: Option<String>,
+    /// The service manager that looks after it.
+    service: Option<&'static str>,
     socket: String,
     /// Where it serves beside the socket, to whoever has the token.
     addresses: Vec<String>,
@@ -25,20 +31,45 @@ struct Status {
     data: String,
 }
 
+/// What `daemon install` and `daemon uninstall` tell.
+#[derive(Serialize)]
+struct Change {
+    service: &'static str,
+    files: Vec<PathBuf>,
+    #[serde(skip)]
+    done: &'static str,
+}
+
 pub async fn run(command: cli::Daemon, printer: &Printer) -> Outcome {
     if let cli::Daemon::Token { rotate } = command {
         return token(rotate, printer);
     }
     let home = Home::from_environment().map_err(|error| Failure::unexpected("finding the daemon", error))?;
-    let daemon = Daemon::at(&home)?;
-    let running = daemon.version().await.ok();
-    match (command, running) {
-        (cli::Daemon::Start, None) => start::start(&home, &daemon, printer).await?,
-        (cli::Daemon::Stop, Some(version)) => start::stop(version.pid).await?,
-        (cli::Daemon::Start, Some(_)) | (cli::Daemon::Stop, None) => {}
-        (cli::Daemon::Status | cli::Daemon::Token { .. }, _) => {}
+    match command {
+        cli::Daemon::Logs(arguments) => show_logs(&home, &arguments, printer).await,
+        cli::Daemon::Install => install(&home, printer).await,
+        cli::Daemon::Uninstall => uninstall(&home, printer),
+        command => control(command, &home, printer).await,
     }
-    let version = daemon.version().await.ok();
+}
+
+async fn control(command: cli::Daemon, home: &Home, printer: &Printer) -> Outcome {
+    let daemon = Daemon::at(home)?;
+    let running = daemon.version().await.ok();
+    let pid = running.as_ref().map(|version| version.pid);
+    match command {
+        cli::Daemon::Start if running.is_none() => start::start(home, &daemon, printer).await?,
+        cli::Daemon::Stop => start::stop(home, pid).await?,
+        cli::Daemon::Restart => {
+            start::stop(home, pid).await?;
+            start::start(home, &daemon, printer).await?;
+        }
+        _ => {}
+    }
+    let version = match command {
+        cli::Daemon::Stop => None,
+        _ => daemon.version().await.ok(),
+    };
     let running = version.is_some();
     // What a killed daemon left behind is not true any more.
     let addresses = if running { std::fs::read_to_string(home.addresses()).unwrap_or_default() } else { String::new() };
@@ -46,6 +77,7 @@ pub async fn run(command: cli::Daemon, printer: &Printer) -> Outcome {
         running,
         pid: version.as_ref().map(|version| version.pid),
         version: version.map(|version| version.version),
+        service: Service::of(home).map(|service| service.name()),
         socket: home.socket().display().to_string(),
         addresses: addresses.lines().map(|address| format!("http://{address}")).collect(),
         log: home.log().display().to_string(),
@@ -60,8 +92,13 @@ fn describe(status: &Status) -> String {
         (Some(version), Some(pid)) => format!("airflowd {version} runs (pid {pid})"),
         _ => "airflowd does not run".to_owned(),
     };
+    let log = match status.service {
+        Some("systemd") => "the journal",
+        _ => &status.log,
+    };
+    let service = status.service.map(|service| format!("\nservice {service}")).unwrap_or_default();
     let addresses: String = status.addresses.iter().map(|address| format!("\naddress {address}")).collect();
-    format!("{state}\nsocket  {}{addresses}\nlog     {}\ndata    {}", status.socket, status.log, status.data)
+    format!("{state}{service}\nsocket  {}{addresses}\nlog     {log}\ndata    {}", status.socket, status.data)
 }
 
 /// The daemon's own program has the token: whether one runs or not, it looks after the file.
@@ -69,4 +106,66 @@ fn token(rotate: bool, printer: &Printer) -> Outcome {
     let token = start::token(rotate)?;
     printer.result(&serde_json::json!({ "token": token }), |_| token.clone());
     Ok(ExitStatus::Success)
+}
+
+async fn show_logs(home: &Home, arguments: &Logs, printer: &Printer) -> Outcome {
+    let journal =
+        Service::of(home).and_then(|service| service.logs(arguments.lines, arguments.follow, printer.is_json()));
+    match journal {
+        Some(mut command) => {
+            let shown = command.status().map_err(|error| Failure::unexpected("asking the journal", error))?;
+            Ok(if shown.success() { ExitStatus::Success } else { ExitStatus::Failure })
+        }
+        None => logs::show(&home.log(), arguments, printer).await,
+    }
+}
+
+async fn install(home: &Home, printer: &Printer) -> Outcome {
+    Service::usable()?;
+    let daemon = Daemon::at(home)?;
+    let binary = found(&start::binary())?;
+    // One that was started otherwise has the lock.
+    start::stop(home, daemon.version().await.ok().map(|version| version.pid)).await?;
+    let (service, installed) = Service::install(&Plan::new(home, &binary))?;
+    if let Some(note) = installed.note {
+        printer.warning(note);
+    }
+    if start::until_it_serves(&daemon).await.is_none() {
+        let message = format!("{} was told to start airflowd, but it does not serve", service.name());
+        let hint = Some("`airflow-serverless daemon logs` tells why".to_owned());
+        return Err(Failure::Unexpected { message, hint });
+    }
+    let done = "airflowd is looked after by";
+    printer.result(&Change { service: service.name(), files: installed.files, done }, tell);
+    Ok(ExitStatus::Success)
+}
+
+fn uninstall(home: &Home, printer: &Printer) -> Outcome {
+    let Some(service) = Service::of(home) else {
+        let hint = "`airflow-serverless daemon install` makes it one, `daemon stop` stops a daemon that is none";
+        return Err(Failure::input("the daemon of this home is no service", Vec::new(), Some(hint)));
+    };
+    let files = service.uninstall()?;
+    let done = "airflowd has ended and is no more looked after by";
+    printer.result(&Change { service: service.name(), files, done }, tell);
+    Ok(ExitStatus::Success)
+}
+
+fn tell(change: &Change) -> String {
+    let files: String = change.files.iter().map(|path| format!("\n  {}", path.display())).collect();
+    format!("{} {}{files}", change.done, change.service)
+}
+
+/// The program as a service manager needs it, by its whole path.
+fn found(binary: &PathBuf) -> Result<PathBuf, Failure> {
+    let whole = if binary.components().count() > 1 {
+        std::path::absolute(binary).ok()
+    } else {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&folders).map(|folder| folder.join(binary)).find(|path| path.is_file())
+    };
+    whole.filter(|path| path.is_file()).ok_or_else(|| {
+        let hint = "put airflowd beside this program, or set AIRFLOW_SERVERLESS_DAEMON to it";
+        Failure::input(format!("there is no {}", binary.display()), Vec::new(), Some(hint))
+    })
 }

@@ -2,13 +2,16 @@
 
 mod auth;
 mod backfills;
+mod completions;
 mod connections;
 mod cost;
 mod create;
 mod daemon;
 mod dags;
+mod doctor;
 mod env;
 mod files;
+mod man;
 mod operations;
 mod pools;
 mod runs;
@@ -42,5 +45,8 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Events(arguments) => operations::events(arguments, printer).await,
         Command::Watch(command) => watch::run(command, printer).await,
         Command::Daemon(command) => daemon::run(command, printer).await,
+        Command::Doctor => doctor::run(printer).await,
+        Command::Completions(arguments) => completions::run(&arguments, printer),
+        Command::Man(arguments) => man::run(&arguments, printer),
     }
 }

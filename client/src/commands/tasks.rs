@@ -65,21 +65,30 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
     Ok(ExitStatus::Success)
 }
 
-/// Prints the log as it grows; a failure if the try has failed.
+/// Prints the log as it grows until the task has ended, or its try if one was named; a failure if that has failed.
 async fn follow_log(daemon: &Daemon, task: &Task, query: &ReadLogs, printer: &Printer) -> Outcome {
-    let mut status = ExitStatus::Success;
-    let print = |event| match event {
-        LogEvent::Line(found) => printer.line(&found, |found| line(found).trim_end().to_owned()),
-        LogEvent::End(end) => {
-            printer.note(&format!("try {} ended: {}", end.try_number, end.state.as_deref().unwrap_or("removed")));
-            if matches!(end.state.as_deref(), Some("failed" | "up_for_retry" | "upstream_failed")) {
-                status = ExitStatus::Failure;
+    let mut query = query.clone();
+    let is_one_try = query.try_number.is_some();
+    loop {
+        let mut end = None;
+        let print = |event| match event {
+            LogEvent::Line(found) => printer.line(&found, |found| line(found)),
+            LogEvent::End(found) => {
+                end = Some(found);
+                false
             }
-            false
+        };
+        daemon.follow_task_log(&task.run.environment.name, task.path(), &query, print).await?;
+        // Nobody reads any more.
+        let Some(end) = end else { return Ok(ExitStatus::Success) };
+        let state = end.state.as_deref().unwrap_or("removed");
+        printer.note(&format!("try {} ended: {state}", end.try_number));
+        if is_one_try || !matches!(state, "up_for_retry" | "queued" | "scheduled" | "running") {
+            let has_failed = matches!(state, "failed" | "up_for_retry" | "upstream_failed");
+            return Ok(if has_failed { ExitStatus::Failure } else { ExitStatus::Success });
         }
-    };
-    daemon.follow_task_log(&task.run.environment.name, task.path(), query, print).await?;
-    Ok(status)
+        query.try_number = Some(end.try_number + 1);
+    }
 }
 
 /// Clearing what failed would also reach tasks after one that has not failed.

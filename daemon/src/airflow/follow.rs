@@ -1,6 +1,6 @@
 //! Following the log of a task until the try has ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
@@ -84,11 +84,21 @@ impl FollowedLog {
     async fn ended(&self) -> Result<Option<LogEnd>> {
         let detail = self.airflow.dag_run(&self.environment, &self.dag_id, &self.run_id).await?;
         let state = match find(&detail.task_instances, &self.task_id, self.map_index) {
-            Some(task) if task.try_number <= self.try_number && goes_on(task.state.as_deref()) => return Ok(None),
+            Some(task) if self.may_come(task) => return Ok(None),
             Some(task) => task.state.clone(),
             None => None,
         };
         Ok(Some(LogEnd { try_number: self.try_number, state }))
+    }
+
+    /// Whether there may be more of the try that is followed.
+    fn may_come(&self, task: &TaskInstance) -> bool {
+        let state = task.state.as_deref();
+        match task.try_number.cmp(&self.try_number) {
+            Ordering::Less => !is_final(state),
+            Ordering::Equal => goes_on(state),
+            Ordering::Greater => false,
+        }
     }
 
     async fn lines(&mut self) -> Result<Vec<(usize, LogLine)>> {
@@ -102,6 +112,11 @@ impl FollowedLog {
 
 fn find<'a>(tasks: &'a [TaskInstance], task_id: &str, map_index: i32) -> Option<&'a TaskInstance> {
     tasks.iter().find(|task| task.task_id == task_id && task.map_index == map_index)
+}
+
+/// Whether a task in this state has no more tries, unless somebody clears it.
+fn is_final(state: Option<&str>) -> bool {
+    matches!(state, Some("success" | "failed" | "skipped" | "upstream_failed" | "removed"))
 }
 
 /// Whether a try in this state may write more.

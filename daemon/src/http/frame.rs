@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use airflow_serverless_api::daemon::VERSION_HEADER;
 use axum::{
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, header},
@@ -20,6 +21,8 @@ use tracing::Instrument;
 use super::problem::{Failure, kinds};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// So that a client of another version can tell.
+const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
 const LONGEST_ID: usize = 64;
 
 /// Gives a request its id, in the log and on its answer, and the answer the headers that all have.
@@ -31,6 +34,7 @@ pub(super) async fn frame(request: Request, next: Next) -> Response {
     tracing::debug!(parent: &span, status = response.status().as_u16(), "answered");
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
+    headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let own_origin = HeaderValue::from_static("same-origin");
     headers.insert(HeaderName::from_static("cross-origin-resource-policy"), own_origin);

@@ -6,6 +6,7 @@ mod cost;
 mod credentials;
 mod daemon;
 mod dags;
+mod diagnostics;
 mod document;
 mod environments;
 mod etag;
@@ -44,7 +45,10 @@ pub use guard::Door;
 pub use idempotency::KEPT_FOR as KEYS_KEPT_FOR;
 use tokio_util::sync::CancellationToken;
 
-use crate::{airflow::Airflow, credentials::CredentialsFile, metrics::Metrics, registry::Registry, watcher::Watchers};
+use crate::{
+    airflow::Airflow, credentials::CredentialsFile, diagnostics::Diagnostician, metrics::Metrics, registry::Registry,
+    watcher::Watchers,
+};
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -56,6 +60,7 @@ pub struct Services {
     pub metrics: Metrics,
     pub credentials: CredentialsFile,
     pub watchers: Arc<Watchers>,
+    pub diagnostician: Arc<Diagnostician>,
     under_way: idempotency::UnderWay,
 }
 
@@ -63,11 +68,13 @@ impl Services {
     pub fn new(
         registry: Registry,
         (airflow, watchers): (Arc<Airflow>, Arc<Watchers>),
+        diagnostician: Diagnostician,
         credentials: CredentialsFile,
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
-        Self { registry, airflow, stop, metrics, credentials, watchers, under_way: Arc::default() }
+        let diagnostician = Arc::new(diagnostician);
+        Self { registry, airflow, stop, metrics, credentials, watchers, diagnostician, under_way: Arc::default() }
     }
 }
 
@@ -85,6 +92,7 @@ fn routes() -> OpenApiRouter<Services> {
             routes!(environments::get_environment, environments::update_environment, environments::delete_environment)
                 .layer(own()),
         )
+        .routes(routes!(diagnostics::run_diagnostics))
         .routes(routes!(environments::tick_environment))
         .routes(routes!(cost::estimate_cost))
         .routes(routes!(operations::list_operations).layer(own()))

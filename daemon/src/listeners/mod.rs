@@ -54,6 +54,13 @@ pub enum ListenError {
     Handed { descriptor: usize, source: io::Error },
 }
 
+impl ListenError {
+    /// Whether another start would fail in the same way.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Self::SocketPath { .. } | Self::Address(_) | Self::Unusable { .. })
+    }
+}
+
 type Result<T, E = ListenError> = std::result::Result<T, E>;
 
 /// Everything on which the API is served.

@@ -54,6 +54,11 @@ impl Runtime {
         write(&self.venv.join(COMPLETE), b"")
     }
 
+    /// The interpreter from which the runtime is made.
+    pub async fn base(&self) -> Result<PathBuf, RuntimeError> {
+        find_python().await
+    }
+
     /// Held while the runtime is made: daemons that share it must not make it twice at once.
     async fn lock(&self, progress: &Progress) -> Result<File, RuntimeError> {
         let path = self.venv.with_extension("lock");
@@ -66,7 +71,7 @@ impl Runtime {
     }
 
     /// Whether all was installed and the interpreter still runs: an upgrade of the system's Python can take it away.
-    async fn is_complete(&self) -> bool {
+    pub async fn is_complete(&self) -> bool {
         let runs = async || Command::new(self.interpreter()).args(["-c", ""]).status().await.is_ok_and(|s| s.success());
         self.venv.join(COMPLETE).exists() && runs().await
     }

@@ -8,6 +8,7 @@ mod watches;
 
 use std::path::Path;
 
+use sqlite_schema::{SchemaError, Upgrade, upgrade};
 use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -22,12 +23,19 @@ pub use watches::{Progress, WatchRow};
 pub enum StoreError {
     #[error("the registry at {path} cannot be opened")]
     Open { path: String, source: sqlx::Error },
-    #[error("the registry at {path} cannot be migrated")]
-    Migrate { path: String, source: sqlx::migrate::MigrateError },
+    #[error("the registry cannot be used")]
+    Schema(#[from] SchemaError),
     #[error("{operation} failed in the registry")]
     Query { operation: &'static str, source: sqlx::Error },
     #[error("the registry holds a {what} that this version cannot read")]
     Decode { what: &'static str, source: serde_json::Error },
+}
+
+impl StoreError {
+    /// Whether a newer daemon wrote it.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Schema(SchemaError::Newer { .. }))
+    }
 }
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -69,12 +77,17 @@ impl Store {
             // What was accepted survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options)
-            .await
-            .map_err(|source| StoreError::Open { path: at(), source })?;
-        sqlx::migrate!().run(&pool).await.map_err(|source| StoreError::Migrate { path: at(), source })?;
+        let open = |source| StoreError::Open { path: at(), source };
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(open)?;
+        let mut connection = pool.acquire().await.map_err(open)?;
+        let version = env!("CARGO_PKG_VERSION");
+        match upgrade(&mut connection, path, &sqlx::migrate!(), version).await? {
+            Upgrade::Migrated { from, to, backup } => {
+                tracing::info!(from, to, backup = %backup.display(), "the registry was migrated to a new schema");
+            }
+            Upgrade::None => {}
+        }
+        drop(connection);
         Ok(Self { pool })
     }
 
@@ -86,7 +99,51 @@ impl Store {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)
     }
 
+    /// Whether the registry answers.
+    pub async fn ping(&self) -> Result<()> {
+        let answer = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM environment").fetch_one(&self.pool).await;
+        answer.map(|_| ()).map_err(query("looking whether it answers"))
+    }
+
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use airflow_serverless_api::environment::{EnvironmentState, ListEnvironments};
+
+    use super::*;
+
+    /// The first schema, as a daemon of that time left it. Each release that changes the schema adds one.
+    const FROZEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/registry-v1.db");
+
+    #[tokio::test]
+    async fn a_registry_of_the_first_schema_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("registry.db");
+        std::fs::copy(FROZEN, &path).expect("a copy");
+        let store = Store::open(&path).await.expect("the registry");
+        let all = ListEnvironments::default();
+        let (environments, _) = store.environments(&all).await.expect("environments");
+        let [dev] = environments.as_slice() else { panic!("{environments:?}") };
+        assert_eq!((dev.name.as_str(), dev.generation, dev.state), ("dev", 1, EnvironmentState::Ready));
+        assert_eq!((dev.config.scheduler.interval_seconds, dev.config.executor.parallelism), (3600, 2));
+        let operation = store.latest_operation(&dev.name).await.expect("the operation").expect("an operation");
+        assert_eq!((operation.revision, operation.steps.len()), (21, 8));
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_registry_of_a_newer_daemon_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("registry.db");
+        let store = Store::open(&path).await.expect("a registry");
+        let newer = "INSERT INTO _sqlx_migrations VALUES (999, 'newer', current_timestamp, TRUE, x'00', 0)";
+        sqlx::query(newer).execute(&store.pool).await.expect("a newer schema");
+        store.close().await;
+        let Err(StoreError::Schema(error)) = Store::open(&path).await else { panic!("it was not refused") };
+        assert!(matches!(error, SchemaError::Newer { found: 999, .. }), "{error}");
     }
 }

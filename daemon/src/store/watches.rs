@@ -289,7 +289,7 @@ async fn save_files(
 
 #[cfg(test)]
 mod tests {
-    use airflow_serverless_api::operation::OperationKind;
+    use airflow_serverless_api::{environment::Target, operation::OperationKind};
 
     use super::*;
     use crate::store::NewOperation;
@@ -313,7 +313,10 @@ mod tests {
         let config = serde_json::from_value(serde_json::json!({"database": {"type": "sqlite"}})).expect("a config");
         let operation = NewOperation { id: Uuid::now_v7(), kind: OperationKind::Create };
         let name = "dev".parse().expect("a name");
-        store.insert_environment(&name, &config, &operation, Utc::now()).await.expect("an environment");
+        store
+            .insert_environment(&name, (Target::Local, &config), &operation, Utc::now())
+            .await
+            .expect("an environment");
         for watch in watches {
             store.insert_watch(watch).await.expect("a watch");
         }

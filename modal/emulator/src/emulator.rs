@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -23,6 +24,7 @@ use crate::{
     store::Store,
     sweep::{self, Keep},
     token::Token,
+    vital::{self, Heartbeat, Killer},
     web::{self, Site},
 };
 
@@ -35,6 +37,8 @@ const LONGEST_DEATH: Duration = Duration::from_secs(10);
 /// A running emulator. Dropping it without [`Emulator::shutdown`] leaves its containers to the next start.
 pub struct Emulator {
     shared: Arc<Shared>,
+    /// Cancelled when something of it ends that is to go on.
+    failed: CancellationToken,
     containers: TaskTracker,
     stop_driver: CancellationToken,
     stop_servers: CancellationToken,
@@ -64,7 +68,8 @@ impl Emulator {
             create_private(&options.data_dir.join(name))?;
         }
         options.install_runner().map_err(StartError::io("write the runner to", &options.data_dir))?;
-        let (store, rows) = Store::open(&options.data_dir.join("state.db")).await?;
+        let failed = CancellationToken::new();
+        let (store, rows) = Store::open(&options.data_dir.join("state.db"), failed.clone()).await?;
         let mut state = State::load(rows, Now::read())?;
         sweep::at_start(&options.data_dir, &Keep::of(&state)).map_err(StartError::io("clear", &options.data_dir))?;
         state.configure(Settings {
@@ -89,15 +94,17 @@ impl Emulator {
         let grpc = server::serve(listener, shared.clone(), stop_servers.clone());
         let web = web::serve(web_listener, site, stop_servers.clone());
         let admin = admin::serve(admin_listener, shared.clone(), stop_servers.clone());
+        let serve = |name, task| vital::spawn(name, &stop_servers, &failed, task);
         let servers = vec![
-            tokio::spawn(async move { report("gRPC", grpc.await) }),
-            tokio::spawn(async move { report("HTTP", web.await) }),
-            tokio::spawn(async move { report("admin", admin.await) }),
+            serve("gRPC server", report("gRPC", grpc).boxed()),
+            serve("HTTP server", report("HTTP", web).boxed()),
+            serve("admin server", report("admin", admin).boxed()),
         ];
         let running = Arc::new(Containers::default());
-        let driver = tokio::spawn(driver::run(shared.clone(), running, containers.clone(), stop_driver.clone()));
-        let sweeper = tokio::spawn(sweep::run(shared.clone(), stop_driver.clone()));
-        Ok(Self { shared, containers, stop_driver, stop_servers, driver, sweeper, servers, _lock: lock })
+        let driver = driver::run(shared.clone(), running, containers.clone(), stop_driver.clone());
+        let driver = vital::spawn("driver", &stop_driver, &failed, driver);
+        let sweeper = vital::spawn("sweeper", &stop_driver, &failed, sweep::run(shared.clone(), stop_driver.clone()));
+        Ok(Self { shared, failed, containers, stop_driver, stop_servers, driver, sweeper, servers, _lock: lock })
     }
 
     /// The value of `MODAL_SERVER_URL` with which the SDK finds this emulator.
@@ -110,6 +117,21 @@ impl Emulator {
         self.shared.token.secret()
     }
 
+    /// Cancelled when a part of it fails without which it is none: it is to be shut down and started again then.
+    pub fn failed(&self) -> CancellationToken {
+        self.failed.clone()
+    }
+
+    /// For a look whether it works.
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat::of(&self.shared)
+    }
+
+    /// What ends its containers when there is no time for [`Emulator::shutdown`].
+    pub fn killer(&self) -> Killer {
+        Killer::of(&self.shared.options)
+    }
+
     /// What runs.
     pub fn status(&self) -> Status {
         Status::of(&self.shared)
@@ -118,7 +140,7 @@ impl Emulator {
     /// Stops the containers (they may run their exit handlers for [`Options::stop_grace`]), answers the last requests,
     /// and makes everything durable. What was running is delivered again after the next start.
     pub async fn shutdown(self) {
-        let Self { shared, containers, stop_driver, stop_servers, driver, sweeper, servers, _lock } = self;
+        let Self { shared, failed: _, containers, stop_driver, stop_servers, driver, sweeper, servers, _lock } = self;
         shared.change_soon(|state, _| state.close());
         containers.close();
         // The driver interrupts, and after the grace kills, every container.
@@ -151,8 +173,8 @@ impl Emulator {
     }
 }
 
-fn report(which: &'static str, outcome: Result<(), impl std::fmt::Display>) {
-    if let Err(error) = outcome {
+async fn report<E: std::fmt::Display>(which: &'static str, serving: impl Future<Output = Result<(), E>>) {
+    if let Err(error) = serving.await {
         tracing::error!(%error, "the {which} server failed");
     }
 }

@@ -59,6 +59,7 @@ mod streams;
 mod sweep;
 mod token;
 mod views;
+mod vital;
 mod volumes;
 mod waiting;
 mod web;
@@ -72,4 +73,5 @@ pub use self::{
     runtime::runtime,
     store::StoreError,
     token::TOKEN_FILE,
+    vital::{Heartbeat, Killer},
 };

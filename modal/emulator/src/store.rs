@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use sqlite_schema::{SchemaError, Upgrade, upgrade};
 use sqlx::{
     ConnectOptions, Connection, QueryBuilder, Row, Sqlite, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -20,6 +21,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Most changes of one commit; more waiters than this share the next one.
 const COMMIT_LIMIT: usize = 2_000;
@@ -31,8 +33,8 @@ const STATEMENT_ROWS: usize = 64;
 pub enum StoreError {
     #[error("the database could not be opened")]
     Open(#[source] sqlx::Error),
-    #[error("the database's schema could not be brought up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("the database cannot be used")]
+    Schema(#[from] SchemaError),
     #[error("the database could not be read")]
     Read(#[source] sqlx::Error),
     #[error("the database holds a {kind} record {id:?} that this version cannot read")]
@@ -46,6 +48,13 @@ pub enum StoreError {
     Write(String),
     #[error("the database is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Whether a newer version wrote the database.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Schema(SchemaError::Newer { .. }))
+    }
 }
 
 /// An object that outlives the process.
@@ -151,7 +160,8 @@ impl Pending {
 
 impl Store {
     /// Opens (or creates) the database, brings its schema up to date and reads every record.
-    pub async fn open(path: &Path) -> Result<(Self, Vec<StoredRow>), StoreError> {
+    /// Should the writer fail, `failed` is cancelled.
+    pub async fn open(path: &Path, failed: CancellationToken) -> Result<(Self, Vec<StoredRow>), StoreError> {
         let mut connection = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -162,7 +172,12 @@ impl Store {
             .connect()
             .await
             .map_err(StoreError::Open)?;
-        sqlx::migrate!().run(&mut connection).await.map_err(StoreError::Migrate)?;
+        match upgrade(&mut connection, path, &sqlx::migrate!(), env!("CARGO_PKG_VERSION")).await? {
+            Upgrade::Migrated { from, to, backup } => {
+                tracing::info!(from, to, backup = %backup.display(), "Local Modal's database has a new schema");
+            }
+            Upgrade::None => {}
+        }
         let rows = sqlx::query("SELECT kind, id, value, payload FROM record ORDER BY kind, id")
             .fetch_all(&mut connection)
             .await
@@ -179,7 +194,11 @@ impl Store {
             .collect::<Result<_, sqlx::Error>>()
             .map_err(StoreError::Read)?;
         let (queue, batches) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(write_batches(connection, batches));
+        let guard = failed.drop_guard();
+        let writer = tokio::spawn(async move {
+            write_batches(connection, batches).await;
+            guard.disarm();
+        });
         Ok((Self { queue, writer }, rows))
     }
 
@@ -304,7 +323,7 @@ mod tests {
     async fn a_failed_commit_is_reported_and_made_good_by_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
-        let (store, rows) = Store::open(&path).await.unwrap();
+        let (store, rows) = Store::open(&path, CancellationToken::new()).await.unwrap();
         assert!(rows.is_empty());
         store.queue(put("a")).committed().await.unwrap();
 
@@ -318,8 +337,25 @@ mod tests {
         let changes = vec![Change::delete::<Thing>("a"), Change::put(&Thing { id: "c".into() })];
         store.queue(changes).committed().await.unwrap();
         store.close().await;
-        let (_, rows) = Store::open(&path).await.unwrap();
+        let (_, rows) = Store::open(&path, CancellationToken::new()).await.unwrap();
         let ids: Vec<String> = rows.into_iter().map(|row| row.decode::<Thing>().unwrap().id).collect();
         assert_eq!(ids, ["b", "c"]);
+    }
+
+    /// The first schema, as a server of that time left it.
+    const FROZEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/local-modal-v1.db");
+
+    #[tokio::test]
+    async fn a_database_of_the_first_schema_is_kept_and_migrated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        std::fs::copy(FROZEN, &path).unwrap();
+        let (store, rows) = Store::open(&path, CancellationToken::new()).await.unwrap();
+        let kinds: Vec<&str> = rows.iter().map(|row| row.kind.as_str()).collect();
+        assert_eq!(kinds, ["dict", "dict-item", "dict-item", "secret", "volume"]);
+        store.close().await;
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let backups: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("state.db.v1-")).collect();
+        assert_eq!(backups.len(), 1, "{backups:?}");
     }
 }

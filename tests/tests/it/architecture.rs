@@ -28,6 +28,11 @@ const WALLS: &[(&str, &[&str], &str)] = &[
         "Local Modal serves any Modal app; it knows nothing of Airflow",
     ),
     (
+        "sqlite-schema",
+        &["modal-proto", "modal-client", "modal-emulator", "airflow-serverless-api", "airflow-serverless", "airflowd"],
+        "what keeps a database safe knows nothing of what is in it",
+    ),
+    (
         "modal-proto",
         &["modal-client", "modal-emulator", "airflow-serverless-api", "airflow-serverless", "airflowd"],
         "the protocol is a leaf",

@@ -1,6 +1,6 @@
 //! Logs of tasks, with what the triggers say that they wait for.
 
-use integration_tests::{Installation, eventually, text};
+use integration_tests::{Done, Installation, eventually, text};
 use serde_json::{Value, json};
 
 /// What the log says, in its order, each of the words once.
@@ -30,10 +30,21 @@ fn a_trigger_speaks_in_the_log_of_its_task() {
     });
     let state = || it.dev("runs show", &run).succeeded().json();
     assert_eq!(state()["task_instances"][0]["state"], "deferred");
+    let task = ["tasks", "logs", "--env", "dev", "--dag-id", "deferring", "--run-id", "d", "--task-id", "waits"];
+    let following = it.spawn(&[&task[..], &["--follow"]].concat());
     std::fs::write(file, "").expect("a file");
     eventually("the end of the run", || (state()["state"] == "success").then_some(()));
     let log = said().succeeded().json();
     assert_eq!(found(&log, &words), words, "{log}");
     assert_eq!(log["try_number"], 1);
+    // Who follows sees all of it, each line once, and comes to the end with the task.
+    let followed = Done::from(following.wait_with_output().expect("the CLI ends")).succeeded().stdout;
+    let shown = it.cli(&task).succeeded().stdout;
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.trim_end().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&followed), sorted(&shown));
     assert_eq!(it.tracebacks(), "", "the scheduler or a worker failed on the way");
 }

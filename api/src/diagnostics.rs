@@ -1,0 +1,74 @@
+//! What the daemon finds when it looks after itself and all that it needs.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::environment::{EnvironmentName, EnvironmentState, Target};
+
+/// Answer of `POST /v1/diagnostics`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Diagnostics {
+    /// The daemon's clock.
+    pub time: DateTime<Utc>,
+    pub runtime: RuntimeDiagnosis,
+    /// Local Modal.
+    pub modal: ModalDiagnosis,
+    /// Modal's cloud; none without credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<ModalDiagnosis>,
+    pub environments: Vec<EnvironmentDiagnosis>,
+    pub disk: DiskDiagnosis,
+    /// Temporary files and folders that nothing uses any more.
+    pub left_overs: Vec<String>,
+}
+
+/// The Python runtime of this machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RuntimeDiagnosis {
+    /// The interpreter of the virtual environment.
+    pub interpreter: String,
+    /// Whether all is installed and the interpreter runs. If not, the next environment that is created makes it anew.
+    pub complete: bool,
+    /// The interpreter from which the virtual environment is made, if there is one that can be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A server that environments run on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModalDiagnosis {
+    pub server_url: String,
+    /// Why it does not work, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// An environment, and whether a file that is written to its Volume can be read again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EnvironmentDiagnosis {
+    pub name: EnvironmentName,
+    pub target: Target,
+    pub state: EnvironmentState,
+    pub volume: String,
+    /// Seconds that the file took there and back; none if it did not come back, or if there is no Volume yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip: Option<f64>,
+    /// Why it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The disk with the daemon's data folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DiskDiagnosis {
+    pub path: String,
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+    /// Why it could not be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

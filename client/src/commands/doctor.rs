@@ -1,0 +1,56 @@
+//! `doctor`: whether all that is needed is there and works, and what to do about the rest.
+
+mod checks;
+
+use airflow_serverless_api::home::Home;
+use console::style;
+use serde::Serialize;
+
+use self::checks::{Check, Verdict};
+use super::Outcome;
+use crate::{
+    daemon::Daemon,
+    failure::{ExitStatus, Failure},
+    printer::Printer,
+    start,
+};
+
+#[derive(Serialize)]
+struct Report {
+    /// The worst of the checks.
+    verdict: Verdict,
+    checks: Vec<Check>,
+}
+
+pub async fn run(printer: &Printer) -> Outcome {
+    let home = Home::from_environment().map_err(|error| Failure::unexpected("finding the daemon", error))?;
+    let daemon = Daemon::at(&home)?;
+    let mut found = vec![checks::binary(&start::binary()), checks::settings_folder(&home)];
+    match daemon.version().await {
+        Err(failure) => found.push(checks::no_daemon(&failure)),
+        Ok(version) => {
+            found.push(checks::daemon(&version));
+            found.push(checks::socket(&home));
+            found.push(checks::versions(&version));
+            found.push(checks::watches(version.pid));
+            let asked = chrono::Utc::now();
+            match daemon.run_diagnostics().await {
+                Ok(diagnostics) => found.extend(checks::diagnosed(&diagnostics, asked, chrono::Utc::now())),
+                Err(failure) => found.push(checks::no_diagnosis(&failure)),
+            }
+        }
+    }
+    let verdict = found.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
+    printer.result(&Report { verdict, checks: found }, |report| report.checks.iter().map(show).collect());
+    Ok(if verdict == Verdict::Failure { ExitStatus::Failure } else { ExitStatus::Success })
+}
+
+fn show(check: &Check) -> String {
+    let mark = match check.verdict {
+        Verdict::Ok => style("✓").green(),
+        Verdict::Warning => style("!").yellow(),
+        Verdict::Failure => style("✗").red(),
+    };
+    let fix = check.fix.as_ref().map(|fix| format!("  {} {fix}\n", style("fix:").cyan())).unwrap_or_default();
+    format!("{mark} {}: {}\n{fix}", check.name, check.detail)
+}

@@ -1,0 +1,279 @@
+//! The checks: each judges something that was found.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use airflow_serverless_api::{
+    daemon::Version,
+    diagnostics::{Diagnostics, DiskDiagnosis, EnvironmentDiagnosis, ModalDiagnosis, RuntimeDiagnosis},
+    environment::{EnvironmentState, Target},
+    home::Home,
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Crons that starter plans of Modal allow; each environment has one.
+const CRONS: usize = 5;
+/// Clocks may be this far apart, in seconds.
+const SKEW: i64 = 5;
+const LITTLE_SPACE: u64 = 2 << 30;
+const NO_SPACE: u64 = 200 << 20;
+/// A round trip that takes longer than this, in seconds, is worth a word.
+const SLOW: f64 = 5.0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Ok,
+    Warning,
+    Failure,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Check {
+    pub name: String,
+    pub verdict: Verdict,
+    pub detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+fn ok(name: impl Into<String>, detail: impl Into<String>) -> Check {
+    Check { name: name.into(), verdict: Verdict::Ok, detail: detail.into(), fix: None }
+}
+
+fn warning(name: impl Into<String>, detail: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { name: name.into(), verdict: Verdict::Warning, detail: detail.into(), fix: Some(fix.into()) }
+}
+
+fn failure(name: impl Into<String>, detail: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { name: name.into(), verdict: Verdict::Failure, detail: detail.into(), fix: Some(fix.into()) }
+}
+
+/// The daemon's program.
+pub fn binary(path: &Path) -> Check {
+    // A bare name is looked for when it is started.
+    if path.components().count() == 1 || path.is_file() {
+        return ok("program", path.display().to_string());
+    }
+    let fix = "set AIRFLOW_SERVERLESS_DAEMON to an airflowd, or unset it to take the one beside this program";
+    failure("program", format!("there is no {}", path.display()), fix)
+}
+
+/// The folders can be found and used.
+pub fn settings_folder(home: &Home) -> Check {
+    let mode = |path: &Path| fs::metadata(path).ok().map(|found| found.permissions().mode() & 0o077);
+    let open: Vec<_> =
+        [&home.data, &home.state, &home.runtime].into_iter().filter(|path| mode(path) > Some(0)).collect();
+    match open.first() {
+        None => ok("folders", home.data.display().to_string()),
+        Some(path) => {
+            let path = path.display();
+            warning("folders", format!("other users can look into {path}"), format!("chmod 700 {path}"))
+        }
+    }
+}
+
+pub fn no_daemon(why: &Failure) -> Check {
+    let fix = "`airflow-serverless daemon start` starts it, `daemon logs` tells why it ended";
+    failure("daemon", why.problem().detail, fix)
+}
+
+pub fn no_diagnosis(why: &Failure) -> Check {
+    failure("diagnosis", why.problem().detail, "`airflow-serverless daemon restart` starts a daemon of this version")
+}
+
+pub fn daemon(version: &Version) -> Check {
+    ok("daemon", format!("airflowd {} runs (pid {})", version.version, version.pid))
+}
+
+pub fn socket(home: &Home) -> Check {
+    let path = home.socket();
+    match fs::metadata(&path).map(|found| found.permissions().mode() & 0o777) {
+        Ok(0o600) => ok("socket", format!("{} is this user's alone", path.display())),
+        Ok(mode) => {
+            let detail = format!("{} has mode {mode:o}: others may be able to use the daemon", path.display());
+            failure("socket", detail, format!("chmod 600 {}", path.display()))
+        }
+        Err(error) => failure("socket", format!("{}: {error}", path.display()), "`airflow-serverless daemon restart`"),
+    }
+}
+
+pub fn versions(daemon: &Version) -> Check {
+    let own = env!("CARGO_PKG_VERSION");
+    let others = format!("Airflow {}, Modal SDK {}", daemon.airflow_version, daemon.modal_version);
+    if daemon.version == own {
+        return ok("versions", format!("airflow-serverless and airflowd {own}, {others}"));
+    }
+    let detail = format!("this is airflow-serverless {own}, and airflowd is {}; {others}", daemon.version);
+    warning("versions", detail, "`airflow-serverless daemon restart`, or update the older one of them")
+}
+
+/// The watches that the system allows, and those that the daemon has.
+pub fn watches(pid: u32) -> Check {
+    let name = "folder watches";
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
+    let Some(limit) = limit.ok().and_then(|text| text.trim().parse::<usize>().ok()) else {
+        return ok(name, "this system has no limit that could be looked at");
+    };
+    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().filter_map(Result::ok);
+    let texts = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    let used: usize = texts.map(|text| text.lines().filter(|line| line.starts_with("inotify ")).count()).sum();
+    let detail = format!("the daemon has {used} of {limit}");
+    if used * 10 < limit * 8 {
+        return ok(name, detail);
+    }
+    let more = limit.saturating_mul(4).max(524_288);
+    warning(name, detail, format!("`sudo sysctl fs.inotify.max_user_watches={more}`, and the same in /etc/sysctl.d"))
+}
+
+/// What the daemon found, asked for between two times.
+pub fn diagnosed(found: &Diagnostics, asked: DateTime<Utc>, answered: DateTime<Utc>) -> Vec<Check> {
+    let mut checks = vec![
+        runtime(&found.runtime),
+        modal(&found.modal),
+        credentials(found.cloud.as_ref()),
+        clock(found.time, asked, answered),
+        crons(&found.environments),
+        disk(&found.disk),
+        left_overs(&found.left_overs),
+    ];
+    checks.extend(found.environments.iter().flat_map(|it| [environment(it), volume(it)]));
+    checks
+}
+
+fn runtime(found: &RuntimeDiagnosis) -> Check {
+    let name = "Python runtime";
+    match (found.complete, &found.python, &found.error) {
+        (true, ..) => ok(name, format!("{} is complete", found.interpreter)),
+        (false, Some(python), _) => {
+            ok(name, format!("will be made from {python} with the first environment, or anew with the next one"))
+        }
+        (false, None, error) => {
+            let detail = error.clone().unwrap_or_else(|| "there is no Python 3.11 or newer".to_owned());
+            failure(name, detail, "install Python 3.11 or newer, or set AIRFLOW_SERVERLESS_PYTHON for the daemon")
+        }
+    }
+}
+
+fn modal(found: &ModalDiagnosis) -> Check {
+    match &found.error {
+        None => ok("Modal", format!("Local Modal answers at {}", found.server_url)),
+        Some(error) => failure("Modal", error.clone(), "`airflow-serverless daemon restart`; its log tells more"),
+    }
+}
+
+fn credentials(found: Option<&ModalDiagnosis>) -> Check {
+    let name = "credentials";
+    match found {
+        None => ok(name, "none are needed for Local Modal"),
+        Some(ModalDiagnosis { server_url, error: None }) => ok(name, format!("{server_url} takes them")),
+        Some(ModalDiagnosis { error: Some(error), .. }) => {
+            failure(name, error.clone(), "`airflow-serverless auth login` stores others; `auth logout` forgets them")
+        }
+    }
+}
+
+fn clock(daemon: DateTime<Utc>, asked: DateTime<Utc>, answered: DateTime<Utc>) -> Check {
+    let (skew, limit) = ((asked - daemon).max(daemon - answered), TimeDelta::seconds(SKEW));
+    if skew <= limit {
+        return ok("clock", format!("{} UTC", daemon.format("%Y-%m-%d %H:%M:%S")));
+    }
+    let detail = format!("the daemon's clock is {} s off: schedules are, too", skew.num_seconds());
+    warning("clock", detail, "set both clocks by NTP (`timedatectl set-ntp true`)")
+}
+
+fn crons(environments: &[EnvironmentDiagnosis]) -> Check {
+    let count = environments.len();
+    let in_cloud = environments.iter().filter(|environment| environment.target != Target::Local).count();
+    let detail = format!("{count} environments, each with one; {in_cloud} of them count for Modal's limit");
+    if in_cloud <= CRONS {
+        return ok("crons", detail);
+    }
+    let fix = format!("starter plans allow {CRONS} crons in a workspace: remove environments, or take another plan");
+    failure("crons", detail, fix)
+}
+
+fn disk(found: &DiskDiagnosis) -> Check {
+    if let Some(error) = &found.error {
+        return failure("disk", format!("{}: {error}", found.path), "make the data folder readable for the daemon");
+    }
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    let detail = format!("{} of {} are free at {}", gib(found.free_bytes), gib(found.total_bytes), found.path);
+    let fix = "make room: Volumes, XComs and logs of all environments are there";
+    match found.free_bytes {
+        0..NO_SPACE => failure("disk", detail, fix),
+        NO_SPACE..LITTLE_SPACE => warning("disk", detail, fix),
+        _ => ok("disk", detail),
+    }
+}
+
+fn left_overs(paths: &[String]) -> Check {
+    let name = "temporary files";
+    let Some(first) = paths.first() else { return ok(name, "nothing is left over") };
+    let detail = format!("{} are left over from earlier daemons, {first} for one", paths.len());
+    let fix: Vec<&str> = paths.iter().take(5).map(String::as_str).collect();
+    warning(name, detail, format!("rm -r {}{}", fix.join(" "), if paths.len() > 5 { " …" } else { "" }))
+}
+
+fn environment(found: &EnvironmentDiagnosis) -> Check {
+    let name = format!("environment {}", found.name);
+    let fix = format!("`airflow-serverless env show --env {}` tells why; the daemon tries again by itself", found.name);
+    match found.state {
+        EnvironmentState::Ready => ok(name, "ready"),
+        EnvironmentState::Progressing => ok(name, "being brought about"),
+        EnvironmentState::Degraded => failure(name, "degraded", fix),
+        #[allow(unreachable_patterns, reason = "states that are added need no word here")]
+        other => warning(name, other.to_string(), fix),
+    }
+}
+
+fn volume(found: &EnvironmentDiagnosis) -> Check {
+    let name = format!("Volume of {}", found.name);
+    match (found.round_trip, &found.error) {
+        (_, Some(error)) => {
+            failure(name, format!("{}: {error}", found.volume), "`airflow-serverless daemon logs` tells more")
+        }
+        (Some(seconds), None) if seconds > SLOW => {
+            warning(name, format!("a file took {seconds:.1} s there and back"), "look at the load of this machine")
+        }
+        (Some(seconds), None) => ok(name, format!("a file went there and back in {:.0} ms", seconds * 1000.0)),
+        (None, None) => ok(name, "not made yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_are_compared_with_the_time_of_the_question() {
+        let at = |seconds| DateTime::from_timestamp(seconds, 0).expect("a time");
+        for (daemon, verdict) in
+            [(95, Verdict::Ok), (130, Verdict::Ok), (94, Verdict::Warning), (136, Verdict::Warning)]
+        {
+            assert_eq!(clock(at(daemon), at(100), at(130)).verdict, verdict, "{daemon}");
+        }
+    }
+
+    #[test]
+    fn space_runs_out_in_two_steps() {
+        let free = |free_bytes| DiskDiagnosis { path: "/".into(), free_bytes, total_bytes: 100 << 30, error: None };
+        let verdicts = [3 << 30, 1 << 30, 1 << 20].map(|bytes| disk(&free(bytes)).verdict);
+        assert_eq!(verdicts, [Verdict::Ok, Verdict::Warning, Verdict::Failure]);
+    }
+
+    #[test]
+    fn a_runtime_that_cannot_be_made_is_a_failure() {
+        let found = |complete, python: Option<&str>| RuntimeDiagnosis {
+            interpreter: "/venv/bin/python".into(),
+            complete,
+            python: python.map(str::to_owned),
+            error: None,
+        };
+        let verdicts =
+            [(true, None), (false, Some("python3")), (false, None)].map(|(c, p)| runtime(&found(c, p)).verdict);
+        assert_eq!(verdicts, [Verdict::Ok, Verdict::Ok, Verdict::Failure]);
+    }
+}

@@ -1,0 +1,29 @@
+//! `man`: a page for each command, made of its help.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+use serde::Serialize;
+
+use super::Outcome;
+use crate::{
+    cli::{Cli, Man},
+    failure::{ExitStatus, Failure},
+    printer::Printer,
+};
+
+#[derive(Serialize)]
+struct Pages {
+    dir: PathBuf,
+    pages: usize,
+}
+
+pub fn run(arguments: &Man, printer: &Printer) -> Outcome {
+    let dir = arguments.dir.clone();
+    let written = std::fs::create_dir_all(&dir).and_then(|()| clap_mangen::generate_to(Cli::command(), &dir));
+    let failed = |error| Failure::unexpected(&format!("writing the pages to {}", dir.display()), error);
+    written.map_err(failed)?;
+    let pages = std::fs::read_dir(&dir).map_err(failed)?.count();
+    printer.result(&Pages { dir, pages }, |pages| format!("{} pages in {}", pages.pages, pages.dir.display()));
+    Ok(ExitStatus::Success)
+}

@@ -1,0 +1,134 @@
+//! An agent of launchd, on macOS.
+
+use std::path::PathBuf;
+
+use airflow_serverless_api::home::Home;
+
+use super::{Installed, Plan, remove, run, user_folder, write};
+use crate::failure::Failure;
+
+const LABEL: &str = "airflow-serverless.airflowd";
+
+/// The user's own launchd.
+pub struct Launchd {
+    plist: PathBuf,
+}
+
+impl Launchd {
+    pub fn new() -> Result<Self, Failure> {
+        let folder = user_folder("Library/LaunchAgents")?;
+        Ok(Self { plist: folder.join(format!("{LABEL}.plist")) })
+    }
+
+    /// Whether its agent is that of this home.
+    pub fn has(&self, home: &Home) -> bool {
+        let text = std::fs::read_to_string(&self.plist).unwrap_or_default();
+        text.contains(&string(&home.output().display().to_string()))
+    }
+
+    pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, Failure> {
+        write(&self.plist, &agent(plan))?;
+        self.start()?;
+        Ok(Installed { files: vec![self.plist.clone()], note: None })
+    }
+
+    pub fn uninstall(&self) -> Result<Vec<PathBuf>, Failure> {
+        self.stop()?;
+        Ok(if remove(&self.plist)? { vec![self.plist.clone()] } else { Vec::new() })
+    }
+
+    pub fn start(&self) -> Result<(), Failure> {
+        let plist = self.plist.display().to_string();
+        run("launchctl", &["bootstrap", &domain(), &plist]).map(|_| ())
+    }
+
+    pub fn stop(&self) -> Result<(), Failure> {
+        let agent = format!("{}/{LABEL}", domain());
+        if run("launchctl", &["print", &agent]).is_err() {
+            // It is not loaded.
+            return Ok(());
+        }
+        run("launchctl", &["bootout", &agent]).map(|_| ())
+    }
+}
+
+/// The session of this user.
+fn domain() -> String {
+    format!("gui/{}", rustix::process::getuid().as_raw())
+}
+
+/// The description of the agent, an XML property list.
+fn agent(plan: &Plan<'_>) -> String {
+    let home = plan.home;
+    let daemon = plan.daemon.display().to_string();
+    let (log, output) = (home.log().display().to_string(), home.output().display().to_string());
+    let arguments = [daemon.as_str(), "--log-file", &log].map(string).join("");
+    let variables = plan.variables.iter().map(|(name, value)| format!("<key>{}</key>{}", escaped(name), string(value)));
+    let variables: String = variables.collect();
+    // Started with the session, and again unless it ended as it should; not more often than every ten seconds.
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
+<plist version="1.0">
+<dict>
+  <key>Label</key><string>{LABEL}</string>
+  <key>ProgramArguments</key><array>{arguments}</array>
+  <key>EnvironmentVariables</key><dict>{variables}</dict>
+  <key>RunAtLoad</key><true/>
+  <key>KeepAlive</key><dict><key>SuccessfulExit</key><false/></dict>
+  <key>ThrottleInterval</key><integer>10</integer>
+  <key>ExitTimeOut</key><integer>75</integer>
+  <key>Umask</key><integer>63</integer>
+  <key>ProcessType</key><string>Adaptive</string>
+  <key>StandardOutPath</key>{output}
+  <key>StandardErrorPath</key>{output}
+</dict>
+</plist>
+"#,
+        output = string(&output),
+    )
+}
+
+fn string(text: &str) -> String {
+    format!("<string>{}</string>", escaped(text))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        path::Path,
+        process::{Command, Stdio},
+    };
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// Read by a parser of property lists that is not ours.
+    #[test]
+    fn the_agent_says_what_is_meant() {
+        let home = Home::below("/Users/a & b/<home>".into());
+        let variables = vec![("AIRFLOW_SERVERLESS_HOME", "/Users/a & b/<home>".to_owned())];
+        let plan = Plan { home: &home, daemon: Path::new("/opt/airflowd"), variables };
+        let script = "import plistlib, json, sys; print(json.dumps(plistlib.loads(sys.stdin.buffer.read())))";
+        let mut python = Command::new("python3");
+        let mut python =
+            python.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+        let mut stdin = python.stdin.take().expect("its input");
+        stdin.write_all(agent(&plan).as_bytes()).expect("written");
+        drop(stdin);
+        let output = python.wait_with_output().expect("its output");
+        let read: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a property list");
+        let log = "/Users/a & b/<home>/state/airflowd.log";
+        assert_eq!(read["ProgramArguments"], json!(["/opt/airflowd", "--log-file", log]));
+        assert_eq!(read["EnvironmentVariables"], json!({"AIRFLOW_SERVERLESS_HOME": "/Users/a & b/<home>"}));
+        assert_eq!(read["KeepAlive"], json!({"SuccessfulExit": false}));
+        assert_eq!(read["StandardErrorPath"], "/Users/a & b/<home>/state/airflowd.out");
+        assert_eq!(read["Umask"], 0o077);
+    }
+}

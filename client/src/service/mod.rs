@@ -1,0 +1,183 @@
+//! The daemon as a service of the system: started with the user's session, and again if it fails.
+
+mod launchd;
+mod systemd;
+
+use std::{
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use airflow_serverless_api::{home::Home, variables};
+
+use self::{launchd::Launchd, systemd::Systemd};
+use crate::failure::Failure;
+
+/// What of the environment the daemon gets as it is when the service is installed: a service manager has another one.
+const INHERITED: [&str; 11] = [
+    variables::HOME,
+    variables::PYTHON,
+    variables::RUNTIMES,
+    variables::LOG,
+    "PATH",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_RUNTIME_DIR",
+];
+
+/// A service manager of this user.
+pub enum Service {
+    Systemd(Systemd),
+    Launchd(Launchd),
+}
+
+/// What a service is made of.
+pub struct Plan<'a> {
+    pub home: &'a Home,
+    pub daemon: &'a Path,
+    pub variables: Vec<(&'static str, String)>,
+}
+
+/// What an installation came to.
+pub struct Installed {
+    /// The files that were written.
+    pub files: Vec<PathBuf>,
+    /// What is not as it should be.
+    pub note: Option<&'static str>,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(home: &'a Home, daemon: &'a Path) -> Self {
+        let variable = |name| Some((name, std::env::var(name).ok().filter(|value: &String| !value.is_empty())?));
+        Self { home, daemon, variables: INHERITED.into_iter().filter_map(variable).collect() }
+    }
+
+    /// Those that the daemon writes to.
+    fn folders(&self) -> Vec<PathBuf> {
+        let Home { config, data, state, cache, runtime } = self.home;
+        let mut folders: Vec<_> = [config, data, state, cache, runtime].map(PathBuf::clone).to_vec();
+        let named = self.variables.iter().filter(|(name, _)| [variables::RUNTIMES, "TMPDIR"].contains(name));
+        folders.extend(named.map(|(_, value)| PathBuf::from(value)));
+        // systemd takes no path with `..` in it.
+        folders.into_iter().map(|folder| folder.canonicalize().unwrap_or(folder)).collect()
+    }
+
+    /// Makes those that are missing: a service that may write to them cannot make them.
+    fn make_folders(&self) -> Result<(), Failure> {
+        for folder in self.folders() {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+            made.map_err(|error| Failure::unexpected(&format!("creating {}", folder.display()), error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Service {
+    /// The service manager of this system, whether it has the daemon or not.
+    fn known() -> Result<Self, Failure> {
+        if cfg!(target_os = "macos") { Launchd::new().map(Self::Launchd) } else { Systemd::new().map(Self::Systemd) }
+    }
+
+    /// The one that looks after the daemon of this home, if one does.
+    pub fn of(home: &Home) -> Option<Self> {
+        let service = Self::known().ok()?;
+        let is_ours = match &service {
+            Self::Systemd(systemd) => systemd.has(home),
+            Self::Launchd(launchd) => launchd.has(home),
+        };
+        is_ours.then_some(service)
+    }
+
+    /// Whether there is a service manager that could look after the daemon; or why not.
+    pub fn usable() -> Result<(), Failure> {
+        match Self::known()? {
+            Self::Systemd(_) => systemd::usable(),
+            Self::Launchd(_) => Ok(()),
+        }
+    }
+
+    /// Installs the daemon and starts it.
+    pub fn install(plan: &Plan<'_>) -> Result<(Self, Installed), Failure> {
+        let service = Self::known()?;
+        let installed = match &service {
+            Self::Systemd(systemd) => systemd.install(plan),
+            Self::Launchd(launchd) => launchd.install(plan),
+        }?;
+        Ok((service, installed))
+    }
+
+    /// Stops the daemon and removes what was installed; gives the files that were removed.
+    pub fn uninstall(&self) -> Result<Vec<PathBuf>, Failure> {
+        match self {
+            Self::Systemd(systemd) => systemd.uninstall(),
+            Self::Launchd(launchd) => launchd.uninstall(),
+        }
+    }
+
+    pub fn start(&self) -> Result<(), Failure> {
+        match self {
+            Self::Systemd(systemd) => systemd.start(),
+            Self::Launchd(launchd) => launchd.start(),
+        }
+    }
+
+    pub fn stop(&self) -> Result<(), Failure> {
+        match self {
+            Self::Systemd(systemd) => systemd.stop(),
+            Self::Launchd(launchd) => launchd.stop(),
+        }
+    }
+
+    /// The command that shows its log, if that is no file.
+    pub fn logs(&self, lines: usize, follow: bool, json: bool) -> Option<Command> {
+        match self {
+            Self::Systemd(_) => Some(systemd::logs(lines, follow, json)),
+            Self::Launchd(_) => None,
+        }
+    }
+
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Systemd(_) => "systemd",
+            Self::Launchd(_) => "launchd",
+        }
+    }
+}
+
+/// Runs a command of the service manager to its end.
+fn run(program: &str, arguments: &[&str]) -> Result<Output, Failure> {
+    let shown = || format!("{program} {}", arguments.join(" "));
+    let output = Command::new(program).args(arguments).output();
+    let output = output.map_err(|error| Failure::unexpected(&shown(), error))?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let message = format!("{} failed ({}): {}", shown(), output.status, said.trim());
+    Err(Failure::Unexpected { message, hint: Some("`airflow-serverless daemon logs` may tell more".to_owned()) })
+}
+
+/// A folder of the user.
+fn user_folder(below_home: &str) -> Result<PathBuf, Failure> {
+    let no_home = || Failure::input("no home directory", Vec::new(), Some("set HOME"));
+    std::env::home_dir().map(|home| home.join(below_home)).ok_or_else(no_home)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let folder = path.parent().unwrap_or(path);
+    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, text));
+    written.map_err(|error| Failure::unexpected(&format!("writing {}", path.display()), error))
+}
+
+/// Removes a file; one that is gone is no failure. Tells whether it was there.
+fn remove(path: &Path) -> Result<bool, Failure> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::unexpected(&format!("removing {}", path.display()), error)),
+    }
+}

@@ -1,0 +1,201 @@
+//! systemd user units, rendered from those that are checked in.
+
+use std::{path::PathBuf, process::Command};
+
+use airflow_serverless_api::home::Home;
+
+use super::{Installed, Plan, remove, run, user_folder, write};
+use crate::failure::Failure;
+
+const SERVICE: &str = "airflowd.service";
+const SOCKET: &str = "airflowd.socket";
+/// As they can be copied by hand; `install` puts the paths of this installation in.
+const SERVICE_UNIT: &str = include_str!("../../../systemd/airflowd.service");
+const SOCKET_UNIT: &str = include_str!("../../../systemd/airflowd.socket");
+
+/// The user's own systemd.
+pub struct Systemd {
+    folder: PathBuf,
+}
+
+impl Systemd {
+    pub fn new() -> Result<Self, Failure> {
+        let chosen = std::env::var_os("XDG_CONFIG_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder = chosen.map_or_else(|| user_folder(".config"), Ok)?;
+        Ok(Self { folder: folder.join("systemd/user") })
+    }
+
+    /// Whether its units are those of this home.
+    pub fn has(&self, home: &Home) -> bool {
+        let unit = std::fs::read_to_string(self.folder.join(SOCKET)).unwrap_or_default();
+        unit.lines().any(|line| line == listen_stream(home))
+    }
+
+    /// Where the system does not let its user build the sandbox of the unit, the daemon goes without.
+    pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, Failure> {
+        plan.make_folders()?;
+        let files = [SERVICE, SOCKET].map(|name| self.folder.join(name)).to_vec();
+        let unit = service_unit(plan);
+        write(&self.folder.join(SOCKET), &socket_unit(plan.home))?;
+        match self.enable(&unit) {
+            Ok(()) => Ok(Installed { files, note: None }),
+            Err(_) if could_not_be_prepared() => {
+                systemctl(&["stop", SERVICE])?;
+                systemctl(&["reset-failed", SOCKET, SERVICE])?;
+                self.enable(&without_sandbox(&unit))?;
+                let note = "this system does not let its users build sandboxes, so airflowd runs without one \
+                            (user namespaces are off: kernel.unprivileged_userns_clone, or AppArmor)";
+                Ok(Installed { files, note: Some(note) })
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn enable(&self, unit: &str) -> Result<(), Failure> {
+        write(&self.folder.join(SERVICE), unit)?;
+        systemctl(&["daemon-reload"])?;
+        // The socket first: the service gets it from there.
+        systemctl(&["enable", "--now", SOCKET])?;
+        systemctl(&["enable", "--now", SERVICE])
+    }
+
+    pub fn uninstall(&self) -> Result<Vec<PathBuf>, Failure> {
+        systemctl(&["disable", "--now", SOCKET, SERVICE])?;
+        let mut removed = Vec::new();
+        for path in [SERVICE, SOCKET].map(|name| self.folder.join(name)) {
+            if remove(&path)? {
+                removed.push(path);
+            }
+        }
+        systemctl(&["daemon-reload"])?;
+        Ok(removed)
+    }
+
+    pub fn start(&self) -> Result<(), Failure> {
+        systemctl(&["start", SOCKET, SERVICE])
+    }
+
+    /// The socket, too: otherwise the next command would start the daemon again.
+    pub fn stop(&self) -> Result<(), Failure> {
+        systemctl(&["stop", SOCKET, SERVICE])
+    }
+}
+
+/// The journal of the service.
+pub fn logs(lines: usize, follow: bool, json: bool) -> Command {
+    let mut command = Command::new("journalctl");
+    command.args(["--user", "--unit", SERVICE, "--no-pager", "--lines"]).arg(lines.to_string());
+    if follow {
+        command.arg("--follow");
+    }
+    if json {
+        command.args(["--output", "json"]);
+    }
+    command
+}
+
+fn systemctl(arguments: &[&str]) -> Result<(), Failure> {
+    run("systemctl", &[&["--user"], arguments].concat()).map(|_| ())
+}
+
+/// Whether there is a systemd of this user to talk to.
+pub fn usable() -> Result<(), Failure> {
+    if systemctl(&["show-environment"]).is_ok() {
+        return Ok(());
+    }
+    let hint = "`airflow-serverless daemon start` starts the daemon without a service manager";
+    let reason = "systemd cannot be asked to look after the daemon: `systemctl --user` finds no service manager of this \
+                  user (in a container, or without a login session, there is none)";
+    Err(Failure::input(reason, Vec::new(), Some(hint)))
+}
+
+/// Whether the service failed before its program ran: these codes are systemd's own.
+fn could_not_be_prepared() -> bool {
+    let shown = run("systemctl", &["--user", "show", "--property", "ExecMainStatus", "--value", SERVICE]);
+    let code = shown.ok().and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().ok());
+    code.is_some_and(|code| (200..=245).contains(&code))
+}
+
+/// The unit without the part that needs a user namespace.
+fn without_sandbox(unit: &str) -> String {
+    let is_outside = |line: &&str, inside: &mut bool| {
+        *inside = (*inside || line.starts_with("# The sandbox.")) && !line.starts_with("# End of the sandbox.");
+        !*inside && !line.starts_with("# End of the sandbox.")
+    };
+    let mut inside = false;
+    unit.lines().filter(|line| is_outside(line, &mut inside)).map(|line| format!("{line}\n")).collect()
+}
+
+fn listen_stream(home: &Home) -> String {
+    format!("ListenStream={}", specifiers(&home.socket().display().to_string()))
+}
+
+/// The unit of the service with the paths and variables of this installation.
+fn service_unit(plan: &Plan<'_>) -> String {
+    let folders: Vec<_> = plan.folders().into_iter().map(|folder| quoted(&format!("-{}", folder.display()))).collect();
+    let mut text = String::new();
+    for line in SERVICE_UNIT.lines() {
+        if line.starts_with("ExecStart=") {
+            for (name, value) in &plan.variables {
+                text.push_str(&format!("Environment={}\n", quoted(&format!("{name}={value}"))));
+            }
+            // Of all places, variables are replaced only here.
+            let daemon = quoted(&plan.daemon.display().to_string()).replace('$', "$$");
+            text.push_str(&format!("ExecStart={daemon}\n"));
+        } else if line.starts_with("ReadWritePaths=-%h") {
+            text.push_str(&format!("ReadWritePaths={}\n", folders.join(" ")));
+        } else {
+            text.push_str(&format!("{line}\n"));
+        }
+    }
+    text
+}
+
+fn socket_unit(home: &Home) -> String {
+    let lines = SOCKET_UNIT
+        .lines()
+        .map(|line| if line.starts_with("ListenStream=") { listen_stream(home) + "\n" } else { format!("{line}\n") });
+    lines.collect()
+}
+
+/// A word of a unit, whatever is in it.
+fn quoted(text: &str) -> String {
+    let text = specifiers(text).replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{text}\"")
+}
+
+/// `%` begins a specifier unless there are two.
+fn specifiers(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn units_have_the_paths_of_the_installation() {
+        let home = Home::below("/srv/100% of it".into());
+        let variables =
+            vec![("AIRFLOW_SERVERLESS_HOME", "/srv/100% of it".to_owned()), ("PATH", "/bin:/$a\"b".to_owned())];
+        let plan = Plan { home: &home, daemon: Path::new("/opt/air $flow/airflowd"), variables };
+        let unit = service_unit(&plan);
+        for line in [
+            "Environment=\"AIRFLOW_SERVERLESS_HOME=/srv/100%% of it\"",
+            "Environment=\"PATH=/bin:/$a\\\"b\"",
+            "ExecStart=\"/opt/air $$flow/airflowd\"",
+        ] {
+            assert!(unit.lines().any(|found| found == line), "{line} is not in\n{unit}");
+        }
+        assert!(unit.contains("\"-/srv/100%% of it/data\"") && !unit.contains("%h/"), "{unit}");
+        let bare = without_sandbox(&unit);
+        assert!(unit.contains("\nPrivateUsers=") && bare.contains("\nSystemCallFilter="), "{unit}");
+        for word in ["PrivateUsers=", "ReadWritePaths=", "ProtectSystem=", "PrivateDevices=", "# The sandbox"] {
+            assert!(!bare.lines().any(|line| line.starts_with(word)), "{word} is in\n{bare}");
+        }
+        assert!(bare.ends_with("Also=airflowd.socket\n"), "{bare}");
+        assert!(socket_unit(&home).contains("\nListenStream=/srv/100%% of it/run/airflowd.sock\n"));
+    }
+}

@@ -1,0 +1,179 @@
+//! A look at all that the daemon needs, for `airflow-serverless doctor`.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use airflow_serverless_api::{
+    diagnostics::{Diagnostics, DiskDiagnosis, EnvironmentDiagnosis, ModalDiagnosis, RuntimeDiagnosis},
+    environment::{Environment, ListEnvironments},
+    home::Home,
+    page::Page,
+};
+use chrono::Utc;
+use modal_client::File;
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use crate::{
+    error::{Result, chain},
+    modal::{Heartbeat, Modal},
+    registry::Registry,
+    runtime::Runtime,
+};
+
+/// Longest wait for one part of it.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Temporary folders of these names are the daemon's own.
+const TEMPORARY: [&str; 1] = ["airflow-serverless-"];
+/// What is younger may be in use.
+const STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// What the look is at.
+pub struct Diagnostician {
+    pub home: Home,
+    pub registry: Registry,
+    pub runtime: Runtime,
+    pub modal: Modal,
+    pub heartbeat: Heartbeat,
+}
+
+impl Diagnostician {
+    pub async fn diagnose(&self) -> Result<Diagnostics> {
+        let mut environments = Vec::new();
+        let all = ListEnvironments { limit: Some(Page::LARGEST_LIMIT), ..ListEnvironments::default() };
+        for environment in self.registry.list_environments(&all).await?.environments {
+            environments.push(self.environment(environment).await);
+        }
+        Ok(Diagnostics {
+            time: Utc::now(),
+            runtime: self.runtime().await,
+            modal: ModalDiagnosis {
+                server_url: self.modal.local_server_url().to_owned(),
+                error: within("Local Modal", self.heartbeat.check()).await.err(),
+            },
+            cloud: self.cloud().await,
+            environments,
+            disk: disk(&self.home.data),
+            left_overs: left_overs(&[std::env::temp_dir(), self.home.cache.join("validation")]),
+        })
+    }
+
+    /// Whether Modal's cloud takes the credentials, if there are any.
+    async fn cloud(&self) -> Option<ModalDiagnosis> {
+        let (server_url, reached) = match self.modal.cloud_server_url() {
+            Ok(None) => return None,
+            Ok(Some(server_url)) => {
+                let reaching = async { self.modal.check_cloud().await.map_err(|error| chain(&error)) };
+                (server_url, within("Modal's cloud", reaching).await)
+            }
+            Err(error) => (String::new(), Err(chain(&error))),
+        };
+        Some(ModalDiagnosis { server_url, error: reached.err() })
+    }
+
+    async fn runtime(&self) -> RuntimeDiagnosis {
+        let python = self.runtime.base().await;
+        let error = python.as_ref().err().map(|error| chain(error));
+        RuntimeDiagnosis {
+            interpreter: self.runtime.interpreter().display().to_string(),
+            complete: self.runtime.is_complete().await,
+            python: python.ok().map(|path| path.display().to_string()),
+            error,
+        }
+    }
+
+    async fn environment(&self, environment: Environment) -> EnvironmentDiagnosis {
+        let volume = environment.names.volume.clone();
+        let started = Instant::now();
+        let outcome = if environment.observed_generation > 0 {
+            within("the Volume", self.round_trip(&environment)).await.map(|()| Some(started.elapsed().as_secs_f64()))
+        } else {
+            Ok(None)
+        };
+        let (name, target, state) = (environment.name, environment.target, environment.state);
+        let (round_trip, error) = outcome.map_or_else(|error| (None, Some(error)), |seconds| (seconds, None));
+        EnvironmentDiagnosis { name, target, state, volume, round_trip, error }
+    }
+
+    /// Writes a file, reads it and removes it again.
+    async fn round_trip(&self, environment: &Environment) -> std::result::Result<(), String> {
+        let failed = |error: modal_client::Error| chain(&error);
+        let client = self.modal.client(environment.target, &environment.config).await;
+        let client = client.map_err(|error| chain(&error))?;
+        let volume = client.volume(&environment.names.volume).await.map_err(failed)?;
+        let content = Uuid::new_v4().to_string().into_bytes();
+        let path = format!("/.diagnosis-{}", Uuid::new_v4());
+        volume.put(vec![File { path: path.clone(), content: content.clone() }]).await.map_err(failed)?;
+        let read = volume.read(&path).await;
+        volume.remove(&path).await.map_err(failed)?;
+        match read.map_err(failed)? {
+            Some(found) if found == content => Ok(()),
+            Some(_) => Err("the file came back with other content".to_owned()),
+            None => Err("the file that was written is not there".to_owned()),
+        }
+    }
+}
+
+async fn within(
+    what: &str,
+    look: impl Future<Output = std::result::Result<(), String>>,
+) -> std::result::Result<(), String> {
+    timeout(LIMIT, look).await.unwrap_or_else(|_| Err(format!("{what} did not answer within {} s", LIMIT.as_secs())))
+}
+
+fn disk(path: &Path) -> DiskDiagnosis {
+    let found = rustix::fs::statvfs(path);
+    let bytes = |blocks: fn(&rustix::fs::StatVfs) -> u64| found.as_ref().map_or(0, |disk| blocks(disk) * disk.f_frsize);
+    DiskDiagnosis {
+        path: path.display().to_string(),
+        free_bytes: bytes(|disk| disk.f_bavail),
+        total_bytes: bytes(|disk| disk.f_blocks),
+        error: found.as_ref().err().map(ToString::to_string),
+    }
+}
+
+/// What earlier daemons of this user left in the folders.
+fn left_overs(folders: &[PathBuf]) -> Vec<String> {
+    let user = rustix::process::getuid().as_raw();
+    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().filter_map(Result::ok);
+    let is_ours = |name: &str| Uuid::parse_str(name).is_ok() || TEMPORARY.iter().any(|prefix| name.starts_with(prefix));
+    let is_stale = |at: SystemTime| at.elapsed().is_ok_and(|age| age > STALE);
+    let stale = entries.filter(|entry| {
+        let metadata = entry.metadata().ok();
+        let is_old = metadata.is_some_and(|found| found.uid() == user && found.modified().is_ok_and(is_stale));
+        is_old && entry.file_name().to_str().is_some_and(is_ours)
+    });
+    let mut found: Vec<_> = stale.map(|entry| entry.path().display().to_string()).collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_and_old_is_left_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let make = |name: &str, days: u64| {
+            let path = folder.path().join(name);
+            let file = std::fs::File::create(&path).expect("a file");
+            file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 3600 + 60)).expect("its time");
+            path.display().to_string()
+        };
+        let old = make("airflow-serverless-validator-abc", 1);
+        make("airflow-serverless-validator-new", 0);
+        make("somebody-elses", 9);
+        assert_eq!(left_overs(&[folder.path().to_owned(), folder.path().join("missing")]), [old]);
+    }
+
+    #[test]
+    fn the_disk_is_looked_at() {
+        let found = disk(Path::new("/"));
+        assert!(found.error.is_none() && found.total_bytes >= found.free_bytes && found.total_bytes > 0, "{found:?}");
+        assert!(disk(Path::new("/nowhere/at/all")).error.is_some());
+    }
+}

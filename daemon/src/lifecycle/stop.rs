@@ -1,0 +1,32 @@
+//! How the daemon is told to end.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Told once, the daemon ends what it has begun; told twice, it ends at once.
+#[derive(Clone, Default)]
+pub struct Stop {
+    /// Begin nothing new, and end.
+    pub soft: CancellationToken,
+    /// End at once.
+    pub hard: CancellationToken,
+}
+
+impl Stop {
+    /// Stops at SIGTERM or SIGINT.
+    pub fn at_signals() -> io::Result<Self> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = Self::default();
+        let told = stop.clone();
+        tokio::spawn(async move {
+            let mut next = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+            next().await;
+            told.soft.cancel();
+            next().await;
+            told.hard.cancel();
+        });
+        Ok(stop)
+    }
+}

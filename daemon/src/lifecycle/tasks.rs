@@ -1,0 +1,104 @@
+//! The tasks that the daemon consists of. Should one end that nobody told to, the daemon ends too: half a daemon would
+//! look like a whole one.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+#[derive(Clone)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    /// Tasks that have not ended by themselves are dropped then.
+    abandon: CancellationToken,
+    failed: Arc<OnceLock<&'static str>>,
+}
+
+/// Takes a task for failed, unless it ends as it should.
+struct Guard {
+    tasks: Tasks,
+    name: &'static str,
+    ended: bool,
+}
+
+impl Tasks {
+    /// Tasks that end once `stop` is cancelled, and cancel it if one of them fails.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { tracker: TaskTracker::new(), stop, abandon: CancellationToken::new(), failed: Arc::default() }
+    }
+
+    /// Runs a task that is to go on until the daemon stops.
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let (stop, abandon) = (self.stop.clone(), self.abandon.clone());
+        let guard = Guard { tasks: self.clone(), name, ended: false };
+        self.tracker.spawn(async move {
+            let mut guard = guard;
+            tokio::select! {
+                () = task => {}
+                () = abandon.cancelled() => tracing::warn!(task = name, "abandoned what was under way"),
+            }
+            guard.ended = stop.is_cancelled();
+        });
+    }
+
+    /// Waits until all tasks have ended; those that take longer than `limit` are abandoned.
+    pub async fn drain(&self, limit: Duration) {
+        self.tracker.close();
+        if tokio::time::timeout(limit, self.tracker.wait()).await.is_err() {
+            self.abandon.cancel();
+            self.tracker.wait().await;
+        }
+    }
+
+    /// The task that failed first.
+    pub fn failed(&self) -> Option<&'static str> {
+        self.failed.get().copied()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        tracing::error!(task = self.name, "a task of the daemon failed: the daemon ends");
+        // Only the first one is named.
+        let _ = self.tasks.failed.set(self.name);
+        self.tasks.stop.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ended(task: impl Future<Output = ()> + Send + 'static) -> Option<&'static str> {
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(stop.clone());
+        tasks.spawn("other", stop.clone().cancelled_owned());
+        tasks.spawn("one", task);
+        stop.cancelled().await;
+        tasks.drain(Duration::from_secs(60)).await;
+        tasks.failed()
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_or_ends_is_the_end() {
+        assert_eq!(ended(async { panic!("as it happens") }).await, Some("one"));
+        assert_eq!(ended(async {}).await, Some("one"));
+    }
+
+    #[tokio::test]
+    async fn tasks_end_when_told_and_are_abandoned_when_they_do_not() {
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(stop.clone());
+        tasks.spawn("quick", stop.clone().cancelled_owned());
+        tasks.spawn("endless", std::future::pending());
+        stop.cancel();
+        tasks.drain(Duration::from_millis(1)).await;
+        assert_eq!(tasks.failed(), None);
+    }
+}

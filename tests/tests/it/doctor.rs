@@ -1,0 +1,80 @@
+//! `doctor` finds what is wrong, and says what to do about it.
+
+use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt};
+
+use integration_tests::{Done, Installation, text};
+use serde_json::Value;
+
+/// The check of this name.
+#[track_caller]
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().expect("checks");
+    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"))
+}
+
+#[track_caller]
+fn fails(done: &Done, name: &str, fix: &str) {
+    assert_eq!(done.code, 1, "{done:#?}");
+    let report = done.json();
+    let check = check(&report, name);
+    assert_eq!((text(&report["verdict"]), text(&check["verdict"])), ("failure", "failure"), "{report:#}");
+    assert!(text(&check["fix"]).contains(fix), "{check}");
+}
+
+#[test]
+fn what_is_wrong_is_found() {
+    let it = Installation::new();
+    let doctor = || it.cli(&["doctor", "--json"]);
+    fails(&doctor(), "daemon", "daemon start");
+    assert_eq!(it.pid(), None, "who looks starts nothing");
+
+    it.create_dev(3600).succeeded();
+    let well = doctor().succeeded().json();
+    assert_ne!(well["verdict"], "failure", "{well:#}");
+    let names = [
+        "program",
+        "folders",
+        "daemon",
+        "socket",
+        "versions",
+        "folder watches",
+        "Python runtime",
+        "Modal",
+        "credentials",
+        "clock",
+        "crons",
+        "environment dev",
+        "Volume of dev",
+    ];
+    for name in names {
+        assert_eq!(check(&well, name)["verdict"], "ok", "{name} in {well:#}");
+    }
+    assert!(text(&check(&well, "Volume of dev")["detail"]).contains("there and back"));
+    let left: Vec<_> =
+        fs::read_dir(it.volume()).expect("the Volume").map(|entry| entry.expect("a file").file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("diagnosis")), "{left:?}");
+    let shown = it.cli(&["doctor"]).succeeded();
+    assert!(shown.stdout.contains("✓ daemon: airflowd") && !shown.stdout.contains('\u{1b}'), "{shown:#?}");
+
+    fs::set_permissions(it.socket(), Permissions::from_mode(0o666)).expect("another mode");
+    fails(&doctor(), "socket", "chmod 600");
+    fs::set_permissions(it.socket(), Permissions::from_mode(0o600)).expect("the mode as it was");
+
+    let volume = it.volume();
+    let away = it.root().join("volume");
+    fs::rename(&volume, &away).expect("moved");
+    fs::write(&volume, "").expect("a file where the folder was");
+    fails(&doctor(), "Volume of dev", "daemon logs");
+    fs::remove_file(&volume).expect("removed");
+    fs::rename(&away, &volume).expect("moved back");
+    doctor().succeeded();
+
+    // A daemon without any Python to make a runtime from.
+    it.cli(&["daemon", "stop"]).succeeded();
+    let mut start = it.command("airflow-serverless");
+    start
+        .env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python")
+        .env("AIRFLOW_SERVERLESS_RUNTIMES", it.root().join("none"));
+    Done::from(start.args(["daemon", "start"]).output().expect("the CLI runs")).succeeded();
+    fails(&doctor(), "Python runtime", "AIRFLOW_SERVERLESS_PYTHON");
+}
