@@ -99,6 +99,9 @@ fn names(files: &Value) -> Vec<&str> {
     files.as_array().expect("files").iter().map(|file| text(&file["file"])).collect()
 }
 
+/// A way to save the file with this word in it.
+type Save<'a> = &'a dyn Fn(&str);
+
 #[test]
 fn what_editors_save_is_uploaded() {
     let it = Installation::new();
@@ -111,7 +114,7 @@ fn what_editors_save_is_uploaded() {
     };
     watched.write("etl.py", &dag("etl", "first"));
     watched.has_uploaded("etl.py", Some(&dag("etl", "first")));
-    let saves: [(&str, &dyn Fn(&str)); 10] = [
+    let saves: [(&str, Save<'_>); 10] = [
         ("vim", &|word| vim("set nobackup", word)),
         ("vimcopy", &|word| vim("set backup backupcopy=yes", word)),
         ("vimrename", &|word| vim("set backup writebackup backupcopy=no", word)),
