@@ -534,6 +534,14 @@ fn folders_can_be_polled_and_validators_sent_away() {
     watched.write("etl.py", &dag("etl", "two"));
     watched.has_uploaded("etl.py", Some(&dag("etl", "two")));
 
+    // A file that kills it, and not just the child that imports the file, is told so, and harms no other.
+    let killer = "import os, signal\nstat = open(f'/proc/{os.getppid()}/stat').read()\n\
+                  os.kill(int(stat.rpartition(')')[2].split()[1]), signal.SIGKILL)\nwhile True: pass\n";
+    let killer = it.write("killer.py", killer);
+    it.dev("dags create", &["--file", killer.to_str().expect("text")]).refused(&["ends the process that imports it"]);
+    watched.write("etl.py", &dag("etl", "three"));
+    watched.has_uploaded("etl.py", Some(&dag("etl", "three")));
+
     // What a killed one has left goes at the next start.
     it.kill();
     write(&work.join("left/by/a/killed.one"), "");
@@ -541,5 +549,5 @@ fn folders_can_be_polled_and_validators_sent_away() {
     assert!(!work.join("left").exists());
     let etl = workspace().join("examples/dags/etl.py");
     it.dev("dags update", &["--file", etl.to_str().expect("text")]).succeeded();
-    assert_eq!(watched.uploads(), 2, "the folder was uploaded although nothing in it has changed");
+    assert_eq!(watched.uploads(), 3, "the folder was uploaded although nothing in it has changed");
 }
