@@ -99,6 +99,9 @@ fn names(files: &Value) -> Vec<&str> {
     files.as_array().expect("files").iter().map(|file| text(&file["file"])).collect()
 }
 
+/// A way to save the file with this word in it.
+type Save<'a> = &'a dyn Fn(&str);
+
 #[test]
 fn what_editors_save_is_uploaded() {
     let it = Installation::new();
@@ -111,7 +114,7 @@ fn what_editors_save_is_uploaded() {
     };
     watched.write("etl.py", &dag("etl", "first"));
     watched.has_uploaded("etl.py", Some(&dag("etl", "first")));
-    let saves: [(&str, &dyn Fn(&str)); 10] = [
+    let saves: [(&str, Save<'_>); 10] = [
         ("vim", &|word| vim("set nobackup", word)),
         ("vimcopy", &|word| vim("set backup backupcopy=yes", word)),
         ("vimrename", &|word| vim("set backup writebackup backupcopy=no", word)),
@@ -531,6 +534,14 @@ fn folders_can_be_polled_and_validators_sent_away() {
     watched.write("etl.py", &dag("etl", "two"));
     watched.has_uploaded("etl.py", Some(&dag("etl", "two")));
 
+    // A file that kills it, and not just the child that imports the file, is told so, and harms no other.
+    let killer = "import os, signal\nstat = open(f'/proc/{os.getppid()}/stat').read()\n\
+                  os.kill(int(stat.rpartition(')')[2].split()[1]), signal.SIGKILL)\nwhile True: pass\n";
+    let killer = it.write("killer.py", killer);
+    it.dev("dags create", &["--file", killer.to_str().expect("text")]).refused(&["ends the process that imports it"]);
+    watched.write("etl.py", &dag("etl", "three"));
+    watched.has_uploaded("etl.py", Some(&dag("etl", "three")));
+
     // What a killed one has left goes at the next start.
     it.kill();
     write(&work.join("left/by/a/killed.one"), "");
@@ -538,5 +549,5 @@ fn folders_can_be_polled_and_validators_sent_away() {
     assert!(!work.join("left").exists());
     let etl = workspace().join("examples/dags/etl.py");
     it.dev("dags update", &["--file", etl.to_str().expect("text")]).succeeded();
-    assert_eq!(watched.uploads(), 2, "the folder was uploaded although nothing in it has changed");
+    assert_eq!(watched.uploads(), 3, "the folder was uploaded although nothing in it has changed");
 }
