@@ -78,7 +78,9 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
         let open = |source| StoreError::Open { path: at(), source };
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(open)?;
+        // A connection to a file does not break: a look at it before each use would cost as much as the use.
+        let pool = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
+        let pool = pool.connect_with(options).await.map_err(open)?;
         let mut connection = pool.acquire().await.map_err(open)?;
         let version = env!("CARGO_PKG_VERSION");
         match upgrade(&mut connection, path, &sqlx::migrate!(), version).await? {
