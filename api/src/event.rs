@@ -67,4 +67,6 @@ pub struct FollowEvents {
     /// both the stream begins with what happens next.
     #[param(minimum = 0)]
     pub after: Option<i64>,
+    /// `false` ends the stream with the newest event that there is, instead of waiting for more.
+    pub follow: Option<bool>,
 }

@@ -1,12 +1,14 @@
 """What schemathesis asks about: mostly the environment that the test has made, so that it sees more than 404s.
 
 Data that is meant to be refused is sent as it was generated. Of the data that is meant to be taken, three of four
-requests get the names of what there is. Nothing here leaves an operation out; three are kept from doing harm to what
-the others need, or from taking minutes each:
+requests get the names of what there is. Nothing here leaves an operation out; some are kept from doing harm to what the
+others need, or from taking minutes each:
 
 - a creation asks for the environment that exists, as a new one takes 20 seconds to deploy;
 - a change asks for the configuration that it has, as another one deploys it anew;
-- a backfill gets few dates, as each is a run.
+- a backfill gets few dates, as each is a run;
+- an environment is deleted that is there for that;
+- the stream of events ends with the newest one.
 """
 
 from __future__ import annotations
@@ -31,9 +33,13 @@ def is_meant_to_be_taken(case: schemathesis.Case) -> bool:
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+    operation = case.operation.definition.raw["operationId"]
+    if operation == "follow_events":
+        case.query = {**(case.query or {}), "follow": "false"}
     if not is_meant_to_be_taken(case):
         return
-    operation = case.operation.definition.raw["operationId"]
+    if operation == "delete_environment":
+        case.path_parameters["environment"] = DOOMED[operation]["environment"]
     if operation == "create_environment" and isinstance(case.body, dict):
         case.body["name"] = NAMES["environment"]
         return

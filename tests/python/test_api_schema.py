@@ -73,6 +73,12 @@ def fill(daemon: Daemon) -> None:
         wanted("POST", "/pools", {"pools": [{"name": name, "slots": 2}]})
         wanted("POST", "/variables", {"variables": [{"key": name, "value": "1"}]})
         wanted("POST", "/connections", {"connections": [{"connection_id": name, "conn_type": "http"}]})
+    # It need not be ready to be deleted.
+    status, answer = daemon.ask(
+        "POST", "/v1/environments", {"name": "lost", "config": {"database": {"type": "sqlite"}}}
+    )
+    assert status == 202, answer
+    daemon.ask("POST", f"/v1/operations/{answer['operation']['id']}/cancel", {})
     wanted("POST", "/dags/greeting/runs", {"dag_run_id": "first"})
     ended = ("success", "failed")
     wait_until(lambda: daemon.ask("GET", f"{base}/dags/greeting/runs/first")[1]["state"] in ended, "the run", 120.0)
@@ -127,6 +133,7 @@ def run(daemon: Daemon, document: dict, url: str, checks: list[str], *arguments:
         "scheduled": "daily",
     }
     doomed = {
+        "delete_environment": {"environment": "lost"},
         "delete_dag": {"dag_id": "doomed"},
         "delete_dag_file": {"filename": "spare.py"},
         "delete_variable": {"key": "lost"},
@@ -164,6 +171,6 @@ def test_the_socket_keeps_the_promises(daemon: Daemon) -> None:
     del document["security"]
     forwarder = Forwarder(daemon.socket)
     try:
-        run(daemon, document, forwarder.url, CHECKS, "--max-examples", "4")
+        run(daemon, document, forwarder.url, CHECKS, "--max-examples", "2")
     finally:
         forwarder.close()

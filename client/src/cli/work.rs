@@ -47,6 +47,9 @@ pub struct Events {
     /// Begin behind the event with this id; 0 begins with the oldest that is kept
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(0..))]
     pub after: Option<i64>,
+    /// Print what has happened until now, and end
+    #[arg(long, requires = "after")]
+    pub no_follow: bool,
 }
 
 #[derive(Args)]

@@ -36,7 +36,8 @@ pub async fn run(command: Operations, printer: &Printer) -> Outcome {
 /// Prints events as they happen, until it is interrupted or the daemon stops.
 pub async fn events(arguments: Events, printer: &Printer) -> Outcome {
     let daemon = Daemon::connect(printer).await?;
-    let query = FollowEvents { environment: arguments.environment, after: arguments.after };
+    let query =
+        FollowEvents { environment: arguments.environment, after: arguments.after, follow: Some(!arguments.no_follow) };
     daemon.follow_events(&query, |event| printer.line(event, describe)).await?;
     Ok(ExitStatus::Success)
 }

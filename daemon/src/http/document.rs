@@ -9,7 +9,7 @@ use utoipa::{
         Components, ContentBuilder, HeaderBuilder, OpenApi as Description, PathItem, Ref, RefOr, Response,
         ResponseBuilder, Schema,
         example::ExampleBuilder,
-        path::{Operation, Parameter, ParameterIn},
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
         schema::{ObjectBuilder, SchemaFormat, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
@@ -72,14 +72,30 @@ pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Descr
     add_shared(&mut components);
     document.components = Some(components);
     document.security = Some(vec![SecurityRequirement::new(TOKEN, [] as [&str; 0])]);
-    for operation in document.paths.paths.values_mut().flat_map(operations) {
-        complete(operation);
+    for path in document.paths.paths.values_mut() {
+        if let Some(post) = &mut path.post {
+            post.parameters.get_or_insert_default().push(idempotency_key());
+        }
+        operations(path).for_each(complete);
     }
     (router, document)
 }
 
 fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete].into_iter().flatten()
+}
+
+/// A request that may be sent again has it.
+fn idempotency_key() -> RefOr<Parameter> {
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));
+    let parameter = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .description(Some(
+            "Sent again with the same key within a day, the request does its work once and gets the same answer",
+        ))
+        .schema(Some(text.pattern(Some("^[ -~]+$"))));
+    parameter.build().into()
 }
 
 /// Adds what can answer any operation, and says what a handler has left open.

@@ -60,6 +60,9 @@ pub(super) async fn follow_events(
                 }
             }
             if is_all {
+                if query.follow == Some(false) {
+                    return;
+                }
                 tokio::select! {
                     () = services.stop.cancelled() => return,
                     changed = changes.changed() => if changed.is_err() { return },
