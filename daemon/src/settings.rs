@@ -70,7 +70,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::default(), filter: "info".to_owned() }
+        Self {
+            format: LogFormat::default(), // What it says of single folders is of no use to anybody.
+            filter: "info,notify=error".to_owned(),
+        }
     }
 }
 
@@ -146,8 +149,11 @@ impl Settings {
     /// The names of settings that are other ones in `changed` and cannot change while the daemon runs.
     pub fn waiting_for_a_restart(&self, changed: &Self) -> Vec<&'static str> {
         let differ = [
+            ("listen", self.listen != changed.listen),
             ("local_modal", self.local_modal != changed.local_modal),
             ("log.format", self.log.format != changed.log.format),
+            ("validator", self.validator != changed.validator),
+            ("watch", self.watch != changed.watch),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

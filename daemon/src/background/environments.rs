@@ -12,7 +12,7 @@ use airflow_serverless_api::{
     operation::{OperationState, StepState},
 };
 use serde_json::json;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -33,8 +33,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// Environments that are worked on at once: each may build an image and run Python.
 const AT_A_TIME: usize = 4;
-/// How long a step under way may take once the daemon stops. What is not finished then is done again after its start.
-const DRAIN: Duration = Duration::from_secs(10);
 
 pub struct EnvironmentReconciler {
     registry: Registry,
@@ -54,7 +52,7 @@ impl EnvironmentReconciler {
         Self { registry, metrics, tools: Arc::new(tools), attempts: HashMap::new(), running: JoinSet::new() }
     }
 
-    /// Runs until cancelled; then lets the steps under way end, for a while.
+    /// Runs until cancelled, and then until the steps under way have ended; the next start goes on with the others.
     pub async fn run(mut self, cancelled: CancellationToken) {
         let wake = self.registry.wake.clone();
         self.find_outdated().await;
@@ -73,10 +71,7 @@ impl EnvironmentReconciler {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        let drained = async { while self.running.join_next().await.is_some() {} };
-        if timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!("a step under way is abandoned; the next start repeats it");
-        }
+        while self.running.join_next().await.is_some() {}
     }
 
     /// After an upgrade of the daemon, what is deployed is of the version before.
@@ -150,7 +145,7 @@ async fn reconcile(
     match run_steps(tools, wish, &mut recorder, stop).await? {
         Ended::Stopped => return Ok(()),
         Ended::Failed { step, error } => {
-            tracing::warn!(environment.name = %name, step, error, "the environment is not as wanted");
+            tracing::warn!(environment.name = %name, step, error, "the environment is not ready");
             let retry_at = now() + back_off(wish.attempts);
             let outcome = Outcome::Failed { step, error: &error, retry_at };
             registry.store.observe_environment(name, *generation, outcome, now()).await?;
