@@ -72,7 +72,7 @@ async fn follow_log(daemon: &Daemon, task: &Task, query: &ReadLogs, printer: &Pr
     loop {
         let mut end = None;
         let print = |event| match event {
-            LogEvent::Line(found) => printer.line(&found, |found| line(found)),
+            LogEvent::Line(found) => printer.line(&found, line),
             LogEvent::End(found) => {
                 end = Some(found);
                 false
