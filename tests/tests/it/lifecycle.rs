@@ -136,7 +136,8 @@ fn settings_change_while_it_runs() {
     it.set_up_daemon("log:\n  format: json\n");
     let mut daemon = Daemon::start(&it, &[]);
     daemon.serves(&it);
-    let first: Value = serde_json::from_str(it.log().lines().next().expect("a line")).expect("JSON");
+    let first = eventually("the first line of the log", || it.log().lines().next().map(str::to_owned));
+    let first: Value = serde_json::from_str(&first).expect("JSON");
     assert_eq!((text(&first["level"]), text(&first["target"])), ("INFO", "airflowd::lifecycle"), "{first}");
     let said = |words: &str| {
         eventually(words, || it.log().contains(words).then_some(()));

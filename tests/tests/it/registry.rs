@@ -71,6 +71,7 @@ async fn environments_are_taken_down_and_found_again() {
     let events = api.events("0", "environment.deleted").await;
     it.kill();
     it.cli(&["daemon", "start"]).succeeded();
+    let api = Api::new(&it);
     let last = events.last().expect("an event")["id"].to_string();
     let later = api.events(&last, "environment.deleted").await;
     let ids: Vec<_> = events.iter().chain(&later).map(|event| event["id"].as_i64().expect("an id")).collect();
@@ -183,6 +184,9 @@ async fn a_request_that_is_sent_again_does_its_work_once() {
     it.kill();
     drop(lost.await);
     it.cli(&["daemon", "start"]).succeeded();
+    // The old connections are broken.
+    let api = Api::new(&it);
+    let post = |key: &str, body: Value| api.http.post(&url).header("idempotency-key", key).json(&body).send();
     assert_eq!(post("three", json!({})).await.expect("an answer").status(), StatusCode::CREATED);
     assert_eq!(runs(), 3);
 
