@@ -10,7 +10,7 @@ pub struct Api {
 
 impl Api {
     pub fn new(it: &Installation) -> Self {
-        Self { http: Client::builder().unix_socket(it.socket()).build().expect("a client") }
+        Self { http: Client::builder().unix_socket(it.socket()).pool_max_idle_per_host(0).build().expect("a client") }
     }
 
     pub async fn send(&self, method: Method, path: &str, body: Option<&str>) -> Response {
