@@ -1,8 +1,10 @@
 //! What an environment costs on Modal, as far as the metadata tell.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
+
+use crate::page::within;
 
 /// Query of `GET …/cost`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
@@ -10,7 +12,13 @@ use utoipa::{IntoParams, ToSchema};
 pub struct EstimateCost {
     /// How many days back, 1 to 90; 30 if absent.
     #[param(minimum = 1, maximum = 90)]
+    #[serde(default, deserialize_with = "days_of")]
     pub days: Option<u32>,
+}
+
+/// Reads a number of days, which has to be in its range.
+fn days_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    within::<1, 90, D>(deserializer)
 }
 
 /// An estimate of what the environment cost in a period: containers' lives, as they follow from the times of tasks and the

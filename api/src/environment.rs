@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{config::Config, operation::Operation};
+use crate::{config::Config, operation::Operation, page::limit_of};
 
 /// A valid environment name. It becomes part of the names on Modal, so it keeps to what is valid there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -224,6 +224,7 @@ pub struct ListEnvironments {
     pub state: Option<EnvironmentState>,
     /// At most this many, 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }

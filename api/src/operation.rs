@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::{environment::EnvironmentName, page::within};
+use crate::{
+    environment::EnvironmentName,
+    page::{limit_of, within},
+};
 
 /// Work on an environment, with its steps in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -73,6 +76,7 @@ pub struct ListOperations {
     pub state: Option<OperationState>,
     /// At most this many, 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }

@@ -28,7 +28,6 @@ pub struct CreateWatch {
 #[into_params(parameter_in = Query)]
 pub struct ListWatches {
     /// Only those of this environment.
-    #[param(value_type = Option<String>)]
     pub environment: Option<EnvironmentName>,
 }
 

@@ -1,6 +1,10 @@
 //! The API's description: what the handlers say of themselves, completed by what is the same for all operations.
 
-use airflow_serverless_api::problem::{MEDIA_TYPE, Problem};
+use airflow_serverless_api::{
+    event::Event,
+    problem::{MEDIA_TYPE, Problem},
+    run::{LogEnd, LogLine},
+};
 use axum::{Router, http::StatusCode};
 use serde_json::json;
 use utoipa::{
@@ -10,7 +14,7 @@ use utoipa::{
         ResponseBuilder, Schema,
         example::ExampleBuilder,
         path::{Operation, Parameter, ParameterBuilder, ParameterIn},
-        schema::{ObjectBuilder, SchemaFormat, Type},
+        schema::{ObjectBuilder, SchemaFormat, SchemaType, Type},
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -42,7 +46,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
             by their `type`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, Event, LogLine, LogEnd)),
     servers((url = "/", description = "The daemon that serves this document")),
     tags(
         (name = "environments", description = "One Airflow each, brought to Modal by the daemon as they are configured"),
@@ -131,6 +135,10 @@ fn description(status: &str) -> &'static str {
 fn limit(parameter: &mut Parameter) {
     let in_path = matches!(parameter.parameter_in, ParameterIn::Path);
     if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema {
+        // One that is not there is left out: no text stands for it.
+        if let SchemaType::Array(types) = &mut object.schema_type {
+            types.retain(|kind| *kind != Type::Null);
+        }
         let format = object.format.as_ref().map(|format| serde_json::to_value(format).unwrap_or_default());
         match format.as_ref().and_then(|format| format.as_str()) {
             Some("int64") => {

@@ -28,7 +28,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
         ("Last-Event-ID" = Option<i64>, Header, description = "Begin behind this event", minimum = 0),
     ),
     responses(
-        (status = 200, description = "Events, each with the JSON of an Event as its data", body = Event,
+        (status = 200, description = "Events, each with the JSON of an Event as its data", body = String,
          content_type = "text/event-stream"),
     )
 )]

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
-    run::{LogLine, ReadLogs, TaskLog},
+    run::{ReadLogs, TaskLog},
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
 };
 use axum::{
@@ -84,7 +84,7 @@ pub(super) async fn clear_task_instances(
         ("task_id" = String, Path), ReadLogs,
     ),
     responses(
-        (status = 200, body = LogLine, content_type = "text/event-stream"),
+        (status = 200, body = String, content_type = "text/event-stream"),
     )
 )]
 pub(super) async fn follow_task_log(
