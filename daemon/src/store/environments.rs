@@ -208,23 +208,7 @@ impl Store {
         operation: &NewOperation,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let failed = query("updating an environment");
-        let mut transaction = self.begin(&failed).await?;
-        sqlx::query(
-            "UPDATE environment SET config = ?, generation = generation + 1, error = NULL, failed_step = NULL,
-                    attempts = 0, retry_at = NULL, updated_at = ?,
-                    reconciled_at = CASE WHEN observed_generation = generation THEN ? ELSE reconciled_at END
-             WHERE name = ?",
-        )
-        .bind(encode("configuration", config)?)
-        .bind(now)
-        .bind(now)
-        .bind(name.as_str())
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?;
-        operation.insert(&mut transaction, name, now).await?;
-        transaction.commit().await.map_err(&failed)
+        self.wish(name, ("config", encode("configuration", config)?), operation, now).await
     }
 
     /// Wants an environment gone, together with the operation that takes it down.
@@ -235,16 +219,26 @@ impl Store {
         operation: &NewOperation,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let failed = query("deleting an environment");
+        self.wish(name, ("deletion", word("deletion", &deletion)?), operation, now).await
+    }
+
+    /// Wants something else of an environment, one generation on: what is known of attempts is of the wish before.
+    async fn wish(
+        &self,
+        name: &EnvironmentName,
+        (column, value): (&'static str, String),
+        operation: &NewOperation,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let failed = query("changing what is wanted of an environment");
         let mut transaction = self.begin(&failed).await?;
-        sqlx::query(
-            "UPDATE environment SET deletion = ?, generation = generation + 1, error = NULL, failed_step = NULL,
-                    attempts = 0, retry_at = NULL, updated_at = ?,
-                    reconciled_at = CASE WHEN observed_generation = generation THEN ? ELSE reconciled_at END
-             WHERE name = ?",
-        )
-        .bind(word("deletion", &deletion)?)
-        .bind(now)
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "UPDATE environment SET {column} = $1, generation = generation + 1, error = NULL, failed_step = NULL,
+                    attempts = 0, retry_at = NULL, updated_at = $2,
+                    reconciled_at = CASE WHEN observed_generation = generation THEN $2 ELSE reconciled_at END
+             WHERE name = $3"
+        )))
+        .bind(value)
         .bind(now)
         .bind(name.as_str())
         .execute(&mut *transaction)
