@@ -161,9 +161,11 @@ impl Registry {
             let message = "cannot be changed, as the metadata would stay behind: create another environment";
             return Err(Error::InvalidConfig(vec![Fault::new(key, message)]));
         }
-        let is_as_wanted = environment.config == config && environment.state == EnvironmentState::Ready;
-        if is_as_wanted && wanted == config {
-            return Ok(EnvironmentChange { environment, operation: None });
+        if environment.config == config && wanted == config {
+            return match environment.state {
+                EnvironmentState::Ready => Ok(EnvironmentChange { environment, operation: None }),
+                _ => self.resume(environment).await,
+            };
         }
         self.keep_secrets(&environment, &wanted).await?;
         self.apply(name, &config).await
