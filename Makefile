@@ -30,8 +30,7 @@ test-rust: build .venv/complete
 	cargo test --locked --workspace
 
 test-python: build .venv/complete browser
-	.venv/bin/pytest tests/python -n auto --dist loadfile --ignore tests/python/test_corpus.py \
-	  --ignore tests/python/test_api_schema.py
+	.venv/bin/pytest tests/python -n auto --dist loadfile --ignore tests/python/test_corpus.py
 
 # The API's page is tested in Chromium. Where there is none and none can be installed, these tests are skipped.
 browser:

@@ -70,3 +70,16 @@ pub struct FollowEvents {
     /// `false` ends the stream with the newest event that there is, instead of waiting for more.
     pub follow: Option<bool>,
 }
+
+/// One message of a stream (`text/event-stream`). Lines that begin with a colon are heartbeats.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServerSentEvent {
+    /// Sent back as `Last-Event-ID`, it takes the stream up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub id: Option<String>,
+    /// The kind of message.
+    pub event: String,
+    /// A JSON document, on one line.
+    pub data: String,
+}

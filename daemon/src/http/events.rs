@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use airflow_serverless_api::event::{Event, FollowEvents};
+use airflow_serverless_api::event::{Event, FollowEvents, ServerSentEvent};
 use axum::{
     extract::State,
     http::{HeaderMap, HeaderName, StatusCode},
@@ -28,7 +28,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
         ("Last-Event-ID" = Option<i64>, Header, description = "Begin behind this event", minimum = 0),
     ),
     responses(
-        (status = 200, description = "Events, each with the JSON of an Event as its data", body = String,
+        (status = 200, description = "Events, each with the JSON of an Event as its data", body = ServerSentEvent,
          content_type = "text/event-stream"),
     )
 )]

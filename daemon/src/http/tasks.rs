@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
+    event::ServerSentEvent,
     run::{ReadLogs, TaskLog},
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
 };
@@ -84,7 +85,7 @@ pub(super) async fn clear_task_instances(
         ("task_id" = String, Path), ReadLogs,
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 200, body = ServerSentEvent, content_type = "text/event-stream"),
     )
 )]
 pub(super) async fn follow_task_log(
