@@ -1,9 +1,7 @@
 //! Credentials for Modal's cloud, in a file that only the user can read.
 
 use std::{
-    fs::{File, OpenOptions, Permissions},
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +16,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     modal::{ModalError, connect},
+    private_file::{self, Unreadable},
 };
+
+/// More is not read of a file that should hold a token and where it is for.
+const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// What the file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub enum CredentialsError {
     Files { action: &'static str, path: String, source: io::Error },
     #[error("the credentials in {path} cannot be read; `airflow-serverless auth login` writes them anew")]
     Invalid { path: String },
+    #[error("{path} belongs to another user; remove it, and `airflow-serverless auth login` writes it anew")]
+    Foreign { path: String },
     #[error("{path} can be read by other users; `chmod 600` it, or have Modal replace the token")]
     Exposed { path: String },
 }
@@ -53,30 +57,27 @@ impl CredentialsFile {
     /// The credentials, if there are any.
     pub fn read(&self) -> Result<Option<Credentials>, CredentialsError> {
         let path = || self.0.display().to_string();
-        let failed = |source| CredentialsError::Files { action: "reading", path: path(), source };
-        let file = match File::open(&self.0) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
+        let content = match private_file::read(&self.0, MAX_FILE_BYTES) {
+            Ok((_, content)) => content,
+            Err(Unreadable::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(Unreadable::Io(source)) => {
+                return Err(CredentialsError::Files { action: "reading", path: path(), source });
+            }
+            Err(Unreadable::Foreign) => return Err(CredentialsError::Foreign { path: path() }),
+            Err(Unreadable::Exposed(_)) => return Err(CredentialsError::Exposed { path: path() }),
         };
-        if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
-            return Err(CredentialsError::Exposed { path: path() });
-        }
         // The parser's message could repeat a secret.
-        let invalid = |_| CredentialsError::Invalid { path: path() };
-        serde_json::from_reader(io::BufReader::new(file)).map(Some).map_err(invalid)
+        serde_json::from_slice(&content).map(Some).map_err(|_| CredentialsError::Invalid { path: path() })
     }
 
     /// Replaces the credentials, all or nothing.
     fn write(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
-        let failed = |source| CredentialsError::Files { action: "writing", path: self.0.display().to_string(), source };
-        let partial = self.0.with_extension("partial");
-        let text = serde_json::to_vec_pretty(credentials).map_err(|error| failed(error.into()))?;
-        let open = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial);
-        let mut file = open.map_err(failed)?;
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
-        std::fs::rename(&partial, &self.0).map_err(failed)
+        let written = serde_json::to_vec_pretty(credentials).map_err(io::Error::from);
+        let written = written.and_then(|text| private_file::replace(&self.0, &text));
+        written.map_err(|source| {
+            let path = self.0.display().to_string();
+            CredentialsError::Files { action: "writing", path, source }
+        })
     }
 
     pub fn status(&self) -> Result<CredentialsStatus> {
@@ -143,6 +144,8 @@ fn check(location: &str, prefix: &str, text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     #[test]

@@ -19,6 +19,7 @@ pub mod logging;
 pub mod metrics;
 pub mod modal;
 pub mod notify;
+mod private_file;
 pub mod progress;
 pub mod registry;
 pub mod runtime;

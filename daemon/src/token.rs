@@ -4,9 +4,9 @@
 //! that it has changed and refuses the old token from then on.
 
 use std::{
-    fs::{DirBuilder, File, Metadata},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    fs::Metadata,
+    io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -14,6 +14,8 @@ use std::{
 use airflow_serverless_api::Secret;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use subtle::ConstantTimeEq;
+
+use crate::private_file::{self, Unreadable};
 
 /// Bytes of randomness in a token, and characters of their base64.
 const BYTES: usize = 32;
@@ -115,7 +117,7 @@ pub fn read_or_make(path: &Path) -> Result<Secret> {
     match read(path) {
         Err(TokenError::Files { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             // Of two that make one at the same time, the first has its way.
-            match write(path, |file| file.persist_noclobber(path)) {
+            match write(path, private_file::create) {
                 Err(TokenError::Files { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
                 written => written?,
             }
@@ -127,22 +129,16 @@ pub fn read_or_make(path: &Path) -> Result<Secret> {
 
 /// Puts a new token in the place of whatever is there.
 pub fn rotate(path: &Path) -> Result<Secret> {
-    write(path, |file| file.persist(path))?;
+    write(path, private_file::replace)?;
     Ok(read(path)?.1)
 }
 
 fn read(path: &Path) -> Result<(Stamp, Secret)> {
-    let failed = |source| TokenError::Files { action: "reading", path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(TokenError::Foreign { path: path.to_owned() });
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(TokenError::Exposed { path: path.to_owned(), mode: metadata.mode() & 0o777 });
-    }
-    let mut content = Vec::new();
-    file.take(MAX_FILE_BYTES).read_to_end(&mut content).map_err(failed)?;
+    let (metadata, content) = private_file::read(path, MAX_FILE_BYTES).map_err(|why| match why {
+        Unreadable::Io(source) => TokenError::Files { action: "reading", path: path.to_owned(), source },
+        Unreadable::Foreign => TokenError::Foreign { path: path.to_owned() },
+        Unreadable::Exposed(mode) => TokenError::Exposed { path: path.to_owned(), mode },
+    })?;
     let text = std::str::from_utf8(&content).unwrap_or_default().trim_end();
     if text.len() < LENGTH || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(TokenError::Malformed { path: path.to_owned() });
@@ -150,17 +146,11 @@ fn read(path: &Path) -> Result<(Stamp, Secret)> {
     Ok((Stamp::of(&metadata), Secret::new(text)))
 }
 
-/// Writes a new token beside its place, down to the disk, and has it put there.
-fn write(path: &Path, put: impl FnOnce(tempfile::NamedTempFile) -> Result<File, tempfile::PersistError>) -> Result<()> {
-    let failed = |action| move |source| TokenError::Files { action, path: path.to_owned(), source };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("making the folder of"))?;
+/// Has a new token written.
+fn write(path: &Path, put: impl FnOnce(&Path, &[u8]) -> io::Result<()>) -> Result<()> {
     let token = URL_SAFE_NO_PAD.encode(std::array::from_fn::<u8, BYTES, _>(|_| rand::random()));
-    // Temporary files are made for their owner alone.
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed("making"))?;
-    writeln!(file, "{token}").and_then(|()| file.as_file().sync_all()).map_err(failed("writing"))?;
-    put(file).map_err(|error| failed("replacing")(error.error))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("writing the folder of"))
+    let failed = |source| TokenError::Files { action: "writing", path: path.to_owned(), source };
+    put(path, format!("{token}\n").as_bytes()).map_err(failed)
 }
 
 #[cfg(test)]
