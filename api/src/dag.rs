@@ -4,6 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::page::limit_of;
+
 /// A DAG as the scheduler sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Dag {
@@ -57,10 +59,22 @@ pub struct ImportError {
     pub stack_trace: String,
 }
 
-/// Answer of `GET …/import-errors`.
+/// Query of `GET …/import-errors`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListImportErrors {
+    /// At most this many, 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "limit_of")]
+    pub limit: Option<u32>,
+    pub offset: Option<u32>,
+}
+
+/// Answer of `GET …/import-errors`, by file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ImportErrorList {
     pub import_errors: Vec<ImportError>,
+    /// How many there are, whatever the limit.
     pub total_entries: i64,
 }
 
@@ -78,10 +92,29 @@ pub struct DagFile {
     pub import_error: Option<ImportError>,
 }
 
-/// Answer of `GET …/dags`.
+/// Query of `GET …/dags`. What is asked of DAGs leaves out the files that have none of that kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListDagFiles {
+    /// Only DAGs with this in their id; the case does not matter.
+    pub dag_id_pattern: Option<String>,
+    /// Only DAGs that are paused, or only those that are not.
+    pub paused: Option<bool>,
+    /// Only files that do not import, or only those that do.
+    pub has_import_errors: Option<bool>,
+    /// At most this many files, 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "limit_of")]
+    pub limit: Option<u32>,
+    pub offset: Option<u32>,
+}
+
+/// Answer of `GET …/dags`, by file.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DagFileList {
     pub files: Vec<DagFile>,
+    /// How many files there are, whatever the limit.
+    pub total_entries: i64,
 }
 
 /// A DAG that the validator found in a file before its upload.

@@ -46,12 +46,15 @@ pub enum EventKind {
     /// `data`: `operation_id`, `state`, and `error` if there is one.
     #[serde(rename = "operation.ended")]
     OperationEnded,
-    /// `data`: `filenames`, and `watch_id` if a watch did it.
+    /// `data`: `filenames`; of a watch `watch_id` and `total_entries`, too, and at most 100 names.
     #[serde(rename = "dag_files.uploaded")]
     DagFilesUploaded,
-    /// `data`: `filenames`, and `watch_id` if a watch did it.
+    /// `data`: as of `dag_files.uploaded`.
     #[serde(rename = "dag_files.removed")]
     DagFilesRemoved,
+    /// `data`: `watch_id`, `directory`, `state`, and `message` if there is one.
+    #[serde(rename = "watch.state")]
+    WatchState,
     /// `data`: `dag_id`, `dag_run_id`.
     #[serde(rename = "dag_run.triggered")]
     DagRunTriggered,

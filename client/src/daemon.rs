@@ -10,7 +10,8 @@ use airflow_serverless_api::{
     credentials::{CredentialsStatus, PutCredentials, StoreCredentials},
     daemon::{VERSION_HEADER, Version},
     dag::{
-        Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, ImportErrorList, PutMode, UpdateDag,
+        Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, ImportErrorList, ListDagFiles,
+        ListImportErrors, PutMode, UpdateDag,
     },
     diagnostics::Diagnostics,
     environment::{
@@ -143,8 +144,21 @@ impl Daemon {
         answer(request.query(&[("after", after), ("wait_seconds", 20)])).await
     }
 
-    pub async fn list_dag_files(&self, environment: &EnvironmentName) -> Result<DagFileList> {
-        self.get(&["environments", environment.as_str(), "dags"]).await
+    /// All DAG files that are wanted: the limit is of one answer.
+    pub async fn list_dag_files(&self, environment: &EnvironmentName, wanted: &ListDagFiles) -> Result<DagFileList> {
+        let mut all = DagFileList { files: Vec::new(), total_entries: 0 };
+        loop {
+            let offset = u32::try_from(all.files.len()).ok();
+            let query = ListDagFiles { limit: Some(PAGE), offset, ..wanted.clone() };
+            let request = self.request(Method::GET, &["environments", environment.as_str(), "dags"]);
+            let page: DagFileList = answer(request.query(&query)).await?;
+            let is_last = page.files.len() < PAGE as usize;
+            all.files.extend(page.files);
+            all.total_entries = page.total_entries;
+            if is_last {
+                return Ok(all);
+            }
+        }
     }
 
     pub async fn put_dag_file(
@@ -168,7 +182,9 @@ impl Daemon {
     }
 
     pub async fn list_import_errors(&self, environment: &EnvironmentName) -> Result<ImportErrorList> {
-        self.get(&["environments", environment.as_str(), "import-errors"]).await
+        let query = ListImportErrors { limit: Some(PAGE), offset: None };
+        let request = self.request(Method::GET, &["environments", environment.as_str(), "import-errors"]);
+        answer(request.query(&query)).await
     }
 
     pub async fn update_dag(&self, environment: &EnvironmentName, dag_id: &str, update: UpdateDag) -> Result<Dag> {

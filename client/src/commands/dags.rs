@@ -4,8 +4,8 @@ use std::path::Path;
 
 use airflow_serverless_api::{
     dag::{
-        DagDetail, DagFile, DagFileChange, DagFileList, ImportError, ImportErrorList, PutMode, PutOutcome, Task,
-        UpdateDag,
+        DagDetail, DagFile, DagFileChange, DagFileList, ImportError, ImportErrorList, ListDagFiles, PutMode,
+        PutOutcome, Task, UpdateDag,
     },
     environment::EnvironmentName,
     problem::Fault,
@@ -32,7 +32,8 @@ pub async fn run(command: Dags, printer: &Printer) -> Outcome {
         Dags::Create(arguments) => put(arguments, PutMode::Create, printer).await,
         Dags::Update(arguments) => put(arguments, PutMode::Update, printer).await,
         Dags::List(environment) => {
-            let files = Daemon::connect(printer).await?.list_dag_files(&environment.name).await?;
+            let files =
+                Daemon::connect(printer).await?.list_dag_files(&environment.name, &ListDagFiles::default()).await?;
             printer.result(&files, listing);
             Ok(ExitStatus::Success)
         }
@@ -190,8 +191,9 @@ pub async fn note_if_paused(
     dag_id: &str,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    let files = daemon.list_dag_files(environment).await?.files;
-    if files.iter().flat_map(|file| &file.dags).any(|dag| dag.dag_id == dag_id && dag.is_paused) {
+    let of_it = ListDagFiles { dag_id_pattern: Some(dag_id.to_owned()), paused: Some(true), ..Default::default() };
+    let files = daemon.list_dag_files(environment, &of_it).await?.files;
+    if files.iter().flat_map(|file| &file.dags).any(|dag| dag.dag_id == dag_id) {
         let unpause = format!("airflow-serverless dags unpause --env {environment} --dag-id {dag_id}");
         printer.note(&format!("the DAG is paused: its runs stay queued until `{unpause}`"));
     }

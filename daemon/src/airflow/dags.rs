@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 
 use airflow_serverless_api::{
-    dag::{Dag, DagDeletion, DagDetail, DagFile, DagFileList, ImportError, ImportErrorList, Task, UpdateDag},
+    dag::{
+        Dag, DagDeletion, DagDetail, DagFile, DagFileList, ImportError, ImportErrorList, ListDagFiles,
+        ListImportErrors, Task, UpdateDag,
+    },
     environment::EnvironmentName,
+    page::limit,
 };
 use chrono::{DateTime, Utc};
 use modal_client::{Entry, EntryKind};
@@ -116,8 +120,16 @@ async fn import_errors(metadata: &Metadata) -> Result<Vec<ImportError>> {
 }
 
 impl Airflow {
-    /// The Python files of the DAG folder, without plugins, each with what the scheduler found in it.
-    pub async fn list_dag_files(&self, environment: &EnvironmentName) -> Result<DagFileList> {
+    /// A page of the Python files of the DAG folder, without plugins, each with what the scheduler found in it.
+    pub async fn list_dag_files(&self, environment: &EnvironmentName, wanted: &ListDagFiles) -> Result<DagFileList> {
+        let mut files = self.dag_files(environment).await?;
+        files.retain_mut(|file| is_wanted(file, wanted));
+        let total_entries = files.len() as i64;
+        let (offset, limit) = (wanted.offset.unwrap_or(0) as usize, limit(wanted.limit) as usize);
+        Ok(DagFileList { files: files.into_iter().skip(offset).take(limit).collect(), total_entries })
+    }
+
+    async fn dag_files(&self, environment: &EnvironmentName) -> Result<Vec<DagFile>> {
         let volume = self.volume(environment).await?;
         let entries = volume.list(&format!("/{DAGS}"), true).await?;
         let (mut found, mut errors) = (HashMap::<String, Vec<Dag>>::new(), HashMap::new());
@@ -135,7 +147,7 @@ impl Airflow {
             file.import_error = errors.remove(&file.filename);
         }
         files.sort_by(|a, b| a.filename.cmp(&b.filename));
-        Ok(DagFileList { files })
+        Ok(files)
     }
 
     /// The content of a file of the DAG folder.
@@ -145,14 +157,19 @@ impl Airflow {
         content.ok_or_else(|| Error::FileNotFound(filename.to_owned(), environment.clone()))
     }
 
-    /// What does not import, by file.
-    pub async fn list_import_errors(&self, environment: &EnvironmentName) -> Result<ImportErrorList> {
-        let import_errors = match self.metadata(environment).await? {
+    /// A page of what does not import, by file.
+    pub async fn list_import_errors(
+        &self,
+        environment: &EnvironmentName,
+        wanted: &ListImportErrors,
+    ) -> Result<ImportErrorList> {
+        let all = match self.metadata(environment).await? {
             Some(metadata) => import_errors(&metadata).await?,
             None => Vec::new(),
         };
-        let total_entries = import_errors.len() as i64;
-        Ok(ImportErrorList { import_errors, total_entries })
+        let total_entries = all.len() as i64;
+        let (offset, limit) = (wanted.offset.unwrap_or(0) as usize, limit(wanted.limit) as usize);
+        Ok(ImportErrorList { import_errors: all.into_iter().skip(offset).take(limit).collect(), total_entries })
     }
 
     /// A DAG that is in a file, with its tasks.
@@ -183,7 +200,7 @@ impl Airflow {
     pub async fn update_dag(&self, environment: &EnvironmentName, dag_id: &str, update: UpdateDag) -> Result<Dag> {
         let kind = if update.is_paused { "pause" } else { "unpause" };
         let _: Value = self.command(environment, (Subject::Dag, kind), json!({"dag_id": dag_id})).await?;
-        let files = self.list_dag_files(environment).await?.files;
+        let files = self.dag_files(environment).await?;
         let dag = files.into_iter().flat_map(|file| file.dags).find(|dag| dag.dag_id == dag_id);
         dag.ok_or_else(|| Error::DagNotFound(dag_id.to_owned(), environment.clone()))
     }
@@ -197,7 +214,7 @@ impl Airflow {
         if !others.is_empty() && !force {
             return Err(Error::SharedFile { file: filename, others });
         }
-        self.volume(environment).await?.remove(&format!("/{DAGS}/{filename}")).await?;
+        self.remove_dag_file(environment, &filename).await?;
         drop(files);
         self.refresh(environment).await?;
         Ok(DagDeletion { dag_id: dag_id.to_owned(), filename, deactivated })
@@ -205,7 +222,7 @@ impl Airflow {
 
     /// The active DAGs of a file.
     pub(super) async fn dags_of_file(&self, environment: &EnvironmentName, filename: &str) -> Result<Vec<String>> {
-        let files = self.list_dag_files(environment).await?.files;
+        let files = self.dag_files(environment).await?;
         let file = files.into_iter().find(|file| file.filename == filename);
         Ok(file.into_iter().flat_map(|file| file.dags).map(|dag| dag.dag_id).collect())
     }
@@ -228,10 +245,24 @@ impl Airflow {
     }
 
     async fn known_file(&self, environment: &EnvironmentName, dag_id: &str) -> Result<Option<String>> {
-        let files = self.list_dag_files(environment).await?.files;
+        let files = self.dag_files(environment).await?;
         let holds = |file: &DagFile| file.dags.iter().any(|dag| dag.dag_id == dag_id);
         Ok(files.into_iter().find(holds).map(|file| file.filename))
     }
+}
+
+/// Whether the file is of the kind that is asked for; of its DAGs only those are left that are.
+fn is_wanted(file: &mut DagFile, wanted: &ListDagFiles) -> bool {
+    let ListDagFiles { dag_id_pattern, paused, has_import_errors, .. } = wanted;
+    let pattern = dag_id_pattern.as_ref().map(|pattern| pattern.to_lowercase());
+    let matches = |dag: &Dag| {
+        pattern.as_ref().is_none_or(|pattern| dag.dag_id.to_lowercase().contains(pattern))
+            && paused.is_none_or(|paused| dag.is_paused == paused)
+    };
+    file.dags.retain(matches);
+    let asks_for_dags = pattern.is_some() || paused.is_some();
+    has_import_errors.is_none_or(|wanted| file.import_error.is_some() == wanted)
+        && !(asks_for_dags && file.dags.is_empty())
 }
 
 /// The last line of the file that a stack trace names.
@@ -256,6 +287,49 @@ fn python_file(entry: Entry) -> Option<DagFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_chosen_by_their_dags_and_errors() {
+        let dag = |dag_id: &str, is_paused| Dag {
+            dag_id: dag_id.to_owned(),
+            relative_fileloc: None,
+            is_paused,
+            is_stale: false,
+            has_import_errors: false,
+            timetable_summary: None,
+            next_dagrun_logical_date: None,
+            last_parsed_time: None,
+        };
+        let error =
+            ImportError { filename: "b.py".to_owned(), line: None, timestamp: None, stack_trace: String::new() };
+        let file = |name: &str, dags, import_error| DagFile {
+            filename: name.to_owned(),
+            size: 1,
+            modified_at: None,
+            dags,
+            import_error,
+        };
+        let chosen = |wanted: ListDagFiles| {
+            let mut files = vec![
+                file("a.py", vec![dag("Sales", false), dag("stock", true)], None),
+                file("b.py", Vec::new(), Some(error.clone())),
+                file("c.py", vec![dag("other", true)], None),
+            ];
+            files.retain_mut(|file| is_wanted(file, &wanted));
+            let named = |file: &DagFile| {
+                let dags: Vec<&str> = file.dags.iter().map(|dag| dag.dag_id.as_str()).collect();
+                format!("{}: {}", file.filename, dags.join(" "))
+            };
+            files.iter().map(named).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(ListDagFiles::default()), ["a.py: Sales stock", "b.py: ", "c.py: other"]);
+        let pattern = ListDagFiles { dag_id_pattern: Some("sAL".to_owned()), ..Default::default() };
+        assert_eq!(chosen(pattern), ["a.py: Sales"]);
+        let paused = ListDagFiles { paused: Some(true), ..Default::default() };
+        assert_eq!(chosen(paused), ["a.py: stock", "c.py: other"]);
+        let broken = ListDagFiles { has_import_errors: Some(true), ..Default::default() };
+        assert_eq!(chosen(broken), ["b.py: "]);
+    }
 
     #[test]
     fn the_last_line_of_the_file_is_found() {

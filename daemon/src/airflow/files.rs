@@ -5,9 +5,11 @@ use std::path::{Component, Path, PathBuf};
 use airflow_serverless_api::{
     dag::{DagFileChange, DagFileDeletion, PutMode, PutOutcome},
     environment::EnvironmentName,
+    event::EventKind,
     problem::Fault,
 };
 use modal_client::{EntryKind, File, Volume};
+use serde_json::json;
 
 use super::{Airflow, DAGS};
 use crate::{
@@ -24,13 +26,15 @@ pub const MAX_FILE_BYTES: usize = 4 << 20;
 const MAX_NAME: usize = 200;
 
 impl Airflow {
-    /// Validates a file and puts it on the Volume, all or nothing; then wakes the scheduler.
+    /// Validates a file and puts it on the Volume, all or nothing, if what is there `is_expected`; then wakes the
+    /// scheduler.
     pub async fn put_dag_file(
         &self,
         environment: &EnvironmentName,
         filename: &str,
         content: Vec<u8>,
         mode: PutMode,
+        is_expected: impl FnOnce(Option<&[u8]>) -> Result<()>,
     ) -> Result<DagFileChange> {
         check_name(filename)?;
         check_size(filename, &content)?;
@@ -38,6 +42,7 @@ impl Airflow {
         let volume = self.volume(environment).await?;
         let path = format!("/{DAGS}/{filename}");
         let existing = volume.read(&path).await?;
+        is_expected(existing.as_deref())?;
         let outcome = match (&existing, mode) {
             (Some(old), _) if *old == content => PutOutcome::Unchanged,
             (Some(_), PutMode::Create) => return Err(Error::FileExists(filename.to_owned(), environment.clone())),
@@ -49,21 +54,37 @@ impl Airflow {
         if outcome != PutOutcome::Unchanged {
             volume.put(vec![File { path, content }]).await?;
             self.wake_scheduler(environment, "upload").await?;
+            self.record(EventKind::DagFilesUploaded, environment, json!({"filenames": [filename]})).await;
         }
         Ok(DagFileChange { filename: filename.to_owned(), outcome, dags: verdict.dags, warnings: verdict.warnings })
     }
 
-    /// Removes a DAG file or a plugin; returns once the scheduler has looked at what is left.
-    pub async fn delete_dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<DagFileDeletion> {
+    /// Removes a DAG file or a plugin, if what is there `is_expected`; returns once the scheduler has looked at what is
+    /// left.
+    pub async fn delete_dag_file(
+        &self,
+        environment: &EnvironmentName,
+        filename: &str,
+        is_expected: impl FnOnce(Option<&[u8]>) -> Result<()>,
+    ) -> Result<DagFileDeletion> {
         check_name(filename)?;
         let files = self.files.lock().await;
-        let deactivated = self.dags_of_file(environment, filename).await?;
-        if !self.volume(environment).await?.remove(&format!("/{DAGS}/{filename}")).await? {
+        let existing = self.volume(environment).await?.read(&format!("/{DAGS}/{filename}")).await?;
+        is_expected(existing.as_deref())?;
+        if existing.is_none() {
             return Err(Error::FileNotFound(filename.to_owned(), environment.clone()));
         }
+        let deactivated = self.dags_of_file(environment, filename).await?;
+        self.remove_dag_file(environment, filename).await?;
         drop(files);
         self.refresh(environment).await?;
         Ok(DagFileDeletion { filename: filename.to_owned(), deactivated })
+    }
+
+    pub(super) async fn remove_dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<()> {
+        self.volume(environment).await?.remove(&format!("/{DAGS}/{filename}")).await?;
+        self.record(EventKind::DagFilesRemoved, environment, json!({"filenames": [filename]})).await;
+        Ok(())
     }
 
     /// The Volume with the DAG files of an environment that is deployed.

@@ -20,8 +20,9 @@ mod variables;
 
 use std::path::PathBuf;
 
-use airflow_serverless_api::environment::EnvironmentName;
+use airflow_serverless_api::{environment::EnvironmentName, event::EventKind};
 use modal_client::{Client, Volume};
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::{
@@ -62,6 +63,10 @@ impl Airflow {
     /// Ends what runs beside the daemon.
     pub async fn stop(&self) {
         self.validator.stop().await;
+    }
+
+    pub(crate) async fn record(&self, kind: EventKind, environment: &EnvironmentName, data: Value) {
+        self.registry.events.record(kind, environment, data).await;
     }
 
     /// The client of the server on which an environment runs that is deployed.

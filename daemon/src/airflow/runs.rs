@@ -136,7 +136,7 @@ impl Airflow {
         let result: Value = self.command(environment, (Subject::Dag, "trigger"), arguments).await?;
         let run_id = result.get("dag_run_id").and_then(Value::as_str).unwrap_or_default();
         let data = json!({"dag_id": dag_id, "dag_run_id": run_id});
-        self.registry.events.record(EventKind::DagRunTriggered, environment, data).await;
+        self.record(EventKind::DagRunTriggered, environment, data).await;
         self.dag_run(environment, dag_id, run_id).await
     }
 

@@ -3,7 +3,7 @@
 use airflow_serverless_api::{
     dag::{
         Dag, DagDeletion, DagDetail, DagFileChange, DagFileDeletion, DagFileList, DeleteDag, ImportErrorList,
-        PutDagFile, UpdateDag,
+        ListDagFiles, ListImportErrors, PutDagFile, UpdateDag,
     },
     environment::EnvironmentName,
 };
@@ -15,7 +15,8 @@ use axum::{
 };
 
 use super::{
-    Services, etag,
+    Services,
+    etag::{self, IfMatch},
     extract::{self, Body, Path, Query},
     problem::Answer,
 };
@@ -23,20 +24,21 @@ use super::{
 /// The DAG files of an environment, with the DAGs and import errors that the scheduler found in them
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags", tag = "dags",
-    params(("environment" = EnvironmentName, Path)),
+    params(("environment" = EnvironmentName, Path), ListDagFiles),
     responses((status = 200, body = DagFileList))
 )]
 pub(super) async fn list_dag_files(
     State(services): State<Services>,
     Path(environment): Path<EnvironmentName>,
+    Query(query): Query<ListDagFiles>,
 ) -> Answer<Json<DagFileList>> {
-    Ok(Json(services.airflow.list_dag_files(&environment).await?))
+    Ok(Json(services.airflow.list_dag_files(&environment, &query).await?))
 }
 
-/// Validates a DAG file, or a plugin (`plugins%2F` and its name), and uploads it
+/// Validates a DAG file, or a plugin (`plugins%2F` and its name), and uploads it; with `If-Match` only over what was read
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208), PutDagFile),
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208), PutDagFile, ("If-Match" = Option<String>, Header)),
     request_body(content = String, content_type = "text/x-python"),
     responses((status = 200, body = DagFileChange))
 )]
@@ -44,9 +46,11 @@ pub(super) async fn put_dag_file(
     State(services): State<Services>,
     Path((environment, filename)): Path<(EnvironmentName, String)>,
     Query(query): Query<PutDagFile>,
+    if_match: IfMatch,
     Body(content): Body,
 ) -> Answer<Json<DagFileChange>> {
-    Ok(Json(services.airflow.put_dag_file(&environment, &filename, content.into(), query.mode).await?))
+    let is_expected = |old: Option<&[u8]>| if_match.check_content(&filename, old);
+    Ok(Json(services.airflow.put_dag_file(&environment, &filename, content.into(), query.mode, is_expected).await?))
 }
 
 /// The content of a DAG file or a plugin
@@ -66,30 +70,33 @@ pub(super) async fn get_dag_file(
     Ok((headers, content).into_response())
 }
 
-/// Removes a DAG file or a plugin; DAGs of the file become inactive
+/// Removes a DAG file or a plugin; DAGs of the file become inactive. With `If-Match` only what was read
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208)),
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = DagFileDeletion))
 )]
 pub(super) async fn delete_dag_file(
     State(services): State<Services>,
     Path((environment, filename)): Path<(EnvironmentName, String)>,
+    if_match: IfMatch,
 ) -> Answer<Json<DagFileDeletion>> {
-    Ok(Json(services.airflow.delete_dag_file(&environment, &filename).await?))
+    let is_expected = |old: Option<&[u8]>| if_match.check_content(&filename, old);
+    Ok(Json(services.airflow.delete_dag_file(&environment, &filename, is_expected).await?))
 }
 
 /// What does not import, by file
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/import-errors", tag = "dags",
-    params(("environment" = EnvironmentName, Path)),
+    params(("environment" = EnvironmentName, Path), ListImportErrors),
     responses((status = 200, body = ImportErrorList))
 )]
 pub(super) async fn list_import_errors(
     State(services): State<Services>,
     Path(environment): Path<EnvironmentName>,
+    Query(query): Query<ListImportErrors>,
 ) -> Answer<Json<ImportErrorList>> {
-    Ok(Json(services.airflow.list_import_errors(&environment).await?))
+    Ok(Json(services.airflow.list_import_errors(&environment, &query).await?))
 }
 
 /// A DAG with its tasks
@@ -105,30 +112,34 @@ pub(super) async fn get_dag(
     Ok(Json(services.airflow.dag(&environment, &dag_id).await?))
 }
 
-/// Pauses or unpauses a DAG
+/// Pauses or unpauses a DAG; with `If-Match` only as it was read
 #[utoipa::path(
     patch, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags", request_body = UpdateDag,
-    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
+    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = Dag))
 )]
 pub(super) async fn update_dag(
     State(services): State<Services>,
     Path((environment, dag_id)): Path<(EnvironmentName, String)>,
+    if_match: IfMatch,
     extract::Json(update): extract::Json<UpdateDag>,
 ) -> Answer<Json<Dag>> {
+    if_match.check_read(&dag_id, services.airflow.dag(&environment, &dag_id)).await?;
     Ok(Json(services.airflow.update_dag(&environment, &dag_id, update).await?))
 }
 
-/// Removes the file of a DAG and marks the DAG inactive
+/// Removes the file of a DAG and marks the DAG inactive; with `If-Match` only as the DAG was read
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), DeleteDag),
+    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), DeleteDag, ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = DagDeletion))
 )]
 pub(super) async fn delete_dag(
     State(services): State<Services>,
     Path((environment, dag_id)): Path<(EnvironmentName, String)>,
     Query(query): Query<DeleteDag>,
+    if_match: IfMatch,
 ) -> Answer<Json<DagDeletion>> {
+    if_match.check_read(&dag_id, services.airflow.dag(&environment, &dag_id)).await?;
     Ok(Json(services.airflow.delete_dag(&environment, &dag_id, query.force).await?))
 }

@@ -63,6 +63,20 @@ impl IfMatch {
         self.check_etag(what, || of(current))
     }
 
+    /// As [`check`](Self::check), where it takes a look to know what there is. Whoever writes meanwhile is not noticed.
+    pub async fn check_read<T: Serialize>(&self, what: &str, read: impl Future<Output = Result<T>>) -> Result<()> {
+        if self.0.is_some() { self.check(what, &read.await?) } else { Ok(()) }
+    }
+
+    /// As [`check`](Self::check), of a content that may be missing: then it is none that was read.
+    pub fn check_content(&self, what: &str, current: Option<&[u8]>) -> Result<()> {
+        match current {
+            None if self.0.is_some() => Err(Error::PreconditionFailed(what.to_owned())),
+            None => Ok(()),
+            Some(content) => self.check_etag(what, || of_bytes(content)),
+        }
+    }
+
     fn check_etag(&self, what: &str, etag: impl FnOnce() -> String) -> Result<()> {
         match &self.0 {
             Some(expected) if !expects(expected, &etag()) => Err(Error::PreconditionFailed(what.to_owned())),

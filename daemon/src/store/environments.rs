@@ -141,6 +141,9 @@ pub enum Outcome<'a> {
     },
 }
 
+/// A change, with all that it is about.
+type Statement = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
 impl Store {
     async fn rows(&self) -> Result<Vec<Row>> {
         sqlx::query_as("SELECT * FROM environment ORDER BY name")
@@ -166,12 +169,20 @@ impl Store {
     }
 
     pub async fn environment(&self, name: &EnvironmentName) -> Result<Option<Environment>> {
+        let moment = match self.recent.get(name) {
+            Ok(environment) => return Ok(Some(environment)),
+            Err(moment) => moment,
+        };
         let row: Option<Row> = sqlx::query_as("SELECT * FROM environment WHERE name = ?")
             .bind(name.as_str())
             .fetch_optional(&self.pool)
             .await
             .map_err(query("reading an environment"))?;
-        row.map(Environment::try_from).transpose()
+        let environment = row.map(Environment::try_from).transpose()?;
+        if let Some(environment) = &environment {
+            self.recent.keep(environment, moment);
+        }
+        Ok(environment)
     }
 
     /// Inserts the environment together with the operation that will create it.
@@ -182,22 +193,15 @@ impl Store {
         operation: &NewOperation,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let failed = query("creating an environment");
-        let mut transaction = self.begin(&failed).await?;
-        sqlx::query(
+        let insertion = sqlx::query(
             "INSERT INTO environment (name, target, config, generation, created_at, updated_at)
-             VALUES (?, ?, ?, 1, ?, ?)",
+             VALUES ($1, $2, $3, 1, $4, $4)",
         )
-        .bind(name.as_str())
+        .bind(name.to_string())
         .bind(word("target", &target)?)
         .bind(encode("configuration", config)?)
-        .bind(now)
-        .bind(now)
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?;
-        operation.insert(&mut transaction, name, now).await?;
-        transaction.commit().await.map_err(&failed)
+        .bind(now);
+        self.change_with_operation("creating an environment", insertion, name, operation, now).await
     }
 
     /// Sets a new configuration, one generation on, together with the operation that will apply it.
@@ -230,9 +234,7 @@ impl Store {
         operation: &NewOperation,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let failed = query("changing what is wanted of an environment");
-        let mut transaction = self.begin(&failed).await?;
-        sqlx::query(sqlx::AssertSqlSafe(format!(
+        let update = sqlx::query(sqlx::AssertSqlSafe(format!(
             "UPDATE environment SET {column} = $1, generation = generation + 1, error = NULL, failed_step = NULL,
                     attempts = 0, retry_at = NULL, updated_at = $2,
                     reconciled_at = CASE WHEN observed_generation = generation THEN $2 ELSE reconciled_at END
@@ -240,12 +242,38 @@ impl Store {
         )))
         .bind(value)
         .bind(now)
-        .bind(name.as_str())
-        .execute(&mut *transaction)
+        .bind(name.to_string());
+        self.change_with_operation("changing what is wanted of an environment", update, name, operation, now).await
+    }
+
+    /// Carries out a change together with the operation that it begins.
+    async fn change_with_operation(
+        &self,
+        what: &'static str,
+        statement: Statement,
+        name: &EnvironmentName,
+        operation: &NewOperation,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let (store, name, operation) = (self.clone(), name.clone(), operation.clone());
+        self.change(async move {
+            let failed = query(what);
+            let mut transaction = store.begin(&failed).await?;
+            statement.execute(&mut *transaction).await.map_err(&failed)?;
+            operation.insert(&mut transaction, &name, now).await?;
+            transaction.commit().await.map_err(&failed)
+        })
         .await
-        .map_err(&failed)?;
-        operation.insert(&mut transaction, name, now).await?;
-        transaction.commit().await.map_err(&failed)
+    }
+
+    /// Carries out a change of one statement; gives how many environments it was of.
+    async fn change_by(&self, what: &'static str, statement: Statement) -> Result<u64> {
+        let pool = self.pool.clone();
+        self.change(async move {
+            let changed = statement.execute(&pool).await.map_err(query(what))?;
+            Ok(changed.rows_affected())
+        })
+        .await
     }
 
     /// How the environment is to end, if it is.
@@ -260,11 +288,8 @@ impl Store {
 
     /// Forgets an environment that has been taken down.
     pub async fn forget_environment(&self, name: &EnvironmentName) -> Result<()> {
-        sqlx::query("DELETE FROM environment WHERE name = ?")
-            .bind(name.as_str())
-            .execute(&self.pool)
-            .await
-            .map_err(query("forgetting an environment"))?;
+        let deletion = sqlx::query("DELETE FROM environment WHERE name = ?").bind(name.to_string());
+        self.change_by("forgetting an environment", deletion).await?;
         Ok(())
     }
 
@@ -276,7 +301,7 @@ impl Store {
         outcome: Outcome<'_>,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        let query_of = match outcome {
+        let update = match outcome {
             Outcome::Reached { functions } => sqlx::query(
                 "UPDATE environment SET observed_generation = $1, functions = $2, updated_at = $3,
                         available_at = CASE WHEN observed_generation = 0 THEN $3 ELSE available_at END,
@@ -288,52 +313,47 @@ impl Store {
                  WHERE name = $4 AND observed_generation < $1",
             )
             .bind(generation)
-            .bind(functions)
+            .bind(functions.to_owned())
             .bind(now)
-            .bind(name.as_str()),
+            .bind(name.to_string()),
             Outcome::Failed { step, error, retry_at } => sqlx::query(
                 "UPDATE environment SET error = $2, failed_step = $3, attempts = attempts + 1, retry_at = $4, updated_at = $5
                  WHERE name = $6 AND generation = $1",
             )
             .bind(generation)
-            .bind(error)
-            .bind(step)
+            .bind(error.to_owned())
+            .bind(step.to_owned())
             .bind(retry_at)
             .bind(now)
-            .bind(name.as_str()),
+            .bind(name.to_string()),
         };
-        query_of.execute(&self.pool).await.map_err(query("recording an environment's state"))?;
+        self.change_by("recording an environment's state", update).await?;
         Ok(())
     }
 
     /// Lets the work on the wanted generation rest; the wish stays as it is.
     pub async fn cancel_environment(&self, name: &EnvironmentName, now: DateTime<Utc>) -> Result<()> {
-        sqlx::query(
+        let update = sqlx::query(
             "UPDATE environment SET cancelled_generation = generation, updated_at = ?
              WHERE name = ? AND deletion IS NULL AND observed_generation < generation",
         )
         .bind(now)
-        .bind(name.as_str())
-        .execute(&self.pool)
-        .await
-        .map_err(query("cancelling the work on an environment"))?;
+        .bind(name.to_string());
+        self.change_by("cancelling the work on an environment", update).await?;
         Ok(())
     }
 
     /// At a start of the daemon: nothing waits for another attempt, and all environments are wanted anew that run other
     /// functions than these (the daemon has been upgraded). Gives how many.
     pub async fn outdate_environments(&self, functions: &str, now: DateTime<Utc>) -> Result<u64> {
-        let failed = query("looking for outdated environments");
-        sqlx::query("UPDATE environment SET retry_at = NULL").execute(&self.pool).await.map_err(&failed)?;
-        let updated = sqlx::query(
+        let what = "looking for outdated environments";
+        self.change_by(what, sqlx::query("UPDATE environment SET retry_at = NULL")).await?;
+        let update = sqlx::query(
             "UPDATE environment SET generation = generation + 1, updated_at = $1, reconciled_at = $1
              WHERE observed_generation = generation AND deletion IS NULL AND functions <> $2",
         )
         .bind(now)
-        .bind(functions)
-        .execute(&self.pool)
-        .await
-        .map_err(&failed)?;
-        Ok(updated.rows_affected())
+        .bind(functions.to_owned());
+        self.change_by(what, update).await
     }
 }

@@ -4,6 +4,7 @@ mod environments;
 mod events;
 mod idempotency;
 mod operations;
+mod recent;
 mod watches;
 
 use std::path::Path;
@@ -65,6 +66,7 @@ fn from_word<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> 
 #[derive(Clone)]
 pub struct Store {
     pool: SqlitePool,
+    recent: recent::Recent,
 }
 
 impl Store {
@@ -90,7 +92,7 @@ impl Store {
             Upgrade::None => {}
         }
         drop(connection);
-        Ok(Self { pool })
+        Ok(Self { pool, recent: recent::Recent::default() })
     }
 
     /// A transaction that will write: it waits for its turn now, as one that began by reading could not.
@@ -99,6 +101,19 @@ impl Store {
         failed: impl Fn(sqlx::Error) -> StoreError,
     ) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)
+    }
+
+    /// Carries out a change of environments. It comes to its end even if nobody waits for it any more: what was read
+    /// before must not be taken for true after it.
+    async fn change<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let recent = self.recent.clone();
+        let change = tokio::spawn(async move {
+            let done = work.await;
+            recent.forget();
+            done
+        });
+        // It is not aborted, so if it failed, it panicked; so does this then.
+        change.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     /// Whether the registry answers.

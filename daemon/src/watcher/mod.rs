@@ -28,7 +28,7 @@ use std::{
 use airflow_serverless_api::{
     home::Home,
     problem::Fault,
-    watch::{CreateWatch, ListWatches, VolumeFiles, Watch, WatchList, WatchRemoval},
+    watch::{CreateWatch, ListWatches, VolumeFiles, Watch, WatchList, WatchRemoval, WatchState},
 };
 use tokio::{
     sync::{Mutex, watch},
@@ -195,7 +195,8 @@ impl Watchers {
             root,
         };
         let environments = self.registry.events.changes();
-        let task = Task { round, alarm: rings, environments, settings: self.settings, failures: 0 };
+        let task =
+            Task { round, alarm: rings, environments, settings: self.settings, failures: 0, told: WatchState::InSync };
         let cancel = self.stop.child_token();
         let task = tokio::spawn(task.run(cancel.clone()));
         Ok(Running { shared, cancel, task })

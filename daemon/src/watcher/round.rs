@@ -8,8 +8,12 @@ use std::{
     time::Duration,
 };
 
-use airflow_serverless_api::watch::{PendingAction, PendingFile, WatchState};
+use airflow_serverless_api::{
+    event::EventKind,
+    watch::{PendingAction, PendingFile, WatchState},
+};
 use modal_client::Volume;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
@@ -62,6 +66,9 @@ pub struct Memory {
 
 /// Somebody who writes all the time does not keep others from being uploaded.
 const MOST_RESTLESS_LOOKS: u32 = 10;
+
+/// Names in an event.
+const MOST_NAMES: usize = 100;
 
 /// How a round ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -256,6 +263,7 @@ impl Round {
             // Another watch was a moment quicker: the next round tells.
             return Ok(true);
         }
+        let mut uploaded = Vec::new();
         let mut batches = upload::batches(uploads, locals, &found.graph).into_iter().peekable();
         while let Some(names) = batches.next() {
             let Some(files) = upload::contents(&self.root, names, locals, &mut found.contents).await? else {
@@ -264,6 +272,7 @@ impl Round {
                 self.save(progress).await?;
                 return Ok(true);
             };
+            uploaded.extend(files.iter().map(|(name, _)| name.clone()));
             progress.recorded.extend(upload::put(volume, files, locals, self.clock).await?);
             progress.uploads += 1;
             if batches.peek().is_some() {
@@ -273,16 +282,27 @@ impl Round {
         for path in &removals {
             volume.remove(&upload::on_volume(path)).await?;
         }
-        if progress.uploads > 0 || !removals.is_empty() || !in_the_way.is_empty() {
+        let removed: Vec<Name> = removals.into_iter().chain(in_the_way).collect();
+        if progress.uploads > 0 || !removed.is_empty() {
             // Before it is written down: whoever is killed in between does it again.
             self.airflow.dags_changed(&self.row.environment).await?;
         }
-        progress.forgotten.extend(removals.into_iter().chain(in_the_way));
+        self.tell(EventKind::DagFilesUploaded, &uploaded).await;
+        self.tell(EventKind::DagFilesRemoved, &removed).await;
+        progress.forgotten.extend(removed);
         self.save(progress).await?;
         found.settle(&held.why);
         let records = self.records().await?;
         self.show(found, &records, &held.why);
         Ok(held.has_moved)
+    }
+
+    async fn tell(&self, kind: EventKind, files: &[Name]) {
+        if !files.is_empty() {
+            let names: Vec<&str> = files.iter().take(MOST_NAMES).map(|name| &**name).collect();
+            let data = json!({"watch_id": self.row.id, "filenames": names, "total_entries": files.len()});
+            self.airflow.record(kind, &self.row.environment, data).await;
+        }
     }
 
     /// Writes down what was done, and knows it from then on.

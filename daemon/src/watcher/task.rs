@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use airflow_serverless_api::watch::{WatchMode, WatchState};
+use airflow_serverless_api::{
+    event::EventKind,
+    watch::{WatchMode, WatchState},
+};
+use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +17,7 @@ use super::{
     events::{QUIET, settle},
     round::{Outcome, Round},
     scan::{Identity, identity},
+    status::Status,
 };
 use crate::{
     error::{Result, chain},
@@ -39,6 +44,8 @@ pub struct Task {
     pub environments: watch::Receiver<u64>,
     pub settings: settings::Watch,
     pub failures: u32,
+    /// The state that was last told of, other than on the way to another one.
+    pub told: WatchState,
 }
 
 /// What comes after a round.
@@ -71,6 +78,7 @@ impl Task {
                 compared_at = started;
             }
             let Some(next) = self.conclude(outcome) else { return };
+            self.tell().await;
             let period_ends = compared_at + PERIOD;
             compares = self.wait(&next, period_ends).await || next.compares;
         }
@@ -128,6 +136,18 @@ impl Task {
             status.warning = warning;
         });
         Some(next)
+    }
+
+    /// Records that the watch has got into trouble, or out of it.
+    async fn tell(&mut self) {
+        let Status { state, message, .. } = self.round.shared.status();
+        if state == WatchState::Pending || state == self.told {
+            return;
+        }
+        self.told = state;
+        let row = &self.round.row;
+        let data = json!({"watch_id": row.id, "directory": row.directory, "state": state, "message": message});
+        self.round.airflow.record(EventKind::WatchState, &row.environment, data).await;
     }
 
     fn back_off(&mut self) -> Duration {

@@ -8,6 +8,7 @@ mod bad_input;
 mod clients;
 mod cloud;
 mod crashes;
+mod dag_files;
 mod doctor;
 mod flow;
 mod lifecycle;

@@ -1,0 +1,89 @@
+//! Environments as they were last read: nearly each request asks for one, and few change one.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use airflow_serverless_api::environment::{Environment, EnvironmentName};
+
+/// What has been read since the last change. It is complete as the registry has no other writer.
+#[derive(Clone, Default)]
+pub struct Recent(Arc<Mutex<Read>>);
+
+#[derive(Default)]
+struct Read {
+    changes: u64,
+    environments: HashMap<EnvironmentName, Environment>,
+}
+
+/// How many changes there had been when something was read.
+#[derive(Clone, Copy)]
+pub struct Moment(u64);
+
+impl Recent {
+    fn lock(&self) -> MutexGuard<'_, Read> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The environment, or the moment from which it may be read.
+    pub fn get(&self, name: &EnvironmentName) -> Result<Environment, Moment> {
+        let read = self.lock();
+        read.environments.get(name).cloned().ok_or(Moment(read.changes))
+    }
+
+    /// Keeps what was read after that moment, unless something has changed since.
+    pub fn keep(&self, environment: &Environment, since: Moment) {
+        let mut read = self.lock();
+        if read.changes == since.0 {
+            read.environments.insert(environment.name.clone(), environment.clone());
+        }
+    }
+
+    /// Something has changed.
+    pub fn forget(&self) {
+        let mut read = self.lock();
+        read.changes += 1;
+        read.environments.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn what_was_read_before_a_change_is_not_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("registry.db");
+        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/registry-v1.db"), &path).expect("a copy");
+        let store = Store::open(&path).await.expect("the registry");
+        let name: EnvironmentName = "dev".parse().expect("a name");
+        let dev = store.environment(&name).await.expect("an answer").expect("an environment");
+        let recent = Recent::default();
+        let Err(moment) = recent.get(&name) else { panic!("it was never read") };
+        recent.forget();
+        recent.keep(&dev, moment);
+        let Err(moment) = recent.get(&name) else { panic!("it has changed since") };
+        recent.keep(&dev, moment);
+        assert!(recent.get(&name).is_ok_and(|kept| kept == dev));
+    }
+
+    #[tokio::test]
+    async fn a_change_is_seen_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("registry.db");
+        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/registry-v1.db"), &path).expect("a copy");
+        let store = Store::open(&path).await.expect("the registry");
+        let name: EnvironmentName = "dev".parse().expect("a name");
+        for _ in 0..3 {
+            let before = store.environment(&name).await.expect("an answer").expect("an environment");
+            assert_eq!(store.outdate_environments("others", chrono::Utc::now()).await.expect("a change"), 1);
+            let after = store.environment(&name).await.expect("an answer").expect("an environment");
+            assert_eq!(after.generation, before.generation + 1);
+            let reached = crate::store::Outcome::Reached { functions: "these" };
+            store.observe_environment(&name, after.generation, reached, chrono::Utc::now()).await.expect("a change");
+        }
+    }
+}

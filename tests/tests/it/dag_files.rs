@@ -1,0 +1,104 @@
+//! DAG files and DAGs for several hands: changed only as they were read, listed in pages, and told of.
+
+use std::fs;
+
+use integration_tests::{Installation, dag_file, text};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::api::Api;
+
+const DAGS: &str = "/v1/environments/dev/dags";
+const FILE: &str = "/v1/environments/dev/dags/files/pair.py";
+
+async fn send_if(api: &Api, (method, path): (Method, &str), etag: &str, body: &str) -> Response {
+    let request = api.http.request(method, format!("http://localhost{path}")).header("if-match", etag);
+    request.header("content-type", "application/json").body(body.to_owned()).send().await.expect("an answer")
+}
+
+async fn etag(api: &Api, path: &str) -> String {
+    let read = api.send(Method::GET, path, None).await;
+    assert_eq!(read.status(), 200, "{path}");
+    read.headers()["etag"].to_str().expect("text").to_owned()
+}
+
+/// The events, one after the other.
+struct Told<'a> {
+    api: &'a Api,
+    last: String,
+}
+
+impl Told<'_> {
+    /// What the next event of a kind says.
+    async fn next(&mut self, kind: &str) -> Value {
+        let event = self.api.events(&self.last, kind).await.pop().expect("an event");
+        self.last = event["id"].to_string();
+        event["data"].clone()
+    }
+}
+
+fn filenames(list: &Value) -> Vec<&str> {
+    list["files"].as_array().expect("files").iter().map(|file| text(&file["filename"])).collect()
+}
+
+#[tokio::test]
+async fn files_are_changed_as_they_were_read_listed_in_pages_and_told_of() {
+    let it = Installation::new();
+    it.create_dev(3600).succeeded();
+    let api = Api::new(&it);
+    let pair = fs::read_to_string(dag_file("pair.py")).expect("a file");
+    let other = format!("{pair}\n# Changed.\n");
+
+    // A file is changed and removed only as it was read.
+    let create = format!("{FILE}?mode=create");
+    let update = format!("{FILE}?mode=update");
+    assert_eq!(send_if(&api, (Method::PUT, &create), "*", &pair).await.status(), 412, "nothing was read");
+    assert_eq!(api.send(Method::PUT, &create, Some(&pair)).await.status(), 200);
+    let first = etag(&api, FILE).await;
+    assert_eq!(send_if(&api, (Method::PUT, &update), &first, &other).await.status(), 200);
+    let late = send_if(&api, (Method::PUT, &update), &first, &pair).await;
+    assert_eq!(late.status(), 412);
+    let problem: Value = late.json().await.expect("JSON");
+    assert_eq!(problem["type"], "urn:airflow-serverless:problem:precondition-failed", "{problem}");
+    assert_eq!(api.send(Method::GET, FILE, None).await.text().await.expect("text"), other, "nothing was lost");
+    assert_eq!(send_if(&api, (Method::DELETE, FILE), &first, "").await.status(), 412);
+
+    // So are DAGs.
+    it.run_dag("left_of_pair", &[]).0.succeeded();
+    let dag = format!("{DAGS}/left_of_pair");
+    let read = etag(&api, &dag).await;
+    assert_eq!(send_if(&api, (Method::PATCH, &dag), &read, r#"{"is_paused": true}"#).await.status(), 200);
+    assert_eq!(send_if(&api, (Method::PATCH, &dag), &read, r#"{"is_paused": false}"#).await.status(), 412);
+    assert_eq!(send_if(&api, (Method::DELETE, &dag), &read, "").await.status(), 412);
+
+    // A folder that is watched, with a file that does not import.
+    let watched = it.root().join("dags");
+    fs::create_dir(&watched).expect("a folder");
+    fs::write(watched.join("watched.py"), "from airflow.sdk import DAG\nDAG('watched', schedule=None)\n")
+        .expect("a file");
+    it.cli(&["watch", "add", &watched.display().to_string(), "--env", "dev"]).succeeded();
+    let mut told = Told { api: &api, last: "0".to_owned() };
+    for _ in ["created", "updated"] {
+        assert_eq!(told.next("dag_files.uploaded").await["filenames"], json!(["pair.py"]));
+    }
+    let uploaded = told.next("dag_files.uploaded").await;
+    assert_eq!((&uploaded["filenames"], &uploaded["total_entries"]), (&json!(["watched.py"]), &json!(1)));
+    fs::write(watched.join("broken.py"), "import nothing_of_this_name\n").expect("a file");
+    assert_eq!(told.next("watch.state").await["state"], "invalid");
+    fs::remove_file(watched.join("broken.py")).expect("it was there");
+    assert_eq!(told.next("watch.state").await["state"], "in_sync");
+
+    // Lists come in pages, and of what is asked for.
+    it.upload("greeting.py");
+    let all = api.json(Method::GET, DAGS, None).await;
+    assert_eq!(filenames(&all), ["greeting.py", "pair.py", "watched.py"]);
+    let page = api.json(Method::GET, &format!("{DAGS}?limit=1&offset=1"), None).await;
+    assert_eq!((filenames(&page), &page["total_entries"]), (vec!["pair.py"], &json!(3)));
+    let paused = api.json(Method::GET, &format!("{DAGS}?paused=true&dag_id_pattern=PAIR"), None).await;
+    assert_eq!(filenames(&paused), ["pair.py"]);
+    assert_eq!(paused["files"][0]["dags"].as_array().expect("DAGs").len(), 1, "{paused}");
+    assert_eq!(api.problem(Method::GET, &format!("{DAGS}?limit=0"), None).await, (400, "invalid-request".to_owned()));
+
+    assert_eq!(send_if(&api, (Method::DELETE, FILE), &etag(&api, FILE).await, "").await.status(), 200);
+    assert_eq!(told.next("dag_files.removed").await["filenames"], json!(["pair.py"]));
+}
