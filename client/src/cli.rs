@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use airflow_serverless_api::{environment::EnvironmentName, run::RunMark, task::TaskMark, variables};
 use chrono::{DateTime, Utc};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
 use serde::de::DeserializeOwned;
 
 pub use admin::{AddConnection, Connections, List, Page, Pools, Variables};
@@ -32,6 +32,24 @@ pub struct Cli {
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command line of this process.
+    pub fn read() -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        if std::env::var_os(variables::ENVIRONMENT).is_some_and(|name| name.is_empty()) {
+            command = without_variable(command);
+        }
+        Self::from_arg_matches(&command.try_get_matches()?)
+    }
+}
+
+/// A variable that is set to nothing is taken for one that is not set, as shells have no other way in a line of their own.
+fn without_variable(command: clap::Command) -> clap::Command {
+    let is_it = |argument: &clap::Arg| argument.get_env().is_some_and(|name| name == variables::ENVIRONMENT);
+    let without = |argument: clap::Arg| if is_it(&argument) { argument.env(Resettable::Reset) } else { argument };
+    command.mut_args(without).mut_subcommands(without_variable)
 }
 
 #[derive(Subcommand)]

@@ -107,6 +107,20 @@ impl Printer {
     }
 }
 
+/// What is wrong with a command line, or what it asks for about itself. With `--json` a problem is a result, too.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    let asks_for_json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
+    if error.use_stderr() && asks_for_json {
+        let text = error.to_string();
+        let detail = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let problem = Failure::input(detail, Vec::new(), Some("`--help` tells of commands and options")).problem();
+        Printer::new(true).result(&problem, |_| String::new());
+    }
+    // There is nobody left to tell if it cannot be printed.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 /// A table without lines, as `kubectl` and `docker` print them.
 pub fn table<R: IntoIterator<Item = Vec<String>>>(header: &[&str], rows: R) -> String {
     let mut table = Table::new();

@@ -5,10 +5,12 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
 };
 
 use airflow_serverless_api::variables;
-use tokio::process::Command;
+use tokio::{process::Command, time::timeout};
 
 use super::{Runtime, RuntimeError, run, source};
 use crate::progress::Progress;
@@ -18,6 +20,8 @@ const UV: &str = "uv==0.13.9";
 /// Written last: a virtual environment without it was interrupted and is made again.
 const COMPLETE: &str = ".complete";
 const OLDEST: (u32, u32) = (3, 11);
+/// Longest start of an interpreter: what takes longer hangs, as a wrapper may that waits for a network.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 impl Runtime {
     /// Makes what is missing of the runtime. Repeating it costs one start of the interpreter.
@@ -72,8 +76,12 @@ impl Runtime {
 
     /// Whether all was installed and the interpreter still runs: an upgrade of the system's Python can take it away.
     pub async fn is_complete(&self) -> bool {
-        let runs = async || Command::new(self.interpreter()).args(["-c", ""]).status().await.is_ok_and(|s| s.success());
-        self.venv.join(COMPLETE).exists() && runs().await
+        if !self.venv.join(COMPLETE).exists() {
+            return false;
+        }
+        let mut interpreter = Command::new(self.interpreter());
+        let ran = interpreter.args(["-c", ""]).stdin(Stdio::null()).kill_on_drop(true).status();
+        matches!(timeout(ANSWER_LIMIT, ran).await, Ok(Ok(status)) if status.success())
     }
 
     fn unpack_functions(&self) -> Result<(), RuntimeError> {
@@ -105,7 +113,8 @@ async fn find_python() -> Result<PathBuf, RuntimeError> {
 
 async fn version_of(python: &OsString) -> Option<(u32, u32)> {
     let script = "import sys, venv, ensurepip; print(*sys.version_info[:2])";
-    let output = Command::new(python).args(["-c", script]).output().await.ok()?;
+    let asked = Command::new(python).args(["-c", script]).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = timeout(ANSWER_LIMIT, asked).await.ok()?.ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let (major, minor) = text.trim().split_once(' ')?;
     Some((major.parse().ok()?, minor.parse().ok()?))

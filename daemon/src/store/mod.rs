@@ -7,7 +7,7 @@ mod operations;
 mod recent;
 mod watches;
 
-use std::path::Path;
+use std::{os::unix::fs::OpenOptionsExt, path::Path};
 
 use sqlite_schema::{SchemaError, Upgrade, upgrade};
 use sqlx::{
@@ -72,14 +72,16 @@ pub struct Store {
 impl Store {
     pub async fn open(path: &Path) -> Result<Self> {
         let at = || path.display().to_string();
+        let open = |source| StoreError::Open { path: at(), source };
+        // SQLite would make one that others can read, and gives what lies beside it the same mode.
+        let private = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        drop(private.map_err(|error| open(error.into()))?);
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // What was accepted survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
-        let open = |source| StoreError::Open { path: at(), source };
         // A connection to a file does not break: a look at it before each use would cost as much as the use.
         let pool = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
         let pool = pool.connect_with(options).await.map_err(open)?;

@@ -110,6 +110,8 @@ impl Watchers {
         let patterns = Patterns::new(&request.patterns).map_err(invalid)?;
         // Held to the end, so that of two requests for one folder only one begins to watch it.
         let mut running = self.running.lock().await;
+        // Those whose environments are gone.
+        running.retain(|_, running| !running.task.is_finished());
         let rows = self.store.watches().await?;
         for row in rows.iter().filter(|row| row.environment == request.environment) {
             if Path::new(&row.directory) == directory {

@@ -1,6 +1,7 @@
 //! The life of a watch: it waits until something may have changed, and runs rounds until nothing is left to do.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -9,18 +10,19 @@ use airflow_serverless_api::{
     event::EventKind,
     watch::{WatchMode, WatchState},
 };
+use futures::FutureExt;
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     events::{QUIET, settle},
-    round::{Outcome, Round},
+    round::{Memory, Outcome, Round},
     scan::{Identity, identity},
     status::Status,
 };
 use crate::{
-    error::{Result, chain},
+    error::{Error, Result, chain},
     settings,
 };
 
@@ -73,7 +75,7 @@ impl Task {
             self.alarm.borrow_and_update();
             self.environments.borrow_and_update();
             let started = Instant::now();
-            let outcome = self.round.run(compares).await;
+            let outcome = self.round(compares).await;
             if compares && matches!(outcome, Ok(Outcome::Done)) {
                 compared_at = started;
             }
@@ -81,6 +83,18 @@ impl Task {
             self.tell().await;
             let period_ends = compared_at + PERIOD;
             compares = self.wait(&next, period_ends).await || next.compares;
+        }
+    }
+
+    /// Runs a round. One that panics has failed like any other, and the next one starts from nothing.
+    async fn round(&mut self, compares: bool) -> Result<Outcome> {
+        match AssertUnwindSafe(self.round.run(compares)).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.round.memory = Memory::default();
+                self.round.shared.set_locals(Arc::default());
+                Err(Error::Watch("the daemon failed at it; its log has the place".to_owned()))
+            }
         }
     }
 

@@ -166,3 +166,21 @@ fn a_daemon_that_cannot_be_started() {
     assert_eq!(problem["type"], "urn:airflow-serverless:problem:internal");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("/no/such/airflowd")), "{problem}");
 }
+
+#[test]
+fn command_lines() {
+    let it = Installation::new();
+    let wrong = it.cli(&["dags", "list", "--json", "--everything"]);
+    assert_eq!(wrong.code, 2, "{wrong:#?}");
+    let detail = wrong.json()["detail"].to_string();
+    assert!(detail.contains("--everything") && wrong.stderr.contains("--everything"), "{wrong:#?}");
+    let plain = it.cli(&["dags", "list", "--everything"]);
+    assert_eq!((plain.code, plain.stdout.as_str()), (2, ""));
+    let help = it.cli(&["dags", "--json", "--help"]);
+    assert!(help.code == 0 && help.stdout.contains("Usage:"), "{help:#?}");
+
+    // A variable that is set to nothing is not set.
+    let unset = it.command("airflow-serverless").args(["dags", "list"]).env("AIRFLOW_SERVERLESS_ENV", "").output();
+    let unset = String::from_utf8_lossy(&unset.expect("the CLI runs").stderr).into_owned();
+    assert!(unset.contains("--env <NAME>") && unset.contains("required"), "{unset}");
+}

@@ -54,10 +54,12 @@ async fn answers_and_problems() {
     assert_eq!(plain.status(), 415, "a web page could send this without asking");
 
     let mode = |path: &std::path::Path| std::fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
-    assert_eq!(
-        (mode(&it.socket()), mode(&it.home().join("run")), mode(&it.home().join("data"))),
-        (0o600, 0o700, 0o700)
-    );
+    for (path, expected) in
+        [("run", 0o700), ("data", 0o700), ("data/registry.db", 0o600), ("data/registry.db-wal", 0o600)]
+    {
+        assert_eq!(mode(&it.home().join(path)), expected, "{path}");
+    }
+    assert_eq!(mode(&it.socket()), 0o600);
 
     let second = it.command("airflowd").output().expect("airflowd runs");
     assert!(!second.status.success());
