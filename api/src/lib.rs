@@ -29,6 +29,7 @@ pub mod diagnostics;
 pub mod environment;
 pub mod event;
 pub mod home;
+pub mod log;
 pub mod operation;
 pub mod page;
 pub mod pool;

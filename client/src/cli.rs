@@ -19,7 +19,7 @@ pub use auth::{Auth, Login};
 pub use backfills::{Backfill, Backfills, CreateBackfill};
 pub use daemon::{Completions, Daemon, Logs, Man};
 pub use watch::{AddWatch, Watch};
-pub use work::{DeleteEnvironment, EstimateCost, Events, Operations};
+pub use work::{ContainerLogs, DeleteEnvironment, EstimateCost, Events, Operations};
 
 /// Airflow without servers, on Modal.
 #[derive(Parser)]
@@ -95,6 +95,8 @@ pub enum Command {
     /// Folders whose files are uploaded as they are saved
     #[command(subcommand)]
     Watch(Watch),
+    /// Print what the containers of an environment print: the scheduler's log, and what tasks leave out of theirs
+    Logs(ContainerLogs),
     /// The local daemon
     #[command(subcommand)]
     Daemon(Daemon),

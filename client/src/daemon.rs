@@ -19,6 +19,7 @@ use airflow_serverless_api::{
         ListEnvironments, UpdateEnvironment,
     },
     home::Home,
+    log::{ContainerLogs, ReadContainerLogs},
     operation::{ListOperations, Operation, OperationList},
     page::{Page, Written},
     run::{
@@ -179,6 +180,15 @@ impl Daemon {
 
     pub async fn get_dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<DagDetail> {
         self.get(&["environments", environment.as_str(), "dags", dag_id]).await
+    }
+
+    pub async fn get_container_logs(
+        &self,
+        environment: &EnvironmentName,
+        query: ReadContainerLogs,
+    ) -> Result<ContainerLogs> {
+        let request = self.request(Method::GET, &["environments", environment.as_str(), "logs"]);
+        answer(request.query(&query)).await
     }
 
     pub async fn list_import_errors(&self, environment: &EnvironmentName) -> Result<ImportErrorList> {

@@ -3,6 +3,7 @@
 use airflow_serverless_api::{
     environment::EnvironmentName,
     event::{Event, FollowEvents},
+    log::{ContainerLine, ReadContainerLogs},
     run::{LogEnd, LogLine, ReadLogs},
 };
 use reqwest::{Method, RequestBuilder};
@@ -26,6 +27,18 @@ impl Daemon {
         mut take: impl FnMut(&Event) -> bool,
     ) -> Result<(), Failure> {
         follow(self.request(Method::GET, &["events"]).query(query), |_, data| Ok(take(&parse(data)?))).await
+    }
+
+    /// Gives what the containers of an environment print to `take` as it comes, until it returns `false`, the
+    /// environment is gone or the daemon stops.
+    pub async fn follow_container_logs(
+        &self,
+        environment: &EnvironmentName,
+        query: ReadContainerLogs,
+        mut take: impl FnMut(&ContainerLine) -> bool,
+    ) -> Result<(), Failure> {
+        let request = self.request(Method::GET, &["environments", environment.as_str(), "logs", "stream"]);
+        follow(request.query(&query), |_, data| Ok(take(&parse(data)?))).await
     }
 
     /// Gives the log of a task to `take` as it grows, until the try has ended or `take` returns `false`.

@@ -53,6 +53,18 @@ pub struct Events {
 }
 
 #[derive(Args)]
+pub struct ContainerLogs {
+    #[command(flatten)]
+    pub environment: Environment,
+    /// Begin with this many of the last lines
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub tail: u32,
+    /// Go on printing lines as they come, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+#[derive(Args)]
 pub struct EstimateCost {
     #[command(flatten)]
     pub environment: Environment,

@@ -11,6 +11,7 @@ mod dags;
 mod doctor;
 mod env;
 mod files;
+mod logs;
 mod man;
 mod operations;
 mod pools;
@@ -44,6 +45,7 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Operations(command) => operations::run(command, printer).await,
         Command::Events(arguments) => operations::events(arguments, printer).await,
         Command::Watch(command) => watch::run(command, printer).await,
+        Command::Logs(arguments) => logs::logs(arguments, printer).await,
         Command::Daemon(command) => daemon::run(command, printer).await,
         Command::Doctor => doctor::run(printer).await,
         Command::Completions(arguments) => completions::run(&arguments, printer),

@@ -12,6 +12,7 @@ mod files;
 mod follow;
 mod logs;
 mod metadata;
+mod output;
 mod pools;
 mod runs;
 mod scheduler;

@@ -2,6 +2,7 @@
 
 use airflow_serverless_api::{
     event::Event,
+    log::ContainerLine,
     problem::{MEDIA_TYPE, Problem},
     run::{LogEnd, LogLine},
 };
@@ -46,7 +47,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
             by their `type`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(Problem, Event, LogLine, LogEnd)),
+    components(schemas(Problem, Event, LogLine, LogEnd, ContainerLine)),
     servers((url = "/", description = "The daemon that serves this document")),
     tags(
         (name = "environments", description = "One Airflow each, brought to Modal by the daemon as they are configured"),

@@ -17,6 +17,7 @@ mod guard;
 mod idempotency;
 mod kinds;
 mod limits;
+mod logs;
 mod metrics;
 mod operations;
 mod page;
@@ -95,6 +96,8 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(diagnostics::run_diagnostics))
         .routes(routes!(environments::tick_environment))
         .routes(routes!(cost::estimate_cost))
+        .routes(routes!(logs::get_container_logs))
+        .routes(routes!(logs::follow_container_logs))
         .routes(routes!(operations::list_operations).layer(own()))
         .routes(routes!(operations::get_operation).layer(news()))
         .routes(routes!(operations::cancel_operation).layer(own()))

@@ -1,4 +1,5 @@
-//! A typed client of Modal's API, for what the daemon needs: Apps, Volumes, Dicts, Secrets and Function calls.
+//! A typed client of Modal's API, for what the daemon needs: Apps and their output, Volumes, Dicts, Secrets and
+//! Function calls.
 //!
 //! It starts no Python: an upload is two RPCs, a Dict read is one. Values that cross to Python are pickles of plain
 //! types (see [`pickle`]). Failed RPCs that Modal's own SDK would repeat are repeated here too (see [`wire`]).
@@ -8,6 +9,7 @@ mod dict;
 mod download;
 mod error;
 mod function;
+mod output;
 pub mod pickle;
 mod secret;
 mod volume;
@@ -17,6 +19,7 @@ pub use dict::Dict;
 pub use download::DownloadError;
 pub use error::{Error, Result};
 pub use function::{Function, FunctionCall, NO_ARGUMENTS, Outcome};
+pub use output::{Output, Piece, Source};
 pub use secret::SecretOutcome;
 pub use volume::{Entry, EntryKind, File, Volume};
 pub use wire::{Client, Token};

@@ -1,5 +1,7 @@
 //! Logs of tasks, with what the triggers say that they wait for.
 
+use std::io::{BufRead, BufReader};
+
 use integration_tests::{Done, Installation, eventually, text};
 use serde_json::{Value, json};
 
@@ -47,4 +49,31 @@ fn a_trigger_speaks_in_the_log_of_its_task() {
     };
     assert_eq!(sorted(&followed), sorted(&shown));
     assert_eq!(it.tracebacks(), "", "the scheduler or a worker failed on the way");
+}
+
+#[test]
+fn what_containers_print_is_shown_and_followed() {
+    let it = Installation::new();
+    it.create_dev(3600).succeeded();
+    it.upload("greeting.py");
+    let follow = ["logs", "--env", "dev", "--tail", "0", "--follow", "--json"];
+    let mut following = it.spawn(&follow);
+    let mut lines = BufReader::new(following.stdout.take().expect("its output")).lines();
+    it.run_dag("greeting", &[]).0.succeeded();
+    // The scheduler's own words on the run come as they are printed.
+    let followed = lines.find_map(|line| {
+        let line: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        text(&line["message"]).contains("greeting").then_some(line)
+    });
+    let followed = followed.expect("the scheduler to speak of the run");
+    assert_eq!(followed["function"], "run_tick", "{followed}");
+    let shown = it.dev("logs", &["--json"]).succeeded().json();
+    assert!(shown["lines"].as_array().expect("lines").contains(&followed), "{followed} is not in {shown}");
+    let one = it.dev("logs", &["--tail", "1"]).succeeded().stdout;
+    assert_eq!(one.trim_end().lines().count(), 1, "{one}");
+    // It ends with the environment.
+    it.dev("env delete", &["--yes"]).succeeded();
+    lines.for_each(drop);
+    assert!(following.wait().expect("the CLI ends").success());
+    it.dev("logs", &[]).refused(&["there is no environment dev"]);
 }

@@ -1,0 +1,77 @@
+//! What the containers of an environment print: the scheduler, and tasks as far as Airflow does not keep it.
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    log::{ContainerLine, ContainerLogs, LineSource, ReadContainerLogs},
+};
+use chrono::DateTime;
+use modal_client::{Output, Piece, Source};
+
+use super::Airflow;
+use crate::error::{Error, Result};
+
+/// Output that is read as it comes.
+pub struct FollowedOutput {
+    output: Output,
+    /// The last lines of before.
+    tail: Vec<Piece>,
+    /// When the last piece was printed that was given.
+    given: u64,
+}
+
+impl Airflow {
+    /// The last lines of what was printed.
+    pub async fn container_logs(
+        &self,
+        environment: &EnvironmentName,
+        query: ReadContainerLogs,
+    ) -> Result<ContainerLogs> {
+        let followed = self.follow_container_logs(environment, query).await?;
+        Ok(ContainerLogs { lines: followed.tail.into_iter().map(line).collect() })
+    }
+
+    /// The last lines, and what is printed from now on.
+    pub async fn follow_container_logs(
+        &self,
+        environment: &EnvironmentName,
+        query: ReadContainerLogs,
+    ) -> Result<FollowedOutput> {
+        let output = self.client(environment).await?.output(&environment.app()).await?;
+        let output = output.ok_or_else(|| Error::EnvironmentNotReady(environment.clone(), None))?;
+        let now = u64::try_from((self.clock)().timestamp_nanos_opt().unwrap_or_default()).unwrap_or_default();
+        let tail = if query.tail() == 0 { Vec::new() } else { output.last(query.tail()).await? };
+        let given = tail.last().map_or(now, |piece| piece.at);
+        Ok(FollowedOutput { output, tail, given })
+    }
+}
+
+impl FollowedOutput {
+    /// Waits for more; `None` once the environment is gone.
+    pub async fn next(&mut self) -> Result<Option<Vec<ContainerLine>>> {
+        if !self.tail.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.tail).into_iter().map(line).collect()));
+        }
+        while let Some(mut pieces) = self.output.next().await? {
+            // The stream begins with what is known already.
+            pieces.retain(|piece| piece.at > self.given);
+            if !pieces.is_empty() {
+                return Ok(Some(pieces.into_iter().map(line).collect()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn line(piece: Piece) -> ContainerLine {
+    ContainerLine {
+        timestamp: DateTime::from_timestamp_nanos(piece.at.cast_signed()),
+        source: match piece.source {
+            Source::Stdout => LineSource::Stdout,
+            Source::Stderr => LineSource::Stderr,
+            Source::System => LineSource::System,
+        },
+        function: piece.function,
+        container_id: piece.container_id,
+        message: piece.text.trim_end_matches('\n').to_owned(),
+    }
+}

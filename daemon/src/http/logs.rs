@@ -1,0 +1,71 @@
+//! What the containers of an environment print.
+
+use std::convert::Infallible;
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    event::ServerSentEvent,
+    log::{ContainerLogs, ReadContainerLogs},
+};
+use axum::{
+    Json,
+    extract::State,
+    response::sse::{self, Sse},
+};
+use futures::Stream;
+
+use super::{
+    Services, events,
+    extract::{Path, Query},
+    problem::Answer,
+};
+use crate::error::chain;
+
+/// The last lines that the containers of an environment printed
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/logs", tag = "environments",
+    params(("environment" = EnvironmentName, Path), ReadContainerLogs),
+    responses((status = 200, body = ContainerLogs))
+)]
+pub(super) async fn get_container_logs(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+    Query(query): Query<ReadContainerLogs>,
+) -> Answer<Json<ContainerLogs>> {
+    Ok(Json(services.airflow.container_logs(&environment, query).await?))
+}
+
+/// What the containers print, as server-sent events: `line` with the JSON of a ContainerLine; it ends with the environment
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/logs/stream", tag = "environments",
+    params(("environment" = EnvironmentName, Path), ReadContainerLogs),
+    responses(
+        (status = 200, body = ServerSentEvent, content_type = "text/event-stream"),
+    )
+)]
+pub(super) async fn follow_container_logs(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+    Query(query): Query<ReadContainerLogs>,
+) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>> {
+    let mut output = services.airflow.follow_container_logs(&environment, query).await?;
+    let stream = async_stream::stream! {
+        loop {
+            let lines = tokio::select! {
+                () = services.stop.cancelled() => return,
+                lines = output.next() => lines,
+            };
+            match lines {
+                Ok(Some(lines)) => for line in lines {
+                    if let Ok(event) = sse::Event::default().event("line").json_data(&line) {
+                        yield Ok(event);
+                    }
+                },
+                Ok(None) => return,
+                // The answer has begun: it can only break off.
+                Err(error) => return tracing::warn!(error = chain(&error), "output cannot be followed any more"),
+            }
+        }
+    };
+    Ok(Sse::new(stream).keep_alive(events::heartbeat()))
+}
