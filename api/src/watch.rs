@@ -60,6 +60,10 @@ pub struct Watch {
     pub pending: Vec<PendingFile>,
     /// What is not uploaded until it is corrected; the first ones. The last good version stays on the Volume.
     pub invalid: Vec<InvalidFile>,
+    /// What is uploaded all the same, but will not do all that it asks for; of files that were tried since the daemon
+    /// started, the first ones.
+    #[serde(default)]
+    pub warnings: Vec<FileWarning>,
     /// Files below `dags/` on the Volume that are not in the folder; absent if the Volume cannot be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only_on_volume: Option<VolumeFiles>,
@@ -120,6 +124,14 @@ pub struct InvalidFile {
     /// Line in the file, from 1, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
+    pub message: String,
+}
+
+/// What the validator has to say of a file that it lets pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileWarning {
+    /// Path below the folder.
+    pub file: String,
     pub message: String,
 }
 

@@ -8,8 +8,8 @@ use std::{
 use airflow_serverless_api::{
     environment::EnvironmentName,
     watch::{
-        CreateWatch, InvalidFile, ListWatches, PendingAction, PendingFile, VolumeFileOrigin, VolumeFiles, Watch,
-        WatchMode, WatchRemoval, WatchState,
+        CreateWatch, FileWarning, InvalidFile, ListWatches, PendingAction, PendingFile, VolumeFileOrigin, VolumeFiles,
+        Watch, WatchMode, WatchRemoval, WatchState,
     },
 };
 use console::style;
@@ -168,6 +168,7 @@ fn details(watch: &Watch) -> Vec<String> {
         lines.push(format!("  {} {}", style("warning:").yellow(), watch.warning.as_deref().unwrap_or("it is polled")));
     }
     list(&mut lines, watch.invalid.iter().map(invalid), watch.total_invalid);
+    list(&mut lines, watch.warnings.iter().map(warning), watch.warnings.len() as u64);
     list(&mut lines, watch.pending.iter().map(pending), watch.total_pending);
     if let Some(files) = &watch.only_on_volume {
         list(&mut lines, only_there(files), files.total_entries);
@@ -187,6 +188,10 @@ fn list(lines: &mut Vec<String>, entries: impl Iterator<Item = String>, total: u
 fn invalid(file: &InvalidFile) -> String {
     let line = file.line.map(|line| format!(":{line}")).unwrap_or_default();
     format!("{}{line}: {}", file.file, file.message)
+}
+
+fn warning(warning: &FileWarning) -> String {
+    format!("{} {}: {}", style("warning:").yellow(), warning.file, warning.message)
 }
 
 fn pending(file: &PendingFile) -> String {

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use airflow_serverless_api::watch::InvalidFile;
+use airflow_serverless_api::watch::{FileWarning, InvalidFile};
 use tokio::task::JoinSet;
 
 use super::{
@@ -20,8 +20,32 @@ use crate::{
 /// What is wrong with files; those that are fine are not in it.
 pub type Faults = BTreeMap<Name, Vec<InvalidFile>>;
 
+/// What came of trying files.
+#[derive(Default)]
+pub struct Verdicts {
+    pub faults: Faults,
+    pub warnings: BTreeMap<Name, Vec<FileWarning>>,
+}
+
+impl Verdicts {
+    /// Forgets files that are not tried any more.
+    pub fn retain(&mut self, is_tried: impl Fn(&Name) -> bool) {
+        self.faults.retain(|path, _| is_tried(path));
+        self.warnings.retain(|path, _| is_tried(path));
+    }
+
+    fn set(&mut self, file: Name, faults: Vec<InvalidFile>, warnings: Vec<FileWarning>) {
+        if faults.is_empty() {
+            drop(self.faults.remove(&file))
+        } else {
+            drop(self.faults.insert(file.clone(), faults))
+        }
+        if warnings.is_empty() { drop(self.warnings.remove(&file)) } else { drop(self.warnings.insert(file, warnings)) }
+    }
+}
+
 /// Messages of one file that are kept.
-const MOST_FAULTS: usize = 20;
+const MOST_MESSAGES: usize = 20;
 
 /// Files that have to be tried because of what changed: the changed ones, and whatever imports them.
 pub fn affected<'a>(
@@ -35,38 +59,39 @@ pub fn affected<'a>(
     found
 }
 
-/// Tries the files, several at once, and writes down in `faults` what is wrong with each of them now.
-pub async fn check(validator: &Validator, root: &Path, files: BTreeSet<Name>, faults: &mut Faults) -> Result<()> {
+/// Tries the files, several at once, and writes down what there is to say of each of them now.
+pub async fn check(validator: &Validator, root: &Path, files: BTreeSet<Name>, verdicts: &mut Verdicts) -> Result<()> {
     let mut running = JoinSet::new();
     for file in files {
         if running.len() > validator.at_once() {
-            note(running.join_next().await, faults)?;
+            note(running.join_next().await, root, verdicts)?;
         }
-        let (validator, root) = (validator.clone(), root.to_owned());
+        let (validator, folder) = (validator.clone(), root.to_owned());
         running.spawn(async move {
-            let path = root.join(&*file);
-            match validator.validate(&path, &root).await {
-                Ok(verdict) => Ok((describe(&file, &root, verdict), file)),
+            let path = folder.join(&*file);
+            match validator.validate(&path, &folder).await {
+                Ok(verdict) => Ok((file, Some(verdict))),
                 // It was removed meanwhile, which the next round takes up.
-                Err(_) if !path.is_file() => Ok((Vec::new(), file)),
+                Err(_) if !path.is_file() => Ok((file, None)),
                 Err(error) => Err(Error::from(error)),
             }
         });
     }
     while !running.is_empty() {
-        note(running.join_next().await, faults)?;
+        note(running.join_next().await, root, verdicts)?;
     }
     Ok(())
 }
 
-type Checked = Option<std::result::Result<Result<(Vec<InvalidFile>, Name)>, tokio::task::JoinError>>;
+type Checked = Option<std::result::Result<Result<(Name, Option<Verdict>)>, tokio::task::JoinError>>;
 
-fn note(checked: Checked, faults: &mut Faults) -> Result<()> {
+fn note(checked: Checked, root: &Path, verdicts: &mut Verdicts) -> Result<()> {
     match checked {
         None => {}
         Some(Ok(checked)) => {
-            let (found, file) = checked?;
-            if found.is_empty() { drop(faults.remove(&file)) } else { drop(faults.insert(file, found)) }
+            let (file, verdict) = checked?;
+            let (faults, warnings) = verdict.map(|verdict| describe(&file, root, verdict)).unwrap_or_default();
+            verdicts.set(file, faults, warnings);
         }
         // It is not aborted, so it panicked; so does this then.
         Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
@@ -74,17 +99,13 @@ fn note(checked: Checked, faults: &mut Faults) -> Result<()> {
     Ok(())
 }
 
-fn describe(file: &str, root: &Path, verdict: Verdict) -> Vec<InvalidFile> {
-    for warning in &verdict.warnings {
-        tracing::info!(file, warning, "a watched file has a warning");
-    }
+fn describe(file: &str, root: &Path, verdict: Verdict) -> (Vec<InvalidFile>, Vec<FileWarning>) {
     let prefix = format!("{}/", root.display());
-    let faults = verdict.import_errors.into_iter().take(MOST_FAULTS);
-    faults
-        .map(|fault| InvalidFile {
-            file: file.to_owned(),
-            line: fault.line,
-            message: fault.message.replace(&prefix, ""),
-        })
-        .collect()
+    let plain = |message: &str| message.replace(&prefix, "");
+    let faults = verdict.import_errors.into_iter().take(MOST_MESSAGES);
+    let faults =
+        faults.map(|fault| InvalidFile { file: file.to_owned(), line: fault.line, message: plain(&fault.message) });
+    let warnings = verdict.warnings.iter().take(MOST_MESSAGES);
+    let warnings = warnings.map(|warning| FileWarning { file: file.to_owned(), message: plain(warning) });
+    (faults.collect(), warnings.collect())
 }

@@ -10,14 +10,14 @@ use std::{
 
 use airflow_serverless_api::{
     event::EventKind,
-    watch::{PendingAction, PendingFile, WatchState},
+    watch::{FileWarning, PendingAction, PendingFile, WatchState},
 };
 use modal_client::Volume;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    check::{Faults, affected, check},
+    check::{Verdicts, affected, check},
     events::Folders,
     findings::Findings,
     hold::Hold,
@@ -57,7 +57,7 @@ pub struct Memory {
     records: Option<Arc<Records>>,
     /// The folder as it was when files were last tried, and those that did not import.
     tried: Option<Arc<Locals>>,
-    faults: Faults,
+    verdicts: Verdicts,
     /// Looks in a row at a folder that somebody was writing to.
     restless_looks: u32,
     /// How long the last look took.
@@ -181,7 +181,7 @@ impl Round {
         let mut again = self.carry_out(&mut found, &locals, volume, progress).await?;
         if !later.is_empty() {
             // What did not import before may have lacked what has just come.
-            check(self.airflow.validator(), &self.root, later, &mut self.memory.faults).await?;
+            check(self.airflow.validator(), &self.root, later, &mut self.memory.verdicts).await?;
             again |= self.carry_out(&mut found, &locals, volume, Progress::default()).await?;
         }
         Ok(if again { Outcome::Again } else { Outcome::Done })
@@ -234,11 +234,12 @@ impl Round {
     /// Tries what may import otherwise than the last time; gives what did not import then, and is to be tried later.
     async fn try_affected(&mut self, found: &Findings, locals: &Arc<Locals>) -> Result<BTreeSet<Name>> {
         let fresh = found.fresh(locals, self.memory.tried.as_deref());
-        let faults = &mut self.memory.faults;
-        faults.retain(|path, _| locals.get(path).is_some_and(|local| local.role.is_imported()));
+        let verdicts = &mut self.memory.verdicts;
+        verdicts.retain(|path| locals.get(path).is_some_and(|local| local.role.is_imported()));
         let affected = affected(&fresh, locals, &found.graph);
-        let later = faults.keys().filter(|path| !fresh.is_empty() && !affected.contains(*path)).cloned().collect();
-        check(self.airflow.validator(), &self.root, affected, faults).await?;
+        let is_later = |path: &&Name| !fresh.is_empty() && !affected.contains(*path);
+        let later = verdicts.faults.keys().filter(is_later).cloned().collect();
+        check(self.airflow.validator(), &self.root, affected, verdicts).await?;
         self.memory.tried = Some(locals.clone());
         Ok(later)
     }
@@ -252,7 +253,7 @@ impl Round {
         mut progress: Progress,
     ) -> Result<bool> {
         let records = self.records().await?;
-        let held = found.held(&self.root, locals, &records, &self.memory.faults);
+        let held = found.held(&self.root, locals, &records, &self.memory.verdicts.faults);
         let free = |list: &[Name]| list.iter().filter(|path| !held.why.contains_key(*path)).cloned().collect();
         let (uploads, removals): (Vec<Name>, Vec<Name>) = (free(&found.plan.upload), free(&found.plan.remove));
         let in_the_way: Vec<Name> = free(&found.plan.replace);
@@ -334,7 +335,8 @@ impl Round {
     }
 
     fn show(&self, found: &Findings, records: &Records, held: &BTreeMap<Name, Hold>) {
-        let (pending, invalid) = found.describe(held, &self.memory.faults);
+        let (pending, invalid) = found.describe(held, &self.memory.verdicts.faults);
+        let warnings: Vec<FileWarning> = self.memory.verdicts.warnings.values().flatten().cloned().collect();
         let locals = self.shared.locals();
         let is_there =
             |(path, sha256): (&Name, _)| records.get(path).is_some_and(|record| record.sha256 == Some(sha256));
@@ -342,7 +344,8 @@ impl Round {
         self.shared.update(|status| {
             status.total_files = (locals.len() + found.unreadable.len()) as u64;
             status.total_in_sync = there as u64;
-            (status.pending, status.invalid, status.kept) = (pending, invalid, found.plan.keep.clone());
+            (status.pending, status.invalid, status.warnings) = (pending, invalid, warnings);
+            status.kept.clone_from(&found.plan.keep);
             if !status.pending.is_empty() {
                 status.state = WatchState::Pending;
             }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use airflow_serverless_api::watch::{
-    InvalidFile, PendingFile, VolumeFile, VolumeFileOrigin, VolumeFiles, Watch, WatchMode, WatchState,
+    FileWarning, InvalidFile, PendingFile, VolumeFile, VolumeFileOrigin, VolumeFiles, Watch, WatchMode, WatchState,
 };
 use chrono::{DateTime, Utc};
 
@@ -31,6 +31,7 @@ pub struct Status {
     pub total_in_sync: u64,
     pub pending: Vec<PendingFile>,
     pub invalid: Vec<InvalidFile>,
+    pub warnings: Vec<FileWarning>,
     /// Files of this watch that stay on the Volume although they are gone here.
     pub kept: Vec<Name>,
     pub uploads: i64,
@@ -49,6 +50,7 @@ impl Status {
             total_in_sync: 0,
             pending: Vec::new(),
             invalid: Vec::new(),
+            warnings: Vec::new(),
             kept: Vec::new(),
             uploads: row.uploads,
             synced_at: row.synced_at,
@@ -126,6 +128,7 @@ pub fn describe(row: &WatchRow, status: Status, only_on_volume: Option<VolumeFil
         total_invalid,
         pending: status.pending.into_iter().take(MOST_ENTRIES).collect(),
         invalid: status.invalid.into_iter().take(MOST_ENTRIES).collect(),
+        warnings: status.warnings.into_iter().take(MOST_ENTRIES).collect(),
         only_on_volume,
         uploads: status.uploads,
         last_synced_at: status.synced_at,

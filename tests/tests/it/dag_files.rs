@@ -74,8 +74,9 @@ async fn files_are_changed_as_they_were_read_listed_in_pages_and_told_of() {
     // A folder that is watched, with a file that does not import.
     let watched = it.root().join("dags");
     fs::create_dir(&watched).expect("a folder");
-    fs::write(watched.join("watched.py"), "from airflow.sdk import DAG\nDAG('watched', schedule=None)\n")
-        .expect("a file");
+    let warned =
+        "import warnings\nfrom airflow.sdk import DAG\nwarnings.warn('mind this')\nDAG('watched', schedule=None)\n";
+    fs::write(watched.join("watched.py"), warned).expect("a file");
     it.cli(&["watch", "add", &watched.display().to_string(), "--env", "dev"]).succeeded();
     let mut told = Told { api: &api, last: "0".to_owned() };
     for _ in ["created", "updated"] {
@@ -83,6 +84,11 @@ async fn files_are_changed_as_they_were_read_listed_in_pages_and_told_of() {
     }
     let uploaded = told.next("dag_files.uploaded").await;
     assert_eq!((&uploaded["filenames"], &uploaded["total_entries"]), (&json!(["watched.py"]), &json!(1)));
+    let listed = it.cli(&["watch", "list", "--json"]).succeeded().json();
+    let [warning] = listed["watches"][0]["warnings"].as_array().expect("warnings").as_slice() else {
+        panic!("{listed}");
+    };
+    assert!(text(&warning["message"]).contains("mind this") && warning["file"] == "watched.py", "{warning}");
     fs::write(watched.join("broken.py"), "import nothing_of_this_name\n").expect("a file");
     assert_eq!(told.next("watch.state").await["state"], "invalid");
     fs::remove_file(watched.join("broken.py")).expect("it was there");
