@@ -10,6 +10,7 @@ mod cloud;
 mod crashes;
 mod doctor;
 mod flow;
+mod kills;
 mod lifecycle;
 mod limits;
 mod logs;
