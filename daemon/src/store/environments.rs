@@ -8,9 +8,9 @@ use airflow_serverless_api::{
     page::limit,
 };
 use chrono::{DateTime, Utc};
-use sqlx::FromRow;
+use sqlx::{FromRow, Sqlite, query::Query, sqlite::SqliteArguments};
 
-use super::{NewOperation, Result, Store, StoreError, decode, encode, from_word, query, word};
+use super::{NewOperation, OperationChange, Result, Store, StoreError, decode, encode, from_word, query, word};
 use crate::registry::{Deletion, Wish};
 
 #[derive(FromRow)]
@@ -258,25 +258,46 @@ impl Store {
         wanted.flatten().map(|deletion| from_word("deletion", &deletion)).transpose()
     }
 
-    /// Forgets an environment that has been taken down.
-    pub async fn forget_environment(&self, name: &EnvironmentName) -> Result<()> {
-        sqlx::query("DELETE FROM environment WHERE name = ?")
-            .bind(name.as_str())
-            .execute(&self.pool)
-            .await
-            .map_err(query("forgetting an environment"))?;
-        Ok(())
+    /// Forgets an environment that has been taken down, and ends the operation that has done so.
+    pub async fn forget_environment(
+        &self,
+        name: &EnvironmentName,
+        ended: Option<OperationChange<'_>>,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let forget = sqlx::query("DELETE FROM environment WHERE name = ?").bind(name.as_str());
+        self.end(forget, ended, now, query("forgetting an environment")).await
     }
 
-    /// Records how an attempt to reach `generation` ended. What has been wanted since is none of its business.
+    /// Changes an environment and ends the operation that has come to that; tells whether it was still running. A crash
+    /// in between would leave an operation that nobody has a reason to end.
+    async fn end<'q>(
+        &self,
+        change: Query<'q, Sqlite, SqliteArguments>,
+        ended: Option<OperationChange<'_>>,
+        now: DateTime<Utc>,
+        failed: impl Fn(sqlx::Error) -> StoreError,
+    ) -> Result<bool> {
+        let mut transaction = self.begin(&failed).await?;
+        change.execute(&mut *transaction).await.map_err(&failed)?;
+        let was_running = match ended {
+            Some(ended) => ended.save(&mut transaction, now).await?,
+            None => false,
+        };
+        transaction.commit().await.map_err(&failed)?;
+        Ok(was_running)
+    }
+
+    /// Records how an attempt to reach `generation` ended, and with it its operation. What has been wanted since is none of
+    /// its business.
     pub async fn observe_environment(
         &self,
         name: &EnvironmentName,
         generation: i64,
-        outcome: Outcome<'_>,
+        (outcome, ended): (Outcome<'_>, Option<OperationChange<'_>>),
         now: DateTime<Utc>,
-    ) -> Result<()> {
-        let query_of = match outcome {
+    ) -> Result<bool> {
+        let change = match outcome {
             Outcome::Reached { functions } => sqlx::query(
                 "UPDATE environment SET observed_generation = $1, functions = $2, updated_at = $3,
                         available_at = CASE WHEN observed_generation = 0 THEN $3 ELSE available_at END,
@@ -302,22 +323,23 @@ impl Store {
             .bind(now)
             .bind(name.as_str()),
         };
-        query_of.execute(&self.pool).await.map_err(query("recording an environment's state"))?;
-        Ok(())
+        self.end(change, ended, now, query("recording an environment's state")).await
     }
 
-    /// Lets the work on the wanted generation rest; the wish stays as it is.
-    pub async fn cancel_environment(&self, name: &EnvironmentName, now: DateTime<Utc>) -> Result<()> {
-        sqlx::query(
+    /// Lets the work on the wanted generation rest, and ends its operation; the wish stays as it is.
+    pub async fn cancel_environment(
+        &self,
+        name: &EnvironmentName,
+        cancelled: OperationChange<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let rest = sqlx::query(
             "UPDATE environment SET cancelled_generation = generation, updated_at = ?
              WHERE name = ? AND deletion IS NULL AND observed_generation < generation",
         )
         .bind(now)
-        .bind(name.as_str())
-        .execute(&self.pool)
-        .await
-        .map_err(query("cancelling the work on an environment"))?;
-        Ok(())
+        .bind(name.as_str());
+        self.end(rest, Some(cancelled), now, query("cancelling the work on an environment")).await
     }
 
     /// At a start of the daemon: nothing waits for another attempt, and all environments are wanted anew that run other

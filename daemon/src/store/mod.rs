@@ -16,7 +16,7 @@ use sqlx::{
 
 pub use environments::Outcome;
 pub use idempotency::KeptAnswer;
-pub use operations::NewOperation;
+pub use operations::{NewOperation, OperationChange};
 pub use watches::{Progress, WatchRow};
 
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,15 @@ pub struct NewOperation {
     pub kind: OperationKind,
 }
 
+/// How an operation stands now.
+#[derive(Clone, Copy)]
+pub struct OperationChange<'a> {
+    pub id: Uuid,
+    pub state: OperationState,
+    pub steps: &'a [Step],
+    pub error: Option<&'a str>,
+}
+
 #[derive(FromRow)]
 struct Row {
     id: String,
@@ -84,6 +93,25 @@ impl NewOperation {
     }
 }
 
+impl OperationChange<'_> {
+    /// Writes it, one revision on, if the operation runs; `false` if it has ended already.
+    pub(super) async fn save(&self, connection: &mut SqliteConnection, now: DateTime<Utc>) -> Result<bool> {
+        let saved = sqlx::query(
+            "UPDATE operation SET state = ?, steps = ?, error = ?, updated_at = ?, revision = revision + 1
+             WHERE id = ? AND state = 'running'",
+        )
+        .bind(word("operation state", &self.state)?)
+        .bind(encode("operation's steps", &self.steps)?)
+        .bind(self.error)
+        .bind(now)
+        .bind(self.id.to_string())
+        .execute(connection)
+        .await
+        .map_err(query("saving an operation"))?;
+        Ok(saved.rows_affected() > 0)
+    }
+}
+
 impl Store {
     pub async fn operation(&self, id: Uuid) -> Result<Option<Operation>> {
         let row: Option<Row> = sqlx::query_as("SELECT * FROM operation WHERE id = ?")
@@ -130,28 +158,10 @@ impl Store {
         row.map(Operation::try_from).transpose()
     }
 
-    /// Writes state, steps and error of an operation that runs, one revision on; `false` if it has ended already.
-    pub async fn save_operation(
-        &self,
-        id: Uuid,
-        state: OperationState,
-        steps: &[Step],
-        error: Option<&str>,
-        now: DateTime<Utc>,
-    ) -> Result<bool> {
-        let saved = sqlx::query(
-            "UPDATE operation SET state = ?, steps = ?, error = ?, updated_at = ?, revision = revision + 1
-             WHERE id = ? AND state = 'running'",
-        )
-        .bind(word("operation state", &state)?)
-        .bind(encode("operation's steps", &steps)?)
-        .bind(error)
-        .bind(now)
-        .bind(id.to_string())
-        .execute(&self.pool)
-        .await
-        .map_err(query("saving an operation"))?;
-        Ok(saved.rows_affected() > 0)
+    /// Writes how an operation stands; `false` if it has ended already.
+    pub async fn save_operation(&self, change: OperationChange<'_>, now: DateTime<Utc>) -> Result<bool> {
+        let mut connection = self.pool.acquire().await.map_err(query("saving an operation"))?;
+        change.save(&mut connection, now).await
     }
 
     /// Removes what ended before that time.
