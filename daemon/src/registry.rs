@@ -29,7 +29,7 @@ use crate::{
     error::{Error, Result},
     events::Events,
     modal::Modal,
-    store::{NewOperation, Store},
+    store::{NewOperation, OperationChange, Store},
     vault,
 };
 
@@ -260,11 +260,11 @@ impl Registry {
             return Err(Error::DeletionNotCancelled(operation.environment));
         }
         let (environment, now) = (&operation.environment, (self.clock)());
-        self.store.cancel_environment(environment, now).await?;
-        let cancelled = OperationState::Cancelled;
-        self.store.save_operation(id, cancelled, &operation.steps, Some("it was cancelled"), now).await?;
+        let state = OperationState::Cancelled;
+        let cancelled = OperationChange { id, state, steps: &operation.steps, error: Some("it was cancelled") };
+        self.store.cancel_environment(environment, cancelled, now).await?;
         self.wake.notify_one();
-        let data = json!({"operation_id": id, "state": cancelled});
+        let data = json!({"operation_id": id, "state": state});
         self.events.record(EventKind::OperationEnded, environment, data).await;
         self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))
     }

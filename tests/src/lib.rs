@@ -3,8 +3,11 @@
 //! Everything is real: `airflowd`, Local Modal, the Modal SDK, Airflow. The Python runtime is made once and shared
 //! (`AIRFLOW_SERVERLESS_RUNTIMES`); the rest lies in a temporary folder that goes with the test.
 
+pub mod daemon;
+pub mod databases;
 pub mod postgres;
 mod processes;
+pub mod requests;
 pub mod served;
 
 use std::{

@@ -66,7 +66,16 @@ impl Installation {
     /// Processes of Local Modal's containers, and what they started.
     pub fn containers(&self) -> Vec<u32> {
         let home = self.home().canonicalize().unwrap_or_else(|_| self.home());
-        let marker = format!("MODAL_CONTAINER_ARGUMENTS_PATH={}/", home.display());
+        Self::processes_with(&format!("MODAL_CONTAINER_ARGUMENTS_PATH={}/", home.display()))
+    }
+
+    /// All processes that the daemon or a command of this installation has started, themselves among them.
+    pub fn descendants(&self) -> Vec<u32> {
+        Self::processes_with(&format!("AIRFLOW_SERVERLESS_HOME={}", self.home().display()))
+    }
+
+    /// Those with a variable that begins like this in their environment.
+    fn processes_with(marker: &str) -> Vec<u32> {
         let is_ours = |pid: &u32| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(marker.as_bytes()))

@@ -148,29 +148,35 @@ async fn reconcile(
             tracing::warn!(environment.name = %name, step, error, "the environment is not ready");
             let retry_at = now() + back_off(wish.attempts);
             let outcome = Outcome::Failed { step, error: &error, retry_at };
-            registry.store.observe_environment(name, *generation, outcome, now()).await?;
+            let ended = recorder.ending(Some(&error));
+            let was_running = registry.store.observe_environment(name, *generation, (outcome, ended), now()).await?;
             let data = json!({"generation": generation, "step": step, "error": error});
             registry.events.record(EventKind::EnvironmentFailed, name, data).await;
-            return recorder.finish(Some(&error)).await;
+            recorder.ended(was_running, Some(&error)).await;
+            return Ok(());
         }
         Ended::Succeeded => {}
     }
-    match wish.deletion {
+    let ended = recorder.ending(None);
+    let was_running = match wish.deletion {
         None => {
             tracing::info!(environment.name = %name, environment.generation = generation, "the environment is ready");
             let functions = tools.runtime.functions_hash();
             let outcome = Outcome::Reached { functions: &functions };
-            registry.store.observe_environment(name, *generation, outcome, now()).await?;
+            let was_running = registry.store.observe_environment(name, *generation, (outcome, ended), now()).await?;
             registry.events.record(EventKind::EnvironmentReady, name, json!({"generation": generation})).await;
+            was_running
         }
         Some(deletion) => {
             tracing::info!(environment.name = %name, "the environment is gone");
-            registry.store.forget_environment(name).await?;
+            let was_running = registry.store.forget_environment(name, ended, now()).await?;
             let data = json!({"purge": deletion == Deletion::Purge});
             registry.events.record(EventKind::EnvironmentDeleted, name, data).await;
+            was_running
         }
-    }
-    recorder.finish(None).await
+    };
+    recorder.ended(was_running, None).await;
+    Ok(())
 }
 
 enum Ended {

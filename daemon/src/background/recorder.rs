@@ -7,8 +7,9 @@ use airflow_serverless_api::{
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use uuid::Uuid;
 
-use crate::{error::Result, metrics::Metrics, registry::Registry};
+use crate::{error::Result, metrics::Metrics, registry::Registry, store::OperationChange};
 
 /// The record of one attempt. An attempt that the reconciler makes by itself, long after the operation failed, has
 /// nobody who follows it and leaves no record but the environment's state.
@@ -41,7 +42,7 @@ impl Recorder {
         };
         let data = (step.state != state).then(|| json!({"step": step.title, "state": state}));
         (step.state, step.detail) = (state, detail);
-        self.save(OperationState::Running, None, EventKind::OperationStep, data).await
+        self.save(data).await
     }
 
     /// Keeps the step's detail current while `work` runs.
@@ -63,35 +64,44 @@ impl Recorder {
         }
     }
 
-    pub async fn finish(&mut self, error: Option<&str>) -> Result<()> {
-        let state = if error.is_none() { OperationState::Succeeded } else { OperationState::Failed };
-        if let Some(operation) = &self.operation {
-            self.metrics.operation(operation.kind, state);
-        }
-        self.save(state, error, EventKind::OperationEnded, Some(json!({"state": state, "error": error}))).await
+    /// The end of the operation, to be written together with what it has come to.
+    pub fn ending<'a>(&'a self, error: Option<&'a str>) -> Option<OperationChange<'a>> {
+        let Operation { id, steps, .. } = self.operation.as_ref()?;
+        Some(OperationChange { id: *id, state: state_at_end(error), steps, error })
     }
 
-    /// Writes the operation and, if there is news for others than its followers, an event.
-    async fn save(
-        &self,
-        state: OperationState,
-        error: Option<&str>,
-        kind: EventKind,
-        event: Option<Value>,
-    ) -> Result<()> {
+    /// Tells of the end, once it is written; unless it had one before.
+    pub async fn ended(&self, was_running: bool, error: Option<&str>) {
+        let Some(operation) = &self.operation else { return };
+        let state = state_at_end(error);
+        self.metrics.operation(operation.kind, state);
+        if was_running {
+            self.tell(EventKind::OperationEnded, json!({"state": state, "error": error}), operation.id).await;
+        }
+    }
+
+    /// Writes how the operation gets on and, if there is news for others than its followers, an event.
+    async fn save(&self, event: Option<Value>) -> Result<()> {
         let Some(Operation { id, steps, .. }) = &self.operation else { return Ok(()) };
         let now = (self.registry.clock)();
-        if !self.registry.store.save_operation(*id, state, steps, error, now).await? {
+        let change = OperationChange { id: *id, state: OperationState::Running, steps, error: None };
+        if !self.registry.store.save_operation(change, now).await? {
             // Cancelled a moment ago: what is still told is of no interest.
             return Ok(());
         }
         match event {
-            Some(mut data) => {
-                data["operation_id"] = json!(id);
-                self.registry.events.record(kind, &self.environment, data).await;
-            }
+            Some(data) => self.tell(EventKind::OperationStep, data, *id).await,
             None => self.registry.events.notify(),
         }
         Ok(())
     }
+
+    async fn tell(&self, kind: EventKind, mut data: Value, operation: Uuid) {
+        data["operation_id"] = json!(operation);
+        self.registry.events.record(kind, &self.environment, data).await;
+    }
+}
+
+fn state_at_end(error: Option<&str>) -> OperationState {
+    if error.is_none() { OperationState::Succeeded } else { OperationState::Failed }
 }

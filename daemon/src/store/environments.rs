@@ -10,7 +10,9 @@ use airflow_serverless_api::{
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
-use super::{NewOperation, Result, Store, StoreError, decode, encode, from_word, query, word};
+use super::{
+    NewOperation, OperationChange, Result, Statement, Store, StoreError, decode, encode, from_word, query, word,
+};
 use crate::registry::{Deletion, Wish};
 
 #[derive(FromRow)]
@@ -140,9 +142,6 @@ pub enum Outcome<'a> {
         retry_at: DateTime<Utc>,
     },
 }
-
-/// A change, with all that it is about.
-type Statement = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 impl Store {
     async fn rows(&self) -> Result<Vec<Row>> {
@@ -286,22 +285,51 @@ impl Store {
         wanted.flatten().map(|deletion| from_word("deletion", &deletion)).transpose()
     }
 
-    /// Forgets an environment that has been taken down.
-    pub async fn forget_environment(&self, name: &EnvironmentName) -> Result<()> {
-        let deletion = sqlx::query("DELETE FROM environment WHERE name = ?").bind(name.to_string());
-        self.change_by("forgetting an environment", deletion).await?;
-        Ok(())
+    /// Forgets an environment that has been taken down, and ends the operation that has done so.
+    pub async fn forget_environment(
+        &self,
+        name: &EnvironmentName,
+        ended: Option<OperationChange<'_>>,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let forget = sqlx::query("DELETE FROM environment WHERE name = ?").bind(name.to_string());
+        self.end("forgetting an environment", forget, ended, now).await
     }
 
-    /// Records how an attempt to reach `generation` ended. What has been wanted since is none of its business.
+    /// Changes an environment and ends the operation that has come to that; tells whether it was still running. A crash
+    /// in between would leave an operation that nobody has a reason to end.
+    async fn end(
+        &self,
+        what: &'static str,
+        change: Statement,
+        ended: Option<OperationChange<'_>>,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let (store, ended) = (self.clone(), ended.map(|ended| ended.statement(now)).transpose()?);
+        self.change(async move {
+            let failed = query(what);
+            let mut transaction = store.begin(&failed).await?;
+            change.execute(&mut *transaction).await.map_err(&failed)?;
+            let was_running = match ended {
+                Some(ended) => ended.execute(&mut *transaction).await.map_err(&failed)?.rows_affected() > 0,
+                None => false,
+            };
+            transaction.commit().await.map_err(&failed)?;
+            Ok(was_running)
+        })
+        .await
+    }
+
+    /// Records how an attempt to reach `generation` ended, and with it its operation. What has been wanted since is none of
+    /// its business.
     pub async fn observe_environment(
         &self,
         name: &EnvironmentName,
         generation: i64,
-        outcome: Outcome<'_>,
+        (outcome, ended): (Outcome<'_>, Option<OperationChange<'_>>),
         now: DateTime<Utc>,
-    ) -> Result<()> {
-        let update = match outcome {
+    ) -> Result<bool> {
+        let change = match outcome {
             Outcome::Reached { functions } => sqlx::query(
                 "UPDATE environment SET observed_generation = $1, functions = $2, updated_at = $3,
                         available_at = CASE WHEN observed_generation = 0 THEN $3 ELSE available_at END,
@@ -327,20 +355,23 @@ impl Store {
             .bind(now)
             .bind(name.to_string()),
         };
-        self.change_by("recording an environment's state", update).await?;
-        Ok(())
+        self.end("recording an environment's state", change, ended, now).await
     }
 
-    /// Lets the work on the wanted generation rest; the wish stays as it is.
-    pub async fn cancel_environment(&self, name: &EnvironmentName, now: DateTime<Utc>) -> Result<()> {
-        let update = sqlx::query(
+    /// Lets the work on the wanted generation rest, and ends its operation; the wish stays as it is.
+    pub async fn cancel_environment(
+        &self,
+        name: &EnvironmentName,
+        cancelled: OperationChange<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<bool> {
+        let rest = sqlx::query(
             "UPDATE environment SET cancelled_generation = generation, updated_at = ?
              WHERE name = ? AND deletion IS NULL AND observed_generation < generation",
         )
         .bind(now)
         .bind(name.to_string());
-        self.change_by("cancelling the work on an environment", update).await?;
-        Ok(())
+        self.end("cancelling the work on an environment", rest, Some(cancelled), now).await
     }
 
     /// At a start of the daemon: nothing waits for another attempt, and all environments are wanted anew that run other

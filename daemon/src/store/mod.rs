@@ -17,7 +17,7 @@ use sqlx::{
 
 pub use environments::Outcome;
 pub use idempotency::KeptAnswer;
-pub use operations::NewOperation;
+pub use operations::{NewOperation, OperationChange};
 pub use watches::{Progress, WatchRow};
 
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,9 @@ fn word<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String> {
 fn from_word<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
     decode(what, &format!("\"{text}\""))
 }
+
+/// A change, with all that it is about.
+type Statement = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 #[derive(Clone)]
 pub struct Store {

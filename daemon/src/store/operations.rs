@@ -9,13 +9,22 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, SqliteConnection};
 use uuid::Uuid;
 
-use super::{Result, Store, StoreError, decode, encode, from_word, query, word};
+use super::{Result, Statement, Store, StoreError, decode, encode, from_word, query, word};
 
 /// An operation that starts with the change it belongs to.
 #[derive(Clone, Debug)]
 pub struct NewOperation {
     pub id: Uuid,
     pub kind: OperationKind,
+}
+
+/// How an operation stands now.
+#[derive(Clone, Copy)]
+pub struct OperationChange<'a> {
+    pub id: Uuid,
+    pub state: OperationState,
+    pub steps: &'a [Step],
+    pub error: Option<&'a str>,
 }
 
 #[derive(FromRow)]
@@ -84,6 +93,19 @@ impl NewOperation {
     }
 }
 
+impl OperationChange<'_> {
+    /// Writes it, one revision on, if the operation runs; one that has ended stays as it is.
+    pub(super) fn statement(self, now: DateTime<Utc>) -> Result<Statement> {
+        let statement = sqlx::query(
+            "UPDATE operation SET state = ?, steps = ?, error = ?, updated_at = ?, revision = revision + 1
+             WHERE id = ? AND state = 'running'",
+        );
+        let (state, steps) = (word("operation state", &self.state)?, encode("operation's steps", &self.steps)?);
+        let error = self.error.map(str::to_owned);
+        Ok(statement.bind(state).bind(steps).bind(error).bind(now).bind(self.id.to_string()))
+    }
+}
+
 impl Store {
     pub async fn operation(&self, id: Uuid) -> Result<Option<Operation>> {
         let row: Option<Row> = sqlx::query_as("SELECT * FROM operation WHERE id = ?")
@@ -130,27 +152,9 @@ impl Store {
         row.map(Operation::try_from).transpose()
     }
 
-    /// Writes state, steps and error of an operation that runs, one revision on; `false` if it has ended already.
-    pub async fn save_operation(
-        &self,
-        id: Uuid,
-        state: OperationState,
-        steps: &[Step],
-        error: Option<&str>,
-        now: DateTime<Utc>,
-    ) -> Result<bool> {
-        let saved = sqlx::query(
-            "UPDATE operation SET state = ?, steps = ?, error = ?, updated_at = ?, revision = revision + 1
-             WHERE id = ? AND state = 'running'",
-        )
-        .bind(word("operation state", &state)?)
-        .bind(encode("operation's steps", &steps)?)
-        .bind(error)
-        .bind(now)
-        .bind(id.to_string())
-        .execute(&self.pool)
-        .await
-        .map_err(query("saving an operation"))?;
+    /// Writes how an operation stands; `false` if it has ended already.
+    pub async fn save_operation(&self, change: OperationChange<'_>, now: DateTime<Utc>) -> Result<bool> {
+        let saved = change.statement(now)?.execute(&self.pool).await.map_err(query("saving an operation"))?;
         Ok(saved.rows_affected() > 0)
     }
 

@@ -83,7 +83,10 @@ mod tests {
             let after = store.environment(&name).await.expect("an answer").expect("an environment");
             assert_eq!(after.generation, before.generation + 1);
             let reached = crate::store::Outcome::Reached { functions: "these" };
-            store.observe_environment(&name, after.generation, reached, chrono::Utc::now()).await.expect("a change");
+            store
+                .observe_environment(&name, after.generation, (reached, None), chrono::Utc::now())
+                .await
+                .expect("a change");
         }
     }
 }

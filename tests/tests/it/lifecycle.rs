@@ -11,49 +11,13 @@ use std::{
         },
     },
     path::Path,
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command},
     time::Duration,
 };
 
-use integration_tests::{Installation, eventually, text, workspace};
-use rustix::process::{Pid, Signal, kill_process};
+use integration_tests::{Installation, daemon::Daemon, eventually, text, workspace};
+use rustix::process::Signal;
 use serde_json::Value;
-
-/// A process of `airflowd` that a test looks after itself.
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(it: &Installation, variables: &[(&str, &str)]) -> Self {
-        let log = it.home().join("state/airflowd.log");
-        Self(it.spawn_daemon(&["--log-file", log.to_str().expect("text")], variables))
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).expect("a process id")).expect("a process id")
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("a signal");
-    }
-
-    fn ended(&mut self) -> ExitStatus {
-        eventually("the end of the daemon", || self.0.try_wait().expect("its end"))
-    }
-
-    fn serves(&mut self, it: &Installation) {
-        eventually("a daemon that serves", || {
-            assert!(self.0.try_wait().expect("its state").is_none(), "it ended:\n{}", it.log());
-            UnixStream::connect(it.socket()).ok()
-        });
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The next message to the service manager in which `wanted` is a line; what comes before is passed over.
 #[track_caller]

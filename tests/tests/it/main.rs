@@ -11,6 +11,7 @@ mod crashes;
 mod dag_files;
 mod doctor;
 mod flow;
+mod kills;
 mod lifecycle;
 mod limits;
 mod logs;
