@@ -107,4 +107,10 @@ async fn files_are_changed_as_they_were_read_listed_in_pages_and_told_of() {
 
     assert_eq!(send_if(&api, (Method::DELETE, FILE), &etag(&api, FILE).await, "").await.status(), 200);
     assert_eq!(told.next("dag_files.removed").await["filenames"], json!(["pair.py"]));
+
+    // With the environment its watches go; what is saved then is nobody's business.
+    it.dev("env delete", &["--yes"]).succeeded();
+    fs::write(watched.join("watched.py"), "late = True\n").expect("a file");
+    assert_eq!(it.cli(&["watch", "list", "--json"]).succeeded().json()["total_entries"], 0);
+    assert!(fs::read_dir(&watched).is_ok_and(|mut files| files.next().is_some()), "its folder is not the daemon's");
 }
