@@ -88,14 +88,14 @@ def create_ui_app(settings: Settings, settings_json: str, token: str) -> tuple[m
     from airflow_serverless.ui import server
 
     app = modal.App(settings.ui_app_name, image=_image(), include_source=False)
-    session = {
+    session: dict[str, str | None] = {
         server.TOKEN_VARIABLE: token,
         # What the UI signs is of no use to anybody when it is gone.
         "AIRFLOW__API__SECRET_KEY": token_urlsafe(32),
         "AIRFLOW__API_AUTH__JWT_SECRET": token_urlsafe(32),
     }
-    serve_ui = modal.concurrent(max_inputs=UI_REQUESTS)(modal.asgi_app()(server.serve_ui))
-    function = app.function(
+    serve_ui: Any = modal.concurrent(max_inputs=UI_REQUESTS)(modal.asgi_app()(server.serve_ui))
+    function: modal.Function = app.function(
         secrets=[*_secrets(settings, settings_json), modal.Secret.from_dict(session)],
         volumes={MOUNT_PATH: modal.Volume.from_name(settings.volume_name)},
         max_containers=1,

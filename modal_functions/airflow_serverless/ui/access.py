@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from airflow_serverless.ui.asgi import App, Receive, Scope, Send, answer, header

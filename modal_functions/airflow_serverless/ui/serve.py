@@ -1,9 +1,9 @@
 """Runs the UI of an environment for as long as somebody looks: `python -m airflow_serverless.ui.serve`.
 
 Settings come from AIRFLOW_SERVERLESS_SETTINGS, the server and the token from the SDK's own variables. Progress goes to
-standard error. Standard output gets two lines of JSON: {"app_id": …} once Modal has the app, and {"url": …} once Airflow
-answers there; the address has the token in it. The app ends when standard input does, or at SIGTERM or SIGINT; if this
-process dies, Modal misses its heartbeats and ends the app by itself. A failure is one line and status 1.
+standard error. Standard output gets two lines of JSON: {"app_id": …} once Modal has the app, and {"url": …} once
+Airflow answers there; the address has the token in it. The app ends when standard input does, or at SIGTERM or SIGINT;
+if this process dies, Modal misses its heartbeats and ends the app by itself. A failure is one line and status 1.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import os
 import modal
 
 from airflow_serverless.config import Paths, Settings, configure_airflow
+from airflow_serverless.ui.access import Access
 from airflow_serverless.ui.asgi import App
 
 TOKEN_VARIABLE = "AIRFLOW_SERVERLESS_UI_TOKEN"
@@ -23,10 +24,8 @@ def serve_ui() -> App:
     token = os.environ.pop(TOKEN_VARIABLE)
     volume = modal.Volume.from_name(settings.volume_name)
     volume.reload()
-    app = _read_only(settings, paths, volume) if settings.database_type == "sqlite" else _writing(settings, paths, volume)
-    from airflow_serverless.ui.access import Access
-
-    return Access(app, token)
+    build = _read_only if settings.database_type == "sqlite" else _writing
+    return Access(build(settings, paths, volume), token)
 
 
 def _read_only(settings: Settings, paths: Paths, volume: modal.Volume) -> App:

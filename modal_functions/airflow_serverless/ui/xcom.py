@@ -1,4 +1,4 @@
-"""XComs as people want to see them: Airflow's API shows what the database holds, which here is a reference to a file."""
+"""XComs as people want to see them: Airflow's API shows what the database holds, which here refers to a file."""
 
 from __future__ import annotations
 
