@@ -24,6 +24,7 @@ mod pools;
 mod problem;
 mod runs;
 mod tasks;
+mod ui;
 mod variables;
 mod watches;
 
@@ -95,6 +96,8 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(diagnostics::run_diagnostics))
         .routes(routes!(environments::tick_environment))
         .routes(routes!(cost::estimate_cost))
+        .routes(routes!(ui::open_ui))
+        .routes(routes!(ui::list_uis).layer(own()))
         .routes(routes!(operations::list_operations).layer(own()))
         .routes(routes!(operations::get_operation).layer(news()))
         .routes(routes!(operations::cancel_operation).layer(own()))
