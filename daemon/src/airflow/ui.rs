@@ -162,7 +162,7 @@ impl RunningUi {
                     self.airflow.uis.set(id, UiState::Ready);
                     self.tell(UiEvent::Ready(UiReady { id, url })).await;
                 }
-                UiWord::End(last_words) => return self.failed(last_words),
+                UiWord::End(reason) => return self.failed(reason),
             }
         }
     }
@@ -184,7 +184,6 @@ impl RunningUi {
     }
 
     fn failed(&self, reason: String) -> Error {
-        let reason = if reason.is_empty() { "its process ended without a word".to_owned() } else { reason };
         Error::UiFailed(self.environment.name.clone(), reason)
     }
 

@@ -44,6 +44,9 @@ impl Runtime {
             .env("MODAL_TOKEN_SECRET", &server.token.secret)
             // The user's profile must not choose another server or environment.
             .env("MODAL_CONFIG_PATH", "/dev/null");
+        if !server.environment.is_empty() {
+            command.env("MODAL_ENVIRONMENT", &server.environment);
+        }
         command
     }
 }

@@ -17,6 +17,9 @@ const TOOL: &str = "modal run";
 /// How long it may take to end its app once its input has ended.
 const END_LIMIT: Duration = Duration::from_secs(15);
 
+/// Its status if it says why it failed.
+const FAILED: i32 = 1;
+
 /// What the process tells.
 pub enum UiWord {
     Progress(String),
@@ -24,7 +27,7 @@ pub enum UiWord {
     App(String),
     /// Airflow answers there.
     Url(String),
-    /// Its last words, with which it ends by itself.
+    /// Why it ends by itself.
     End(String),
 }
 
@@ -83,7 +86,7 @@ impl UiProcess {
                     return UiWord::Progress(line.to_owned());
                 }
                 Ok(Some(line)) = self.stdout.next_line() => line,
-                else => return UiWord::End(std::mem::take(&mut self.last_words)),
+                else => return UiWord::End(self.reason().await),
             };
             match serde_json::from_str(&line) {
                 Ok(Line::AppId(id)) => return UiWord::App(id),
@@ -91,6 +94,15 @@ impl UiProcess {
                 // It may hold the token, so it is not repeated.
                 Err(_) => tracing::warn!("the process of a UI printed a line that is not understood"),
             }
+        }
+    }
+
+    /// Why it has ended by itself: its last words if they say so, or what became of it.
+    async fn reason(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) if status.code() == Some(FAILED) && !self.last_words.is_empty() => self.last_words.clone(),
+            Ok(status) => format!("its process ended ({status})"),
+            Err(error) => format!("its process cannot be waited for: {error}"),
         }
     }
 

@@ -49,7 +49,7 @@ def main() -> int:
         pass
     except (SettingsError, NotServed, modal.exception.Error, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"The UI failed: {reason}", file=sys.stderr)
+        print(reason, file=sys.stderr)
         return 1
     print("The UI has ended", file=sys.stderr)
     return 0
