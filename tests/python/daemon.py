@@ -71,9 +71,11 @@ class Daemon:
         connection.close()
         return response.status, json.loads(text) if text else None
 
-    def create_environment(self, name: str) -> None:
-        """Creates an environment and waits until it is ready."""
-        config = {"database": {"type": "sqlite"}, "scheduler": {"interval_seconds": 3600}}
+    def create_environment(self, name: str, connection_string: str | None = None) -> None:
+        """Creates an environment, in PostgreSQL if there is a connection string, and waits until it is ready."""
+        postgres = {"type": "postgres", "connection_string": connection_string}
+        database = postgres if connection_string else {"type": "sqlite"}
+        config = {"database": database, "scheduler": {"interval_seconds": 3600}}
         status, change = self.ask("POST", "/v1/environments", {"name": name, "config": config})
         assert status == 202, change
         operation = change["operation"]
