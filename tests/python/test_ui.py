@@ -198,7 +198,7 @@ def test_pages_show_what_there_is(ui: Ui, page: Any) -> None:
     page.get_by_role("link", name="shown").first.wait_for()
     task = f"{ui.url}/dags/shown/runs/first/tasks/say"
     page.goto(task)
-    page.get_by_text("what the log says").first.wait_for()
+    page.get_by_text("Returned value was: {'answer': 42").first.wait_for()
     page.goto(f"{task}/xcom")
     page.get_by_text("of an XCom").first.wait_for()
     page.goto(f"{ui.url}/dags/shown/code")
@@ -265,6 +265,9 @@ def test_what_would_write(ui: Ui, database: str) -> None:
         ("DELETE", "/api/v2/variables/place"): None,
     }
     answers = {asked: ui.client.request(*asked, json=body) for asked, body in writes.items()}
+    # Another port of this machine is the same site to the cookie, but not to us.
+    foreign = ui.client.post(RUNS, json=writes["POST", RUNS], headers={"sec-fetch-site": "same-site"})
+    assert (foreign.status_code, "other sites" in foreign.json()["detail"]) == (403, True)
     if database == "postgres":
         assert {answer.status_code // 100 for answer in answers.values()} == {2}, answers
         # Within seconds, although the cron would tick in an hour.

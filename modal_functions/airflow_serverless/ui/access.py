@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from urllib.parse import parse_qsl, quote, urlencode
 
-from airflow_serverless.ui.asgi import App, Receive, Scope, Send, answer, header
+from airflow_serverless.ui.asgi import WRITING, App, Receive, Scope, Send, answer, header
 
 PARAMETER = "token"
 PAGE = """<!doctype html>
@@ -20,6 +20,7 @@ PAGE = """<!doctype html>
 <p>Open the address that <code>airflow-serverless ui</code> has printed, with its <code>?token=</code>.
 It is another one each time the command is started.</p></body></html>
 """
+REFUSAL = b'{"detail": "Pages of other sites cannot change anything here."}'
 NO_TRACES = ((b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"))
 
 
@@ -44,7 +45,10 @@ class Access:
             rest = [(name, value) for name, value in query if name != PARAMETER]
             await answer(send, 303, b"", (b"location", _address(scope["path"], rest)), self._cookie(scope), *NO_TRACES)
         elif any(map(self._is_cookie, header(scope, b"cookie"))):
-            await self._app(scope, receive, send)
+            if is_http and scope["method"] in WRITING and not _is_own(scope):
+                await answer(send, 403, REFUSAL, (b"content-type", b"application/json"), *NO_TRACES)
+            else:
+                await self._app(scope, receive, send)
         elif is_http:
             page = b"" if scope["method"] == "HEAD" else PAGE.encode()
             await answer(send, 401, page, (b"content-type", b"text/html; charset=utf-8"), *NO_TRACES)
@@ -74,6 +78,11 @@ def cookie(token: str) -> tuple[str, str]:
     """
     name = hashlib.sha256(token.encode()).hexdigest()[:12]
     return f"airflow_serverless_ui_{name}", hmac.new(token.encode(), b"cookie", hashlib.sha256).hexdigest()
+
+
+def _is_own(scope: Scope) -> bool:
+    """Whether a page of another origin has not had the request sent. To the cookie, all ports of a machine are one."""
+    return all(site in (b"same-origin", b"none") for site in header(scope, b"sec-fetch-site"))
 
 
 def _address(path: str, query: list[tuple[str, str]]) -> bytes:

@@ -33,7 +33,7 @@ class Refresh:
         self._app = app
         self._refresh = refresh
         self._due = time.monotonic() + INTERVAL_SECONDS
-        self._one = asyncio.Lock()
+        self._under_way: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
         self._readers = 0
         self._is_reloading = False
@@ -42,20 +42,23 @@ class Refresh:
         if scope["type"] != "http" or not FRESH.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
-        await self._refresh_if_due()
+        if self._under_way is None and time.monotonic() >= self._due:
+            self._under_way = asyncio.create_task(self._reload())
+        if self._under_way is not None:
+            # A client that goes away must not end what others wait for.
+            await asyncio.shield(self._under_way)
         async with self._reading() if FROM_FILES.fullmatch(scope["path"]) else contextlib.nullcontext():
             await self._app(scope, receive, send)
 
-    async def _refresh_if_due(self) -> None:
-        async with self._one:
-            if time.monotonic() < self._due:
-                return
+    async def _reload(self) -> None:
+        try:
             async with self._alone():
-                try:
-                    await asyncio.to_thread(self._refresh)
-                except Exception:
-                    log.warning("The Volume cannot be reloaded now; the next request tries again", exc_info=True)
+                await asyncio.to_thread(self._refresh)
+        except Exception:
+            log.warning("The Volume cannot be reloaded now; a later request tries again", exc_info=True)
+        finally:
             self._due = time.monotonic() + INTERVAL_SECONDS
+            self._under_way = None
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[None]:
