@@ -37,7 +37,8 @@ class UnixConnection(http.client.HTTPConnection):
 class Daemon:
     """A running daemon, ended with what it started when the test is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = "") -> None:
+        """`settings`: what is in its airflowd.yaml."""
         # A short path: the socket's has to fit an address.
         self.root = Path(tempfile.mkdtemp(prefix="ad-"))
         self.home = self.root / "home"
@@ -46,6 +47,8 @@ class Daemon:
         variables = {"PATH": os.environ["PATH"], "HOME": str(self.root), "AIRFLOW_SERVERLESS_RUNTIMES": RUNTIMES}
         python = {"AIRFLOW_SERVERLESS_PYTHON": sys.executable}
         self.environment = {**variables, **python, "AIRFLOW_SERVERLESS_HOME": str(self.home)}
+        (self.home / "config").mkdir(parents=True, mode=0o700)
+        (self.home / "config/airflowd.yaml").write_text(settings)
         command = [REPOSITORY / "target/debug/airflowd", "--listen", "127.0.0.1:0"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -31,10 +32,11 @@ def shown():
     @task
     def say():
         print("what the log says")
-        return {"answer": 42, "words": "of an XCom"}
+        return "words of an XCom"
 
     @task
-    def hear(said): ...
+    def hear(said):
+        return {"heard": said}
 
     hear(say())
 
@@ -42,8 +44,9 @@ shown()
 """
 RUNS = "/api/v2/dags/shown/dagRuns"
 FIRST = f"{RUNS}/first"
-READY_LIMIT = 180.0
 GONE_LIMIT = 30.0
+APP = "airflow-serverless-dev-ui"
+SERVING = "airflow_serverless.ui.serve"
 
 
 class Ui:
@@ -51,7 +54,7 @@ class Ui:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        self.process = self.command()
+        self.process = self.command("--json")
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.communicate()[1]
@@ -61,8 +64,8 @@ class Ui:
         self.client = httpx.Client(base_url=self.url, timeout=60, follow_redirects=True)
         assert self.client.get(self.address).url == f"{self.url}/"
 
-    def command(self) -> subprocess.Popen[str]:
-        command = [REPOSITORY / "target/debug/airflow-serverless", "ui", "--env", "dev", "--json"]
+    def command(self, *options: str) -> subprocess.Popen[str]:
+        command = [REPOSITORY / "target/debug/airflow-serverless", "ui", "--env", "dev", *options]
         return subprocess.Popen(
             command, env=self.daemon.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -82,25 +85,28 @@ class Ui:
             return bool(httpx.get(self.url, timeout=5).status_code)
         return False
 
-    def processes(self) -> list[str]:
-        """What runs for a UI on behalf of this daemon: the SDK's process, and containers that know its token."""
-        found = []
+    def serving(self) -> set[int]:
+        """The SDK's processes that run UIs for this daemon."""
+        return {int(process.name) for process in self._processes() if SERVING in (process / "cmdline").read_text()}
+
+    def containers(self) -> list[str]:
+        """The containers that know the token."""
+        return [process.name for process in self._processes() if self.token in (process / "environ").read_text()]
+
+    def _processes(self) -> Iterator[Path]:
         for process in Path("/proc").glob("[0-9]*"):
+            # It may end while it is looked at.
             with contextlib.suppress(OSError):
-                command = (process / "cmdline").read_text().replace("\0", " ")
-                environment = (process / "environ").read_text()
-                is_ours = str(self.daemon.home) in environment
-                if is_ours and ("airflow_serverless.ui.serve" in command or self.token in environment):
-                    found.append(command)
-        return found
+                if str(self.daemon.home) in (process / "environ").read_text():
+                    yield process
 
     def wait_until_gone(self) -> None:
         """Nothing of it may be left, wherever it was."""
         is_listed = lambda: any(ui["id"] == self.id for ui in self.daemon.ask("GET", "/v1/uis")[1]["uis"])  # noqa: E731
         wait_until(lambda: not is_listed(), "the end of the UI", GONE_LIMIT)
         wait_until(lambda: not self.answers(), "the end of its page", GONE_LIMIT)
-        wait_until(lambda: not self.processes(), "the end of its processes", GONE_LIMIT)
-        assert "airflow-serverless-dev-ui" not in self.running_apps()
+        wait_until(lambda: not self.serving() and not self.containers(), "the end of its processes", GONE_LIMIT)
+        assert APP not in self.running_apps()
 
     def running_apps(self) -> list[str]:
         command = [REPOSITORY / "target/debug/modal-local", "status", "--json"]
@@ -119,7 +125,8 @@ def daemon(database: str) -> Iterator[Daemon]:
     """A daemon with an environment in which a run has succeeded."""
     with contextlib.ExitStack() as stack:
         string = stack.enter_context(serving()).create("airflow") if database == "postgres" else None
-        running = Daemon()
+        # With SQLite on Volumes as they are on Modal: what others have committed is seen after a reload.
+        running = Daemon("local_modal: {volumes: strict}" if database == "sqlite" else "")
         stack.callback(running.close)
         running.create_environment("dev", string)
         base = "/v1/environments/dev/dags"
@@ -180,15 +187,15 @@ def test_nobody_is_let_in_without_the_token(ui: Ui, daemon: Daemon) -> None:
     # It is in no log and in no list of processes.
     files = [daemon.log, *(path for path in daemon.home.glob("data/modal/logs/**/*") if path.is_file())]
     assert not [path for path in files if ui.token.encode() in path.read_bytes()]
-    commands = [path for path in Path("/proc").glob("[0-9]*/cmdline")]
-    for command in commands:
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             assert ui.token.encode() not in command.read_bytes()
 
 
 def test_pages_show_what_there_is(ui: Ui, page: Any) -> None:
     elsewhere: list[str] = []
-    page.on("request", lambda asked: None if asked.url.startswith((ui.url, "data:")) else elsewhere.append(asked.url))
+    own = (ui.url, f"blob:{ui.url}", "data:")
+    page.on("request", lambda asked: None if asked.url.startswith(own) else elsewhere.append(asked.url))
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     assert page.goto(f"{ui.url}/dags").status == 401
@@ -198,9 +205,9 @@ def test_pages_show_what_there_is(ui: Ui, page: Any) -> None:
     page.get_by_role("link", name="shown").first.wait_for()
     task = f"{ui.url}/dags/shown/runs/first/tasks/say"
     page.goto(task)
-    page.get_by_text("Returned value was: {'answer': 42").first.wait_for()
+    page.get_by_text("Returned value was: words of an XCom").first.wait_for()
     page.goto(f"{task}/xcom")
-    page.get_by_text("of an XCom").first.wait_for()
+    page.get_by_text("words of an XCom").first.wait_for()
     page.goto(f"{ui.url}/dags/shown/code")
     page.get_by_text("def shown").first.wait_for()
     assert (elsewhere, faults) == ([], [])
@@ -210,9 +217,9 @@ def test_the_api_of_the_pages_shows_what_there_is(ui: Ui) -> None:
     assert [dag["dag_id"] for dag in ui.get("/api/v2/dags")["dags"]] == ["shown"]
     log = ui.get(f"{FIRST}/taskInstances/say/logs/1")["content"]
     assert "what the log says" in [line["event"] for line in log]
-    xcom = f"{FIRST}/taskInstances/say/xcomEntries/return_value"
-    assert ui.get(xcom)["value"] == {"answer": 42, "words": "of an XCom"}
-    assert "of an XCom" in ui.get(xcom, params={"stringify": "true", "deserialize": "true"})["value"]
+    xcom = f"{FIRST}/taskInstances/hear/xcomEntries/return_value"
+    assert ui.get(xcom)["value"] == {"heard": "words of an XCom"}
+    assert "words of an XCom" in ui.get(xcom, params={"stringify": "true", "deserialize": "true"})["value"]
     assert ui.get("/api/v2/dagSources/shown", headers={"accept": "application/json"})["content"] == DAG
     assert {node["id"] for node in ui.get("/ui/grid/structure/shown")} == {"say", "hear"}
     assert len(ui.get("/ui/structure/structure_data", params={"dag_id": "shown"})["edges"]) == 1
@@ -301,6 +308,22 @@ def test_there_are_not_too_many(ui: Ui, daemon: Daemon) -> None:
         answer.close()
         connection.close()
     wait_until(lambda: listed() == [ui.id], "the end of the others", GONE_LIMIT)
+    assert ui.state("first") == "success"
+
+
+def test_its_own_process_may_die(ui: Ui) -> None:
+    """Then the command says so, and nothing is left; the other UI goes on."""
+    [own] = ui.serving()
+    command = ui.command()
+    assert command.stderr is not None
+    while (line := command.stderr.readline()) != "Airflow starts\n":
+        assert line, "the command has ended"
+    assert ui.running_apps().count(APP) == 2
+    [other] = ui.serving() - {own}
+    os.kill(other, signal.SIGKILL)
+    _, said = command.communicate(timeout=GONE_LIMIT)
+    assert command.returncode == 3 and "SIGKILL" in said, said
+    wait_until(lambda: ui.running_apps().count(APP) == 1, "the end of its app", GONE_LIMIT)
     assert ui.state("first") == "success"
 
 

@@ -97,6 +97,9 @@ impl Airflow {
         let (state, started_at) = (UiState::Starting, (self.clock)());
         self.uis.open().insert(id, Ui { id, environment: name.clone(), state, started_at });
         let (sender, events) = mpsc::channel(UNREAD);
+        // At once, so that whoever asked knows its id.
+        let message = format!("Starting the UI of environment {name}");
+        let _ = sender.try_send(UiEvent::Progress(UiProgress { id, message }));
         let close = self.uis.stop.child_token();
         let running = RunningUi { airflow: self.clone(), environment, id, client, app: None, sender, _permit: permit };
         self.uis.tracker.spawn(running.supervise(process, close.clone()));

@@ -57,7 +57,7 @@ def main() -> int:
 
 def _serve(settings: Settings) -> None:
     token = secrets.token_urlsafe(32)
-    print(f"Starting {settings.ui_app_name}", file=sys.stderr, flush=True)
+    print(f"Creating {settings.ui_app_name} on Modal", file=sys.stderr, flush=True)
     app, function = create_ui_app(settings, os.environ[SETTINGS_VARIABLE], token)
     with app.run():
         print(json.dumps({"app_id": app.app_id}), flush=True)
