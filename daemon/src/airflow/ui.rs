@@ -89,6 +89,10 @@ impl Airflow {
     /// Starts the UI of an environment.
     pub async fn open_ui(self: &Arc<Self>, name: &EnvironmentName) -> Result<OpenUi> {
         let environment = self.registry.deployed_environment(name).await?;
+        if !self.uis.runtime.is_ready().await {
+            // A new version of the daemon makes it when it deploys the environment anew.
+            return Err(Error::EnvironmentNotReady(name.clone(), Some("its Python runtime is being made".to_owned())));
+        }
         let permit = self.uis.free.clone().try_acquire_owned().map_err(|_| Error::TooManyUis(MOST))?;
         let client = self.modal.client(environment.target, &environment.config).await?;
         let server = self.modal.server(environment.target, &environment.config)?;

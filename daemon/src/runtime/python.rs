@@ -76,6 +76,11 @@ impl Runtime {
         self.venv.join(COMPLETE).exists() && runs().await
     }
 
+    /// Whether there is nothing left to make.
+    pub async fn is_ready(&self) -> bool {
+        self.functions.exists() && self.is_complete().await
+    }
+
     fn unpack_functions(&self) -> Result<(), RuntimeError> {
         if self.functions.exists() {
             return Ok(());
