@@ -91,8 +91,8 @@ def create_ui_app(settings: Settings, settings_json: str, token: str) -> tuple[m
     session: dict[str, str | None] = {
         server.TOKEN_VARIABLE: token,
         # What the UI signs is of no use to anybody when it is gone.
-        "AIRFLOW__API__SECRET_KEY": token_urlsafe(32),
-        "AIRFLOW__API_AUTH__JWT_SECRET": token_urlsafe(32),
+        "AIRFLOW__API__SECRET_KEY": token_urlsafe(64),
+        "AIRFLOW__API_AUTH__JWT_SECRET": token_urlsafe(64),
     }
     serve_ui: Any = modal.concurrent(max_inputs=UI_REQUESTS)(modal.asgi_app()(server.serve_ui))
     function: modal.Function = app.function(
