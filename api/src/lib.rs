@@ -11,6 +11,7 @@
 //! - [`backfill`]: runs of a DAG for dates that have passed
 //! - [`task`]: what is done with task instances
 //! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
+//! - [`ui`]: Airflow's own user interface
 //! - [`cost`]: what an environment costs
 //! - [`credentials`]: for Modal's cloud
 //! - [`watch`]: folders whose files are uploaded as they are saved
@@ -37,6 +38,7 @@ pub mod problem;
 pub mod run;
 pub mod secret;
 pub mod task;
+pub mod ui;
 pub mod variable;
 pub mod variables;
 pub mod watch;

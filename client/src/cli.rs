@@ -83,6 +83,8 @@ pub enum Command {
     /// Airflow's pools
     #[command(subcommand)]
     Pools(Pools),
+    /// Run Airflow's own user interface until Ctrl-C is pressed
+    Ui(Ui),
     /// Have the scheduler look for what is due, now
     Tick(Environment),
     /// Estimate what an environment cost in the last days
@@ -118,6 +120,15 @@ pub struct Environment {
     /// Name of the environment
     #[arg(long = "env", value_name = "NAME", env = variables::ENVIRONMENT)]
     pub name: EnvironmentName,
+}
+
+#[derive(Args)]
+pub struct Ui {
+    #[command(flatten)]
+    pub environment: Environment,
+    /// Only print the address, also on a terminal
+    #[arg(long)]
+    pub no_browser: bool,
 }
 
 #[derive(Args)]

@@ -26,6 +26,7 @@ use airflow_serverless_api::{
         ClearDagRun, DagRunDetail, DagRunList, ListDagRuns, ReadLogs, RunMark, TaskLog, TriggerDagRun, UpdateDagRun,
     },
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
+    ui::UiList,
     watch::{CreateWatch, ListWatches, Watch, WatchList, WatchRemoval},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
@@ -109,6 +110,10 @@ impl Daemon {
     pub async fn estimate_cost(&self, name: &EnvironmentName, days: u32) -> Result<Cost> {
         let request = self.request(Method::GET, &["environments", name.as_str(), "cost"]);
         answer(request.query(&EstimateCost { days: Some(days) })).await
+    }
+
+    pub async fn list_uis(&self) -> Result<UiList> {
+        self.get(&["uis"]).await
     }
 
     pub async fn get_credentials(&self) -> Result<CredentialsStatus> {

@@ -3,6 +3,7 @@
 //! [`cli`] is the grammar, [`commands`] holds one file per noun, [`daemon`] is the way to the daemon (which it starts
 //! if need be, by itself or through a [`service`] manager), [`config`] reads `config.yaml`, and only the [`printer`] prints.
 
+mod browser;
 mod cli;
 mod commands;
 mod config;

@@ -26,6 +26,11 @@ impl Printer {
         !self.json && self.stderr.is_term()
     }
 
+    /// Whether a person sees the result.
+    pub fn is_interactive(&self) -> bool {
+        self.is_live() && io::stdout().is_terminal()
+    }
+
     /// The result of a command: as JSON if that was asked for, otherwise as `human` puts it.
     pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) {
         let text = if self.json {

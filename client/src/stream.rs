@@ -1,10 +1,12 @@
 //! Server-sent events, as the daemon sends them: each with its kind and one line of JSON.
 
 use airflow_serverless_api::{
+    Problem,
     environment::EnvironmentName,
     event::{Event, FollowEvents},
     log::{ContainerLine, ReadContainerLogs},
     run::{LogEnd, LogLine, ReadLogs},
+    ui::{UiProgress, UiReady},
 };
 use reqwest::{Method, RequestBuilder};
 
@@ -19,7 +21,29 @@ pub enum LogEvent {
     End(LogEnd),
 }
 
+/// What is heard of a UI.
+pub enum UiEvent {
+    Progress(UiProgress),
+    Ready(UiReady),
+}
+
 impl Daemon {
+    /// Runs the UI of an environment, and tells `show` about it, until it fails; dropping this ends it.
+    pub async fn open_ui(&self, environment: &EnvironmentName, mut show: impl FnMut(UiEvent)) -> Result<(), Failure> {
+        let request = self.request(Method::POST, &["environments", environment.as_str(), "ui"]);
+        follow(request, |kind, data| {
+            match kind {
+                b"ready" => show(UiEvent::Ready(parse(data)?)),
+                b"failed" => return Err(parse::<Problem>(data)?.into()),
+                _ => show(UiEvent::Progress(parse(data)?)),
+            }
+            Ok(true)
+        })
+        .await?;
+        let hint = Some("start it again; `airflow-serverless daemon status` tells whether the daemon runs".to_owned());
+        Err(Failure::Unexpected { message: "the daemon has ended, and the UI with it".to_owned(), hint })
+    }
+
     /// Gives events to `take` as they happen, until it returns `false` or the daemon stops.
     pub async fn follow_events(
         &self,

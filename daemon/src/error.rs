@@ -57,6 +57,11 @@ pub enum Error {
     #[error("the scheduler has not answered within {0} s; the request is kept and will still be carried out")]
     SchedulerSilent(u64),
 
+    #[error("{0} UIs run already, which is the most that there can be")]
+    TooManyUis(usize),
+    #[error("the UI of environment {0} failed: {1}")]
+    UiFailed(EnvironmentName, String),
+
     #[error("the credentials are not valid")]
     InvalidCredentials(Vec<Fault>),
     #[error("there is no watch {0}")]

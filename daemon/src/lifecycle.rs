@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{health::Health, lock::lock, reload::Reloader, stop::Stop, tasks::Tasks};
 use crate::{
-    airflow::Airflow,
+    airflow::{Airflow, Uis},
     background::{EnvironmentReconciler, Housekeeper, steps::Tools},
     credentials::CredentialsFile,
     diagnostics::Diagnostician,
@@ -156,7 +156,8 @@ impl Daemon {
         let registry = Registry::new(store.clone(), modal.clone(), events, Utc::now);
         let idle = Duration::from_secs(settings.validator.idle_seconds.into());
         let validator = Validator::new(runtime.clone(), home.cache.join("validator"), idle);
-        let airflow = Airflow::new(registry.clone(), modal.clone(), validator, home.cache.clone());
+        let beside = (validator, Uis::new(runtime.clone()));
+        let airflow = Airflow::new(registry.clone(), modal.clone(), beside, home.cache.clone());
         let airflow = Arc::new(airflow);
         let metrics = Metrics::new();
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from secrets import token_urlsafe
 from typing import Any
 
 import modal
@@ -28,6 +29,12 @@ IDLE_SECONDS = 90
 TICK_TIMEOUT_SECONDS = 600
 TASK_GRACE_SECONDS = 120
 """A task's own timeout must strike first: Airflow then says so in the log and honours retries."""
+UI_REQUESTS = 100
+"""At once, in one container."""
+UI_REQUEST_SECONDS = 300
+UI_START_SECONDS = 300
+UI_IDLE_SECONDS = 300
+"""A page that is open asks every few seconds; one that nobody has open costs no more than this."""
 
 
 def scheduler_tick() -> dict[str, Any]:
@@ -49,18 +56,9 @@ def create_app(settings: Settings, settings_json: str | None = None) -> modal.Ap
     # Not by the containers of the two functions above, which do without Airflow.
     from airflow_serverless import functions
 
-    image = (
-        modal.Image.debian_slim(python_version="3.11")
-        .uv_pip_install(*(f"{name}=={version(name)}" for name in PINNED))
-        .add_local_python_source("airflow_serverless")
-    )
-    app = modal.App(settings.app_name, image=image, include_source=False)
+    app = modal.App(settings.app_name, image=_image(), include_source=False)
     volume = modal.Volume.from_name(settings.volume_name, create_if_missing=True, version=1)
-    document = settings_json or json.dumps({"environment": settings.environment})
-    secrets = [
-        modal.Secret.from_name(settings.secret_name),
-        modal.Secret.from_dict({SETTINGS_VARIABLE: document}),
-    ]
+    secrets = _secrets(settings, settings_json or json.dumps({"environment": settings.environment}))
     heavy: dict[str, Any] = {
         "secrets": secrets,
         "volumes": {MOUNT_PATH: volume},
@@ -83,3 +81,41 @@ def create_app(settings: Settings, settings_json: str | None = None) -> modal.Ap
     if settings.database_type == "postgres":
         app.function(secrets=secrets, max_containers=1, timeout=60, scaledown_window=IDLE_SECONDS)(query_metadata)
     return app
+
+
+def create_ui_app(settings: Settings, settings_json: str, token: str) -> tuple[modal.App, modal.Function]:
+    """The app of the environment's UI, to be run for a while, and its function. `token` is what opens the page."""
+    from airflow_serverless.ui import server
+
+    app = modal.App(settings.ui_app_name, image=_image(), include_source=False)
+    session: dict[str, str | None] = {
+        server.TOKEN_VARIABLE: token,
+        # What the UI signs is of no use to anybody when it is gone.
+        "AIRFLOW__API__SECRET_KEY": token_urlsafe(64),
+        "AIRFLOW__API_AUTH__JWT_SECRET": token_urlsafe(64),
+    }
+    serve_ui: Any = modal.concurrent(max_inputs=UI_REQUESTS)(modal.asgi_app()(server.serve_ui))
+    function: modal.Function = app.function(
+        secrets=[*_secrets(settings, settings_json), modal.Secret.from_dict(session)],
+        volumes={MOUNT_PATH: modal.Volume.from_name(settings.volume_name)},
+        max_containers=1,
+        timeout=UI_REQUEST_SECONDS,
+        startup_timeout=UI_START_SECONDS,
+        scaledown_window=UI_IDLE_SECONDS,
+    )(serve_ui)
+    return app, function
+
+
+def _image() -> modal.Image:
+    return (
+        modal.Image.debian_slim(python_version="3.11")
+        .uv_pip_install(*(f"{name}=={version(name)}" for name in PINNED))
+        .add_local_python_source("airflow_serverless")
+    )
+
+
+def _secrets(settings: Settings, document: str) -> list[modal.Secret]:
+    return [
+        modal.Secret.from_name(settings.secret_name),
+        modal.Secret.from_dict({SETTINGS_VARIABLE: document}),
+    ]

@@ -89,6 +89,11 @@ class Settings:
         return f"airflow-serverless-{self.environment}"
 
     @property
+    def ui_app_name(self) -> str:
+        """Of the app that is there only while somebody looks."""
+        return f"{self.app_name}-ui"
+
+    @property
     def volume_name(self) -> str:
         return f"airflow-dags-{self.environment}"
 

@@ -37,7 +37,8 @@ class UnixConnection(http.client.HTTPConnection):
 class Daemon:
     """A running daemon, ended with what it started when the test is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = "") -> None:
+        """`settings`: what is in its airflowd.yaml."""
         # A short path: the socket's has to fit an address.
         self.root = Path(tempfile.mkdtemp(prefix="ad-"))
         self.home = self.root / "home"
@@ -46,6 +47,8 @@ class Daemon:
         variables = {"PATH": os.environ["PATH"], "HOME": str(self.root), "AIRFLOW_SERVERLESS_RUNTIMES": RUNTIMES}
         python = {"AIRFLOW_SERVERLESS_PYTHON": sys.executable}
         self.environment = {**variables, **python, "AIRFLOW_SERVERLESS_HOME": str(self.home)}
+        (self.home / "config").mkdir(parents=True, mode=0o700)
+        (self.home / "config/airflowd.yaml").write_text(settings)
         command = [REPOSITORY / "target/debug/airflowd", "--listen", "127.0.0.1:0"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
@@ -71,9 +74,11 @@ class Daemon:
         connection.close()
         return response.status, json.loads(text) if text else None
 
-    def create_environment(self, name: str) -> None:
-        """Creates an environment and waits until it is ready."""
-        config = {"database": {"type": "sqlite"}, "scheduler": {"interval_seconds": 3600}}
+    def create_environment(self, name: str, connection_string: str | None = None) -> None:
+        """Creates an environment, in PostgreSQL if there is a connection string, and waits until it is ready."""
+        postgres = {"type": "postgres", "connection_string": connection_string}
+        database = postgres if connection_string else {"type": "sqlite"}
+        config = {"database": database, "scheduler": {"interval_seconds": 3600}}
         status, change = self.ask("POST", "/v1/environments", {"name": name, "config": config})
         assert status == 202, change
         operation = change["operation"]

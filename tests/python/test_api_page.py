@@ -18,10 +18,9 @@ from daemon import Daemon
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = os.environ.get("CHROMIUM") or next((path for name in NAMES if (path := shutil.which(name))), None)
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None,
-    reason="THERE IS NO BROWSER, so the API page is not tested: install chromium, or name one in CHROMIUM",
-)
+NO_BROWSER = "THERE IS NO BROWSER, so pages are not tested: install chromium, or name one in CHROMIUM"
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ mod operations;
 mod pools;
 mod runs;
 mod tasks;
+mod ui;
 mod variables;
 mod watch;
 
@@ -40,6 +41,7 @@ pub async fn run(command: Command, printer: &Printer) -> Outcome {
         Command::Variables(command) => variables::run(command, printer).await,
         Command::Connections(command) => connections::run(command, printer).await,
         Command::Pools(command) => pools::run(command, printer).await,
+        Command::Ui(arguments) => ui::ui(arguments, printer).await,
         Command::Tick(environment) => env::tick(environment, printer).await,
         Command::Cost(arguments) => cost::cost(arguments, printer).await,
         Command::Operations(command) => operations::run(command, printer).await,

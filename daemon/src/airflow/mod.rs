@@ -17,6 +17,7 @@ mod pools;
 mod runs;
 mod scheduler;
 mod tasks;
+mod ui;
 mod variables;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use crate::{
 pub use files::MAX_FILE_BYTES;
 pub(crate) use files::PLUGINS;
 pub use follow::Piece;
+pub use ui::{OpenUi, UiEvent, Uis};
 
 /// Folder of the DAG files on the Volume.
 pub(crate) const DAGS: &str = "dags";
@@ -45,6 +47,7 @@ pub struct Airflow {
     modal: Modal,
     validator: Validator,
     metadata: metadata::MetadataCache,
+    uis: Uis,
     /// Held from the look at a DAG file to its change, so that of two creations only one finds nothing there.
     files: Mutex<()>,
     /// Where files wait for the validator.
@@ -53,16 +56,17 @@ pub struct Airflow {
 }
 
 impl Airflow {
-    pub fn new(registry: Registry, modal: Modal, validator: Validator, cache: PathBuf) -> Self {
+    pub fn new(registry: Registry, modal: Modal, (validator, uis): (Validator, Uis), cache: PathBuf) -> Self {
         let clock = registry.clock;
         let metadata = metadata::MetadataCache::new(cache.join("metadata"));
         let scratch = cache.join("validation");
         files::sweep(&scratch);
-        Self { registry, modal, validator, metadata, files: Mutex::default(), scratch, clock }
+        Self { registry, modal, validator, metadata, uis, files: Mutex::default(), scratch, clock }
     }
 
     /// Ends what runs beside the daemon.
     pub async fn stop(&self) {
+        self.uis.stop().await;
         self.validator.stop().await;
     }
 

@@ -5,6 +5,7 @@ use airflow_serverless_api::{
     log::ContainerLine,
     problem::{MEDIA_TYPE, Problem},
     run::{LogEnd, LogLine},
+    ui::{UiProgress, UiReady},
 };
 use axum::{Router, http::StatusCode};
 use serde_json::json;
@@ -27,6 +28,8 @@ use super::{
 };
 
 const TOKEN: &str = "token";
+/// The type of answers that go on.
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
 /// What can answer any operation instead of what is asked for: the statuses, the name of the answer, and what it means.
 const REFUSALS: &[(&str, &str, &str)] = &[
@@ -47,7 +50,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
             by their `type`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(Problem, Event, LogLine, LogEnd, ContainerLine)),
+    components(schemas(Problem, Event, LogLine, LogEnd, ContainerLine, UiProgress, UiReady)),
     servers((url = "/", description = "The daemon that serves this document")),
     tags(
         (name = "environments", description = "One Airflow each, brought to Modal by the daemon as they are configured"),
@@ -62,6 +65,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
         (name = "variables", description = "Airflow's variables"),
         (name = "connections", description = "Airflow's connections"),
         (name = "pools", description = "Airflow's pools"),
+        (name = "ui", description = "Airflow's own user interface, which runs while somebody looks"),
         (name = "daemon", description = "The daemon itself"),
     )
 )]
@@ -78,7 +82,9 @@ pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Descr
     document.components = Some(components);
     document.security = Some(vec![SecurityRequirement::new(TOKEN, [] as [&str; 0])]);
     for path in document.paths.paths.values_mut() {
-        if let Some(post) = &mut path.post {
+        if let Some(post) = &mut path.post
+            && !is_stream(post)
+        {
             post.parameters.get_or_insert_default().push(idempotency_key());
         }
         operations(path).for_each(complete);
@@ -88,6 +94,15 @@ pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Descr
 
 fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete].into_iter().flatten()
+}
+
+/// Whether it goes on for as long as its client does: such an answer cannot be given again.
+fn is_stream(operation: &Operation) -> bool {
+    let is_stream = |response: &RefOr<Response>| match response {
+        RefOr::T(response) => response.content.contains_key(EVENT_STREAM),
+        RefOr::Ref(_) => false,
+    };
+    operation.responses.responses.values().any(is_stream)
 }
 
 /// A request that may be sent again has it.

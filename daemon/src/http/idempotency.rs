@@ -22,7 +22,9 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    Services, etag,
+    Services,
+    document::EVENT_STREAM,
+    etag,
     extract::in_time,
     limits::LARGEST_BODY,
     problem::{Answer, Failure},
@@ -102,7 +104,10 @@ fn hash_of(parts: &Parts, body: &[u8]) -> String {
 
 /// The answer, and what is kept of it if it is a success.
 async fn keep(response: Response) -> (Response, Option<KeptAnswer>) {
-    if !response.status().is_success() {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    // A stream is never whole, and goes on only for who reads it.
+    let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM.as_bytes()));
+    if is_stream || !response.status().is_success() {
         return (response, None);
     }
     let (parts, body) = response.into_parts();

@@ -63,6 +63,10 @@ kinds! {
     DAG_FILE_SHARED: CONFLICT, "dag-file-shared", "The file has other DAGs";
     DAG_NOT_FOUND: NOT_FOUND, "dag-not-found", "No such DAG";
 
+    // UIs.
+    TOO_MANY_UIS: TOO_MANY_REQUESTS, "too-many-uis", "Too many UIs at once";
+    UI_FAILED: BAD_GATEWAY, "ui-failed", "The UI failed";
+
     // Watches.
     WATCH_NOT_FOUND: NOT_FOUND, "watch-not-found", "No such watch";
     INVALID_WATCH: UNPROCESSABLE_ENTITY, "invalid-watch", "The watch is not valid";

@@ -25,6 +25,7 @@ mod pools;
 mod problem;
 mod runs;
 mod tasks;
+mod ui;
 mod variables;
 mod watches;
 
@@ -98,6 +99,8 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(cost::estimate_cost))
         .routes(routes!(logs::get_container_logs))
         .routes(routes!(logs::follow_container_logs))
+        .routes(routes!(ui::open_ui))
+        .routes(routes!(ui::list_uis).layer(own()))
         .routes(routes!(operations::list_operations).layer(own()))
         .routes(routes!(operations::get_operation).layer(news()))
         .routes(routes!(operations::cancel_operation).layer(own()))

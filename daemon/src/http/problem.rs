@@ -38,6 +38,11 @@ impl Failure {
         }))
     }
 
+    /// As it is told in the middle of an answer.
+    pub(super) fn problem(&self) -> &Problem {
+        &self.0
+    }
+
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
@@ -192,6 +197,10 @@ impl From<Error> for Failure {
             Error::TooManyWatches(_) => {
                 Self::new(&kinds::TOO_MANY_WATCHES, detail).hint(WATCH_HINT)
             }
+            Error::TooManyUis(_) => Self::new(&kinds::TOO_MANY_UIS, detail)
+                .hint("end another one: each runs until its `airflow-serverless ui` is ended"),
+            Error::UiFailed(name, _) => Self::new(&kinds::UI_FAILED, detail)
+                .hint(format!("start it again; `airflow-serverless env show --env {name}` tells whether the environment is well")),
             Error::Modal(_)
             | Error::Runtime(_)
             | Error::Store(_)

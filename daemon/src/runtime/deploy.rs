@@ -2,6 +2,7 @@
 
 use airflow_serverless_api::{config::Config, environment::EnvironmentName};
 use serde_json::json;
+use tokio::process::Command;
 
 use super::{Runtime, RuntimeError, run};
 use crate::{modal::Server, progress::Progress};
@@ -15,6 +16,18 @@ impl Runtime {
         server: &Server,
         progress: &Progress,
     ) -> Result<(), RuntimeError> {
+        let command = self.sdk_command("airflow_serverless.deploy", environment, config, server);
+        run("modal deploy", command, progress).await.map(|_| ())
+    }
+
+    /// A module of the package that works with the SDK on a Modal server, for one environment.
+    pub(super) fn sdk_command(
+        &self,
+        module: &str,
+        environment: &EnvironmentName,
+        config: &Config,
+        server: &Server,
+    ) -> Command {
         let settings = json!({
             "environment": environment,
             "database": {"type": config.database.kind, "root_certificate": config.database.root_certificate},
@@ -24,13 +37,16 @@ impl Runtime {
         });
         let mut command = self.command();
         command
-            .args(["-m", "airflow_serverless.deploy"])
+            .args(["-m", module])
             .env("AIRFLOW_SERVERLESS_SETTINGS", settings.to_string())
             .env("MODAL_SERVER_URL", &server.url)
             .env("MODAL_TOKEN_ID", &server.token.id)
             .env("MODAL_TOKEN_SECRET", &server.token.secret)
             // The user's profile must not choose another server or environment.
             .env("MODAL_CONFIG_PATH", "/dev/null");
-        run("modal deploy", command, progress).await.map(|_| ())
+        if !server.environment.is_empty() {
+            command.env("MODAL_ENVIRONMENT", &server.environment);
+        }
+        command
     }
 }

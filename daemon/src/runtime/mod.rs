@@ -6,6 +6,7 @@
 mod deploy;
 mod python;
 mod source;
+mod ui;
 mod validator;
 
 use std::{ffi::OsString, path::PathBuf, process::Stdio};
@@ -16,6 +17,7 @@ use tokio::{
     process::Command,
 };
 
+pub use ui::{UiProcess, UiWord};
 pub use validator::{Fault, Validator, Verdict};
 
 use crate::progress::Progress;

@@ -84,6 +84,11 @@ impl Runtime {
         matches!(timeout(ANSWER_LIMIT, ran).await, Ok(Ok(status)) if status.success())
     }
 
+    /// Whether there is nothing left to make.
+    pub async fn is_ready(&self) -> bool {
+        self.functions.exists() && self.is_complete().await
+    }
+
     fn unpack_functions(&self) -> Result<(), RuntimeError> {
         if self.functions.exists() {
             return Ok(());

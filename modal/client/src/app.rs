@@ -1,7 +1,8 @@
 //! Apps.
 
 use modal_proto::{
-    AppGetByDeploymentNameRequest, AppGetOrCreateRequest, AppStopRequest, AppStopSource, ObjectCreationType,
+    AppGetByDeploymentNameRequest, AppGetLifecycleRequest, AppGetOrCreateRequest, AppState, AppStopRequest,
+    AppStopSource, ObjectCreationType,
 };
 
 use crate::{
@@ -25,8 +26,23 @@ impl Client {
         let request =
             AppGetByDeploymentNameRequest { name: name.to_owned(), environment_name: self.environment_name() };
         let app = found(rpc!(self, app_get_by_deployment_name, request))?;
-        let Some(app_id) = app.map(|app| app.app_id).filter(|id| !id.is_empty()) else { return Ok(false) };
-        let request = AppStopRequest { app_id, source: AppStopSource::PythonClient.into() };
+        match app.map(|app| app.app_id).filter(|id| !id.is_empty()) {
+            Some(app_id) => self.stop_app_with_id(&app_id).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Stops an App, whether it is deployed or not. Tells whether there was one.
+    pub async fn stop_app_with_id(&self, app_id: &str) -> Result<bool> {
+        let request = AppStopRequest { app_id: app_id.to_owned(), source: AppStopSource::PythonClient.into() };
         Ok(found(rpc!(self, app_stop, request))?.is_some())
+    }
+
+    /// Whether an App is there and neither stopped nor about to be.
+    pub async fn is_app_running(&self, app_id: &str) -> Result<bool> {
+        let request = AppGetLifecycleRequest { app_id: app_id.to_owned() };
+        let lifecycle = found(rpc!(self, app_get_lifecycle, request))?.and_then(|answer| answer.lifecycle);
+        let is_over = |state| matches!(state, AppState::Stopping | AppState::Stopped);
+        Ok(lifecycle.is_some_and(|lifecycle| !is_over(lifecycle.app_state())))
     }
 }

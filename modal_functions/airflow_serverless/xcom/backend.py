@@ -50,7 +50,7 @@ class VolumeXComBackend(BaseXCom):
     def deserialize_value(result: Any) -> Any:
         """The value of a row; a payload that is gone raises FileNotFoundError with its path."""
         value = result.value
-        if path := _referenced(value):
+        if path := payload_path(value):
             value = json.loads(path.read_bytes())
         return BaseXCom.deserialize_value(SimpleNamespace(value=value))
 
@@ -63,7 +63,7 @@ class VolumeXComBackend(BaseXCom):
                 value = json.loads(value)
             except ValueError:
                 return
-        if path := _referenced(value):
+        if path := payload_path(value):
             path.unlink(missing_ok=True)
 
 
@@ -76,7 +76,8 @@ def _root() -> Path:
     return Paths.from_environment().xcom
 
 
-def _referenced(value: Any) -> Path | None:
+def payload_path(value: Any) -> Path | None:
+    """Where the payload is that a row's value refers to; None if the value is no reference."""
     if not (isinstance(value, dict) and set(value) == {REFERENCE, "bytes"}):
         return None
     relative = PurePosixPath(str(value[REFERENCE]))

@@ -1,0 +1,87 @@
+//! `ui`: Airflow's own user interface, for as long as this command runs.
+
+use std::time::Duration;
+
+use airflow_serverless_api::ui::UiReady;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::Instant,
+};
+use uuid::Uuid;
+
+use super::Outcome;
+use crate::{
+    browser::Browser,
+    cli::Ui,
+    daemon::Daemon,
+    failure::{ExitStatus, Failure},
+    printer::Printer,
+    stream::UiEvent,
+};
+
+/// Longer than the daemon takes to end a UI that does not want to.
+const END_LIMIT: Duration = Duration::from_secs(45);
+const POLL: Duration = Duration::from_millis(100);
+
+pub async fn ui(arguments: Ui, printer: &Printer) -> Outcome {
+    let daemon = Daemon::connect(printer).await?;
+    let mut signals = Signals::new()?;
+    let (mut id, mut browser) = (None, None);
+    let show = |event| match event {
+        UiEvent::Progress(progress) => {
+            id = Some(progress.id);
+            printer.note(&progress.message);
+        }
+        UiEvent::Ready(ready) => {
+            printer.line(&ready, |ready: &UiReady| ready.url.clone());
+            if !arguments.no_browser && printer.is_interactive() {
+                browser = Browser::open(&ready.url, printer);
+            }
+            printer.note("Press Ctrl-C to stop");
+        }
+    };
+    tokio::select! {
+        ended = daemon.open_ui(&arguments.environment.name, show) => ended?,
+        () = signals.next() => {}
+    }
+    // The connection is closed: with it, the UI ends.
+    drop(browser);
+    printer.note("Stopping the UI");
+    tokio::select! {
+        gone = until_gone(&daemon, id) => gone?,
+        () = signals.next() => return Ok(ExitStatus::Failure),
+    }
+    Ok(ExitStatus::Success)
+}
+
+/// Waits until the daemon has taken the UI down.
+async fn until_gone(daemon: &Daemon, id: Option<Uuid>) -> Result<(), Failure> {
+    let Some(id) = id else { return Ok(()) };
+    let deadline = Instant::now() + END_LIMIT;
+    while daemon.list_uis().await?.uis.iter().any(|ui| ui.id == id) {
+        if Instant::now() > deadline {
+            let message = format!("the UI has not ended within {} s", END_LIMIT.as_secs());
+            let hint = Some("the daemon's log tells why: `airflow-serverless daemon logs`".to_owned());
+            return Err(Failure::Unexpected { message, hint });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Being told to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let of = |kind| signal(kind).map_err(|error| Failure::unexpected("receiving signals", error));
+        Ok(Self { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { _ = self.interrupt.recv() => {}, _ = self.terminate.recv() => {} }
+    }
+}

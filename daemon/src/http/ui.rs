@@ -1,0 +1,64 @@
+//! Airflow's own user interface.
+
+use std::convert::Infallible;
+
+use airflow_serverless_api::{environment::EnvironmentName, event::ServerSentEvent, ui::UiList};
+use axum::{
+    Json,
+    extract::State,
+    response::sse::{self, Sse},
+};
+use futures::Stream;
+use serde::Serialize;
+
+use super::{
+    Services, events,
+    extract::Path,
+    problem::{Answer, Failure},
+};
+use crate::airflow::UiEvent;
+
+/// Runs the Airflow UI of an environment for as long as this request lasts: it ends when the client closes the connection
+///
+/// Server-sent events: `progress` with the JSON of a UiProgress, `ready` with that of a UiReady, whose URL lets in who
+/// opens it, and, if the UI cannot start or go on, `failed` with that of a Problem.
+#[utoipa::path(
+    post, path = "/v1/environments/{environment}/ui", tag = "ui",
+    params(("environment" = EnvironmentName, Path)),
+    responses(
+        (status = 200, body = ServerSentEvent, content_type = "text/event-stream"),
+    )
+)]
+pub(super) async fn open_ui(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>> {
+    let mut ui = services.airflow.open_ui(&environment).await?;
+    let stream = async_stream::stream! {
+        loop {
+            let event = tokio::select! {
+                () = services.stop.cancelled() => return,
+                event = ui.next() => event,
+            };
+            let event = match event {
+                Some(UiEvent::Progress(progress)) => message("progress", &progress),
+                Some(UiEvent::Ready(ready)) => message("ready", &ready),
+                Some(UiEvent::Failed(error)) => message("failed", Failure::from(error).problem()),
+                None => return,
+            };
+            yield Ok(event);
+        }
+    };
+    Ok(Sse::new(stream).keep_alive(events::heartbeat()))
+}
+
+/// The UIs that run, start or end, oldest first
+#[utoipa::path(get, path = "/v1/uis", tag = "ui", responses((status = 200, body = UiList)))]
+pub(super) async fn list_uis(State(services): State<Services>) -> Json<UiList> {
+    Json(services.airflow.list_uis())
+}
+
+fn message(name: &str, data: &impl Serialize) -> sse::Event {
+    // Of these types none fails to be JSON.
+    sse::Event::default().event(name).json_data(data).unwrap_or_default()
+}

@@ -1,0 +1,1 @@
+"""Airflow's own user interface, which runs only while somebody looks."""
