@@ -9,6 +9,7 @@ mod clients;
 mod cloud;
 mod crashes;
 mod doctor;
+mod endurance;
 mod flow;
 mod kills;
 mod lifecycle;
