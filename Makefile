@@ -5,7 +5,7 @@ BIN := $(CURDIR)/target/debug
 # One Python runtime for all daemons that the tests start.
 export AIRFLOW_SERVERLESS_RUNTIMES ?= $(CURDIR)/target/runtimes
 
-.PHONY: build quickstart test lint test-rust test-python browser openapi coverage-table conformance corpus record-corpus lock bench clean
+.PHONY: build quickstart test lint test-rust test-python browser openapi coverage-table conformance corpus record-corpus lock bench endurance clean
 
 build:
 	cargo build --locked --workspace
@@ -61,6 +61,10 @@ bench: .venv/complete
 	PROFILE=$(PROFILE) MODAL_LOCAL_BIN=$(CURDIR)/target/$(PROFILE)/modal-local PYTHONPATH=tests/python \
 	  .venv/bin/python bench/tick.py
 	PROFILE=$(PROFILE) .venv/bin/python bench/airflow.py
+
+# Has a daemon work for eleven days, whose nights are short: does it grow? Takes many minutes.
+endurance: build
+	cargo test --locked -p integration-tests --test it -- --ignored --nocapture weeks_of_work
 
 # Writes the API's description; a test fails while it is stale.
 openapi: build

@@ -19,8 +19,29 @@ pub struct Settings {
     pub listen: Option<LoopbackAddress>,
     pub local_modal: LocalModal,
     pub log: Log,
+    pub registry: Registry,
     pub validator: Validator,
     pub watch: Watch,
+}
+
+/// Settings of the registry.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// How often what has been kept long enough is forgotten.
+    pub cleanup_seconds: u32,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { cleanup_seconds: 3600 }
+    }
+}
+
+impl Registry {
+    pub fn cleanup_interval(&self) -> Duration {
+        Duration::from_secs(self.cleanup_seconds.max(1).into())
+    }
 }
 
 /// Settings of the validator of DAG files.
@@ -152,6 +173,7 @@ impl Settings {
             ("listen", self.listen != changed.listen),
             ("local_modal", self.local_modal != changed.local_modal),
             ("log.format", self.log.format != changed.log.format),
+            ("registry", self.registry != changed.registry),
             ("validator", self.validator != changed.validator),
             ("watch", self.watch != changed.watch),
         ];

@@ -5,6 +5,7 @@
 
 pub mod daemon;
 pub mod databases;
+pub mod footprint;
 pub mod postgres;
 mod processes;
 pub mod requests;

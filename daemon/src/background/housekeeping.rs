@@ -13,20 +13,20 @@ use crate::{
     store::{Result, Store},
 };
 
-const PERIOD: Duration = Duration::from_secs(3600);
 /// How long operations that have ended are kept.
 const OPERATIONS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub struct Housekeeper {
     registry: Registry,
+    period: Duration,
 }
 
 impl Housekeeper {
-    pub fn new(registry: Registry) -> Self {
-        Self { registry }
+    pub fn new(registry: Registry, period: Duration) -> Self {
+        Self { registry, period }
     }
 
-    /// Cleans up now and each hour, until cancelled.
+    /// Cleans up now and then, until cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
         loop {
             if let Err(error) = self.clean(&self.registry.store).await {
@@ -34,7 +34,7 @@ impl Housekeeper {
             }
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                () = tokio::time::sleep(PERIOD) => {}
+                () = tokio::time::sleep(self.period) => {}
             }
         }
     }

@@ -134,19 +134,69 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use airflow_serverless_api::environment::{EnvironmentState, ListEnvironments};
+    use airflow_serverless_api::{
+        environment::{EnvironmentState, ListEnvironments, Target},
+        event::EventKind,
+        operation::{ListOperations, OperationState},
+    };
 
     use super::*;
 
-    /// The first schema, as a daemon of that time left it. Each release that changes the schema adds one.
-    const FROZEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/registry-v1.db");
+    /// The registry of this schema, as a daemon of that time left it. Each release that changes the schema adds one:
+    /// `cargo run -p integration-tests --example freeze_registry`.
+    async fn frozen(schema: u32) -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("registry.db");
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
+        std::fs::copy(data.join(format!("registry-v{schema}.db")), &path).expect("a copy");
+        let store = Store::open(&path).await.expect("the registry");
+        (folder, store)
+    }
+
+    /// A change of the schema without a frozen registry of it would never be tested by the changes after it.
+    #[test]
+    fn the_newest_schema_is_frozen() {
+        let newest = sqlx::migrate!().iter().map(|migration| migration.version).max().expect("migrations");
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
+        assert!(data.join(format!("registry-v{newest}.db")).exists(), "run the example freeze_registry");
+    }
+
+    #[tokio::test]
+    async fn a_registry_of_the_fifth_schema_is_read() {
+        let (_folder, store) = frozen(5).await;
+        let dev = "dev".parse().expect("a name");
+        let environment = store.environment(&dev).await.expect("an answer").expect("the environment");
+        assert_eq!((environment.generation, environment.state), (1, EnvironmentState::Ready));
+        assert_eq!((environment.target, environment.config.scheduler.interval_seconds), (Target::Local, 3600));
+        assert!(environment.conditions.iter().all(|condition| condition.status), "{environment:?}");
+
+        let (operations, total) = store.operations(&ListOperations::default()).await.expect("operations");
+        assert_eq!((operations[0].state, operations[0].steps.len(), total), (OperationState::Succeeded, 8, 1));
+        let events = store.events(0, Some(&dev), 100).await.expect("events");
+        let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+        for kind in [EventKind::EnvironmentCreated, EventKind::OperationStep, EventKind::EnvironmentReady] {
+            assert!(kinds.contains(&kind), "{kinds:?}");
+        }
+        assert_eq!(store.newest_event().await.expect("the newest"), events.last().expect("an event").id);
+
+        let known = store.begin_idempotent("frozen", "another request", chrono::Utc::now()).await.expect("a key");
+        assert_ne!(known.request, "another request");
+        let answer = known.answer().expect("an answer");
+        let location = format!("/v1/operations/{}", operations[0].id);
+        assert_eq!((answer.status, answer.location), (202, Some(location)));
+
+        let watches = store.watches().await.expect("watches");
+        let [watch] = watches.as_slice() else { panic!("{watches:?}") };
+        assert_eq!((watch.directory.as_str(), watch.deletes, watch.uploads), ("/home/me/dags", true, 1));
+        let files = store.watched_files(watch.id).await.expect("files");
+        let (name, file) = files.iter().next().expect("a file");
+        assert_eq!((&**name, file.stamp.size, file.sha256.is_some()), ("notes.txt", 7, true));
+        store.close().await;
+    }
 
     #[tokio::test]
     async fn a_registry_of_the_first_schema_is_read() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("registry.db");
-        std::fs::copy(FROZEN, &path).expect("a copy");
-        let store = Store::open(&path).await.expect("the registry");
+        let (_folder, store) = frozen(1).await;
         let all = ListEnvironments::default();
         let (environments, _) = store.environments(&all).await.expect("environments");
         let [dev] = environments.as_slice() else { panic!("{environments:?}") };

@@ -40,8 +40,14 @@ pub struct Keep {
 impl Keep {
     /// What `state` refers to.
     pub fn of(state: &State) -> Self {
+        let running = state.tasks.values().map(|task| &task.definition);
         Self {
-            trees: state.definitions.keys().cloned().collect(),
+            trees: state
+                .definitions
+                .values()
+                .chain(running)
+                .map(|definition| definition.code_id().to_owned())
+                .collect(),
             calls: state.calls.keys().cloned().collect(),
             environments: state.images.values().filter_map(|image| Some(image.built.as_ref()?.key.clone())).collect(),
             files: state.referenced_files().map(str::to_owned).collect(),
@@ -61,9 +67,7 @@ pub fn at_start(data_dir: &Path, keep: &Keep) -> io::Result<()> {
         let complete = path.join(COMPLETE);
         complete.is_file() && (is_in(path, &keep.environments) || !is_older(&complete, ENVIRONMENTS_KEPT))
     });
-    for folder in entries(&data_dir.join("logs")) {
-        remove_unless(&folder, |path| !is_older(path, LOGS_KEPT));
-    }
+    remove_old_logs(data_dir);
     // A client may still be about to refer to what it uploaded, but after the machine went down it may be incomplete.
     let (note, boot) = (data_dir.join("boot"), fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default());
     let same_boot = !boot.is_empty() && fs::read(&note).is_ok_and(|last| last == boot);
@@ -86,6 +90,9 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         let swept = blocking(move || {
             sweep_files(&data_dir, &keep, UPLOADS_KEPT);
             remove_unless(&data_dir.join("uploads"), |path| !is_older(path, UPLOADS_KEPT));
+            // One that was made a moment ago may be of a definition that came after the look at the state.
+            remove_unless(&data_dir.join("trees"), |path| is_in(path, &keep.trees) || !is_older(path, UPLOADS_KEPT));
+            remove_old_logs(&data_dir);
             Ok(())
         });
         if let Err(error) = swept.await {
@@ -107,6 +114,14 @@ fn sweep_files(data_dir: &Path, keep: &Keep, trusted: Duration) -> bool {
         remove_unless(&folder, |path| is_in(path, &keep.files) || is_new(path));
     }
     some_stay.get()
+}
+
+fn remove_old_logs(data_dir: &Path) {
+    for folder in entries(&data_dir.join("logs")) {
+        remove_unless(&folder, |path| !is_older(path, LOGS_KEPT));
+        // Goes if nothing is left in it; what an app prints next makes it again.
+        fs::remove_dir(&folder).ok();
+    }
 }
 
 fn is_older(path: &Path, limit: Duration) -> bool {

@@ -22,7 +22,7 @@ use integration_tests::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Set to repeat a failure, at least its pauses.
 const SEED: &str = "KILLS_SEED";

@@ -10,6 +10,7 @@ mod cloud;
 mod crashes;
 mod dag_files;
 mod doctor;
+mod endurance;
 mod flow;
 mod kills;
 mod lifecycle;

@@ -87,17 +87,21 @@ impl Segments {
         }
         if self.numbers.is_empty() || self.size >= SEGMENT_BYTES {
             let next = self.numbers.back().map_or(1, |newest| newest + 1);
-            DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
             self.numbers.push_back(next);
             self.size = 0;
             while self.numbers.len() > SEGMENTS {
                 if let Some(oldest) = self.numbers.pop_front() {
-                    fs::remove_file(self.path(oldest))?;
+                    match fs::remove_file(self.path(oldest)) {
+                        // It was too old already.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        removed => removed?,
+                    }
                 }
             }
         }
         let newest = self.numbers.back().copied().unwrap_or(1);
-        // Opened each time: an app that prints nothing holds nothing.
+        // Made and opened each time: an app that prints nothing holds nothing, and what is old is removed beside it.
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.path(newest))?;
         file.write_all(&encoded)?;
         self.size += encoded.len() as u64;

@@ -1,12 +1,19 @@
 //! Apps: created, published as a whole, stopped as a whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use modal_proto::AppState;
 use serde::{Deserialize, Serialize};
 
 use super::{Class, Definition, Function, Now, State, history::Origin, names::environment};
 use crate::{error::Error, ids::new_id, store::Record};
+
+/// How long an app that has ended is still listed, and how many of those.
+const ENDED_APPS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+const ENDED_APPS: usize = 100;
 
 /// An app in any stage of its life.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -237,6 +244,26 @@ impl State {
         for id in &classes {
             self.classes.remove(id);
             self.forget::<Class>(id);
+        }
+    }
+
+    /// Forgets apps that ended long ago, and the oldest if there are too many; not yet those that something refers to.
+    pub(super) fn forget_old_apps(&mut self, now: Now) {
+        let mut used: BTreeSet<&str> = self.calls.values().map(|call| call.app_id.as_str()).collect();
+        used.extend(self.tasks.values().map(|task| task.definition.app_id.as_str()));
+        let mut ended: Vec<&App> = self.apps.values().filter(|a| a.is_stopped() && !used.contains(&*a.id)).collect();
+        ended.sort_by(|one, other| one.stopped_at.total_cmp(&other.stopped_at));
+        let surplus = ended.len().saturating_sub(ENDED_APPS);
+        let old: Vec<String> = ended
+            .iter()
+            .enumerate()
+            .filter(|(n, app)| *n < surplus || app.stopped_at + ENDED_APPS_KEPT.as_secs_f64() < now.wall)
+            .map(|(_, app)| app.id.clone())
+            .collect();
+        for id in old {
+            self.forget_versions(&id);
+            self.apps.remove(&id);
+            self.forget::<App>(&id);
         }
     }
 

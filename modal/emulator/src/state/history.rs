@@ -96,6 +96,15 @@ impl State {
         self.drop_definitions(|d| d.app_id == app_id && !kept.contains(&d.id) && !live.contains(&d.id));
     }
 
+    /// Forgets all that an app was.
+    pub(super) fn forget_versions(&mut self, app_id: &str) {
+        let ids: Vec<String> = self.versions_of(app_id).map(|version| version.id.clone()).collect();
+        for id in ids {
+            self.versions.remove(&id);
+            self.forget::<Version>(&id);
+        }
+    }
+
     fn forget_code_of(&mut self, id: &str) {
         let Some(version) = self.versions.get_mut(id).filter(|version| !version.definition_ids.is_empty()) else {
             return;

@@ -67,6 +67,7 @@ impl State {
         self.signal_stopping(now, &mut plan);
         if self.next_sweep.is_none_or(|at| at <= now.mono) {
             self.forget_old_calls(now);
+            self.forget_old_apps(now);
             self.expire_queues(now);
             self.next_sweep = Some(now.mono + SWEEP_PERIOD);
         }

@@ -345,3 +345,27 @@ fn deserted_apps_end() {
     assert!(world.state.app(&id).unwrap().is_stopped());
     assert!(world.state.app(&world.app_id).unwrap().is_live(), "what is deployed needs no client");
 }
+
+#[test]
+fn apps_that_have_ended_are_forgotten_in_time() {
+    let mut world = World::new(pb::Function::default());
+    let ended = |world: &mut World| {
+        let now = world.now();
+        let app = world.state.create_app("", "over", "", AppState::Initializing, now).unwrap();
+        world.state.stop_app(&app.id, now).unwrap();
+        app.id
+    };
+    let first = ended(&mut world);
+    world.pass(3600);
+    let others: Vec<String> = (0..100).map(|_| ended(&mut world)).collect();
+    let there = |world: &World, id: &str| world.state.app(id).is_ok();
+    let plan = |world: &mut World| drop(world.state.plan(world.now()));
+    plan(&mut world);
+    assert!(!there(&world, &first) && others.iter().all(|id| there(&world, id)), "the newest hundred stay");
+    world.pass(8 * 24 * 3600);
+    plan(&mut world);
+    assert!(!others.iter().any(|id| there(&world, id)), "a week is enough");
+    world.restart();
+    assert!(!others.iter().any(|id| there(&world, id)), "it came back with a restart");
+    assert!(world.state.app(&world.app_id).unwrap().is_live(), "what is deployed stays");
+}

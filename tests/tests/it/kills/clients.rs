@@ -84,8 +84,8 @@ impl Client<'_> {
             let created = self.post("/v1/environments", &name, &body).expect(&[202]);
             all.made += 1;
             self.are_refused(number);
-            let rests = number % 8 == 0 && all.resting.len() < RESTING;
-            if rests || number % 3 == 0 {
+            let rests = number.is_multiple_of(8) && all.resting.len() < RESTING;
+            if rests || number.is_multiple_of(3) {
                 let cancel = format!("/v1/operations/{}/cancel", text(&created["operation"]["id"]));
                 let cancelled = self.post(&cancel, &format!("cancel {name}"), &json!({})).expect(&[200]);
                 assert_eq!(cancelled["state"], "cancelled", "{cancelled}");
@@ -117,7 +117,7 @@ impl Client<'_> {
             interval = 60 + changes;
             let patch = Request::new("PATCH /v1/environments/dev").json(&json!({"config": config(interval)}));
             let changed = self.answer(&patch).expect(&[202]);
-            if changes % 16 == 0 {
+            if u64::is_multiple_of(changes, 16) {
                 let operation = format!("GET /v1/operations/{}?wait_seconds=5", text(&changed["operation"]["id"]));
                 self.answer(&Request::new(operation)).expect(&[200]);
             }
@@ -132,7 +132,7 @@ impl Client<'_> {
             let folder = root.join(format!("{}-{}", self.name, all.made)).display().to_string();
             fs::create_dir(&folder).expect("a folder");
             // Each upload wakes the scheduler, and is work for many seconds if there are too many.
-            if all.made % 8 == 0 {
+            if all.made.is_multiple_of(8) {
                 fs::write(file_of(&folder), &folder).expect("a written file");
             }
             let body = json!({"environment": "dev", "directory": folder});

@@ -1,0 +1,72 @@
+//! What a daemon takes of its machine.
+
+use std::{fmt, fs, path::Path};
+
+/// At one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Footprint {
+    /// Memory of the daemon alone, what it shares with others in proportion.
+    pub memory_kib: u64,
+    pub files: usize,
+    pub threads: usize,
+    /// Processes that it has started and that are there now.
+    pub children: usize,
+    /// The registry with its log.
+    pub registry_kib: u64,
+    /// Local Modal's database with its log.
+    pub modal_kib: u64,
+    /// What lies on Volumes.
+    pub volumes_kib: u64,
+    /// All else in the daemon's home, logs among it.
+    pub rest_kib: u64,
+}
+
+impl Footprint {
+    pub fn of(pid: u32, home: &Path) -> Self {
+        let process = Path::new("/proc").join(pid.to_string());
+        let count = |what: &str| fs::read_dir(process.join(what)).expect(what).count();
+        let smaps = fs::read_to_string(process.join("smaps_rollup")).expect("its memory");
+        let pss = smaps.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB"));
+        let children = fs::read_dir(process.join("task")).expect("threads").filter_map(|thread| {
+            // A thread may end between the two.
+            let children = fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
+            Some(children.split_whitespace().count())
+        });
+        let with_log = |name: &str| size(&home.join(name)) + size(&home.join(format!("{name}-wal")));
+        let (registry, modal) = (with_log("data/registry.db"), with_log("data/modal/state.db"));
+        let volumes = size(&home.join("data/modal/volumes"));
+        Self {
+            memory_kib: pss.and_then(|text| text.parse().ok()).expect("a number"),
+            files: count("fd"),
+            threads: count("task"),
+            children: children.sum(),
+            registry_kib: registry >> 10,
+            modal_kib: modal >> 10,
+            volumes_kib: volumes >> 10,
+            rest_kib: (size(home) - registry - modal - volumes) >> 10,
+        }
+    }
+}
+
+impl fmt::Display for Footprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory_kib, files, threads, children, registry_kib, modal_kib, volumes_kib, rest_kib } = self;
+        write!(
+            f,
+            "memory {memory_kib} KiB, {files} files, {threads} threads, {children} children; registry {registry_kib} KiB, \
+             Local Modal {modal_kib} KiB, Volumes {volumes_kib} KiB, the rest {rest_kib} KiB"
+        )
+    }
+}
+
+/// How large a file is, or all files below a folder; links are not followed. What goes meanwhile counts for nothing.
+fn size(path: &Path) -> u64 {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+            entries.map(|entry| size(&entry.path())).sum()
+        }
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    }
+}

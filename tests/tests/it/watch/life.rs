@@ -1,0 +1,158 @@
+//! The life of watches: daemons that are away, folders that vanish, polling.
+
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use integration_tests::{Installation, eventually, text, workspace};
+use serde_json::json;
+
+use super::{Watched, dag, write};
+
+impl Watched<'_> {
+    /// Starts the daemon, and waits until it has uploaded the file.
+    #[track_caller]
+    fn has_uploaded_after_start(&self, name: &str, content: &str) {
+        self.it.cli(&["daemon", "start"]).succeeded();
+        self.has_uploaded(name, Some(content));
+    }
+}
+
+#[test]
+fn nothing_is_lost_while_the_daemon_is_away() {
+    let it = Installation::new();
+    it.create_dev(60).succeeded();
+    let watched = Watched::add(&it, "dags", &["--delete"]);
+    for name in ["kept", "changed", "deleted"] {
+        watched.write(&format!("{name}.py"), &dag(name, "one"));
+    }
+    watched.has_uploaded("deleted.py", Some(&dag("deleted", "one")));
+    let uploads = watched.becomes("in_sync")["uploads"].as_i64();
+
+    // Whatever happens while nobody looks is found out at the start; what is as it was is not uploaded again.
+    it.kill();
+    watched.write("changed.py", &dag("changed", "two"));
+    watched.write("added.py", &dag("added", "one"));
+    fs::remove_file(watched.path("deleted.py")).expect("removed");
+    watched.has_uploaded_after_start("changed.py", &dag("changed", "two"));
+    watched.has_uploaded("added.py", Some(&dag("added", "one")));
+    watched.has_uploaded("deleted.py", None);
+    assert_eq!(watched.becomes("in_sync")["uploads"].as_i64(), uploads.map(|count| count + 1));
+
+    // So is what others did to the Volume.
+    it.kill();
+    write(&watched.on_volume("kept.py"), "# something else\n");
+    fs::remove_file(watched.on_volume("added.py")).expect("removed");
+    write(&watched.on_volume("changed.py"), &dag("changed", "owt"));
+    let replaced = fs::File::options().write(true).open(watched.on_volume("changed.py")).expect("the file");
+    replaced.set_modified(SystemTime::now() + Duration::from_secs(60)).expect("a later time");
+    watched.has_uploaded_after_start("kept.py", &dag("kept", "one"));
+    watched.has_uploaded("added.py", Some(&dag("added", "one")));
+    watched.has_uploaded("changed.py", Some(&dag("changed", "two")));
+
+    // Killed at any moment after a save.
+    for round in 0..4 {
+        let word = format!("round{round}");
+        watched.write("changed.py", &dag("changed", &word));
+        let mut looks = 0;
+        eventually("some moment", || {
+            looks += 1;
+            (looks > round * 2).then_some(())
+        });
+        it.kill();
+        watched.has_uploaded_after_start("changed.py", &dag("changed", &word));
+    }
+    watched.becomes("in_sync");
+    assert_eq!(it.tracebacks(), "", "the scheduler failed on the way");
+}
+
+#[test]
+fn a_folder_that_is_gone_takes_nothing_with_it() {
+    let it = Installation::new();
+    it.create_dev(60).succeeded();
+    let watched = Watched::add(&it, "dags", &["--delete"]);
+    watched.write("etl.py", &dag("etl", "one"));
+    watched.write("other.py", &dag("other", "one"));
+    watched.has_uploaded("other.py", Some(&dag("other", "one")));
+    watched.becomes("in_sync");
+
+    let aside = it.root().join("aside");
+    fs::rename(&watched.folder, &aside).expect("renamed");
+    let watch = watched.becomes("missing");
+    assert_eq!(watch["message"], "the folder is not there");
+    watched.has_uploaded("etl.py", Some(&dag("etl", "one")));
+    // As where something is no longer mounted.
+    fs::create_dir(&watched.folder).expect("a folder");
+    let watch = eventually("the empty folder", || {
+        let watch = watched.show();
+        text(&watch["message"]).contains("empty").then_some(watch)
+    });
+    assert_eq!(watch["state"], "missing");
+    watched.has_uploaded("etl.py", Some(&dag("etl", "one")));
+
+    // Another one in its place is taken for what it is, and so is the old one when it is back.
+    fs::remove_dir(&watched.folder).expect("removed");
+    write(&it.root().join("another/etl.py"), &dag("etl", "two"));
+    fs::rename(it.root().join("another"), &watched.folder).expect("renamed");
+    watched.has_uploaded("etl.py", Some(&dag("etl", "two")));
+    watched.has_uploaded("other.py", None);
+    watched.becomes("in_sync");
+    fs::rename(&watched.folder, it.root().join("another")).expect("renamed");
+    fs::rename(&aside, &watched.folder).expect("renamed");
+    watched.has_uploaded("etl.py", Some(&dag("etl", "one")));
+    watched.becomes("in_sync");
+    watched.write("etl.py", &dag("etl", "three"));
+    watched.has_uploaded("etl.py", Some(&dag("etl", "three")));
+
+    // The last file of the folder itself is a file like any other.
+    fs::remove_file(watched.path("etl.py")).expect("removed");
+    fs::remove_file(watched.path("other.py")).expect("removed");
+    watched.has_uploaded("etl.py", None);
+    watched.has_uploaded("other.py", None);
+    watched.becomes("in_sync");
+}
+
+#[test]
+fn folders_can_be_polled_and_validators_sent_away() {
+    let it = Installation::new();
+    it.set_up_daemon("watch:\n  polling: true\n  polling_seconds: 1\nvalidator:\n  idle_seconds: 1\n");
+    // The environment may come later than the watch's first look.
+    it.create_dev(60).succeeded();
+    let watched = Watched::add(&it, "dags", &["--delete", "--pattern", "*.py", "--pattern", "!draft_*"]);
+    watched.write("etl.py", &dag("etl", "one"));
+    watched.write("draft_etl.py", "1 / 0\n");
+    watched.write("notes.txt", "nothing\n");
+    watched.has_uploaded("etl.py", Some(&dag("etl", "one")));
+    let watch = watched.becomes("in_sync");
+    assert_eq!((&watch["mode"], &watch["total_files"]), (&json!("polling"), &json!(1)), "{watch}");
+    assert!(text(&watch["warning"]).contains("airflowd.yaml"), "{watch}");
+    let listed = it.cli(&["watch", "list"]).succeeded();
+    assert!(listed.stdout.contains("warning: airflowd.yaml"), "{listed:#?}");
+    fs::remove_file(watched.path("etl.py")).expect("removed");
+    watched.has_uploaded("etl.py", None);
+
+    // Nobody asks the validator any more, and it goes, with its files.
+    let work = it.home().join("cache/validator");
+    let is_empty = || fs::read_dir(&work).map_or(true, |mut entries| entries.next().is_none());
+    eventually("the end of the idle validator", || is_empty().then_some(()));
+    watched.write("etl.py", &dag("etl", "two"));
+    watched.has_uploaded("etl.py", Some(&dag("etl", "two")));
+
+    // A file that kills it, and not just the child that imports the file, is told so, and harms no other.
+    let killer = "import os, signal\nstat = open(f'/proc/{os.getppid()}/stat').read()\n\
+                  os.kill(int(stat.rpartition(')')[2].split()[1]), signal.SIGKILL)\nwhile True: pass\n";
+    let killer = it.write("killer.py", killer);
+    it.dev("dags create", &["--file", killer.to_str().expect("text")]).refused(&["ends the process that imports it"]);
+    watched.write("etl.py", &dag("etl", "three"));
+    watched.has_uploaded("etl.py", Some(&dag("etl", "three")));
+
+    // What a killed one has left goes at the next start.
+    it.kill();
+    write(&work.join("left/by/a/killed.one"), "");
+    it.cli(&["daemon", "start"]).succeeded();
+    assert!(!work.join("left").exists());
+    let etl = workspace().join("examples/dags/etl.py");
+    it.dev("dags update", &["--file", etl.to_str().expect("text")]).succeeded();
+    assert_eq!(watched.uploads(), 3, "the folder was uploaded although nothing in it has changed");
+}
