@@ -50,7 +50,7 @@ impl Keep {
                 .collect(),
             calls: state.calls.keys().cloned().collect(),
             environments: state.images.values().filter_map(|image| Some(image.built.as_ref()?.key.clone())).collect(),
-            files: state.referenced_files().map(str::to_owned).collect(),
+            files: state.referenced_files().collect(),
             dropped_volumes: state.dropped_volumes.iter().cloned().collect(),
         }
     }

@@ -33,7 +33,11 @@ pub async fn map(
                 None => {
                     let (function_id, invocation) = (&request.function_id, request.function_call_invocation_type);
                     let parent = Some(request.parent_input_id).filter(|id| !id.is_empty());
-                    let caller = Caller { request_key: request_key.map(str::to_owned), parent_input_id: parent };
+                    let caller = Caller {
+                        request_key: request_key.map(str::to_owned),
+                        parent_input_id: parent,
+                        ..Caller::default()
+                    };
                     state.check_backlog(function_id, request.pipelined_inputs.len())?;
                     let call_id = state.begin_call(function_id, invocation, caller, now)?;
                     let inputs = add_inputs(state, &call_id, request.pipelined_inputs, now)?;

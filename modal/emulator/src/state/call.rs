@@ -6,7 +6,6 @@ use std::{
 };
 
 use modal_proto::{self as pb, FunctionCallInvocationType, generic_result::GenericStatus};
-use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{Now, Output, State, input::Attempt, task::CANCELLED};
@@ -37,6 +36,9 @@ pub struct Call {
     /// What its generator yielded as blobs, by their hashes.
     #[serde(default)]
     pub yielded_files: Vec<String>,
+    /// Whether a schedule made it, so that nobody knows its id.
+    #[serde(default)]
+    pub scheduled: bool,
     /// Whether it is a web request: gone with its connection.
     #[serde(skip)]
     pub transient: bool,
@@ -62,7 +64,8 @@ impl Call {
     fn kept(&self) -> Duration {
         use FunctionCallInvocationType::{Sync, SyncLegacy};
         // The older name is that of generators.
-        if [Sync as i32, SyncLegacy as i32].contains(&self.invocation) { SYNC_RESULTS_KEPT } else { RESULTS_KEPT }
+        let is_sync = [Sync as i32, SyncLegacy as i32].contains(&self.invocation);
+        if is_sync || self.scheduled { SYNC_RESULTS_KEPT } else { RESULTS_KEPT }
     }
 
     /// Whether nothing of it is to come. One without inputs may get some, unless it is old.
@@ -79,6 +82,8 @@ pub struct Caller {
     pub request_key: Option<String>,
     /// The input whose code makes the call.
     pub parent_input_id: Option<String>,
+    /// A schedule makes it.
+    pub scheduled: bool,
 }
 /// About how much of a call's results goes into one answer; the caller asks on.
 const ANSWER_BYTES: usize = 32 << 20;
@@ -121,8 +126,8 @@ impl State {
         caller: Caller,
         now: Now,
     ) -> Result<String, Error> {
-        let Caller { request_key, parent_input_id } = caller;
-        let call = Call { request_key, parent_input_id, ..self.new_call(function_id, invocation, now)? };
+        let Caller { request_key, parent_input_id, scheduled } = caller;
+        let call = Call { request_key, parent_input_id, scheduled, ..self.new_call(function_id, invocation, now)? };
         let id = call.id.clone();
         if let Some(key) = &call.request_key {
             self.call_keys.insert(key.clone(), id.clone());
@@ -146,6 +151,7 @@ impl State {
             request_key: None,
             yielded_files: Vec::new(),
             parent_input_id: None,
+            scheduled: false,
             transient: false,
             input_ids: HashMap::new(),
             unfinished: BTreeSet::new(),
@@ -159,18 +165,18 @@ impl State {
         let mut position = call.outputs.len();
         let items = match query {
             OutputsQuery::Range(start, end) => {
-                let wanted = call.outputs.iter().filter(|o| (start..=end).contains(&o.item.idx));
-                wanted.map(|o| o.item.clone()).collect()
+                let wanted = call.outputs.iter().filter(|output| (start..=end).contains(&output.idx));
+                wanted.map(Output::item).collect()
             }
             OutputsQuery::After(first, limit) => {
                 let mut bytes = 0;
                 let has_room = |output: &&Output| {
                     let room = bytes < ANSWER_BYTES;
-                    bytes += output.item.encoded_len();
+                    bytes += output.encoded_len();
                     room
                 };
                 let outputs = call.outputs.iter().skip(first).take(limit).take_while(has_room);
-                let wanted: Vec<_> = outputs.map(|output| output.item.clone()).collect();
+                let wanted: Vec<_> = outputs.map(Output::item).collect();
                 position = (first + wanted.len()).min(position);
                 wanted
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Creation, Now, State};
+use super::{Creation, Now, State, own};
 use crate::{
     error::Error,
     ids::new_id,
@@ -130,8 +130,9 @@ impl State {
             if if_not_exists && dict.entries.contains_key(&entry.key) {
                 continue;
             }
-            changes.push(Change::put(&DictItem { id: DictItem::id_of(id, &entry.key), value: entry.value.clone() }));
-            dict.entries.insert(entry.key, entry.value);
+            let (key, value) = (own(&entry.key), own(&entry.value));
+            changes.push(Change::put(&DictItem { id: DictItem::id_of(id, &key), value: value.clone() }));
+            dict.entries.insert(key, value);
         }
         let written = !changes.is_empty();
         self.changes.extend(changes);

@@ -61,11 +61,14 @@ impl State {
             task_id: self.inputs.get(id).and_then(|input| input.task_id.clone()).unwrap_or_default(),
             ..Default::default()
         });
-        let ended = call.outputs.iter().map(|output| pb::InputCallGraphInfo {
-            input_id: output.input_id.clone(),
-            status: output.item.result.as_ref().map(|result| result.status).unwrap_or_default(),
-            function_call_id: call.id.clone(),
-            task_id: output.item.task_id.clone(),
+        let ended = call.outputs.iter().map(|output| {
+            let item = output.item();
+            pb::InputCallGraphInfo {
+                input_id: item.input_id,
+                status: item.result.map(|result| result.status).unwrap_or_default(),
+                function_call_id: call.id.clone(),
+                task_id: item.task_id,
+            }
         });
         pending.chain(ended).collect()
     }

@@ -70,8 +70,26 @@ pub struct Output {
     pub call_id: String,
     /// Its place in the order in which the call's outputs came.
     pub sequence: u32,
+    /// The place of its input in the call.
     #[serde(skip)]
-    pub item: pb::FunctionGetOutputsItem,
+    pub idx: i32,
+    /// A `FunctionGetOutputsItem`, as it is stored. Decoded it would take many times the memory, and what it has of the
+    /// message that it came in would keep all of that.
+    #[serde(skip)]
+    encoded: Bytes,
+}
+
+impl Output {
+    /// The output as callers get it.
+    pub fn item(&self) -> pb::FunctionGetOutputsItem {
+        // Encoded here, so this succeeds.
+        pb::FunctionGetOutputsItem::decode(self.encoded.clone()).unwrap_or_default()
+    }
+
+    /// Bytes of the item in a message.
+    pub fn encoded_len(&self) -> usize {
+        self.encoded.len()
+    }
 }
 
 impl Record for Output {
@@ -80,10 +98,11 @@ impl Record for Output {
         &self.input_id
     }
     fn payload(&self) -> Bytes {
-        self.item.encode_to_vec().into()
+        self.encoded.clone()
     }
     fn set_payload(&mut self, payload: Bytes) {
-        self.item = pb::FunctionGetOutputsItem::decode(payload).unwrap_or_default();
+        self.encoded = payload;
+        self.idx = self.item().idx;
     }
 }
 
@@ -224,23 +243,29 @@ impl State {
         self.touch_for(&input.call_id);
         let Some(call) = self.calls.get_mut(&input.call_id) else { return };
         call.unfinished.remove(input_id);
-        let output = Output {
+        let item = pb::FunctionGetOutputsItem {
+            result: Some(attempt.result),
+            idx: input.idx,
             input_id: input.id.clone(),
+            data_format: attempt.data_format,
+            task_id: attempt.task_id,
+            input_started_at: attempt.started_at,
+            output_created_at: attempt.ended_at,
+            retry_count: input.retry_count,
+            ..Default::default()
+        };
+        let output = Output {
+            input_id: input.id,
             call_id: input.call_id,
             sequence: u32::try_from(call.outputs.len()).unwrap_or(u32::MAX),
-            item: pb::FunctionGetOutputsItem {
-                result: Some(attempt.result),
-                idx: input.idx,
-                input_id: input.id,
-                data_format: attempt.data_format,
-                task_id: attempt.task_id,
-                input_started_at: attempt.started_at,
-                output_created_at: attempt.ended_at,
-                retry_count: input.retry_count,
-                ..Default::default()
-            },
+            idx: input.idx,
+            encoded: item.encode_to_vec().into(),
         };
         let transient = call.transient;
+        // Most calls have one output, and there are many of them.
+        if call.outputs.is_empty() {
+            call.outputs.reserve_exact(1);
+        }
         call.outputs.push(output.clone());
         if !transient {
             self.save(&output);

@@ -81,7 +81,7 @@ impl State {
         for output in outputs {
             match self.calls.get_mut(&output.call_id) {
                 Some(call) => {
-                    call.input_ids.insert(output.item.idx, output.input_id.clone());
+                    call.input_ids.insert(output.idx, output.input_id.clone());
                     call.outputs.push(output);
                 }
                 None => self.forget::<Output>(output.id()),

@@ -50,6 +50,7 @@ pub use self::{
     web::ProxyToken,
 };
 use self::{ended::Ended, recent::Recent};
+use bytes::Bytes;
 use modal_proto::{function_input::ArgsOneof, generic_result::DataOneof};
 
 use crate::{
@@ -130,6 +131,12 @@ pub struct State {
     next_sweep: Option<Instant>,
 }
 
+/// A copy of what is to be kept for long. What a message brought is a part of it, and would keep all of it in memory: of
+/// a small value that is the buffer of kilobytes in which it came.
+fn own(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
 /// The options that transitions need.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Settings {
@@ -149,19 +156,19 @@ impl State {
     }
 
     /// Hashes of the files in the file store that something here refers to; others are removed some time.
-    pub fn referenced_files(&self) -> impl Iterator<Item = &str> {
+    pub fn referenced_files(&self) -> impl Iterator<Item = String> {
         let mounted = self.mounts.values().flat_map(|mount| mount.files.values()).map(|(hash, _)| hash.as_str());
         let arguments = self.inputs.values().filter_map(|input| match &input.arguments.args_oneof {
             Some(ArgsOneof::ArgsBlobId(id)) => blob_hash(id),
             _ => None,
         });
         let outputs = self.calls.values().flat_map(|call| &call.outputs);
-        let results = outputs.filter_map(|output| match &output.item.result.as_ref()?.data_oneof {
-            Some(DataOneof::DataBlobId(id)) => blob_hash(id),
+        let results = outputs.filter_map(|output| match output.item().result?.data_oneof {
+            Some(DataOneof::DataBlobId(id)) => blob_hash(&id).map(str::to_owned),
             _ => None,
         });
         let yielded = self.calls.values().flat_map(|call| &call.yielded_files).map(String::as_str);
-        mounted.chain(arguments).chain(results).chain(yielded)
+        mounted.chain(arguments).chain(yielded).map(str::to_owned).chain(results)
     }
 
     /// Stops everything: from here on there are no new containers, and those that run are to end.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Creation, Now, State};
+use super::{Creation, Now, State, own};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// Modal's limits.
@@ -199,7 +199,7 @@ impl State {
             let reason = "is full: it has as many partitions as a Queue may have";
             return Err(Error::Full { kind: "Queue", id: id.to_owned(), reason });
         }
-        let partition = queue.partitions.entry(key.clone()).or_default();
+        let partition = queue.partitions.entry(own(&key)).or_default();
         if partition.items.len() + values.len() > MAX_ITEMS || partition.bytes + bytes > MAX_PARTITION_BYTES {
             if partition.items.is_empty() {
                 queue.partitions.remove(&key);
@@ -210,7 +210,7 @@ impl State {
         let (first, expires_at) = (partition.next_sequence(now), now.wall + f64::from(ttl));
         let mut added = Vec::with_capacity(values.len());
         for (sequence, value) in (first..).zip(values) {
-            let item = QueueItem { id: QueueItem::id_of(id, &key, sequence), expires_at, value };
+            let item = QueueItem { id: QueueItem::id_of(id, &key, sequence), expires_at, value: own(&value) };
             partition.push(item.clone());
             added.push(item);
         }

@@ -7,7 +7,7 @@ use modal_proto::QueueGetResponse;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::State;
+use super::{State, own};
 use crate::store::Record;
 
 /// A client repeats a request within seconds.
@@ -64,7 +64,7 @@ impl State {
     pub fn remember(&mut self, key: Option<&str>, values: Vec<Bytes>) {
         let Some(key) = key else { return };
         let sequence = self.recent.answers.last_key_value().map_or(0, |(last, _)| last + 1);
-        let answer = Answer { key: key.to_owned(), sequence, values };
+        let answer = Answer { key: key.to_owned(), sequence, values: values.iter().map(own).collect() };
         self.save(&answer);
         self.restore_answer(answer);
         while self.recent.answers.len() > MAX_ANSWERS || self.recent.bytes > MAX_BYTES {

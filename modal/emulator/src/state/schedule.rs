@@ -125,7 +125,8 @@ impl State {
     }
 
     fn call_by_clock(&mut self, function_id: &str, now: Now) -> Result<String, Error> {
-        let call_id = self.begin_call(function_id, FunctionCallInvocationType::Async.into(), Caller::default(), now)?;
+        let caller = Caller { scheduled: true, ..Caller::default() };
+        let call_id = self.begin_call(function_id, FunctionCallInvocationType::Async.into(), caller, now)?;
         // Empty arguments stand for none.
         let arguments = pb::FunctionInput { data_format: pb::DataFormat::Pickle.into(), ..Default::default() };
         self.add_input(&call_id, 0, arguments, now)?;

@@ -320,7 +320,7 @@ fn a_restart_keeps_what_was_done_and_repeats_what_was_not() {
 fn a_repeated_request_is_the_same_call() {
     let mut world = World::new(function());
     let (function_id, now) = (world.function_id.clone(), world.now());
-    let caller = Caller { request_key: Some("key".into()), parent_input_id: None };
+    let caller = Caller { request_key: Some("key".into()), ..Caller::default() };
     let call_id = world.state.begin_call(&function_id, 3, caller, now).unwrap();
     let input_id = world.state.add_input(&call_id, 0, pb::FunctionInput::default(), now).unwrap();
     world.restart();
@@ -368,4 +368,27 @@ fn apps_that_have_ended_are_forgotten_in_time() {
     world.restart();
     assert!(!others.iter().any(|id| there(&world, id)), "it came back with a restart");
     assert!(world.state.app(&world.app_id).unwrap().is_live(), "what is deployed stays");
+}
+
+#[test]
+fn what_a_schedule_called_is_not_kept_for_long() {
+    let mut world = World::new(function());
+    let (function_id, now) = (world.function_id.clone(), world.now());
+    let caller = Caller { scheduled: true, ..Caller::default() };
+    let by_clock = world.state.begin_call(&function_id, FunctionCallInvocationType::Async.into(), caller, now).unwrap();
+    world.state.add_input(&by_clock, 0, pb::FunctionInput::default(), now).unwrap();
+    let spawned = world.call();
+    let task = world.started().remove(0);
+    for _ in [&by_clock, &spawned] {
+        let input = world.work(&task).input_id;
+        world.put(&task, &input, GenericStatus::Success);
+    }
+    world.restart();
+    world.pass(3500);
+    world.started();
+    assert!(world.state.call(&by_clock).is_ok());
+    world.pass(200);
+    world.started();
+    assert!(world.state.call(&by_clock).is_err(), "nobody knows its id, and there is one each minute");
+    assert_eq!(world.result(&spawned), Some((GenericStatus::Success, String::new())));
 }

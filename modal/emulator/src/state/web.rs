@@ -103,7 +103,7 @@ impl State {
 
     /// How a web request ended, if it has.
     pub fn request_result(&self, call_id: &str) -> Option<pb::GenericResult> {
-        self.calls.get(call_id)?.outputs.first()?.item.result.clone()
+        self.calls.get(call_id)?.outputs.first()?.item().result
     }
 
     /// Nobody waits for a web request any more: unless a container has it, it never runs.
