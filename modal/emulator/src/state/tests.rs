@@ -387,7 +387,7 @@ fn what_a_schedule_called_is_not_kept_for_long() {
     world.pass(3500);
     world.started();
     assert!(world.state.call(&by_clock).is_ok());
-    world.pass(200);
+    world.pass(3600);
     world.started();
     assert!(world.state.call(&by_clock).is_err(), "nobody knows its id, and there is one each minute");
     assert_eq!(world.result(&spawned), Some((GenericStatus::Success, String::new())));
