@@ -2,6 +2,7 @@
 
 Settings come from AIRFLOW_SERVERLESS_SETTINGS, the server and the token from the SDK's own variables. Progress goes to
 standard error, one JSON line {"app_id": …, "app_name": …} to standard output; a failure is one line and status 1.
+With `--attached` it ends when standard input does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 
 import modal
 import modal.exception
@@ -19,6 +21,8 @@ from airflow_serverless.config import SETTINGS_VARIABLE, Settings, SettingsError
 
 def main() -> int:
     """Deploy and return the exit status."""
+    if "--attached" in sys.argv[1:]:
+        _end_with_standard_input()
     try:
         settings = Settings.from_environment()
         print(f"Deploying {settings.app_name}", file=sys.stderr, flush=True)
@@ -31,6 +35,17 @@ def main() -> int:
     print(f"Deployed {settings.app_name} as {app.app_id}", file=sys.stderr)
     print(json.dumps({"app_id": app.app_id, "app_name": settings.app_name}), flush=True)
     return 0
+
+
+def _end_with_standard_input() -> None:
+    """Whoever started this may be killed. Its successor deploys anew, and what came late must not replace that."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 1 << 12):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 //! Deploying the functions: the unmodified Modal SDK does it, in a process of its own.
 
+use std::process::Stdio;
+
 use airflow_serverless_api::{config::Config, environment::EnvironmentName};
 use serde_json::json;
 use tokio::process::Command;
@@ -16,7 +18,9 @@ impl Runtime {
         server: &Server,
         progress: &Progress,
     ) -> Result<(), RuntimeError> {
-        let command = self.sdk_command("airflow_serverless.deploy", environment, config, server);
+        let mut command = self.sdk_command("airflow_serverless.deploy", environment, config, server);
+        // It ends with this daemon, however that ends: an old deployment must not come after a newer one.
+        command.arg("--attached").stdin(Stdio::piped());
         run("modal deploy", command, progress).await.map(|_| ())
     }
 

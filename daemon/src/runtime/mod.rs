@@ -9,7 +9,11 @@ mod source;
 mod ui;
 mod validator;
 
-use std::{ffi::OsString, path::PathBuf, process::Stdio};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::Stdio,
+};
 
 use airflow_serverless_api::{home::Home, variables};
 use tokio::{
@@ -100,11 +104,20 @@ impl Runtime {
     }
 }
 
+/// A tool that asks nothing.
+fn tool(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    command
+}
+
 /// Runs a tool to its end, its stderr shown as progress; gives its stdout.
 async fn run(tool: &'static str, mut command: Command, progress: &Progress) -> Result<String, RuntimeError> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|source| RuntimeError::Start { tool, source })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    // Held until its end: waiting for a child would close it.
+    let _stdin = child.stdin.take();
     let (stdout, last_words) = tokio::join!(
         async {
             let mut text = String::new();

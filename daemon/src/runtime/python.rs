@@ -12,7 +12,7 @@ use std::{
 use airflow_serverless_api::variables;
 use tokio::{process::Command, time::timeout};
 
-use super::{Runtime, RuntimeError, run, source};
+use super::{Runtime, RuntimeError, run, source, tool};
 use crate::progress::Progress;
 
 /// The installer of the locked packages, from the package index like them.
@@ -38,17 +38,17 @@ impl Runtime {
         let python = find_python().await?;
         remove_folder(&self.venv)?;
         progress.detail("creating the virtual environment");
-        let mut venv = Command::new(&python);
+        let mut venv = tool(&python);
         venv.args(["-m", "venv"]).arg(&self.venv);
         run("python -m venv", venv, progress).await?;
         progress.detail("fetching the installer");
-        let mut pip = Command::new(self.interpreter());
+        let mut pip = tool(self.interpreter());
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV]);
         run("pip install uv", pip, progress).await?;
         progress.detail("installing Airflow, Modal and what they need");
         let lock = self.venv.join("requirements.lock");
         write(&lock, source::LOCK.as_bytes())?;
-        let mut uv = Command::new(self.venv.join("bin").join("uv"));
+        let mut uv = tool(self.venv.join("bin").join("uv"));
         uv.args(["pip", "install", "--require-hashes", "--compile-bytecode", "--color=never", "--python"])
             .arg(self.interpreter())
             .arg("--requirement")

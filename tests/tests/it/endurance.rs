@@ -49,7 +49,7 @@ fn days_of_work_leave_nothing_behind() {
 fn weeks_of_work_leave_nothing_behind() {
     endure(
         &Day { environments: 455, saves: 91 },
-        &Growth { memory_kib: 12 << 10, modal_kib: 2 << 10, rest_kib: 2 << 10 },
+        &Growth { memory_kib: 4 << 10, modal_kib: 2 << 10, rest_kib: 2 << 10 },
     );
 }
 
