@@ -171,7 +171,7 @@ impl Daemon {
         };
         let reconciler = EnvironmentReconciler::new(registry.clone(), Tools { modal, runtime }, metrics.clone());
         tasks.spawn("the reconciler of environments", reconciler.run(stop.clone()));
-        let housekeeper = Housekeeper::new(registry.clone(), settings.registry.cleanup_interval());
+        let housekeeper = Housekeeper::new(registry.clone(), airflow.clone(), settings.registry.cleanup_interval());
         tasks.spawn("the housekeeper", housekeeper.run(stop.clone()));
         let health = Health { manager: manager.clone(), store: store.clone(), modal: local.heartbeat() };
         tasks.spawn("the watch over the daemon", health.run(stop.clone()));

@@ -68,14 +68,16 @@ pub struct Registry {
     pub(crate) clock: Clock,
     /// There is something to reconcile.
     pub(crate) wake: Arc<Notify>,
+    /// An environment is gone.
+    pub(crate) gone: Arc<Notify>,
     /// Cancelled when those who wait for a change are to be answered as it is.
     hang_up: CancellationToken,
 }
 
 impl Registry {
     pub fn new(store: Store, modal: Modal, events: Events, clock: Clock) -> Self {
-        let (wishing, wake) = (Arc::default(), Arc::default());
-        Self { store, modal, events, wishing, clock, wake, hang_up: CancellationToken::new() }
+        let (wishing, wake, gone) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, modal, events, wishing, clock, wake, gone, hang_up: CancellationToken::new() }
     }
 
     /// Answers those who wait for a change, now and from now on: the daemon stops.
@@ -92,6 +94,11 @@ impl Registry {
     pub async fn list_environments(&self, wanted: &ListEnvironments) -> Result<EnvironmentList> {
         let (environments, total_entries) = self.store.environments(wanted).await?;
         Ok(EnvironmentList { environments, total_entries })
+    }
+
+    pub async fn environment_names(&self) -> Result<Vec<EnvironmentName>> {
+        let wishes = self.store.wishes().await?;
+        Ok(wishes.into_iter().map(|wish| wish.environment.name).collect())
     }
 
     pub async fn environment(&self, name: &EnvironmentName) -> Result<Environment> {

@@ -5,7 +5,8 @@
 //! server: the daemon does not know the connection string.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -57,6 +58,24 @@ struct Snapshot {
 impl MetadataCache {
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, slots: Mutex::default() }
+    }
+
+    /// Forgets the copies of environments that are not there any more.
+    async fn retain(&self, is_there: impl Fn(&str) -> bool) -> io::Result<()> {
+        let mut slots = self.slots.lock().await;
+        slots.retain(|name, _| is_there(name.as_str()));
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for path in entries.map(|entry| entry.map(|entry| entry.path())) {
+            let path = path?;
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            if !is_there(name) {
+                std::fs::remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     async fn slot(&self, environment: &EnvironmentName) -> Slot {
@@ -147,6 +166,14 @@ impl Airflow {
             }
         };
         Ok(source.map(|source| Metadata { environment: name.clone(), source }))
+    }
+
+    /// Forgets the metadata of environments that are gone.
+    pub async fn forget_old_metadata(&self) -> Result<()> {
+        let names: HashSet<EnvironmentName> = self.registry.environment_names().await?.into_iter().collect();
+        let path = &self.metadata.folder;
+        let failed = |source| Error::Files { action: "clearing", path: path.display().to_string(), source };
+        self.metadata.retain(|name| names.iter().any(|there| there.as_str() == name)).await.map_err(failed)
     }
 
     async fn snapshot(&self, environment: &Environment) -> Result<Option<SqlitePool>> {

@@ -170,6 +170,7 @@ async fn reconcile(
         Some(deletion) => {
             tracing::info!(environment.name = %name, "the environment is gone");
             let was_running = registry.store.forget_environment(name, ended, now()).await?;
+            registry.gone.notify_one();
             let data = json!({"purge": deletion == Deletion::Purge});
             registry.events.record(EventKind::EnvironmentDeleted, name, data).await;
             was_running

@@ -1,16 +1,16 @@
 //! Forgets what has been kept long enough, so that a daemon that runs for a year needs no more room than one that runs for a
 //! week.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::chain,
+    airflow::Airflow,
+    error::{Result, chain},
     events,
     http::KEYS_KEPT_FOR,
     registry::Registry,
-    store::{Result, Store},
 };
 
 /// How long operations that have ended are kept.
@@ -18,32 +18,36 @@ const OPERATIONS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub struct Housekeeper {
     registry: Registry,
+    airflow: Arc<Airflow>,
     period: Duration,
 }
 
 impl Housekeeper {
-    pub fn new(registry: Registry, period: Duration) -> Self {
-        Self { registry, period }
+    pub fn new(registry: Registry, airflow: Arc<Airflow>, period: Duration) -> Self {
+        Self { registry, airflow, period }
     }
 
-    /// Cleans up now and then, until cancelled.
+    /// Cleans up now and then, and when an environment is gone, until cancelled.
     pub async fn run(self, cancelled: CancellationToken) {
         loop {
-            if let Err(error) = self.clean(&self.registry.store).await {
-                tracing::error!(error = chain(&error), "the registry cannot be cleaned up");
+            if let Err(error) = self.clean().await {
+                tracing::error!(error = chain(&error), "what is old cannot be cleaned up");
             }
             tokio::select! {
                 () = cancelled.cancelled() => return,
+                () = self.registry.gone.notified() => {}
                 () = tokio::time::sleep(self.period) => {}
             }
         }
     }
 
-    async fn clean(&self, store: &Store) -> Result<()> {
+    async fn clean(&self) -> Result<()> {
+        let store = &self.registry.store;
         let now = (self.registry.clock)();
         let operations = store.forget_operations(now - OPERATIONS).await?;
         let events = store.forget_events(now - events::KEPT_FOR, events::KEPT).await?;
         let keys = store.forget_idempotent(now - KEYS_KEPT_FOR).await?;
+        self.airflow.forget_old_metadata().await?;
         tracing::debug!(operations, events, keys, "forgot what is old");
         Ok(())
     }

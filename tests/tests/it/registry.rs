@@ -60,6 +60,8 @@ async fn environments_are_taken_down_and_found_again() {
     let purged = it.dev("env delete", &["--yes", "--purge", "--json"]).succeeded().json();
     assert_eq!(purged["operation"]["steps"].as_array().map(Vec::len), Some(4), "{purged}");
     assert_eq!(volumes(&it), 0);
+    let copies = || std::fs::read_dir(it.home().join("cache/metadata")).map_or(0, Iterator::count);
+    eventually("the end of the daemon's copy of the metadata", || (copies() == 0).then_some(()));
     it.create_dev(3600).succeeded();
     assert_eq!(it.dev("dags list", &["--json"]).succeeded().json()["files"], json!([]));
     assert_eq!(it.dev("runs list", &["--json"]).succeeded().json()["dag_runs"], json!([]));
