@@ -20,6 +20,8 @@ pub use idempotency::KeptAnswer;
 pub use operations::{NewOperation, OperationChange};
 pub use watches::{Progress, WatchRow};
 
+const JOURNAL_BYTES: &str = "1048576";
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the registry at {path} cannot be opened")]
@@ -82,6 +84,8 @@ impl Store {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
+            // The log of a busy hour does not stay as large as it was then.
+            .pragma("journal_size_limit", JOURNAL_BYTES)
             // What was accepted survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
