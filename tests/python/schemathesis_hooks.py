@@ -8,7 +8,8 @@ others need, or from taking minutes each:
 - a change asks for the configuration that it has, as another one deploys it anew;
 - a backfill gets few dates, as each is a run;
 - an environment is deleted that is there for that;
-- a UI is asked for in an environment that is not there, as each is a process and a container, and lasts;
+- a UI is asked for in an environment that is not there, as each is a process and a container, and lasts, and so is the
+  stream of what containers print, which does not end;
 - the stream of events ends with the newest one.
 """
 
@@ -27,6 +28,9 @@ CONFIG = json.loads(os.environ["API_TEST_CONFIG"])
 # What is removed is there once, beside what the other operations use.
 DOOMED: dict[str, dict[str, Any]] = json.loads(os.environ["API_TEST_DOOMED"])
 
+# Answered for as long as somebody listens.
+LASTING = {"open_ui", "follow_container_logs"}
+
 
 def is_meant_to_be_taken(case: schemathesis.Case) -> bool:
     return case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE
@@ -37,7 +41,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     operation = case.operation.definition.raw["operationId"]
     if operation == "follow_events":
         case.query = {**(case.query or {}), "follow": "false"}
-    if operation == "open_ui" and case.path_parameters.get("environment") == NAMES["environment"]:
+    if operation in LASTING and case.path_parameters.get("environment") == NAMES["environment"]:
         case.path_parameters["environment"] = "nowhere"
     if not is_meant_to_be_taken(case):
         return
@@ -52,7 +56,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     if zlib.crc32(asked.encode()) % 4 == 0:
         return
     names = NAMES | DOOMED.get(operation, {})
-    if operation == "open_ui":
+    if operation in LASTING:
         return
     for name in case.path_parameters:
         if name in names:
