@@ -53,13 +53,18 @@ mod tests {
     use super::*;
     use crate::store::Store;
 
-    #[tokio::test]
-    async fn what_was_read_before_a_change_is_not_kept() {
+    /// A registry, and the name of the environment in it.
+    async fn registry() -> (tempfile::TempDir, Store, EnvironmentName) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("registry.db");
         std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/registry-v1.db"), &path).expect("a copy");
         let store = Store::open(&path).await.expect("the registry");
-        let name: EnvironmentName = "dev".parse().expect("a name");
+        (folder, store, "dev".parse().expect("a name"))
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_a_change_is_not_kept() {
+        let (_folder, store, name) = registry().await;
         let dev = store.environment(&name).await.expect("an answer").expect("an environment");
         let recent = Recent::default();
         let Err(moment) = recent.get(&name) else { panic!("it was never read") };
@@ -72,11 +77,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_is_seen_at_once() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("registry.db");
-        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/registry-v1.db"), &path).expect("a copy");
-        let store = Store::open(&path).await.expect("the registry");
-        let name: EnvironmentName = "dev".parse().expect("a name");
+        let (_folder, store, name) = registry().await;
         for _ in 0..3 {
             let before = store.environment(&name).await.expect("an answer").expect("an environment");
             assert_eq!(store.outdate_environments("others", chrono::Utc::now()).await.expect("a change"), 1);
