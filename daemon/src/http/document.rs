@@ -7,7 +7,10 @@ use airflow_serverless_api::{
     run::{LogEnd, LogLine},
     ui::{UiProgress, UiReady},
 };
-use axum::{Router, http::StatusCode};
+use axum::{
+    Router,
+    http::{StatusCode, header},
+};
 use serde_json::json;
 use utoipa::{
     OpenApi,
@@ -23,7 +26,7 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Services,
+    Services, etag,
     kinds::{self, Kind},
 };
 
@@ -147,13 +150,19 @@ fn description(status: &str) -> &'static str {
     }
 }
 
-/// A part of a path is never empty, and numbers are of the size that the daemon reads them in.
+/// A part of a path is never empty, numbers are of the size that the daemon reads them in, and validators are quoted.
 fn limit(parameter: &mut Parameter) {
     let in_path = matches!(parameter.parameter_in, ParameterIn::Path);
     if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema {
         // One that is not there is left out: no text stands for it.
         if let SchemaType::Array(types) = &mut object.schema_type {
             types.retain(|kind| *kind != Type::Null);
+            if let [only] = types.as_slice() {
+                object.schema_type = only.clone().into();
+            }
+        }
+        if parameter.name.eq_ignore_ascii_case(header::IF_MATCH.as_str()) {
+            object.pattern = Some(etag::LIST.to_owned());
         }
         let format = object.format.as_ref().map(|format| serde_json::to_value(format).unwrap_or_default());
         match format.as_ref().and_then(|format| format.as_str()) {

@@ -94,8 +94,26 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> std::result::Result<Self, Failure> {
-        Ok(Self(one_value(&parts.headers, header::IF_MATCH)?))
+        let value = one_value(&parts.headers, header::IF_MATCH)?;
+        if value.as_ref().is_some_and(|value| !value.to_str().is_ok_and(is_list)) {
+            let detail = "If-Match has to be `*`, or what `ETag` was when it was read, with its quotes".to_owned();
+            return Err(Failure::invalid_request(StatusCode::BAD_REQUEST, detail));
+        }
+        Ok(Self(value))
     }
+}
+
+/// What [`is_list`] takes, for the API's description.
+pub(super) const LIST: &str = r#"^([*]|(W/)?"[!#-+.-~-]*"( *, *(W/)?"[!#-+.-~-]*")*)$"#;
+
+/// Whether this is the asterisk or a list of validators. Ours have no commas.
+fn is_list(text: &str) -> bool {
+    let is_validator = |text: &str| {
+        let quoted = text.strip_prefix("W/").unwrap_or(text);
+        let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        inner.is_some_and(|inner| inner.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'))
+    };
+    text == "*" || text.split(',').map(str::trim).all(is_validator)
 }
 
 /// The only value of a header, if it is there.
@@ -129,6 +147,16 @@ mod tests {
         }
         let weak = list(&format!("W/{etag}"));
         assert!(names(&weak, &etag) && !expects(&weak, &etag));
-        assert!(!names(&list("\"x\""), &etag) && !expects(&list(""), &etag));
+        assert!(!names(&list("\"x\""), &etag) && !expects(&list("\"x\""), &etag));
+    }
+
+    #[test]
+    fn what_is_expected_is_the_asterisk_or_validators() {
+        for good in ["*", "\"\"", "\"x\"", "W/\"x\"", "\"x\" ,W/\"y-z\", \"\""] {
+            assert!(is_list(good), "{good}");
+        }
+        for bad in ["", "x", "\"", "\"x", "x\"", "W/", "W/x", "\"a\"b\"", "\"a b\"", "\"x\",", "*, \"x\"", "w/\"x\""] {
+            assert!(!is_list(bad), "{bad}");
+        }
     }
 }
