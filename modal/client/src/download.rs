@@ -1,6 +1,9 @@
 //! Contents of files and large results: from URLs that the server gives out.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Empty};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -9,6 +12,9 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use tonic::codegen::{Bytes, http::StatusCode};
+
+/// Longest time for one block of a file, which has a few MiB.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// Why a URL's content could not be had. None of them tells the URL, which is a capability.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +29,8 @@ pub enum DownloadError {
     Certificates(#[source] std::io::Error),
     #[error("the answer is {0}")]
     Status(StatusCode),
+    #[error("it did not come within {} s", LONGEST.as_secs())]
+    TimeLimit,
 }
 
 /// A client of both kinds of URLs. Clones share its connections.
@@ -40,6 +48,10 @@ impl Downloads {
 
     /// The content at a URL.
     pub async fn get(&self, url: &str) -> Result<Vec<u8>, DownloadError> {
+        tokio::time::timeout(LONGEST, self.whole(url)).await.unwrap_or(Err(DownloadError::TimeLimit))
+    }
+
+    async fn whole(&self, url: &str) -> Result<Vec<u8>, DownloadError> {
         let is_secure = url.starts_with("https:");
         let url = url.parse().map_err(|_| DownloadError::Url)?;
         let response = if is_secure { self.secure()?.get(url).await } else { self.plain.get(url).await };

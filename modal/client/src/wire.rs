@@ -25,6 +25,9 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Modal's objects may be 100 MiB; a message carries a little more than its object.
 const MAX_MESSAGE: usize = 110 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a server has to show that it is still there, and how quickly: a network that is gone ends what waits for it.
+const PING_PERIOD: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Who calls.
 #[derive(Clone)]
@@ -61,6 +64,10 @@ impl Client {
                 }
                 endpoint
                     .connect_timeout(CONNECT_TIMEOUT)
+                    .tcp_keepalive(Some(PING_PERIOD))
+                    .http2_keep_alive_interval(PING_PERIOD)
+                    .keep_alive_timeout(PING_TIMEOUT)
+                    .keep_alive_while_idle(true)
                     .connect()
                     .await
                     .map_err(|source| connect(server_url, source))?
