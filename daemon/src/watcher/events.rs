@@ -2,14 +2,15 @@
 //! that lost, repeated and late events are all the same.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind, RenameMode},
 };
 use tokio::{
     sync::watch,
@@ -27,6 +28,10 @@ pub const QUIET: Duration = Duration::from_millis(200);
 const LONGEST_UNREST: Duration = Duration::from_secs(2);
 /// Longest wait for git, which says when it is done.
 const LONGEST_CHECKOUT: Duration = Duration::from_secs(30);
+/// How long a system that does not tell of changes is left alone: each try takes from others what is left of its limits.
+const REFUSAL_PERIOD: Duration = Duration::from_secs(300);
+/// Paths of which it is remembered that they were removed, until the next look.
+const MOST_GONE: usize = 10_000;
 
 /// Rings when something may have changed, and keeps ringing until somebody looks.
 pub type Alarm = watch::Sender<Instant>;
@@ -70,7 +75,10 @@ pub struct Folders {
     watcher: Option<RecommendedWatcher>,
     /// Why there is none.
     warning: Option<String>,
+    /// When the system refused.
+    refused_at: Option<Instant>,
     watched: HashMap<PathBuf, Identity>,
+    gone: Gone,
     /// What the look under way has seen.
     seen: HashMap<PathBuf, Identity>,
 }
@@ -78,25 +86,40 @@ pub struct Folders {
 impl Folders {
     /// Eyes that are closed: [`Folders::open`] opens them.
     pub fn new(alarm: Alarm, root: PathBuf) -> Self {
-        let (watched, seen) = (HashMap::new(), HashMap::new());
-        Self { alarm, root, watcher: None, warning: None, watched, seen }
+        let (watched, seen, gone) = (HashMap::new(), HashMap::new(), Gone::default());
+        Self { alarm, root, watcher: None, warning: None, refused_at: None, watched, gone, seen }
     }
 
     /// Asks the system to tell of changes. What it does not want to tell is looked for again and again, with a warning.
     pub fn open(&mut self) {
-        if self.watcher.is_some() {
+        if self.watcher.is_some() || self.refused_at.is_some_and(|at| at.elapsed() < REFUSAL_PERIOD) {
             return;
         }
-        let (alarm, root) = (self.alarm.clone(), self.root.clone());
+        let (alarm, root, gone) = (self.alarm.clone(), self.root.clone(), self.gone.clone());
         let handler = move |event: notify::Result<Event>| {
-            if event.map_or(true, |event| is_news(&event, &root)) {
+            let is_news = event.map_or(true, |event| {
+                gone.note(&event);
+                is_news(&event, &root)
+            });
+            if is_news {
                 alarm.send_replace(Instant::now());
             }
         };
         self.watched.clear();
+        self.refused_at = None;
         match RecommendedWatcher::new(handler, notify::Config::default()) {
-            Ok(watcher) => (self.watcher, self.warning) = (Some(watcher), None),
+            Ok(watcher) => self.watcher = Some(watcher),
             Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// Before a look: what was removed is not watched any more, also if the same folder is back at its place.
+    pub fn begin(&mut self) {
+        let gone = std::mem::take(&mut *self.gone.lock());
+        if gone.all {
+            self.watched.clear();
+        } else if !gone.paths.is_empty() {
+            self.watched.retain(|path, _| !path.ancestors().any(|part| gone.paths.contains(part)));
         }
     }
 
@@ -113,6 +136,9 @@ impl Folders {
     /// After a look: watches no more what is gone.
     pub fn finish(&mut self) {
         let seen = std::mem::take(&mut self.seen);
+        if self.watcher.is_some() && self.warning.take().is_some() {
+            tracing::info!(watch.directory = %self.root.display(), "the system tells of changes again");
+        }
         if let Some(watcher) = &mut self.watcher {
             for gone in self.watched.keys().filter(|path| !seen.contains_key(*path)) {
                 // Mostly the system has stopped by itself.
@@ -148,8 +174,41 @@ impl Folders {
 
     fn give_up(&mut self, error: &notify::Error) {
         let warning = warning(error);
-        tracing::warn!(watch.directory = %self.root.display(), warning, "a folder is polled");
+        if self.warning.as_ref() != Some(&warning) {
+            tracing::warn!(watch.directory = %self.root.display(), warning, "a folder is polled");
+        }
+        self.refused_at = Some(Instant::now());
         self.close(&warning);
+    }
+}
+
+/// What was removed or moved away since the last look. With it goes the system's watch, of which it tells nobody.
+#[derive(Clone, Default)]
+struct Gone(Arc<Mutex<Removed>>);
+
+#[derive(Default)]
+struct Removed {
+    paths: HashSet<PathBuf>,
+    /// There may be more.
+    all: bool,
+}
+
+impl Gone {
+    fn lock(&self) -> MutexGuard<'_, Removed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, event: &Event) {
+        let is_removal =
+            matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)));
+        if !is_removal && !event.need_rescan() {
+            return;
+        }
+        let mut removed = self.lock();
+        removed.paths.extend(event.paths.iter().cloned());
+        if removed.paths.len() > MOST_GONE || event.need_rescan() {
+            *removed = Removed { all: true, ..Removed::default() };
+        }
     }
 }
 
@@ -222,7 +281,7 @@ mod tests {
         assert!(is_news(written, "/d/.dags/etl.py") && is_news(EventKind::Create(CreateKind::Folder), "/d/.dags/new"));
         assert!(is_news(EventKind::Any, "/d/.dags"), "the folder itself");
         assert!(!is_news(EventKind::Access(AccessKind::Open(AccessMode::Any)), "/d/.dags/etl.py"));
-        assert!(!is_news(written, "/d/.dags/.etl.py.swp") && !is_news(EventKind::Any, "/d/.dags/4913"));
+        assert!(!is_news(written, "/d/.dags/.etl.py.swp") && !is_news(EventKind::Any, "/d/.dags/etl.py~"));
     }
 
     #[test]
@@ -250,6 +309,47 @@ mod tests {
         // A look goes on without it.
         folders.folder(Path::new("/d"), (1, 1));
         folders.finish();
+    }
+
+    /// Whoever comes back to its place is watched there, be it the same folder as before.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_folder_that_was_away_is_watched_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (root, sub) = (folder.path().to_owned(), folder.path().join("sub/deep"));
+        std::fs::create_dir_all(&sub).expect("folders");
+        let (alarm, mut rings) = watch::channel(Instant::now());
+        let mut folders = Folders::new(alarm, root.clone());
+        folders.open();
+        let mut look = |rings: &mut watch::Receiver<Instant>| {
+            rings.borrow_and_update();
+            super::super::scan::scan(&root, &super::super::rules::Patterns::new(&[]).expect("patterns"), {
+                folders.begin();
+                &mut folders
+            })
+            .expect("a scan");
+            folders.finish();
+        };
+        look(&mut rings);
+        let move_away_and_back = || {
+            let (here, away) = (folder.path().join("sub"), folder.path().join("away"));
+            std::fs::rename(&here, &away).and_then(|()| std::fs::rename(&away, &here)).expect("moved");
+        };
+        let make_anew = || {
+            std::fs::remove_dir_all(folder.path().join("sub"))
+                .and_then(|()| std::fs::create_dir_all(&sub))
+                .expect("made");
+        };
+        for change in [&move_away_and_back as &dyn Fn(), &make_anew] {
+            change();
+            let long = Duration::from_secs(10);
+            timeout(long, rings.changed()).await.expect("news of the change").expect("eyes");
+            settle(&mut rings, folder.path()).await;
+            look(&mut rings);
+            std::fs::write(sub.join("etl.py"), "").expect("a file");
+            timeout(long, rings.changed()).await.expect("news of a file").expect("eyes");
+            settle(&mut rings, folder.path()).await;
+            look(&mut rings);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,6 +47,7 @@ pub fn look(
     folders: &mut Folders,
     (last, records): (&Locals, &Records),
 ) -> Result<Look, ScanError> {
+    folders.begin();
     let scanned = scan(root, patterns, folders);
     folders.finish();
     let mut scan = scanned?;

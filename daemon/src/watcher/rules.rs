@@ -38,14 +38,19 @@ pub fn is_of_use(name: &str) -> bool {
         return name == IGNORE_FILE;
     }
     let is_emacs = name.starts_with('#') && name.ends_with('#');
-    // vim tries with this one whether it can write to the folder.
-    let is_vim = name == "4913";
-    let is_sed = name.len() == 9 && name.starts_with("sed") && name[3..].bytes().all(|c| c.is_ascii_alphanumeric());
     let is_jetbrains = ["___jb_tmp___", "___jb_old___", "___jb_bak___"].iter().any(|mark| name.contains(mark));
     // Of libraries that write atomically: the name, `.tmp-` and a number.
     let is_atomic = name.contains(".tmp-");
     let is_unfinished = UNFINISHED.iter().any(|end| name.ends_with(end));
-    !(name == "__pycache__" || is_emacs || is_vim || is_sed || is_jetbrains || is_atomic || is_unfinished)
+    !(name == "__pycache__" || is_emacs || is_jetbrains || is_atomic || is_unfinished)
+}
+
+/// Whether only a program has a use for a file of this name, for a moment. A folder may be called so.
+pub fn is_passing_file(name: &str) -> bool {
+    // vim tries with this one whether it can write to the folder.
+    let is_vim = name == "4913";
+    let is_sed = name.len() == 9 && name.starts_with("sed") && name[3..].bytes().all(|c| c.is_ascii_alphanumeric());
+    is_vim || is_sed
 }
 
 /// Whether a folder is a virtual environment.
@@ -145,13 +150,11 @@ mod tests {
             ".venv",
             ".idea",
             ".etl.py.swp",
-            "4913",
             "etl.py~",
             "#etl.py#",
             ".#etl.py",
             "etl.py___jb_tmp___",
             "etl.py___jb_old___",
-            "sedAb12Cd",
             "etl.py.tmp",
             "etl.py.tmp-17000000001f2e3d",
             "etl.py.vsctmp",
@@ -164,6 +167,11 @@ mod tests {
         for name in leftovers {
             assert!(!is_of_use(name), "{name}");
         }
+        // A folder may be called so.
+        for name in ["4913", "sedAb12Cd", "sediments"] {
+            assert!(is_of_use(name) && is_passing_file(name), "{name}");
+        }
+        assert!(!is_passing_file("sedation.py") && !is_passing_file("sedimentary"));
     }
 
     #[test]

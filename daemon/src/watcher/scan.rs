@@ -143,7 +143,7 @@ impl Walk<'_> {
         if metadata.is_dir() {
             return self.subfolder(&path, below, &metadata, ignored);
         }
-        if metadata.is_file() && self.patterns.allow(&below) {
+        if metadata.is_file() && !rules::is_passing_file(&shown) && self.patterns.allow(&below) {
             if is_link && let Ok(target) = path.canonicalize() {
                 self.visitor.linked_file(&target, identity(&metadata));
             }
@@ -244,11 +244,28 @@ mod tests {
     fn what_dags_may_need_is_found() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path();
-        let kept = [".airflowignore", "a/b/c.py", "a/b/load.sql", "etl.py", "lib/x.py", "packed.zip", "plugins/p.py"];
+        let kept = [
+            ".airflowignore",
+            "a/b/c.py",
+            "a/b/load.sql",
+            "etl.py",
+            "lib/x.py",
+            "packed.zip",
+            "plugins/p.py",
+            "sediments/x.py",
+        ];
         for name in kept {
             write(root, name, "lib\n");
         }
-        for name in [".git/x.py", "venv/pyvenv.cfg", "venv/lib/x.py", "__pycache__/etl.pyc", "etl.py~", "a/.hidden"] {
+        for name in [
+            ".git/x.py",
+            "venv/pyvenv.cfg",
+            "venv/lib/x.py",
+            "__pycache__/etl.pyc",
+            "etl.py~",
+            "a/.hidden",
+            "sedAb12Cd",
+        ] {
             write(root, name, "");
         }
         let scan = look(root);
