@@ -15,6 +15,7 @@ pub mod events;
 pub mod http;
 pub mod lifecycle;
 pub mod listeners;
+mod locks;
 pub mod logging;
 pub mod metrics;
 pub mod modal;

@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::Notify,
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -28,8 +28,9 @@ use uuid::Uuid;
 use crate::{
     error::{Error, Result},
     events::Events,
+    locks::Locks,
     modal::Modal,
-    store::{NewOperation, OperationChange, Store},
+    store::{Ended, NewOperation, OperationChange, Store},
     vault,
 };
 
@@ -64,7 +65,7 @@ pub struct Registry {
     modal: Modal,
     pub(crate) events: Events,
     /// Held while a wish is looked at and recorded, so that its secrets belong to it.
-    wishing: Arc<Mutex<()>>,
+    wishing: Locks,
     pub(crate) clock: Clock,
     /// There is something to reconcile.
     pub(crate) wake: Arc<Notify>,
@@ -76,7 +77,7 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(store: Store, modal: Modal, events: Events, clock: Clock) -> Self {
-        let (wishing, wake, gone) = (Arc::default(), Arc::default(), Arc::default());
+        let (wishing, wake, gone) = (Locks::default(), Arc::default(), Arc::default());
         Self { store, modal, events, wishing, clock, wake, gone, hang_up: CancellationToken::new() }
     }
 
@@ -129,7 +130,7 @@ impl Registry {
         let CreateEnvironment { name, config: wanted } = request;
         wanted.validate().map_err(Error::InvalidConfig)?;
         let config = wanted.without_secrets();
-        let _wishing = self.wishing.lock().await;
+        let _wishing = self.wishing.lock(&name).await;
         match self.store.environment(&name).await? {
             None => {
                 let target = wanted.target.map_or_else(|| self.modal.default_target(), Ok)?;
@@ -161,7 +162,7 @@ impl Registry {
     ) -> Result<EnvironmentChange> {
         wanted.validate().map_err(Error::InvalidConfig)?;
         let config = wanted.without_secrets();
-        let _wishing = self.wishing.lock().await;
+        let _wishing = self.wishing.lock(name).await;
         let environment = self.wanted_environment(name).await?;
         is_expected(&environment)?;
         if let Some(key) = moved(&environment, &config) {
@@ -186,7 +187,7 @@ impl Registry {
         wanted: DeleteEnvironment,
         is_expected: impl FnOnce(&Environment) -> Result<()>,
     ) -> Result<EnvironmentChange> {
-        let _wishing = self.wishing.lock().await;
+        let _wishing = self.wishing.lock(name).await;
         let environment = self.environment(name).await?;
         is_expected(&environment)?;
         let deletion = if wanted.purge { Deletion::Purge } else { Deletion::Keep };
@@ -224,9 +225,10 @@ impl Registry {
     }
 
     async fn started(&self, name: &EnvironmentName, kind: EventKind, operation: Uuid) -> Result<EnvironmentChange> {
-        self.wake.notify_one();
         let environment = self.environment(name).await?;
         self.events.record(kind, name, json!({"generation": environment.generation, "operation_id": operation})).await;
+        // After that, so that the work is told of after the wish.
+        self.wake.notify_one();
         Ok(EnvironmentChange { environment, operation: self.store.operation(operation).await? })
     }
 
@@ -258,7 +260,8 @@ impl Registry {
 
     /// Ends an operation under way; what it has done so far stays. One that has ended is answered as it is.
     pub async fn cancel_operation(&self, id: Uuid) -> Result<Operation> {
-        let _wishing = self.wishing.lock().await;
+        let operation = self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
+        let _wishing = self.wishing.lock(&operation.environment).await;
         let operation = self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
         if operation.state != OperationState::Running {
             return Ok(operation);
@@ -269,10 +272,12 @@ impl Registry {
         let (environment, now) = (&operation.environment, (self.clock)());
         let state = OperationState::Cancelled;
         let cancelled = OperationChange { id, state, steps: &operation.steps, error: Some("it was cancelled") };
-        self.store.cancel_environment(environment, cancelled, now).await?;
+        let ended = self.store.cancel_environment(environment, cancelled, now).await?;
         self.wake.notify_one();
-        let data = json!({"operation_id": id, "state": state});
-        self.events.record(EventKind::OperationEnded, environment, data).await;
+        if ended == (Ended::Recorded { was_running: true }) {
+            let data = json!({"operation_id": id, "state": state});
+            self.events.record(EventKind::OperationEnded, environment, data).await;
+        }
         self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))
     }
 }

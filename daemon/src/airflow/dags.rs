@@ -208,7 +208,7 @@ impl Airflow {
     /// Removes the file of a DAG from the Volume and returns once the scheduler has marked its DAGs inactive.
     pub async fn delete_dag(&self, environment: &EnvironmentName, dag_id: &str, force: bool) -> Result<DagDeletion> {
         let filename = self.file_of_dag(environment, dag_id).await?;
-        let files = self.files.lock().await;
+        let files = self.files.lock(environment).await;
         let deactivated = self.dags_of_file(environment, &filename).await?;
         let others: Vec<String> = deactivated.iter().filter(|other| *other != dag_id).cloned().collect();
         if !others.is_empty() && !force {

@@ -38,7 +38,7 @@ impl Airflow {
     ) -> Result<DagFileChange> {
         check_name(filename)?;
         check_size(filename, &content)?;
-        let _files = self.files.lock().await;
+        let _files = self.files.lock(environment).await;
         let volume = self.volume(environment).await?;
         let path = format!("/{DAGS}/{filename}");
         let existing = volume.read(&path).await?;
@@ -53,7 +53,10 @@ impl Airflow {
         let verdict = self.validate(&volume, filename, &content).await?;
         if outcome != PutOutcome::Unchanged {
             volume.put(vec![File { path, content }]).await?;
-            self.wake_scheduler(environment, "upload").await?;
+        }
+        // Also for what was there already: whoever put it may have been cut off before.
+        self.wake_scheduler(environment, "upload").await?;
+        if outcome != PutOutcome::Unchanged {
             self.record(EventKind::DagFilesUploaded, environment, json!({"filenames": [filename]})).await;
         }
         Ok(DagFileChange { filename: filename.to_owned(), outcome, dags: verdict.dags, warnings: verdict.warnings })
@@ -68,7 +71,7 @@ impl Airflow {
         is_expected: impl FnOnce(Option<&[u8]>) -> Result<()>,
     ) -> Result<DagFileDeletion> {
         check_name(filename)?;
-        let files = self.files.lock().await;
+        let files = self.files.lock(environment).await;
         let existing = self.volume(environment).await?.read(&format!("/{DAGS}/{filename}")).await?;
         is_expected(existing.as_deref())?;
         if existing.is_none() {

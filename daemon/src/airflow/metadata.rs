@@ -194,7 +194,8 @@ impl Airflow {
             return Ok(None);
         };
         let path = self.metadata.folder.join(format!("{name}.db"));
-        replace(&path, &content)?;
+        // It may be large, and the disk slow.
+        tokio::task::block_in_place(|| replace(&path, &content))?;
         let failed = |source| Error::Metadata { environment: name.clone(), source };
         let pool = open(&path).await.map_err(failed)?;
         // The number was read first: a publication in between is seen as newer the next time, never as older.

@@ -25,10 +25,10 @@ use std::path::PathBuf;
 use airflow_serverless_api::{environment::EnvironmentName, event::EventKind};
 use modal_client::{Client, Volume};
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use crate::{
     error::Result,
+    locks::Locks,
     modal::Modal,
     registry::{Clock, Registry},
     runtime::Validator,
@@ -49,7 +49,7 @@ pub struct Airflow {
     metadata: metadata::MetadataCache,
     uis: Uis,
     /// Held from the look at a DAG file to its change, so that of two creations only one finds nothing there.
-    files: Mutex<()>,
+    files: Locks,
     /// Where files wait for the validator.
     scratch: PathBuf,
     clock: Clock,
@@ -61,7 +61,7 @@ impl Airflow {
         let metadata = metadata::MetadataCache::new(cache.join("metadata"));
         let scratch = cache.join("validation");
         files::sweep(&scratch);
-        Self { registry, modal, validator, metadata, uis, files: Mutex::default(), scratch, clock }
+        Self { registry, modal, validator, metadata, uis, files: Locks::default(), scratch, clock }
     }
 
     /// Ends what runs beside the daemon.

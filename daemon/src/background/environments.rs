@@ -12,7 +12,7 @@ use airflow_serverless_api::{
     operation::{OperationState, StepState},
 };
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     progress::Progress,
     registry::{Deletion, Registry, Wish},
-    store::Outcome,
+    store::{Ended, Outcome},
 };
 
 /// A look without a wake-up, for whatever a wake-up may have missed.
@@ -39,7 +39,9 @@ pub struct EnvironmentReconciler {
     metrics: Metrics,
     tools: Arc<Tools>,
     attempts: HashMap<EnvironmentName, Attempt>,
-    running: JoinSet<EnvironmentName>,
+    running: JoinSet<(EnvironmentName, Result<()>)>,
+    /// Attempts in a row that could not be recorded, and when the next one may begin.
+    unrecorded: HashMap<EnvironmentName, (u32, Instant)>,
 }
 
 struct Attempt {
@@ -49,7 +51,8 @@ struct Attempt {
 
 impl EnvironmentReconciler {
     pub fn new(registry: Registry, tools: Tools, metrics: Metrics) -> Self {
-        Self { registry, metrics, tools: Arc::new(tools), attempts: HashMap::new(), running: JoinSet::new() }
+        let (attempts, unrecorded) = (HashMap::new(), HashMap::new());
+        Self { registry, metrics, tools: Arc::new(tools), attempts, running: JoinSet::new(), unrecorded }
     }
 
     /// Runs until cancelled, and then until the steps under way have ended; the next start goes on with the others.
@@ -94,7 +97,7 @@ impl EnvironmentReconciler {
                     attempt.abandoned.cancel();
                 }
             } else if wish.is_open && self.running.len() < AT_A_TIME {
-                match wish.retry_at.map(|at| at - (self.registry.clock)()).and_then(|wait| wait.to_std().ok()) {
+                match self.wait(wish) {
                     Some(wait) => pause = pause.min(wait),
                     None => self.begin(wish.clone(), stop.clone()),
                 }
@@ -103,27 +106,41 @@ impl EnvironmentReconciler {
         pause
     }
 
+    /// How long the next attempt has to wait, if it does.
+    fn wait(&self, wish: &Wish) -> Option<Duration> {
+        let retry = wish.retry_at.and_then(|at| (at - (self.registry.clock)()).to_std().ok());
+        // A clock that was set back does not prolong it.
+        let retry = retry.map(|wait| wait.min(LONGEST_RETRY));
+        let (_, at) = self.unrecorded.get(&wish.environment.name).copied().unwrap_or((0, Instant::now()));
+        retry.max(Some(at.saturating_duration_since(Instant::now()))).filter(|wait| !wait.is_zero())
+    }
+
     fn begin(&mut self, wish: Wish, stop: CancellationToken) {
         let (name, generation) = (wish.environment.name.clone(), wish.environment.generation);
         let abandoned = CancellationToken::new();
         self.attempts.insert(name.clone(), Attempt { generation, abandoned: abandoned.clone() });
         let (registry, tools, metrics) = (self.registry.clone(), self.tools.clone(), self.metrics.clone());
         self.running.spawn(async move {
-            tokio::select! {
-                () = abandoned.cancelled() => {}
-                result = reconcile(&registry, &tools, &metrics, &wish, &stop) => if let Err(error) = result {
-                    tracing::error!(environment.name = %name, error = chain(&error), "the registry cannot be written");
-                }
-            }
-            name
+            let done = tokio::select! {
+                () = abandoned.cancelled() => Ok(()),
+                done = reconcile(&registry, &tools, &metrics, &wish, &stop) => done,
+            };
+            (name, done)
         });
     }
 
-    fn ended(&mut self, ended: std::result::Result<EnvironmentName, tokio::task::JoinError>) {
-        match ended {
-            Ok(name) => drop(self.attempts.remove(&name)),
-            // Whoever runs the reconciler learns of it.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+    fn ended(&mut self, ended: std::result::Result<(EnvironmentName, Result<()>), tokio::task::JoinError>) {
+        // Whoever runs the reconciler learns of a panic.
+        let (name, done) = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        self.attempts.remove(&name);
+        match done {
+            Ok(()) => drop(self.unrecorded.remove(&name)),
+            Err(error) => {
+                // The registry cannot be written, as when the disk is full; so neither can the time of the next attempt.
+                tracing::error!(environment.name = %name, error = chain(&error), "an attempt could not be recorded");
+                let (failures, _) = self.unrecorded.get(&name).copied().unwrap_or((0, Instant::now()));
+                self.unrecorded.insert(name, (failures.saturating_add(1), Instant::now() + back_off(failures)));
+            }
         }
     }
 }
@@ -143,44 +160,48 @@ async fn reconcile(
         Recorder::new(registry.clone(), name.clone(), operation, steps::titles(wish.deletion), metrics.clone());
     let now = registry.clock;
     match run_steps(tools, wish, &mut recorder, stop).await? {
-        Ended::Stopped => return Ok(()),
-        Ended::Failed { step, error } => {
+        Steps::Stopped => return Ok(()),
+        Steps::Failed { step, error } => {
             tracing::warn!(environment.name = %name, step, error, "the environment is not ready");
             let retry_at = now() + back_off(wish.attempts);
             let outcome = Outcome::Failed { step, error: &error, retry_at };
             let ended = recorder.ending(Some(&error));
-            let was_running = registry.store.observe_environment(name, *generation, (outcome, ended), now()).await?;
+            let recorded = registry.store.observe_environment(name, *generation, (outcome, ended), now()).await?;
+            let Ended::Recorded { was_running } = recorded else { return Ok(()) };
             let data = json!({"generation": generation, "step": step, "error": error});
             registry.events.record(EventKind::EnvironmentFailed, name, data).await;
             recorder.ended(was_running, Some(&error)).await;
             return Ok(());
         }
-        Ended::Succeeded => {}
+        Steps::Succeeded => {}
     }
     let ended = recorder.ending(None);
-    let was_running = match wish.deletion {
+    let recorded = match wish.deletion {
         None => {
-            tracing::info!(environment.name = %name, environment.generation = generation, "the environment is ready");
             let functions = tools.runtime.functions_hash();
             let outcome = Outcome::Reached { functions: &functions };
-            let was_running = registry.store.observe_environment(name, *generation, (outcome, ended), now()).await?;
+            registry.store.observe_environment(name, *generation, (outcome, ended), now()).await?
+        }
+        Some(_) => registry.store.forget_environment(name, *generation, ended, now()).await?,
+    };
+    let Ended::Recorded { was_running } = recorded else { return Ok(()) };
+    match wish.deletion {
+        None => {
+            tracing::info!(environment.name = %name, environment.generation = generation, "the environment is ready");
             registry.events.record(EventKind::EnvironmentReady, name, json!({"generation": generation})).await;
-            was_running
         }
         Some(deletion) => {
             tracing::info!(environment.name = %name, "the environment is gone");
-            let was_running = registry.store.forget_environment(name, ended, now()).await?;
             registry.gone.notify_one();
             let data = json!({"purge": deletion == Deletion::Purge});
             registry.events.record(EventKind::EnvironmentDeleted, name, data).await;
-            was_running
         }
-    };
+    }
     recorder.ended(was_running, None).await;
     Ok(())
 }
 
-enum Ended {
+enum Steps {
     Succeeded,
     Failed {
         step: &'static str,
@@ -190,10 +211,10 @@ enum Ended {
     Stopped,
 }
 
-async fn run_steps(tools: &Tools, wish: &Wish, recorder: &mut Recorder, stop: &CancellationToken) -> Result<Ended> {
+async fn run_steps(tools: &Tools, wish: &Wish, recorder: &mut Recorder, stop: &CancellationToken) -> Result<Steps> {
     for (index, kind) in steps::of(wish.deletion).iter().enumerate() {
         if stop.is_cancelled() {
-            return Ok(Ended::Stopped);
+            return Ok(Steps::Stopped);
         }
         recorder.step(index, StepState::Running, None).await?;
         let (progress, details) = Progress::new();
@@ -203,11 +224,11 @@ async fn run_steps(tools: &Tools, wish: &Wish, recorder: &mut Recorder, stop: &C
             Err(error) => {
                 let error = chain(&error);
                 recorder.step(index, StepState::Failed, Some(error.clone())).await?;
-                return Ok(Ended::Failed { step: kind.title(), error });
+                return Ok(Steps::Failed { step: kind.title(), error });
             }
         }
     }
-    Ok(Ended::Succeeded)
+    Ok(Steps::Succeeded)
 }
 
 /// Twice as long after each failure, and not to the second, so that many that fail for one reason do not come back at

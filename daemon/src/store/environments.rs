@@ -143,6 +143,17 @@ pub enum Outcome<'a> {
     },
 }
 
+/// Whether an end was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Recorded {
+        /// Whether there was an operation under way, which it has ended.
+        was_running: bool,
+    },
+    /// Something else is wanted by now.
+    Outdated,
+}
+
 impl Store {
     async fn rows(&self) -> Result<Vec<Row>> {
         sqlx::query_as("SELECT * FROM environment ORDER BY name")
@@ -285,37 +296,41 @@ impl Store {
         wanted.flatten().map(|deletion| from_word("deletion", &deletion)).transpose()
     }
 
-    /// Forgets an environment that has been taken down, and ends the operation that has done so.
+    /// Forgets an environment that has been taken down as `generation` wants it, and ends the operation that has done so.
     pub async fn forget_environment(
         &self,
         name: &EnvironmentName,
+        generation: i64,
         ended: Option<OperationChange<'_>>,
         now: DateTime<Utc>,
-    ) -> Result<bool> {
-        let forget = sqlx::query("DELETE FROM environment WHERE name = ?").bind(name.to_string());
-        self.end("forgetting an environment", forget, ended, now).await
+    ) -> Result<Ended> {
+        let forget = sqlx::query("DELETE FROM environment WHERE name = ? AND generation = ?");
+        self.end("forgetting an environment", forget.bind(name.to_string()).bind(generation), ended, now).await
     }
 
-    /// Changes an environment and ends the operation that has come to that; tells whether it was still running. A crash
-    /// in between would leave an operation that nobody has a reason to end.
+    /// Changes an environment and ends the operation that has come to that. A crash in between would leave an operation
+    /// that nobody has a reason to end. Where the environment is not changed, as something else is wanted of it since, so is
+    /// nothing.
     async fn end(
         &self,
         what: &'static str,
         change: Statement,
         ended: Option<OperationChange<'_>>,
         now: DateTime<Utc>,
-    ) -> Result<bool> {
+    ) -> Result<Ended> {
         let (store, ended) = (self.clone(), ended.map(|ended| ended.statement(now)).transpose()?);
         self.change(async move {
             let failed = query(what);
             let mut transaction = store.begin(&failed).await?;
-            change.execute(&mut *transaction).await.map_err(&failed)?;
+            if change.execute(&mut *transaction).await.map_err(&failed)?.rows_affected() == 0 {
+                return Ok(Ended::Outdated);
+            }
             let was_running = match ended {
                 Some(ended) => ended.execute(&mut *transaction).await.map_err(&failed)?.rows_affected() > 0,
                 None => false,
             };
             transaction.commit().await.map_err(&failed)?;
-            Ok(was_running)
+            Ok(Ended::Recorded { was_running })
         })
         .await
     }
@@ -328,7 +343,7 @@ impl Store {
         generation: i64,
         (outcome, ended): (Outcome<'_>, Option<OperationChange<'_>>),
         now: DateTime<Utc>,
-    ) -> Result<bool> {
+    ) -> Result<Ended> {
         let change = match outcome {
             Outcome::Reached { functions } => sqlx::query(
                 "UPDATE environment SET observed_generation = $1, functions = $2, updated_at = $3,
@@ -364,7 +379,7 @@ impl Store {
         name: &EnvironmentName,
         cancelled: OperationChange<'_>,
         now: DateTime<Utc>,
-    ) -> Result<bool> {
+    ) -> Result<Ended> {
         let rest = sqlx::query(
             "UPDATE environment SET cancelled_generation = generation, updated_at = ?
              WHERE name = ? AND deletion IS NULL AND observed_generation < generation",

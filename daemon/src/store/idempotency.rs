@@ -50,17 +50,23 @@ impl Store {
             .map_err(&failed)
     }
 
-    /// Keeps the answer; or forgets the key if there is none worth keeping.
-    pub async fn end_idempotent(&self, key: &str, answer: Option<&KeptAnswer>) -> Result<()> {
-        let ending = match answer {
-            Some(answer) => sqlx::query("UPDATE idempotency SET status = ?, location = ?, body = ? WHERE key = ?")
-                .bind(answer.status)
-                .bind(&answer.location)
-                .bind(&answer.body)
-                .bind(key),
-            None => sqlx::query("DELETE FROM idempotency WHERE key = ?").bind(key),
-        };
-        ending.execute(&self.pool).await.map_err(query("recording an answer"))?;
+    /// Keeps the answer.
+    pub async fn end_idempotent(&self, key: &str, answer: &KeptAnswer) -> Result<()> {
+        sqlx::query("UPDATE idempotency SET status = ?, location = ?, body = ? WHERE key = ?")
+            .bind(answer.status)
+            .bind(&answer.location)
+            .bind(&answer.body)
+            .bind(key)
+            .execute(&self.pool)
+            .await
+            .map_err(query("recording an answer"))?;
+        Ok(())
+    }
+
+    /// Forgets a key whose request was refused.
+    pub async fn forget_idempotent_key(&self, key: &str) -> Result<()> {
+        let forget = sqlx::query("DELETE FROM idempotency WHERE key = ?").bind(key);
+        forget.execute(&self.pool).await.map_err(query("forgetting an idempotency key"))?;
         Ok(())
     }
 

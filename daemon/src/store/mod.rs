@@ -15,7 +15,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-pub use environments::Outcome;
+pub use environments::{Ended, Outcome};
 pub use idempotency::KeptAnswer;
 pub use operations::{NewOperation, OperationChange};
 pub use watches::{Progress, WatchRow};

@@ -140,15 +140,14 @@ impl Store {
         Ok((rows.into_iter().map(Operation::try_from).collect::<Result<_>>()?, total))
     }
 
-    /// The newest operation on an environment.
+    /// The newest operation on an environment. (Clocks may be set back; numbers of rows grow.)
     pub async fn latest_operation(&self, environment: &EnvironmentName) -> Result<Option<Operation>> {
-        let row: Option<Row> = sqlx::query_as(
-            "SELECT * FROM operation WHERE environment = ? ORDER BY created_at DESC, rowid DESC LIMIT 1",
-        )
-        .bind(environment.as_str())
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(query("reading an operation"))?;
+        let row: Option<Row> =
+            sqlx::query_as("SELECT * FROM operation WHERE environment = ? ORDER BY rowid DESC LIMIT 1")
+                .bind(environment.as_str())
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(query("reading an operation"))?;
         row.map(Operation::try_from).transpose()
     }
 
