@@ -73,7 +73,6 @@ fn run() -> anyhow::Result<ExitCode> {
         Ok(logging) => logging,
         Err(error) => return Ok(unusable(&error)),
     };
-    http::log_panics();
     // While there is one thread: it changes the environment.
     let places = Places { port: arguments.listen, activation: Activation::from_environment() };
     let runtime = airflowd::modal::runtime().context("starting the runtime")?;

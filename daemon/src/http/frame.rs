@@ -59,18 +59,9 @@ fn new_id() -> HeaderValue {
     HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// The answer in place of one whose handler has panicked. What it said is in the log, by the hook of [`log_panics`].
+/// The answer in place of one whose handler has panicked. What it said is in the log.
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
     Failure::new(&kinds::INTERNAL, "the daemon failed while it answered".to_owned()).into_response()
-}
-
-/// Has panics logged like other failures: once, and with the request that they belong to.
-pub fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let message = panic.payload_as_str().unwrap_or("no message");
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, message, "a panic");
-    }));
 }
 
 #[cfg(test)]

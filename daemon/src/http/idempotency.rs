@@ -2,7 +2,8 @@
 //!
 //! The key is recorded before the work begins and the answer once it has succeeded. A daemon that is killed in between
 //! does the work again, but under the same name: commands to the scheduler have an id that is made from the key's record, and
-//! the scheduler carries out each id once. What was refused is not kept: it changed nothing and may succeed later.
+//! the scheduler carries out each id once. The same goes for a request that failed: it may have been carried out in spite
+//! of that. What was refused is not kept: it changed nothing and may succeed later.
 
 use std::{
     collections::HashSet,
@@ -70,8 +71,14 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
         return Ok(replay(kept));
     }
     let response = command_id::FIXED.scope(id, next.run(Request::from_parts(parts, Body::from(body)))).await;
+    let is_refused = response.status().is_client_error();
     let (response, kept) = keep(response).await;
-    if let Err(error) = registry.store.end_idempotent(&key, kept.as_ref()).await {
+    let recorded = match kept {
+        Some(kept) => registry.store.end_idempotent(&key, &kept).await,
+        None if is_refused => registry.store.forget_idempotent_key(&key).await,
+        None => Ok(()),
+    };
+    if let Err(error) = recorded {
         // The work is done; sent again, it would be done under the same name.
         tracing::error!(error = chain(&error), "an answer was not recorded");
     }

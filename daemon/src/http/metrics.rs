@@ -5,7 +5,7 @@ use std::time::Instant;
 use airflow_serverless_api::{environment::ListEnvironments, page::Page};
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::header,
+    http::{Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -23,8 +23,10 @@ pub(super) async fn count(State(services): State<Services>, request: Request, ne
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    // Methods that the API does not have could be any text.
-    let method = if response.status() == 405 { "other" } else { method.as_str() };
+    // Others could be any text.
+    let is_known =
+        [Method::GET, Method::HEAD, Method::PUT, Method::POST, Method::PATCH, Method::DELETE].contains(&method);
+    let method = if is_known { method.as_str() } else { "other" };
     services.metrics.request(method, route, response.status().as_u16(), begun.elapsed());
     response
 }

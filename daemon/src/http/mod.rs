@@ -12,6 +12,7 @@ mod environments;
 mod etag;
 mod events;
 mod extract;
+mod finish;
 mod frame;
 mod guard;
 mod idempotency;
@@ -41,7 +42,6 @@ use utoipa_axum::{
     routes,
 };
 
-pub use frame::log_panics;
 pub use guard::Door;
 
 pub use idempotency::KEPT_FOR as KEYS_KEPT_FOR;
@@ -145,6 +145,7 @@ pub fn router(services: Services) -> Router {
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(from_fn(etag::conditional))
         .layer(from_fn_with_state(services.clone(), idempotency::once))
+        .layer(from_fn(finish::finish))
         .layer(limits::json_bytes())
         .layer(from_fn_with_state(limits::ANSWER, limits::within))
         .layer(from_fn_with_state(limits::requests(), limits::shed))

@@ -19,7 +19,8 @@ impl Health {
     /// that a runtime that is stuck gives none.
     pub async fn run(self, cancelled: CancellationToken) {
         let Some(limit) = self.manager.watchdog() else { return cancelled.cancelled().await };
-        let period = limit / 2;
+        // One failure is not the end: others follow before the limit.
+        let period = limit / 4;
         loop {
             match timeout(period, self.check()).await {
                 Ok(Ok(())) => self.manager.alive(),
