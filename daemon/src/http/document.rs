@@ -1,5 +1,7 @@
 //! The API's description: what the handlers say of themselves, completed by what is the same for all operations.
 
+use std::collections::HashSet;
+
 use airflow_serverless_api::{
     event::Event,
     log::ContainerLine,
@@ -9,7 +11,7 @@ use airflow_serverless_api::{
 };
 use axum::{
     Router,
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
 };
 use serde_json::json;
 use utoipa::{
@@ -95,6 +97,27 @@ pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Descr
     (router, document)
 }
 
+/// The routes that look at `If-Match`.
+pub(super) fn takers_of_if_match(document: &Description) -> HashSet<(Method, String)> {
+    let takes = |operation: &Option<Operation>| {
+        let parameters = operation.iter().flat_map(|operation| operation.parameters.iter().flatten());
+        parameters.into_iter().any(|parameter| matches!(parameter, RefOr::T(parameter) if is_if_match(parameter)))
+    };
+    let methods = |(path, item): (&String, &PathItem)| {
+        let all = [
+            (Method::PUT, takes(&item.put)),
+            (Method::PATCH, takes(&item.patch)),
+            (Method::DELETE, takes(&item.delete)),
+        ];
+        all.into_iter().filter(|(_, takes)| *takes).map(|(method, _)| (method, path.clone())).collect::<Vec<_>>()
+    };
+    document.paths.paths.iter().flat_map(methods).collect()
+}
+
+fn is_if_match(parameter: &Parameter) -> bool {
+    parameter.name.eq_ignore_ascii_case(header::IF_MATCH.as_str())
+}
+
 fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete].into_iter().flatten()
 }
@@ -152,7 +175,7 @@ fn description(status: &str) -> &'static str {
 
 /// A part of a path is never empty, numbers are of the size that the daemon reads them in, and validators are quoted.
 fn limit(parameter: &mut Parameter) {
-    let in_path = matches!(parameter.parameter_in, ParameterIn::Path);
+    let (in_path, is_if_match) = (matches!(parameter.parameter_in, ParameterIn::Path), is_if_match(parameter));
     if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema {
         // One that is not there is left out: no text stands for it.
         if let SchemaType::Array(types) = &mut object.schema_type {
@@ -161,7 +184,7 @@ fn limit(parameter: &mut Parameter) {
                 object.schema_type = only.clone().into();
             }
         }
-        if parameter.name.eq_ignore_ascii_case(header::IF_MATCH.as_str()) {
+        if is_if_match {
             object.pattern = Some(etag::LIST.to_owned());
         }
         let format = object.format.as_ref().map(|format| serde_json::to_value(format).unwrap_or_default());

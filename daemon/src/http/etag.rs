@@ -1,8 +1,10 @@
 //! Validators: `ETag` on what is read, `If-None-Match` to read only what is new, `If-Match` to change only what was read.
 
+use std::{collections::HashSet, sync::Arc};
+
 use axum::{
     body::{Body, to_bytes},
-    extract::{FromRequestParts, Request},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -52,6 +54,24 @@ pub(super) async fn conditional(request: Request, next: Next) -> Response {
 fn names(list: &HeaderValue, etag: &str) -> bool {
     let Ok(list) = list.to_str() else { return false };
     list.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
+}
+
+/// Refuses an expectation where none is looked at, rather than to change something in spite of it.
+pub(super) async fn refuse_unexpected(
+    State(takers): State<Arc<HashSet<(Method, String)>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.method().is_safe() || !request.headers().contains_key(header::IF_MATCH) {
+        return next.run(request).await;
+    }
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
+    let method = request.method().clone();
+    if takers.contains(&(method.clone(), route.clone())) {
+        return next.run(request).await;
+    }
+    let detail = format!("{method} {route} does not take If-Match; nothing was changed");
+    Failure::invalid_request(StatusCode::BAD_REQUEST, detail).into_response()
 }
 
 /// What the request expects of the thing that it changes.

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -44,7 +44,7 @@ pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_KEY: usize = 255;
 
 /// The keys of requests under way.
-pub(super) type UnderWay = Arc<Mutex<HashSet<String>>>;
+pub(super) type UnderWay = Mutex<HashSet<String>>;
 
 /// Answers a POST that carries a key from what is known of it, or lets it do its work.
 pub(super) async fn once(State(services): State<Services>, request: Request, next: Next) -> Response {

@@ -30,7 +30,7 @@ mod ui;
 mod variables;
 mod watches;
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use axum::{
     Router,
@@ -52,9 +52,11 @@ use crate::{
     watcher::Watchers,
 };
 
-/// What the handlers work with.
+/// What the handlers work with. Each layer of each request has a clone.
 #[derive(Clone)]
-pub struct Services {
+pub struct Services(Arc<Parts>);
+
+pub struct Parts {
     pub registry: Registry,
     pub airflow: Arc<Airflow>,
     /// Ends answers that would go on for ever.
@@ -62,7 +64,7 @@ pub struct Services {
     pub metrics: Metrics,
     pub credentials: CredentialsFile,
     pub watchers: Arc<Watchers>,
-    pub diagnostician: Arc<Diagnostician>,
+    pub diagnostician: Diagnostician,
     under_way: idempotency::UnderWay,
 }
 
@@ -75,8 +77,17 @@ impl Services {
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
-        let diagnostician = Arc::new(diagnostician);
-        Self { registry, airflow, stop, metrics, credentials, watchers, diagnostician, under_way: Arc::default() }
+        let under_way = idempotency::UnderWay::default();
+        let parts = Parts { registry, airflow, stop, metrics, credentials, watchers, diagnostician, under_way };
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for Services {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }
 
@@ -144,6 +155,7 @@ pub fn router(services: Services) -> Router {
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(from_fn(etag::conditional))
+        .layer(from_fn_with_state(Arc::new(document::takers_of_if_match(&document)), etag::refuse_unexpected))
         .layer(from_fn_with_state(services.clone(), idempotency::once))
         .layer(from_fn(finish::finish))
         .layer(limits::json_bytes())

@@ -9,6 +9,7 @@ use axum::{Json, extract::State, http::StatusCode};
 
 use super::{
     Services,
+    etag::IfMatch,
     extract::{self, Path, Query},
     problem::Answer,
 };
@@ -54,16 +55,18 @@ pub(super) async fn get_pool(
     Ok(Json(services.airflow.pool(&environment, &name).await?))
 }
 
-/// Removes a pool
+/// Removes a pool; with `If-Match` only as it was read
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/pools/{name}", tag = "pools",
-    params(("environment" = EnvironmentName, Path), ("name" = String, Path)),
+    params(("environment" = EnvironmentName, Path), ("name" = String, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 204))
 )]
 pub(super) async fn delete_pool(
     State(services): State<Services>,
     Path((environment, name)): Path<(EnvironmentName, String)>,
+    if_match: IfMatch,
 ) -> Answer<StatusCode> {
+    if_match.check_read(&name, services.airflow.pool(&environment, &name)).await?;
     services.airflow.delete_pool(&environment, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,6 +9,7 @@ use axum::{Json, extract::State, http::StatusCode};
 
 use super::{
     Services,
+    etag::IfMatch,
     extract::{self, Path, Query},
     problem::Answer,
 };
@@ -55,18 +56,23 @@ pub(super) async fn get_dag_run(
     Ok(Json(services.airflow.dag_run(&environment, &dag_id, &run_id).await?))
 }
 
-/// Gives a run another state, and its unfinished tasks the states that follow from it
+/// Gives a run another state, and its unfinished tasks those that follow; with `If-Match` only as the run was read
 #[utoipa::path(
     patch, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}", tag = "runs",
     request_body = UpdateDagRun,
-    params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path)),
+    params(
+        ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
+        ("If-Match" = Option<String>, Header),
+    ),
     responses((status = 200, body = DagRunDetail))
 )]
 pub(super) async fn update_dag_run(
     State(services): State<Services>,
     Path((environment, dag_id, run_id)): Path<(EnvironmentName, String, String)>,
+    if_match: IfMatch,
     extract::Json(update): extract::Json<UpdateDagRun>,
 ) -> Answer<Json<DagRunDetail>> {
+    if_match.check_read(&run_id, services.airflow.dag_run(&environment, &dag_id, &run_id)).await?;
     Ok(Json(services.airflow.update_dag_run(&environment, &dag_id, &run_id, update).await?))
 }
 

@@ -40,7 +40,10 @@ pub type Alarm = watch::Sender<Instant>;
 pub async fn settle(alarm: &mut watch::Receiver<Instant>, root: &Path) {
     let started = Instant::now();
     loop {
-        let is_checkout = is_locked_by_git(root);
+        let folder = root.to_owned();
+        // The disk may be slow, or far away.
+        let looked = tokio::task::spawn_blocking(move || is_locked_by_git(&folder)).await;
+        let is_checkout = looked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let limit = if is_checkout { LONGEST_CHECKOUT } else { LONGEST_UNREST };
         if started.elapsed() >= limit {
             return;

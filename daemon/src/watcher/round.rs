@@ -253,7 +253,9 @@ impl Round {
         mut progress: Progress,
     ) -> Result<bool> {
         let records = self.records().await?;
-        let held = found.held(&self.root, locals, &records, &self.memory.verdicts.faults);
+        // It looks at files once more.
+        let held =
+            tokio::task::block_in_place(|| found.held(&self.root, locals, &records, &self.memory.verdicts.faults));
         let free = |list: &[Name]| list.iter().filter(|path| !held.why.contains_key(*path)).cloned().collect();
         let (uploads, removals): (Vec<Name>, Vec<Name>) = (free(&found.plan.upload), free(&found.plan.remove));
         let in_the_way: Vec<Name> = free(&found.plan.replace);
@@ -280,9 +282,7 @@ impl Round {
                 self.save(std::mem::take(&mut progress)).await?;
             }
         }
-        for path in &removals {
-            volume.remove(&upload::on_volume(path)).await?;
-        }
+        upload::remove(volume, &removals).await?;
         let removed: Vec<Name> = removals.into_iter().chain(in_the_way).collect();
         if progress.uploads > 0 || !removed.is_empty() {
             // Before it is written down: whoever is killed in between does it again.

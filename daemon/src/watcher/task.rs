@@ -76,13 +76,14 @@ impl Task {
             self.environments.borrow_and_update();
             let started = Instant::now();
             let outcome = self.round(compares).await;
+            let is_unfinished = matches!(outcome, Ok(Outcome::Again));
             if compares && matches!(outcome, Ok(Outcome::Done)) {
                 compared_at = started;
             }
             let Some(next) = self.conclude(outcome) else { return };
             self.tell().await;
             let period_ends = compared_at + PERIOD;
-            compares = self.wait(&next, period_ends).await || next.compares;
+            compares = self.wait(&next, period_ends).await || next.compares || (compares && is_unfinished);
         }
     }
 
@@ -174,7 +175,7 @@ impl Task {
     /// Waits for a reason to run another round. Returns whether it is time to look at the Volume, too.
     async fn wait(&mut self, next: &Next, period_ends: Instant) -> bool {
         let until = Instant::now() + next.pause;
-        let watched = self.identity();
+        let watched = self.identity().await;
         loop {
             let look = Instant::now() + IDENTITY_PERIOD;
             let wake = until.min(period_ends).min(look);
@@ -191,7 +192,7 @@ impl Task {
                     if now >= period_ends {
                         return true;
                     }
-                    if now >= until || self.identity() != watched {
+                    if now >= until || self.identity().await != watched {
                         return false;
                     }
                 }
@@ -199,8 +200,9 @@ impl Task {
         }
     }
 
-    fn identity(&self) -> Option<Identity> {
-        self.round.root.metadata().ok().map(|metadata| identity(&metadata))
+    async fn identity(&self) -> Option<Identity> {
+        let metadata = tokio::fs::metadata(&self.round.root).await.ok()?;
+        Some(identity(&metadata))
     }
 }
 

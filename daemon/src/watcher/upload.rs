@@ -3,6 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
 use modal_client::{EntryKind, File, Volume};
 
 use super::{
@@ -16,6 +17,7 @@ use crate::{airflow::DAGS, error::Result};
 /// All of an upload is in memory, and all of it appears at once.
 const MOST_BYTES: u64 = 16 << 20;
 const MOST_FILES: usize = 5_000;
+const REMOVALS_AT_A_TIME: usize = 16;
 
 /// Where a file of the folder is on the Volume.
 pub fn on_volume(path: &str) -> String {
@@ -34,11 +36,19 @@ pub async fn remotes(volume: &Volume) -> Result<Remotes> {
     Ok(entries.into_iter().filter_map(remote).collect())
 }
 
+/// Removes files, several at once: each is a round trip.
+pub async fn remove(volume: &Volume, names: &[Name]) -> Result<()> {
+    let paths: Vec<String> = names.iter().map(|name| on_volume(name)).collect();
+    let removals = stream::iter(paths).map(|path| {
+        let volume = volume.clone();
+        async move { volume.remove(&path).await.map(|_| ()) }
+    });
+    Ok(removals.buffer_unordered(REMOVALS_AT_A_TIME).try_collect().await?)
+}
+
 /// Removes what this watch has uploaded from where uploads have to go now.
 pub async fn clear_way(volume: &Volume, in_the_way: &[Name], uploads: &[Name]) -> Result<()> {
-    for path in in_the_way {
-        volume.remove(&on_volume(path)).await?;
-    }
+    remove(volume, in_the_way).await?;
     // Of their folders nothing is left that is anybody's: the plan has made sure.
     for path in uploads.iter().filter(|path| in_the_way.iter().any(|old| old.starts_with(&format!("{path}/")))) {
         volume.remove_folder(&on_volume(path)).await?;
