@@ -1,8 +1,9 @@
 //! Environments come, change and go: with conditions, cancelled, taken down, and told of in events.
 
-use std::os::unix::fs::symlink;
+use std::{fs, os::unix::fs::symlink};
 
-use integration_tests::{Installation, eventually, text};
+use chrono::{DateTime, Utc};
+use integration_tests::{Installation, databases, eventually, requests::Request, text};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -40,8 +41,11 @@ async fn environments_are_taken_down_and_found_again() {
     let config = json!({"config": environment["config"]});
     let same = api.http.patch(format!("http://localhost{DEV}")).header("if-match", &etag).json(&config);
     assert_eq!(same.send().await.expect("an answer").status(), StatusCode::OK);
+    let taken = api.http.delete("http://localhost/v1/environments/dev/variables/few").header("if-match", "*");
+    assert_eq!(taken.send().await.expect("an answer").status(), StatusCode::BAD_REQUEST, "nobody looks at it there");
     assert_eq!(condition(&environment, "Available"), (true, "Deployed".to_owned()));
     assert_eq!(condition(&environment, "Reconciled"), (true, "AsConfigured".to_owned()));
+    a_failed_request_is_not_repeated_by_its_key(&it);
 
     // It goes, and its data stay.
     it.dev("env delete", &[]).refused(&["no terminal", "--yes"]);
@@ -80,7 +84,44 @@ async fn environments_are_taken_down_and_found_again() {
     assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");
     let of = |kind| events.iter().chain(&later).filter(|event| event["type"] == kind).count();
     assert_eq!([of("environment.created"), of("environment.ready"), of("environment.deleting")], [2, 2, 2]);
-    assert_eq!((of("environment.deleted"), of("dag_run.triggered")), (2, 1));
+    assert_eq!((of("environment.deleted"), of("dag_run.triggered")), (2, 3));
+}
+
+/// A run is triggered, and then the daemon fails to read it. The same request again does not trigger another one.
+fn a_failed_request_is_not_repeated_by_its_key(it: &Installation) {
+    let request = Request::new(format!("POST {DEV}/dags/greeting/runs")).json(&json!({})).with_key("once");
+    let runs = || it.dev("runs list", &["--json"]).succeeded().json()["total_entries"].as_i64().expect("a number");
+    let (before, copies) = (runs(), it.home().join("cache/metadata"));
+    fs::remove_dir_all(&copies).and_then(|()| fs::write(&copies, "no folder")).expect("in the way");
+    assert_eq!(request.send(&it.socket()).expect("an answer").status, 500);
+    fs::remove_file(&copies).expect("out of the way");
+    let run = request.send(&it.socket()).expect("an answer").expect(&[201]);
+    assert_eq!(runs(), before + 1, "{run}");
+    let other =
+        Request::new(format!("POST {DEV}/dags/greeting/runs")).json(&json!({"conf": {"x": 1}})).with_key("once");
+    assert_eq!(other.send(&it.socket()).expect("an answer").status, 422);
+}
+
+/// As with a full disk: what cannot be written down is tried again, but not without a pause.
+#[tokio::test]
+async fn a_registry_that_cannot_be_written_is_tried_with_pauses() {
+    let it = Installation::new();
+    it.cli(&["daemon", "start"]).succeeded();
+    let (api, registry) = (Api::new(&it), it.home().join("data/registry.db"));
+    let body = json!({"name": "dev", "config": {"database": {"type": "sqlite"}}}).to_string();
+    api.json(Method::POST, "/v1/environments", Some(&body)).await;
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON operation BEGIN SELECT RAISE(FAIL, 'the disk is full'); END";
+    databases::execute(&registry, full);
+    let tries = eventually("two tries", || {
+        let log = it.log();
+        let lines = log.lines().filter(|line| line.contains("an attempt could not be recorded"));
+        let times: Vec<DateTime<Utc>> = lines.map(|line| line[..27].parse().expect("a time")).collect();
+        (times.len() > 1).then_some(times)
+    });
+    assert!((tries[1] - tries[0]).num_seconds() >= 3, "{tries:?}");
+    databases::execute(&registry, "DROP TRIGGER full");
+    let deleted = api.json(Method::DELETE, &format!("{DEV}?purge=true"), None).await;
+    it.cli(&["operations", "wait", text(&deleted["operation"]["id"])]).succeeded();
 }
 
 #[tokio::test]
