@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{DefaultBodyLimit, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures::StreamExt;
 use tokio::sync::Semaphore;
 
 use super::problem::{Failure, kinds};
@@ -15,6 +17,8 @@ use crate::airflow::MAX_FILE_BYTES;
 /// Requests that are answered at once; further ones are refused, for their clients to try again. Connections have a
 /// limit of their own, above this one.
 const MAX_REQUESTS: usize = 256;
+/// Answers that go on for as long as somebody listens. Each keeps its connection, and some have to be left.
+const MAX_STREAMS: usize = 256;
 /// Longest time until an answer begins; the scheduler's own limits are shorter, the CLI's is longer.
 pub(super) const ANSWER: Duration = Duration::from_secs(150);
 /// The same, where the daemon knows the answer by itself.
@@ -52,6 +56,25 @@ pub(super) async fn shed(State(free): State<Arc<Semaphore>>, request: Request, n
     next.run(request).await
 }
 
+/// How many streams may still be opened.
+pub(super) fn streams() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_STREAMS))
+}
+
+/// Refuses a stream that would be one too many.
+pub(super) async fn stream(State(free): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let Ok(permit) = free.try_acquire_owned() else {
+        let detail = format!("{MAX_STREAMS} streams are open already");
+        return Failure::new(&kinds::OVERLOADED, detail).hint("close some of them").into_response();
+    };
+    // It lasts as long as the body does.
+    next.run(request).await.map(|body| {
+        Body::from_stream(body.into_data_stream().inspect(move |_| {
+            let _held = &permit;
+        }))
+    })
+}
+
 /// Ends what takes too long. A stream that has begun is not touched.
 pub(super) async fn within(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
@@ -60,5 +83,26 @@ pub(super) async fn within(State(limit): State<Duration>, request: Request, next
             let detail = format!("there was no answer within {} s", limit.as_secs());
             Failure::new(&kinds::TIME_LIMIT, detail).into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, http::StatusCode, middleware::from_fn_with_state, routing::get};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_counts_for_as_long_as_it_is_open() {
+        let endless = async || Body::from_stream(futures::stream::pending::<Result<String, std::io::Error>>());
+        let layer = from_fn_with_state(Arc::new(Semaphore::new(1)), stream);
+        let router = Router::new().route("/", get(endless)).layer(layer);
+        let open = || router.clone().oneshot(Request::new(Body::empty()));
+        let first = open().await.expect("an answer");
+        assert_eq!(first.status(), StatusCode::OK);
+        assert_eq!(open().await.expect("an answer").status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(first);
+        assert_eq!(open().await.expect("an answer").status(), StatusCode::OK);
     }
 }

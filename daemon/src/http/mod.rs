@@ -93,6 +93,8 @@ impl Deref for Services {
 
 fn routes() -> OpenApiRouter<Services> {
     let own = || from_fn_with_state(limits::OWN_ANSWER, limits::within);
+    let open = limits::streams();
+    let stream = || from_fn_with_state(open.clone(), limits::stream);
     let news = || from_fn_with_state(limits::NEWS, limits::within);
     OpenApiRouter::new()
         .routes(routes!(daemon::get_health).layer(own()))
@@ -109,13 +111,13 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(environments::tick_environment))
         .routes(routes!(cost::estimate_cost))
         .routes(routes!(logs::get_container_logs))
-        .routes(routes!(logs::follow_container_logs))
-        .routes(routes!(ui::open_ui))
+        .routes(routes!(logs::follow_container_logs).layer(stream()))
+        .routes(routes!(ui::open_ui).layer(stream()))
         .routes(routes!(ui::list_uis).layer(own()))
         .routes(routes!(operations::list_operations).layer(own()))
         .routes(routes!(operations::get_operation).layer(news()))
         .routes(routes!(operations::cancel_operation).layer(own()))
-        .routes(routes!(events::follow_events).layer(own()))
+        .routes(routes!(events::follow_events).layer(own()).layer(stream()))
         .routes(routes!(dags::list_dag_files))
         .routes(routes!(dags::get_dag_file, dags::put_dag_file, dags::delete_dag_file).layer(limits::file_bytes()))
         .routes(routes!(dags::list_import_errors))
@@ -128,7 +130,7 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(tasks::update_task_instance))
         .routes(routes!(tasks::clear_task_instances))
         .routes(routes!(tasks::get_task_log))
-        .routes(routes!(tasks::follow_task_log))
+        .routes(routes!(tasks::follow_task_log).layer(stream()))
         .routes(routes!(backfills::list_backfills, backfills::create_backfill))
         .routes(routes!(backfills::dry_run_backfill))
         .routes(routes!(backfills::get_backfill))
