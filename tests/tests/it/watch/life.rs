@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    process::Command,
     time::{Duration, SystemTime},
 };
 
@@ -111,6 +112,43 @@ fn a_folder_that_is_gone_takes_nothing_with_it() {
     watched.has_uploaded("etl.py", None);
     watched.has_uploaded("other.py", None);
     watched.becomes("in_sync");
+}
+
+/// Starts the daemon where the system watches only so many folders; `false` if this user may not set that.
+fn start_with_few_watches(it: &Installation, most: u32) -> bool {
+    let in_namespace = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(it.program("airflow-serverless"));
+        command.env_remove("AIRFLOW_SERVERLESS_ENV").envs(it.variables());
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    let limit = format!("echo {most} > /proc/sys/user/max_inotify_watches");
+    if !in_namespace(&limit) {
+        return false;
+    }
+    assert!(in_namespace(&format!("{limit} && exec \"$0\" daemon start")), "the daemon does not start: {}", it.log());
+    true
+}
+
+#[test]
+fn where_the_system_watches_no_more_folders_are_polled() {
+    let it = Installation::new();
+    if !start_with_few_watches(&it, 4) {
+        eprintln!("skipped: there are no user namespaces here");
+        return;
+    }
+    it.create_dev(60).succeeded();
+    let watched = Watched::add(&it, "dags", &[]);
+    for number in 0..8 {
+        watched.write(&format!("folder_{number}/data.sql"), "select 1");
+    }
+    watched.has_uploaded("folder_7/data.sql", Some("select 1"));
+    let watch = watched.becomes("in_sync");
+    assert_eq!(watch["mode"], "polling", "{watch}");
+    assert!(text(&watch["warning"]).contains("fs.inotify.max_user_watches"), "{watch}");
+    watched.write("folder_7/data.sql", "select 2");
+    watched.has_uploaded("folder_7/data.sql", Some("select 2"));
+    assert_eq!(it.log().matches("a folder is polled").count(), 1, "told once, however often it is looked at");
 }
 
 #[test]
