@@ -13,18 +13,23 @@ use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
     process::Stdio,
+    time::Duration,
 };
 
 use airflow_serverless_api::{home::Home, variables};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::Command,
+    time::timeout,
 };
 
 pub use ui::{UiProcess, UiWord};
 pub use validator::{Fault, Validator, Verdict};
 
 use crate::progress::Progress;
+
+/// Longest time for one run of a tool, such as a deployment with an image to build.
+const LONGEST_RUN: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -111,8 +116,14 @@ fn tool(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs a tool to its end, its stderr shown as progress; gives its stdout.
-async fn run(tool: &'static str, mut command: Command, progress: &Progress) -> Result<String, RuntimeError> {
+/// Runs a tool to its end, its stderr shown as progress; gives its stdout. One that hangs is killed.
+async fn run(tool: &'static str, command: Command, progress: &Progress) -> Result<String, RuntimeError> {
+    let late = || format!("it was not done within {} minutes", LONGEST_RUN.as_secs() / 60);
+    let ended = timeout(LONGEST_RUN, run_to_its_end(tool, command, progress)).await;
+    ended.unwrap_or_else(|_| Err(RuntimeError::Tool { tool, reason: late() }))
+}
+
+async fn run_to_its_end(tool: &'static str, mut command: Command, progress: &Progress) -> Result<String, RuntimeError> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|source| RuntimeError::Start { tool, source })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
