@@ -53,7 +53,7 @@ class Daemon:
 
     def start(self) -> None:
         """Starts it, on the data that are there."""
-        command = [REPOSITORY / "target/debug/airflowd", "--listen", "127.0.0.1:0"]
+        command: list[str | Path] = [REPOSITORY / "target/debug/airflowd", "--listen", "127.0.0.1:0"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         wait_until(self._serves, "the daemon", START_LIMIT)

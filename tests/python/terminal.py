@@ -11,6 +11,7 @@ import struct
 import subprocess
 import termios
 import threading
+from collections.abc import Callable
 
 from daemon import Daemon
 from local_modal import REPOSITORY, wait_until
@@ -35,7 +36,8 @@ class Terminal:
         )
         os.close(slave)
         self.written = b""
-        self.reader = threading.Thread(target=self._read)
+        self.code: int | None = None
+        self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
     def _read(self) -> None:
@@ -59,16 +61,25 @@ class Terminal:
         """The same without the ends of lines, for what is longer than a line."""
         return "".join(line.ljust(self.columns) for line in self.shown)
 
+    def wait_until(self, holds: Callable[[], bool], what: str, limit: float = LIMIT) -> None:
+        """Waits for something to be shown; it has to come before the command ends."""
+        try:
+            wait_until(lambda: holds() or not self.reader.is_alive(), what, limit)
+            assert holds(), f"no {what} in {self.said}"
+        except AssertionError:
+            self.process.kill()
+            raise
+
     def answer(self, question: str, typed: str) -> None:
         """Types an answer once the question is asked."""
-        wait_until(lambda: question in self.said or self.process.poll() is not None, question, ANSWER_LIMIT)
-        assert question in self.said, self.said
+        self.wait_until(lambda: question in self.said, question, ANSWER_LIMIT)
         os.write(self.master, typed.encode())
 
     def end(self) -> int:
         """Waits until the command has ended by itself; its exit code."""
         try:
-            return self.process.wait(LIMIT)
+            self.code = self.process.wait(LIMIT)
+            return self.code
         finally:
             self.process.kill()
             self.process.wait()

@@ -20,6 +20,8 @@ from local_modal import wait_until
 
 # A comment, as a message.
 HEARTBEAT = {"": "heartbeat"}
+# Four minutes.
+MOST_HEARTBEATS = 16
 DAG = """
 from airflow.sdk import dag, task
 
@@ -45,13 +47,15 @@ class Stream:
     def next(self, *, with_heartbeats: bool = False) -> dict[str, str] | None:
         """The next message, with its fields; none at the end."""
         message: dict[str, str] = {}
+        heartbeats = 0
         while line := self.answer.readline().decode():
             name, colon, value = line.rstrip("\n").partition(":")
             if name or colon:
                 assert name not in message, f"{name} twice in a message"
                 message[name] = value.removeprefix(" ")
             elif message == HEARTBEAT and not with_heartbeats:
-                message = {}
+                message, heartbeats = {}, heartbeats + 1
+                assert heartbeats < MOST_HEARTBEATS, "nothing comes any more"
             else:
                 return message
         assert not message, f"the stream has broken off in {message}"
