@@ -95,8 +95,10 @@ class Created:
 @pytest.fixture(scope="module")
 def created() -> Iterator[Created]:
     daemon = Daemon()
-    yield Created(daemon)
-    daemon.close()
+    try:
+        yield Created(daemon)
+    finally:
+        daemon.close()
 
 
 @pytest.fixture(scope="module")
