@@ -70,6 +70,7 @@ class Created:
         # They take their time side by side.
         self.piped = piped(daemon, "create", "--env", "spare", "--config", str(self.config))
         self.code = self.terminal.end()
+        self.followed: subprocess.CompletedProcess[str]
         self.runs = 0
 
     @contextmanager
@@ -103,13 +104,17 @@ def created() -> Iterator[Created]:
 
 @pytest.fixture(scope="module")
 def daemon(created: Created) -> Daemon:
-    """With a DAG in `dev`."""
+    """With a DAG in `dev`, of which a run has ended."""
     assert created.code == 0, created.terminal.said
     assert created.piped.returncode == 0, created.piped
     file = created.daemon.root / "gated.py"
     file.write_text(DAG)
     uploaded = piped(created.daemon, "dags", "create", "--env", "dev", "--file", str(file))
     assert uploaded.returncode == 0, uploaded
+    arguments, gate = created.arguments("lines")
+    gate.touch()
+    created.followed = piped(created.daemon, *arguments)
+    assert created.followed.returncode == 0, created.followed
     return created.daemon
 
 
@@ -170,10 +175,7 @@ def test_a_run_is_followed_in_place(created: Created, daemon: Daemon) -> None:
 
 
 def test_a_run_is_followed_in_lines_in_a_pipe(created: Created, daemon: Daemon) -> None:
-    arguments, gate = created.arguments("lines")
-    gate.touch()
-    done = piped(daemon, *arguments)
-    assert done.returncode == 0, done
+    done = created.followed
     told, *changes = done.stderr.splitlines()
     assert told == "run lines" and f"{FIRST} running" in changes, done.stderr
     assert sorted(line for line in changes if line.endswith(" success")) == [f"{task} success" for task in TASKS]
