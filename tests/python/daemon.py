@@ -49,8 +49,12 @@ class Daemon:
         self.environment = {**variables, **python, "AIRFLOW_SERVERLESS_HOME": str(self.home)}
         (self.home / "config").mkdir(parents=True, mode=0o700)
         (self.home / "config/airflowd.yaml").write_text(settings)
-        command = [REPOSITORY / "target/debug/airflowd", "--listen", "127.0.0.1:0"]
-        with self.log.open("w") as log:
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, on the data that are there."""
+        command: list[str | Path] = [REPOSITORY / "target/debug/airflowd", "--listen", "127.0.0.1:0"]
+        with self.log.open("a") as log:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         wait_until(self._serves, "the daemon", START_LIMIT)
         self.address = (self.home / "run/airflowd.addr").read_text().strip()
@@ -91,9 +95,13 @@ class Daemon:
         wait_until(ended, f"environment {name}", 240.0)
         assert operation["state"] == "succeeded", operation
 
-    def close(self) -> None:
-        """Ends the daemon and removes its data."""
+    def stop(self) -> None:
+        """Ends it; what it keeps stays."""
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(STOP_LIMIT)
         assert code == 0, self.log.read_text()
+
+    def close(self) -> None:
+        """Ends the daemon and removes its data."""
+        self.stop()
         shutil.rmtree(self.root)
