@@ -11,7 +11,7 @@ use airflow_serverless_api::{
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, presence::Presence};
 
 /// Crons that starter plans of Modal allow; each environment has one.
 const CRONS: usize = 5;
@@ -75,9 +75,8 @@ pub fn settings_folder(home: &Home) -> Check {
     }
 }
 
-pub fn no_daemon(why: &Failure) -> Check {
-    let fix = "`airflow-serverless daemon start` starts it, `daemon logs` tells why it ended";
-    failure("daemon", why.problem().detail, fix)
+pub fn no_daemon(found: &Presence) -> Check {
+    failure("daemon", found.describe(), found.hint().unwrap_or_default())
 }
 
 pub fn no_diagnosis(why: &Failure) -> Check {
