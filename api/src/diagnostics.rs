@@ -54,7 +54,8 @@ pub struct EnvironmentDiagnosis {
     pub target: Target,
     pub state: EnvironmentState,
     pub volume: String,
-    /// Seconds that the file took there and back; none if it did not come back, or if there is no Volume yet.
+    /// Seconds that the file took there and back; none if it did not come back, or if there is no Volume yet or soon none
+    /// any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round_trip: Option<f64>,
     /// Why it did not.

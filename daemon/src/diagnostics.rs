@@ -8,11 +8,12 @@ use std::{
 
 use airflow_serverless_api::{
     diagnostics::{Diagnostics, DiskDiagnosis, EnvironmentDiagnosis, ModalDiagnosis, RuntimeDiagnosis},
-    environment::{Environment, ListEnvironments},
+    environment::{Environment, EnvironmentState, ListEnvironments},
     home::Home,
     page::Page,
 };
 use chrono::Utc;
+use futures::{StreamExt, stream};
 use modal_client::File;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -26,6 +27,10 @@ use crate::{
 
 /// Longest wait for one part of it.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Environments that are looked at together.
+const AT_A_TIME: usize = 8;
+/// After this, no look at another environment begins: the answer has a limit, too.
+const BEGIN_WITHIN: Duration = Duration::from_secs(90);
 /// Temporary folders of these names are the daemon's own.
 const TEMPORARY: [&str; 1] = ["airflow-serverless-"];
 /// What is younger may be in use.
@@ -42,19 +47,24 @@ pub struct Diagnostician {
 
 impl Diagnostician {
     pub async fn diagnose(&self) -> Result<Diagnostics> {
-        let mut environments = Vec::new();
         let all = ListEnvironments { limit: Some(Page::LARGEST_LIMIT), ..ListEnvironments::default() };
-        for environment in self.registry.list_environments(&all).await?.environments {
-            environments.push(self.environment(environment).await);
-        }
+        let all = self.registry.list_environments(&all).await?.environments;
+        let until = Instant::now() + BEGIN_WITHIN;
+        let looks: Vec<_> = all.into_iter().map(|environment| self.environment(environment, until)).collect();
+        let (runtime, modal, cloud, environments) = tokio::join!(
+            self.runtime(),
+            within("Local Modal", self.heartbeat.check()),
+            self.cloud(),
+            stream::iter(looks).buffered(AT_A_TIME).collect(),
+        );
         Ok(Diagnostics {
             time: Utc::now(),
-            runtime: self.runtime().await,
+            runtime,
             modal: ModalDiagnosis {
                 server_url: self.modal.local_server_url().to_owned(),
-                error: within("Local Modal", self.heartbeat.check()).await.err(),
+                error: modal.err(),
             },
-            cloud: self.cloud().await,
+            cloud,
             environments,
             disk: disk(&self.home.data),
             left_overs: left_overs(&[std::env::temp_dir(), self.home.cache.join("validation")]),
@@ -85,25 +95,29 @@ impl Diagnostician {
         }
     }
 
-    async fn environment(&self, environment: Environment) -> EnvironmentDiagnosis {
+    async fn environment(&self, environment: Environment, until: Instant) -> EnvironmentDiagnosis {
         let volume = environment.names.volume.clone();
         let started = Instant::now();
-        let outcome = if environment.observed_generation > 0 {
-            within("the Volume", self.round_trip(&environment)).await.map(|()| Some(started.elapsed().as_secs_f64()))
-        } else {
+        let has_volume = environment.observed_generation > 0 && environment.state != EnvironmentState::Deleting;
+        let outcome = if !has_volume {
             Ok(None)
+        } else if started > until {
+            Err(format!("it was not asked, as others took more than {} s", BEGIN_WITHIN.as_secs()))
+        } else {
+            within("the Volume", self.round_trip(&environment)).await.map(|()| Some(started.elapsed().as_secs_f64()))
         };
         let (name, target, state) = (environment.name, environment.target, environment.state);
         let (round_trip, error) = outcome.map_or_else(|error| (None, Some(error)), |seconds| (seconds, None));
         EnvironmentDiagnosis { name, target, state, volume, round_trip, error }
     }
 
-    /// Writes a file, reads it and removes it again.
+    /// Writes a file, reads it and removes it again. (A Volume that is gone is not made again by a look at it.)
     async fn round_trip(&self, environment: &Environment) -> std::result::Result<(), String> {
         let failed = |error: modal_client::Error| chain(&error);
         let client = self.modal.client(environment.target, &environment.config).await;
         let client = client.map_err(|error| chain(&error))?;
-        let volume = client.volume(&environment.names.volume).await.map_err(failed)?;
+        let found = client.find_volume(&environment.names.volume).await.map_err(failed)?;
+        let volume = found.ok_or_else(|| format!("there is no such Volume at {}", environment.target))?;
         let content = Uuid::new_v4().to_string().into_bytes();
         let path = format!("/.diagnosis-{}", Uuid::new_v4());
         volume.put(vec![File { path: path.clone(), content: content.clone() }]).await.map_err(failed)?;
