@@ -2,7 +2,7 @@
 
 mod checks;
 
-use airflow_serverless_api::home::Home;
+use airflow_serverless_api::{home::Home, watch::ListWatches};
 use console::style;
 use serde::Serialize;
 
@@ -33,7 +33,9 @@ pub async fn run(printer: &Printer) -> Outcome {
             found.push(checks::daemon(&version));
             found.push(checks::socket(&home));
             found.push(checks::versions(&version));
-            found.push(checks::watches(version.pid));
+            found.push(checks::inotify());
+            let watches = daemon.list_watches(&ListWatches::default()).await;
+            found.extend(watches.ok().and_then(|list| checks::polling(&list.watches)));
             let asked = chrono::Utc::now();
             match daemon.run_diagnostics().await {
                 Ok(diagnostics) => found.extend(checks::diagnosed(&diagnostics, asked, chrono::Utc::now())),

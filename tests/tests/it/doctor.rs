@@ -2,7 +2,7 @@
 
 use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt, process::Command};
 
-use integration_tests::{Done, Installation, runtimes, text};
+use integration_tests::{Done, Installation, eventually, runtimes, text};
 use serde_json::Value;
 
 /// The check of this name.
@@ -69,14 +69,26 @@ fn what_is_wrong_is_found() {
     fs::rename(&away, &volume).expect("moved back");
     doctor().succeeded();
 
-    // A daemon without any Python to make a runtime from.
+    // A daemon without any Python to make a runtime from, and that polls.
     it.cli(&["daemon", "stop"]).succeeded();
+    it.set_up_daemon("watch:\n  polling: true\n");
     let mut start = it.command("airflow-serverless");
     start
         .env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python")
         .env("AIRFLOW_SERVERLESS_RUNTIMES", it.root().join("none"));
     Done::from(start.args(["daemon", "start"]).output().expect("the CLI runs")).succeeded();
     fails(&doctor(), "Python runtime", "AIRFLOW_SERVERLESS_PYTHON");
+
+    let folder = it.root().join("dags");
+    fs::create_dir(&folder).expect("a folder");
+    it.dev("watch add", &[folder.to_str().expect("text")]).succeeded();
+    let polled = eventually("a folder that is polled", || {
+        let report = doctor().json();
+        let checks = report["checks"].as_array().expect("checks");
+        checks.iter().find(|check| check["name"] == "polled folders").cloned()
+    });
+    assert_eq!(polled["verdict"], "warning", "{polled}");
+    assert!(text(&polled["detail"]).contains(folder.to_str().expect("text")), "{polled}");
 }
 
 #[test]

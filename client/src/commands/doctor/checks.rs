@@ -1,12 +1,17 @@
 //! The checks: each judges something that was found.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
 
 use airflow_serverless_api::{
     daemon::Version,
     diagnostics::{Diagnostics, DiskDiagnosis, EnvironmentDiagnosis, ModalDiagnosis, RuntimeDiagnosis},
     environment::{EnvironmentState, Target},
     home::Home,
+    watch::{Watch, WatchMode},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -109,22 +114,62 @@ pub fn versions(daemon: &Version) -> Check {
     warning("versions", detail, "`airflow-serverless daemon restart`, or update the older one of them")
 }
 
-/// The watches that the system allows, and those that the daemon has.
-pub fn watches(pid: u32) -> Check {
+/// What the system allows this user of inotify, and what all processes of the user have of it.
+pub fn inotify() -> Check {
     let name = "folder watches";
-    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
-    let Some(limit) = limit.ok().and_then(|text| text.trim().parse::<usize>().ok()) else {
-        return ok(name, "this system has no limit that could be looked at");
+    let limit = |what: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/fs/inotify/max_user_{what}")).ok()?;
+        text.trim().parse::<usize>().ok()
     };
-    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().filter_map(Result::ok);
-    let texts = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    let used: usize = texts.map(|text| text.lines().filter(|line| line.starts_with("inotify ")).count()).sum();
-    let detail = format!("the daemon has {used} of {limit}");
-    if used * 10 < limit * 8 {
+    let (Some(most_watches), Some(most_instances)) = (limit("watches"), limit("instances")) else {
+        return ok(name, "this system has no limits that could be looked at");
+    };
+    let (instances, watches) = inotify_used();
+    let detail = format!("{watches} of {most_watches} watches and {instances} of {most_instances} instances are used");
+    let is_little = |used: usize, most: usize| used * 10 >= most * 8;
+    let setting = |what: &str, more: usize| format!("fs.inotify.max_user_{what}={more}");
+    let settings: Vec<_> = [
+        is_little(watches, most_watches).then(|| setting("watches", most_watches.saturating_mul(4).max(524_288))),
+        // Each watched folder takes one, with all that is below it.
+        is_little(instances, most_instances).then(|| setting("instances", most_instances.saturating_mul(4).max(1024))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if settings.is_empty() {
         return ok(name, detail);
     }
-    let more = limit.saturating_mul(4).max(524_288);
-    warning(name, detail, format!("`sudo sysctl fs.inotify.max_user_watches={more}`, and the same in /etc/sysctl.d"))
+    warning(name, detail, format!("`sudo sysctl {}`, and the same in /etc/sysctl.d", settings.join(" ")))
+}
+
+/// Instances and watches of inotify that processes of this user have, as far as they can be seen.
+fn inotify_used() -> (usize, usize) {
+    let user = rustix::process::getuid().as_raw();
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let own = entries("/proc".into()).filter(|process| process.metadata().is_ok_and(|found| found.uid() == user));
+    let descriptors = own.flat_map(|process| entries(process.path().join("fd")));
+    let instances =
+        descriptors.filter(|it| fs::read_link(it.path()).is_ok_and(|to| to.ends_with("anon_inode:inotify")));
+    let watches = instances.map(|instance| {
+        let path = instance.path();
+        let info = path.ancestors().nth(2).zip(path.file_name()).map(|(it, name)| it.join("fdinfo").join(name));
+        let text = info.and_then(|info| fs::read_to_string(info).ok()).unwrap_or_default();
+        text.lines().filter(|line| line.starts_with("inotify ")).count()
+    });
+    watches.fold((0, 0), |(instances, all), watches| (instances + 1, all + watches))
+}
+
+/// The watches that the system does not tell of changes.
+pub fn polling(watches: &[Watch]) -> Option<Check> {
+    let polled: Vec<_> = watches.iter().filter(|watch| watch.mode == WatchMode::Polling).collect();
+    let first = polled.first()?;
+    let names: Vec<_> =
+        polled.iter().take(5).map(|watch| format!("{} ({})", watch.directory, watch.environment)).collect();
+    let more = if polled.len() > names.len() { " …" } else { "" };
+    let why = first.warning.as_deref().unwrap_or("its settings say so");
+    let detail = format!("looked at again and again: {}{more}: {why}", names.join(", "));
+    let fix = "raise the limit and restart the daemon; on a network file system there is nothing better";
+    Some(warning("polled folders", detail, fix))
 }
 
 /// What the daemon found, asked for between two times.
