@@ -235,8 +235,9 @@ fn crons(environments: &[EnvironmentDiagnosis]) -> Check {
     if in_cloud <= CRONS {
         return ok("crons", detail);
     }
-    let fix = format!("starter plans allow {CRONS} crons in a workspace: remove environments, or take another plan");
-    failure("crons", detail, fix)
+    // Neither the plan is known here nor what else the workspace has.
+    let fix = format!("starter plans allow {CRONS} crons in a workspace: on such a plan, remove environments");
+    warning("crons", detail, fix)
 }
 
 fn disk(found: &DiskDiagnosis) -> Check {
@@ -299,6 +300,20 @@ mod tests {
         {
             assert_eq!(clock(at(daemon), at(100), at(130)).verdict, verdict, "{daemon}");
         }
+    }
+
+    #[test]
+    fn more_crons_than_a_starter_plan_has_are_no_failure() {
+        let environment = |number: usize| EnvironmentDiagnosis {
+            name: format!("e{number}").parse().expect("a name"),
+            target: Target::Modal,
+            state: EnvironmentState::Ready,
+            volume: String::new(),
+            round_trip: None,
+            error: None,
+        };
+        let verdict = |count| crons(&(0..count).map(environment).collect::<Vec<_>>()).verdict;
+        assert_eq!((verdict(CRONS), verdict(CRONS + 1)), (Verdict::Ok, Verdict::Warning));
     }
 
     #[test]
