@@ -12,7 +12,7 @@ use airflow_serverless_api::{
     home::Home,
     page::Page,
 };
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 use modal_client::File;
 use tokio::time::{Instant, timeout};
@@ -62,6 +62,8 @@ impl Diagnostician {
             runtime,
             modal: ModalDiagnosis {
                 server_url: self.modal.local_server_url().to_owned(),
+                // It runs on this machine.
+                clock_ahead: None,
                 error: modal.err(),
             },
             cloud,
@@ -71,17 +73,25 @@ impl Diagnostician {
         })
     }
 
-    /// Whether Modal's cloud takes the credentials, if there are any.
+    /// Whether Modal's cloud takes the credentials, if there are any, and what time it has.
     async fn cloud(&self) -> Option<ModalDiagnosis> {
+        let mut clock_ahead = None;
         let (server_url, reached) = match self.modal.cloud_server_url() {
             Ok(None) => return None,
             Ok(Some(server_url)) => {
-                let reaching = async { self.modal.check_cloud().await.map_err(|error| chain(&error)) };
+                let reaching = async {
+                    self.modal.check_cloud().await.map_err(|error| chain(&error))?;
+                    let asked = Utc::now();
+                    // A server that takes the credentials may still keep its time to itself.
+                    let time = self.modal.cloud_time().await.ok().flatten();
+                    clock_ahead = time.map(|time| ahead(time, asked, Utc::now()));
+                    Ok(())
+                };
                 (server_url, within("Modal's cloud", reaching).await)
             }
             Err(error) => (String::new(), Err(chain(&error))),
         };
-        Some(ModalDiagnosis { server_url, error: reached.err() })
+        Some(ModalDiagnosis { server_url, clock_ahead, error: reached.err() })
     }
 
     async fn runtime(&self) -> RuntimeDiagnosis {
@@ -138,6 +148,19 @@ async fn within(
     timeout(LIMIT, look).await.unwrap_or_else(|_| Err(format!("{what} did not answer within {} s", LIMIT.as_secs())))
 }
 
+/// By how many seconds this clock is ahead of a server's, of which it is known that it was asked and answered between two
+/// times. The server tells whole seconds.
+fn ahead(server: DateTime<Utc>, asked: DateTime<Utc>, answered: DateTime<Utc>) -> i64 {
+    let (server, asked, answered) = (server.timestamp(), asked.timestamp(), answered.timestamp());
+    if server < asked {
+        asked - server
+    } else if server > answered {
+        answered - server
+    } else {
+        0
+    }
+}
+
 fn disk(path: &Path) -> DiskDiagnosis {
     let found = rustix::fs::statvfs(path);
     let bytes = |blocks: fn(&rustix::fs::StatVfs) -> u64| found.as_ref().map_or(0, |disk| blocks(disk) * disk.f_frsize);
@@ -182,6 +205,13 @@ mod tests {
         make("airflow-serverless-validator-new", 0);
         make("somebody-elses", 9);
         assert_eq!(left_overs(&[folder.path().to_owned(), folder.path().join("missing")]), [old]);
+    }
+
+    #[test]
+    fn a_clock_is_right_that_is_between_question_and_answer() {
+        let at = |seconds| DateTime::from_timestamp(seconds, 0).expect("a time");
+        let ahead = [90, 100, 105, 110, 117].map(|server| ahead(at(server), at(100), at(110)));
+        assert_eq!(ahead, [10, 0, 0, 0, -7]);
     }
 
     #[test]

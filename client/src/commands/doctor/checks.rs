@@ -13,7 +13,7 @@ use airflow_serverless_api::{
     home::Home,
     watch::{Watch, WatchMode},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::{failure::Failure, presence::Presence};
@@ -178,7 +178,7 @@ pub fn diagnosed(found: &Diagnostics, asked: DateTime<Utc>, answered: DateTime<U
         runtime(&found.runtime),
         modal(&found.modal),
         credentials(found.cloud.as_ref()),
-        clock(found.time, asked, answered),
+        clock(found.time, (asked, answered), found.cloud.as_ref().and_then(|cloud| cloud.clock_ahead)),
         crons(&found.environments),
         disk(&found.disk),
         left_overs(&found.left_overs),
@@ -212,20 +212,28 @@ fn credentials(found: Option<&ModalDiagnosis>) -> Check {
     let name = "credentials";
     match found {
         None => ok(name, "none are needed for Local Modal"),
-        Some(ModalDiagnosis { server_url, error: None }) => ok(name, format!("{server_url} takes them")),
+        Some(ModalDiagnosis { server_url, error: None, .. }) => ok(name, format!("{server_url} takes them")),
         Some(ModalDiagnosis { error: Some(error), .. }) => {
             failure(name, error.clone(), "`airflow-serverless auth login` stores others; `auth logout` forgets them")
         }
     }
 }
 
-fn clock(daemon: DateTime<Utc>, asked: DateTime<Utc>, answered: DateTime<Utc>) -> Check {
-    let (skew, limit) = ((asked - daemon).max(daemon - answered), TimeDelta::seconds(SKEW));
-    if skew <= limit {
-        return ok("clock", format!("{} UTC", daemon.format("%Y-%m-%d %H:%M:%S")));
+/// The daemon's clock, beside the one of this program and that of Modal's cloud.
+fn clock(daemon: DateTime<Utc>, (asked, answered): (DateTime<Utc>, DateTime<Utc>), ahead: Option<i64>) -> Check {
+    let skew = (asked - daemon).max(daemon - answered).num_seconds();
+    let fix = "set both clocks by NTP (`timedatectl set-ntp true`)";
+    if skew > SKEW {
+        return warning("clock", format!("the daemon's clock is {skew} s off: schedules are, too"), fix);
     }
-    let detail = format!("the daemon's clock is {} s off: schedules are, too", skew.num_seconds());
-    warning("clock", detail, "set both clocks by NTP (`timedatectl set-ntp true`)")
+    match ahead {
+        Some(ahead) if ahead.abs() > SKEW => {
+            let side = if ahead > 0 { "ahead of" } else { "behind" };
+            warning("clock", format!("this machine's clock is {} s {side} Modal's", ahead.abs()), fix)
+        }
+        Some(_) => ok("clock", format!("{} UTC, as at Modal", daemon.format("%Y-%m-%d %H:%M:%S"))),
+        None => ok("clock", format!("{} UTC", daemon.format("%Y-%m-%d %H:%M:%S"))),
+    }
 }
 
 fn crons(environments: &[EnvironmentDiagnosis]) -> Check {
@@ -298,7 +306,10 @@ mod tests {
         for (daemon, verdict) in
             [(95, Verdict::Ok), (130, Verdict::Ok), (94, Verdict::Warning), (136, Verdict::Warning)]
         {
-            assert_eq!(clock(at(daemon), at(100), at(130)).verdict, verdict, "{daemon}");
+            assert_eq!(clock(at(daemon), (at(100), at(130)), None).verdict, verdict, "{daemon}");
+        }
+        for (ahead, verdict) in [(-5, Verdict::Ok), (5, Verdict::Ok), (-6, Verdict::Warning), (6, Verdict::Warning)] {
+            assert_eq!(clock(at(100), (at(100), at(130)), Some(ahead)).verdict, verdict, "{ahead}");
         }
     }
 
