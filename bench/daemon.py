@@ -14,14 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from first_light import BIN, Installation, cpu_seconds, show, timed
+from first_light import BIN, Installation, family_pss_megabytes, show, show_idle, timed
 
 IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", "60"))
 STARTS = 9
+DAGS_LIST_MILLISECONDS = 20
 ANSWERED = b"GET /v1/version HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 START_LIMIT_SECONDS = 30.0
 CONFIG = """\
@@ -60,33 +60,6 @@ def start_to_ready(it: Installation) -> float:
         daemon.wait()
 
 
-def family(pid: int) -> Iterator[int]:
-    """A process and all that it has started."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from family(int(child))
-
-
-def fields(path: str) -> dict[str, int]:
-    lines = (line.split() for line in Path(path).read_text().splitlines()[1:])
-    return {words[0]: int(words[1]) for words in lines}
-
-
-def memory_megabytes(pids: list[int]) -> float:
-    return sum(fields(f"/proc/{pid}/smaps_rollup")["Pss:"] for pid in pids) / 1024
-
-
-def show_idle(it: Installation) -> None:
-    """Of all processes: none of a container is there, as nothing is due."""
-    pids = list(family(it.pid()))
-    before = sum(map(cpu_seconds, pids))
-    time.sleep(IDLE_SECONDS)
-    used = sum(map(cpu_seconds, pids)) - before
-    show(f"idle, {len(pids)} processes: CPU of a core", 100 * used / IDLE_SECONDS, "%")
-    show(f"idle, {len(pids)} processes: memory (PSS)", memory_megabytes(pids), "MB")
-
-
 def modal_environment(it: Installation) -> dict[str, str]:
     home = it.environment["AIRFLOW_SERVERLESS_HOME"]
     # On a socket any token does.
@@ -108,9 +81,10 @@ def main() -> None:
             show("the slowest of them", 1000 * max(starts), "ms")
 
             it.cli("daemon", "start")
-            show_idle(it)
+            # No container is there, as nothing is due.
+            show_idle("idle", it.pid(), IDLE_SECONDS)
             listed = timed(lambda: it.cli("dags", "list"), 30)
-            show("dags list, whole process", 1000 * listed, "ms")
+            show("dags list, whole process", 1000 * listed, "ms", DAGS_LIST_MILLISECONDS)
             volume = [sys.executable, "-m", "modal", "volume", "ls", "airflow-dags-bench"]
             environment = modal_environment(it)
             theirs = timed(lambda: subprocess.run(volume, env=environment, check=True, capture_output=True), 5)
@@ -120,7 +94,7 @@ def main() -> None:
             load = [BIN / "examples" / "load_daemon", Path(folder, "run", "airflowd.sock"), "/v1/environments/bench"]
             rates = [json.loads(subprocess.check_output(load))["requests_per_second"] for _ in range(3)]
             show("GET environment, 16 connections", median(rates), "/s")
-            show("memory after all this (PSS)", memory_megabytes(list(family(it.pid()))), "MB")
+            show("memory after all this (PSS)", family_pss_megabytes(it.pid()), "MB")
         finally:
             it.cli("daemon", "stop")
 

@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 BIN = REPOSITORY / "target" / os.environ.get("PROFILE", "debug")
 IDLE_SECONDS = 20.0
+# Of the daemon with Local Modal inside.
+IDLE_MEGABYTES = 40.0
 
 
 class Installation:
@@ -72,8 +75,47 @@ def pss_megabytes(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def show(what: str, value: float, unit: str) -> None:
-    print(f"{what:<58}{value:>10.3f} {unit}", flush=True)
+def family(pid: int) -> Iterator[int]:
+    """A process and all that it has started and that is there now."""
+    yield pid
+    with suppress(FileNotFoundError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from family(int(child))
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """CPU time of the family, and of those in it that have ended."""
+    ticks = 0
+    for member in family(pid):
+        with suppress(FileNotFoundError):
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / float(os.sysconf("SC_CLK_TCK"))
+
+
+def family_pss_megabytes(pid: int) -> float:
+    total = 0.0
+    for member in family(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            total += pss_megabytes(member)
+    return total
+
+
+def show_idle(what: str, pid: int, seconds: float) -> None:
+    """The daemon with Local Modal inside, and all that it has started."""
+    before = family_cpu_seconds(pid)
+    time.sleep(seconds)
+    used = 100 * (family_cpu_seconds(pid) - before) / seconds
+    what = f"{what}, {len(list(family(pid)))} processes"
+    show(f"{what}: CPU of a core", used, "%")
+    show(f"{what}: memory (PSS)", family_pss_megabytes(pid), "MB", IDLE_MEGABYTES)
+
+
+def show(what: str, value: float, unit: str, most: float | None = None) -> None:
+    """Prints a figure, and the most that it should be."""
+    target = "" if most is None else f"  (target: at most {most:g})"
+    print(f"{what:<58}{value:>10.3f} {unit}{target}", flush=True)
 
 
 def main() -> None:

@@ -42,6 +42,10 @@ pub struct RuntimeDiagnosis {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModalDiagnosis {
     pub server_url: String,
+    /// By how many seconds the daemon's clock is ahead of the server's, or behind it if negative; none if the server does
+    /// not tell its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead: Option<i64>,
     /// Why it does not work, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -54,7 +58,8 @@ pub struct EnvironmentDiagnosis {
     pub target: Target,
     pub state: EnvironmentState,
     pub volume: String,
-    /// Seconds that the file took there and back; none if it did not come back, or if there is no Volume yet.
+    /// Seconds that the file took there and back; none if it did not come back, or if there is no Volume yet or soon none
+    /// any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round_trip: Option<f64>,
     /// Why it did not.

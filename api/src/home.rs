@@ -1,6 +1,9 @@
 //! Where the daemon lives: its folders, sockets and files, as the daemon and its clients both compute them.
 
-use std::path::PathBuf;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use crate::variables;
 
@@ -21,7 +24,7 @@ pub struct Home {
     pub state: PathBuf,
     /// What can be made again: downloads, snapshots of metadata.
     pub cache: PathBuf,
-    /// Sockets and locks of the running daemon.
+    /// Sockets of the running daemon. (cron, `su` and containers may see another folder than the user's session.)
     pub runtime: PathBuf,
 }
 
@@ -29,6 +32,27 @@ pub struct Home {
 #[derive(Debug, thiserror::Error)]
 #[error("no home directory: set HOME, or {} to the folder that the daemon shall use", variables::HOME)]
 pub struct NoHome;
+
+/// What the lock's file says of the daemon that has the lock: its process, and where its socket is, each on a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: u32,
+    pub socket: PathBuf,
+}
+
+impl Holder {
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let (pid, socket) = (lines.next()?.parse().ok()?, Path::new(lines.next()?));
+        socket.is_absolute().then(|| Self { pid, socket: socket.to_owned() })
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n{}", self.pid, self.socket.display())
+    }
+}
 
 impl Home {
     /// The folders of this user, or all below `AIRFLOW_SERVERLESS_HOME` if that is set.
@@ -59,6 +83,12 @@ impl Home {
         self.runtime.join("airflowd.sock")
     }
 
+    /// The file that a running daemon has locked (by `fcntl`), and that says which one it is. It lies beside the registry,
+    /// so that this has one daemon, whatever folder for sockets that sees.
+    pub fn lock(&self) -> PathBuf {
+        self.data.join("airflowd.pid")
+    }
+
     /// Where a running daemon tells the addresses of its ports, one a line; absent if it has none.
     pub fn addresses(&self) -> PathBuf {
         self.runtime.join("airflowd.addr")
@@ -77,5 +107,19 @@ impl Home {
     /// What such a daemon printed beside its log: why it could not start, for one.
     pub fn output(&self) -> PathBuf {
         self.state.join("airflowd.out")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_lock_says_can_be_read_again() {
+        let holder = Holder { pid: 7, socket: "/run/user/1000/a b/airflowd.sock".into() };
+        assert_eq!(Holder::parse(&holder.to_string()), Some(holder));
+        for text in ["", "7\n", "7\nrelative\n", "x\n/socket\n"] {
+            assert_eq!(Holder::parse(text), None, "{text:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The way to the daemon: its REST API over its Unix socket, one method per operation.
 
-use std::{os::unix::net::UnixStream, sync::OnceLock, time::Duration};
+use std::{sync::OnceLock, time::Duration};
 
 use airflow_serverless_api::{
     Problem,
@@ -33,12 +33,14 @@ use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::{failure::Failure, printer::Printer, start};
+use crate::{failure::Failure, presence, printer::Printer, start};
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Longest wait for one answer; the daemon's own limits are shorter.
 const ANSWER_LIMIT: Duration = Duration::from_secs(180);
+/// Longest wait for the version, which costs a daemon that is well nothing.
+const VERSION_LIMIT: Duration = Duration::from_secs(5);
 /// For answers that go on until somebody ends them.
 pub(crate) const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 /// The largest page of a list.
@@ -55,24 +57,23 @@ impl Daemon {
     /// The daemon of this home, started if it does not run.
     pub async fn connect(printer: &Printer) -> Result<Self> {
         let home = Home::from_environment().map_err(|error| Failure::unexpected("finding the daemon", error))?;
-        let daemon = Self::at(&home)?;
-        // Whether somebody listens is known without asking anything.
-        if UnixStream::connect(home.socket()).is_err() {
-            start::start(&home, &daemon, printer).await?;
+        if !presence::listens(&home) {
+            start::start(&home, printer).await?;
         }
-        Ok(daemon)
+        Self::at(&home)
     }
 
     /// The daemon of this home, whether it runs or not.
     pub fn at(home: &Home) -> Result<Self> {
-        let http = Client::builder().unix_socket(home.socket()).timeout(ANSWER_LIMIT).build();
+        let socket = presence::as_held(home).socket();
+        let http = Client::builder().unix_socket(socket).timeout(ANSWER_LIMIT).build();
         let http = http.map_err(|error| Failure::unexpected("preparing the connection", error))?;
         let base = BASE.parse().map_err(|error| Failure::unexpected("preparing the connection", error))?;
         Ok(Self { http, base })
     }
 
     pub async fn version(&self) -> Result<Version> {
-        self.get(&["version"]).await
+        answer(self.request(Method::GET, &["version"]).timeout(VERSION_LIMIT)).await
     }
 
     pub async fn run_diagnostics(&self) -> Result<Diagnostics> {
@@ -396,10 +397,12 @@ fn note_version(response: &Response) {
 }
 
 pub(crate) fn unreachable(error: reqwest::Error) -> Failure {
-    Failure::Unexpected {
-        message: format!("the daemon cannot be reached: {}", error.without_url()),
-        hint: Some("`airflow-serverless daemon status` tells more".to_owned()),
-    }
+    let message = if error.is_timeout() {
+        "the daemon gave no answer in time".to_owned()
+    } else {
+        format!("the daemon cannot be reached: {}", error.without_url())
+    };
+    Failure::Unexpected { message, hint: Some("`airflow-serverless daemon status` tells more".to_owned()) }
 }
 
 async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {

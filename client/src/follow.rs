@@ -8,8 +8,8 @@ use airflow_serverless_api::{
     operation::{Operation, OperationState, Step, StepState},
     run::{DagRunDetail, TaskInstance},
 };
-use console::style;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::{style, truncate_str};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
 use crate::{
     daemon::Daemon,
@@ -62,8 +62,9 @@ impl<'a> StepView<'a> {
                 }
                 bar.set_message(line);
             } else if self.printer.is_live() {
-                bar.set_style(plain());
-                bar.finish_with_message(line);
+                // It scrolls away like any line; only what is under way is drawn again and again.
+                let _ = self.bars.println(line);
+                bar.finish_and_clear();
             } else {
                 bar.finish();
                 self.printer.note(&line);
@@ -77,10 +78,6 @@ impl<'a> StepView<'a> {
         bar.enable_steady_tick(FRAME);
         self.shown.push(bar);
     }
-}
-
-fn plain() -> ProgressStyle {
-    ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 pub fn describe(step: &Step) -> String {
@@ -130,6 +127,7 @@ impl RunView<'_> {
 
     fn redraw(&mut self, detail: &DagRunDetail) {
         let text = if detail.run.is_finished() { String::new() } else { tasks(&detail.task_instances) };
+        let text = fitted(&text, self.printer.stderr.size());
         if text == self.drawn {
             return;
         }
@@ -152,6 +150,21 @@ impl RunView<'_> {
             }
         }
     }
+}
+
+/// What of a text has room on a terminal, and can be cleared line by line: what is taller would scroll away, and what is
+/// wider take several lines.
+fn fitted(text: &str, (rows, columns): (u16, u16)) -> String {
+    // The cursor stands on a line of its own below.
+    let room = usize::from(rows).saturating_sub(1).max(1);
+    let total = text.lines().count();
+    let shown = if total > room { room - 1 } else { total };
+    let cut = |line: &str| truncate_str(line, usize::from(columns), "…").into_owned();
+    let mut lines: Vec<String> = text.lines().take(shown).map(cut).collect();
+    if total > shown {
+        lines.push(cut(&format!("… and {} more", total - shown)));
+    }
+    lines.join("\n")
 }
 
 /// Tells how the runs of a backfill change until it is completed, each change on a line.
@@ -193,4 +206,29 @@ pub fn tasks(tasks: &[TaskInstance]) -> String {
 
 fn name(task: &TaskInstance) -> String {
     if task.map_index < 0 { task.task_id.clone() } else { format!("{}[{}]", task.task_id, task.map_index) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_drawn_has_room() {
+        let text = "TASK\nfirst\nsecond\nthird";
+        for (rows, expected) in [
+            (50, text),
+            (5, text),
+            (4, "TASK\nfirst\n… and 2 more"),
+            (3, "TASK\n… and 3 more"),
+            (2, "… and 4 more"),
+            (0, "… and 4 more"),
+        ] {
+            assert_eq!(fitted(text, (rows, 80)), expected, "{rows}");
+        }
+        assert_eq!(fitted("", (24, 80)), "");
+        let colored = format!("wide {} line", style("red").red().force_styling(true));
+        let cut = fitted(&colored, (24, 7));
+        assert_eq!((console::measure_text_width(&cut), cut.ends_with('…')), (7, false), "{cut:?}");
+        assert_eq!(console::strip_ansi_codes(&cut), "wide r…");
+    }
 }

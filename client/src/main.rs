@@ -1,7 +1,7 @@
 //! `airflow-serverless`: the command line in front of `airflowd`.
 //!
-//! [`cli`] is the grammar, [`commands`] holds one file per noun, [`daemon`] is the way to the daemon (which it starts
-//! if need be, by itself or through a [`service`] manager), [`config`] reads `config.yaml`, and only the [`printer`] prints.
+//! [`cli`] is the grammar, [`commands`] holds one file per noun, [`daemon`] is the way to the daemon (whose
+//! [`presence`] its lock tells, and which it starts if need be, by itself or through a [`service`] manager), [`config`] reads `config.yaml`, and only the [`printer`] prints.
 
 mod browser;
 mod cli;
@@ -11,6 +11,7 @@ mod daemon;
 mod failure;
 mod follow;
 mod logs;
+mod presence;
 mod printer;
 mod service;
 mod start;

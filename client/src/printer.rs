@@ -21,14 +21,14 @@ impl Printer {
         Self { json, stderr: Term::stderr() }
     }
 
-    /// Whether progress may move the cursor.
+    /// Whether progress may move the cursor. (A dumb terminal has none that can be moved.)
     pub fn is_live(&self) -> bool {
-        !self.json && self.stderr.is_term()
+        !self.json && self.stderr.is_term() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
 
     /// Whether a person sees the result.
     pub fn is_interactive(&self) -> bool {
-        self.is_live() && io::stdout().is_terminal()
+        !self.json && self.stderr.is_term() && io::stdout().is_terminal()
     }
 
     /// The result of a command: as JSON if that was asked for, otherwise as `human` puts it.

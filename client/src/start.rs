@@ -19,7 +19,13 @@ use airflow_serverless_api::{
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::time::Instant;
 
-use crate::{daemon::Daemon, failure::Failure, printer::Printer, service::Service};
+use crate::{
+    daemon::Daemon,
+    failure::Failure,
+    presence::{self, Holder},
+    printer::Printer,
+    service::Service,
+};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Longer than the daemon's own limit for its stop.
@@ -30,30 +36,43 @@ const RETRY: Duration = Duration::from_millis(250);
 const SHOWN_LINES: usize = 5;
 
 /// Starts the daemon and waits until it serves.
-pub async fn start(home: &Home, daemon: &Daemon, printer: &Printer) -> Result<(), Failure> {
+pub async fn start(home: &Home, printer: &Printer) -> Result<(), Failure> {
     printer.note("starting airflowd");
+    until_it_made_way(home).await?;
     match Service::of(home) {
         Some(service) => {
             service.start()?;
-            until_it_serves(daemon).await.ok_or_else(|| not_ready(home))
+            until_it_serves(home).await.ok_or_else(|| not_ready(home))
         }
-        None => start_process(home, daemon).await,
+        None => start_process(home).await,
     }
 }
 
-async fn start_process(home: &Home, daemon: &Daemon) -> Result<(), Failure> {
+/// Waits for the end of a daemon that takes no more connections.
+async fn until_it_made_way(home: &Home) -> Result<(), Failure> {
+    let deadline = Instant::now() + STOP_LIMIT;
+    while let Some(holder) = Holder::of(home).filter(|_| !presence::listens(home)) {
+        if Instant::now() > deadline {
+            return Err(still_runs(holder.pid));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+async fn start_process(home: &Home) -> Result<(), Failure> {
     let binary = binary();
     let mut child = spawn(&binary, home)?;
     let deadline = Instant::now() + START_LIMIT;
     while Instant::now() < deadline {
-        if daemon.version().await.is_ok() {
+        if serves(home).await {
             return Ok(());
         }
         match child.try_wait().map_err(|error| Failure::unexpected("watching airflowd", error))? {
             // Another daemon has this home: it will serve in a moment, or it is about to end.
             Some(status) if status.code() == Some(ALREADY_RUNNING.into()) => {
                 tokio::time::sleep(RETRY).await;
-                if daemon.version().await.is_err() {
+                if !serves(home).await {
                     child = spawn(&binary, home)?;
                 }
             }
@@ -65,9 +84,9 @@ async fn start_process(home: &Home, daemon: &Daemon) -> Result<(), Failure> {
 }
 
 /// `None` if it does not within the limit.
-pub async fn until_it_serves(daemon: &Daemon) -> Option<()> {
+pub async fn until_it_serves(home: &Home) -> Option<()> {
     let deadline = Instant::now() + START_LIMIT;
-    while daemon.version().await.is_err() {
+    while !serves(home).await {
         if Instant::now() > deadline {
             return None;
         }
@@ -76,37 +95,86 @@ pub async fn until_it_serves(daemon: &Daemon) -> Option<()> {
     Some(())
 }
 
+/// Asked anew each time: it is not known before where its socket will be.
+async fn serves(home: &Home) -> bool {
+    if !presence::listens(home) {
+        return false;
+    }
+    match Daemon::at(home) {
+        Ok(daemon) => daemon.version().await.is_ok(),
+        Err(_) => false,
+    }
+}
+
 /// Asks the daemon to stop, by way of the service manager if that looks after it, and waits until it is gone.
-pub async fn stop(home: &Home, pid: Option<u32>) -> Result<(), Failure> {
-    if let Some(service) = Service::of(home) {
+pub async fn stop(home: &Home) -> Result<(), Failure> {
+    // One of an earlier version has its lock elsewhere, and tells its process itself.
+    let earlier = match Holder::of(home) {
+        Some(_) => None,
+        None => Daemon::at(home)?.version().await.ok().map(|version| version.pid),
+    };
+    if let Some(service) = Service::of(&presence::as_held(home)) {
         service.stop()?;
     }
-    match pid {
-        Some(pid) => stop_process(pid).await,
-        None => Ok(()),
+    match (Holder::of(home), earlier) {
+        (Some(holder), _) => stop_holder(home, &holder).await,
+        (None, Some(pid)) => stop_process(pid).await,
+        (None, None) => Ok(()),
     }
+}
+
+async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), Failure> {
+    let Some(pid) = holder.pid else {
+        let message = "airflowd runs in another container: its process cannot be seen from here".to_owned();
+        return Err(Failure::Unexpected { message, hint: Some("`airflow-serverless daemon stop` there".to_owned()) });
+    };
+    let deadline = Instant::now() + STOP_LIMIT;
+    let mut told = false;
+    while Holder::of(home).is_some_and(|now| now.pid == holder.pid) {
+        // One that takes no connections was told before; told twice, it would leave off what it has begun.
+        if !told && presence::listens(home) {
+            terminate(pid)?;
+            told = true;
+        }
+        if Instant::now() > deadline {
+            return Err(still_runs(Some(pid)));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 async fn stop_process(pid: u32) -> Result<(), Failure> {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Err(Failure::Unexpected { message: format!("{pid} is no process id"), hint: None });
     };
-    match kill_process(pid, Signal::TERM) {
-        // The service manager has stopped it.
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        outcome => outcome.map_err(|error| Failure::unexpected("stopping airflowd", error))?,
-    }
+    terminate(pid)?;
     let deadline = Instant::now() + STOP_LIMIT;
     while test_kill_process(pid).is_ok() {
         if Instant::now() > deadline {
-            let message =
-                format!("airflowd (pid {}) still runs after {} s", pid.as_raw_nonzero(), STOP_LIMIT.as_secs());
-            let hint = "its log tells what it waits for: `airflow-serverless daemon logs`";
-            return Err(Failure::Unexpected { message, hint: Some(hint.to_owned()) });
+            return Err(still_runs(Some(pid)));
         }
         tokio::time::sleep(POLL).await;
     }
     Ok(())
+}
+
+fn terminate(pid: Pid) -> Result<(), Failure> {
+    match kill_process(pid, Signal::TERM) {
+        // It has just ended, or the service manager has stopped it.
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        outcome => outcome.map_err(|error| Failure::unexpected(&format!("stopping airflowd (pid {pid})"), error)),
+    }
+}
+
+fn still_runs(pid: Option<Pid>) -> Failure {
+    let pid = pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
+    let hint = format!(
+        "`airflow-serverless daemon logs` tells what it waits for; if it is suspended, `kill -CONT {pid}` lets it go on; \
+         `kill -KILL {pid}` ends it at once"
+    );
+    let message = format!("airflowd (pid {pid}) still runs after {} s", STOP_LIMIT.as_secs());
+    Failure::Unexpected { message, hint: Some(hint) }
 }
 
 /// The token that requests to a port of the daemon need; a new one if it is to be rotated.

@@ -8,11 +8,12 @@ use std::{
 
 use airflow_serverless_api::{
     diagnostics::{Diagnostics, DiskDiagnosis, EnvironmentDiagnosis, ModalDiagnosis, RuntimeDiagnosis},
-    environment::{Environment, ListEnvironments},
+    environment::{Environment, EnvironmentState, ListEnvironments},
     home::Home,
     page::Page,
 };
-use chrono::Utc;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, stream};
 use modal_client::File;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -26,6 +27,10 @@ use crate::{
 
 /// Longest wait for one part of it.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Environments that are looked at together.
+const AT_A_TIME: usize = 8;
+/// After this, no look at another environment begins: the answer has a limit, too.
+const BEGIN_WITHIN: Duration = Duration::from_secs(90);
 /// Temporary folders of these names are the daemon's own.
 const TEMPORARY: [&str; 1] = ["airflow-serverless-"];
 /// What is younger may be in use.
@@ -42,36 +47,51 @@ pub struct Diagnostician {
 
 impl Diagnostician {
     pub async fn diagnose(&self) -> Result<Diagnostics> {
-        let mut environments = Vec::new();
         let all = ListEnvironments { limit: Some(Page::LARGEST_LIMIT), ..ListEnvironments::default() };
-        for environment in self.registry.list_environments(&all).await?.environments {
-            environments.push(self.environment(environment).await);
-        }
+        let all = self.registry.list_environments(&all).await?.environments;
+        let until = Instant::now() + BEGIN_WITHIN;
+        let looks: Vec<_> = all.into_iter().map(|environment| self.environment(environment, until)).collect();
+        let (runtime, modal, cloud, environments) = tokio::join!(
+            self.runtime(),
+            within("Local Modal", self.heartbeat.check()),
+            self.cloud(),
+            stream::iter(looks).buffered(AT_A_TIME).collect(),
+        );
         Ok(Diagnostics {
             time: Utc::now(),
-            runtime: self.runtime().await,
+            runtime,
             modal: ModalDiagnosis {
                 server_url: self.modal.local_server_url().to_owned(),
-                error: within("Local Modal", self.heartbeat.check()).await.err(),
+                // It runs on this machine.
+                clock_ahead: None,
+                error: modal.err(),
             },
-            cloud: self.cloud().await,
+            cloud,
             environments,
             disk: disk(&self.home.data),
             left_overs: left_overs(&[std::env::temp_dir(), self.home.cache.join("validation")]),
         })
     }
 
-    /// Whether Modal's cloud takes the credentials, if there are any.
+    /// Whether Modal's cloud takes the credentials, if there are any, and what time it has.
     async fn cloud(&self) -> Option<ModalDiagnosis> {
+        let mut clock_ahead = None;
         let (server_url, reached) = match self.modal.cloud_server_url() {
             Ok(None) => return None,
             Ok(Some(server_url)) => {
-                let reaching = async { self.modal.check_cloud().await.map_err(|error| chain(&error)) };
+                let reaching = async {
+                    self.modal.check_cloud().await.map_err(|error| chain(&error))?;
+                    let asked = Utc::now();
+                    // A server that takes the credentials may still keep its time to itself.
+                    let time = self.modal.cloud_time().await.ok().flatten();
+                    clock_ahead = time.map(|time| ahead(time, asked, Utc::now()));
+                    Ok(())
+                };
                 (server_url, within("Modal's cloud", reaching).await)
             }
             Err(error) => (String::new(), Err(chain(&error))),
         };
-        Some(ModalDiagnosis { server_url, error: reached.err() })
+        Some(ModalDiagnosis { server_url, clock_ahead, error: reached.err() })
     }
 
     async fn runtime(&self) -> RuntimeDiagnosis {
@@ -85,25 +105,29 @@ impl Diagnostician {
         }
     }
 
-    async fn environment(&self, environment: Environment) -> EnvironmentDiagnosis {
+    async fn environment(&self, environment: Environment, until: Instant) -> EnvironmentDiagnosis {
         let volume = environment.names.volume.clone();
         let started = Instant::now();
-        let outcome = if environment.observed_generation > 0 {
-            within("the Volume", self.round_trip(&environment)).await.map(|()| Some(started.elapsed().as_secs_f64()))
-        } else {
+        let has_volume = environment.observed_generation > 0 && environment.state != EnvironmentState::Deleting;
+        let outcome = if !has_volume {
             Ok(None)
+        } else if started > until {
+            Err(format!("it was not asked, as others took more than {} s", BEGIN_WITHIN.as_secs()))
+        } else {
+            within("the Volume", self.round_trip(&environment)).await.map(|()| Some(started.elapsed().as_secs_f64()))
         };
         let (name, target, state) = (environment.name, environment.target, environment.state);
         let (round_trip, error) = outcome.map_or_else(|error| (None, Some(error)), |seconds| (seconds, None));
         EnvironmentDiagnosis { name, target, state, volume, round_trip, error }
     }
 
-    /// Writes a file, reads it and removes it again.
+    /// Writes a file, reads it and removes it again. (A Volume that is gone is not made again by a look at it.)
     async fn round_trip(&self, environment: &Environment) -> std::result::Result<(), String> {
         let failed = |error: modal_client::Error| chain(&error);
         let client = self.modal.client(environment.target, &environment.config).await;
         let client = client.map_err(|error| chain(&error))?;
-        let volume = client.volume(&environment.names.volume).await.map_err(failed)?;
+        let found = client.find_volume(&environment.names.volume).await.map_err(failed)?;
+        let volume = found.ok_or_else(|| format!("there is no such Volume at {}", environment.target))?;
         let content = Uuid::new_v4().to_string().into_bytes();
         let path = format!("/.diagnosis-{}", Uuid::new_v4());
         volume.put(vec![File { path: path.clone(), content: content.clone() }]).await.map_err(failed)?;
@@ -122,6 +146,19 @@ async fn within(
     look: impl Future<Output = std::result::Result<(), String>>,
 ) -> std::result::Result<(), String> {
     timeout(LIMIT, look).await.unwrap_or_else(|_| Err(format!("{what} did not answer within {} s", LIMIT.as_secs())))
+}
+
+/// By how many seconds this clock is ahead of a server's, of which it is known that it was asked and answered between two
+/// times. The server tells whole seconds.
+fn ahead(server: DateTime<Utc>, asked: DateTime<Utc>, answered: DateTime<Utc>) -> i64 {
+    let (server, asked, answered) = (server.timestamp(), asked.timestamp(), answered.timestamp());
+    if server < asked {
+        asked - server
+    } else if server > answered {
+        answered - server
+    } else {
+        0
+    }
 }
 
 fn disk(path: &Path) -> DiskDiagnosis {
@@ -168,6 +205,13 @@ mod tests {
         make("airflow-serverless-validator-new", 0);
         make("somebody-elses", 9);
         assert_eq!(left_overs(&[folder.path().to_owned(), folder.path().join("missing")]), [old]);
+    }
+
+    #[test]
+    fn a_clock_is_right_that_is_between_question_and_answer() {
+        let at = |seconds| DateTime::from_timestamp(seconds, 0).expect("a time");
+        let ahead = [90, 100, 105, 110, 117].map(|server| ahead(at(server), at(100), at(110)));
+        assert_eq!(ahead, [10, 0, 0, 0, -7]);
     }
 
     #[test]

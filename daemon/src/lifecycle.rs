@@ -47,8 +47,8 @@ const SERVES: &str = "serves";
 pub enum LifecycleError {
     #[error("{action} {path} failed")]
     Files { action: &'static str, path: String, source: io::Error },
-    #[error("another airflowd runs with this home (lock {path}); `airflow-serverless daemon stop` stops it")]
-    AlreadyRunning { path: String },
+    #[error("another airflowd runs with this home ({who}); `airflow-serverless daemon stop` stops it")]
+    AlreadyRunning { who: String },
     #[error("signals cannot be received")]
     Signals(#[source] io::Error),
     #[error(transparent)]

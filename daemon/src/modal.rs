@@ -4,6 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use airflow_serverless_api::{config::Config, environment::Target, home::Home};
+use chrono::{DateTime, Utc};
 use modal_client::{Client, Token};
 use modal_emulator::{Emulator, Listen, Options, StartError, VolumeMode};
 use tokio::sync::Mutex;
@@ -165,6 +166,13 @@ impl Modal {
     pub async fn check_cloud(&self) -> Result<(), ModalError> {
         self.cloud().await?.workspace().await?;
         Ok(())
+    }
+
+    /// What the clock of Modal's cloud says, if it tells.
+    pub async fn cloud_time(&self) -> Result<Option<DateTime<Utc>>, ModalError> {
+        let date = self.cloud().await?.date().await?;
+        let time = date.and_then(|date| DateTime::parse_from_rfc2822(&date).ok());
+        Ok(time.map(|time| time.to_utc()))
     }
 
     /// Fails unless Local Modal answers.

@@ -52,8 +52,8 @@ impl Installation {
 
     /// The process that the lock file names.
     fn lock_holder(&self) -> Option<Pid> {
-        let pid = fs::read_to_string(self.home().join("run/airflowd.pid")).ok()?;
-        Pid::from_raw(pid.trim().parse().ok()?)
+        let pid = fs::read_to_string(self.home().join("data/airflowd.pid")).ok()?;
+        Pid::from_raw(pid.lines().next()?.parse().ok()?)
     }
 
     /// Ends the daemon as a crash would, and waits until it is gone.

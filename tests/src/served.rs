@@ -37,7 +37,7 @@ impl<'a> Served<'a> {
         let mut served = Self { it, child, address: String::new() };
         let status = eventually("the daemon", || {
             let status = it.cli(&["daemon", "status", "--json"]).json();
-            status["running"].as_bool()?.then_some(status)
+            (status["state"] == "serves").then_some(status)
         });
         if let Some(url) = status["addresses"][0].as_str() {
             served.address = url.strip_prefix("http://").expect("a URL").to_owned();

@@ -1,6 +1,6 @@
 //! Grammar of what the daemon does for environments as a whole: `operations`, `events`, `cost`.
 
-use airflow_serverless_api::{environment::EnvironmentName, operation::OperationState};
+use airflow_serverless_api::{environment::EnvironmentName, operation::OperationState, variables};
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ pub enum Operations {
     /// List operations, newest first; those that have ended are kept for 7 days
     List {
         /// Only those on this environment
-        #[arg(long = "env", value_name = "NAME")]
+        #[arg(long = "env", value_name = "NAME", env = variables::ENVIRONMENT)]
         environment: Option<EnvironmentName>,
         /// Only those that are `running`, `succeeded`, `failed` or `cancelled`
         #[arg(long, value_parser = word::<OperationState>)]
@@ -42,7 +42,7 @@ pub enum Operations {
 #[derive(Args)]
 pub struct Events {
     /// Only those of this environment
-    #[arg(long = "env", value_name = "NAME")]
+    #[arg(long = "env", value_name = "NAME", env = variables::ENVIRONMENT)]
     pub environment: Option<EnvironmentName>,
     /// Begin behind the event with this id; 0 begins with the oldest that is kept
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(0..))]

@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::Outcome;
 use crate::{
     cli::{self, Logs},
-    daemon::Daemon,
     failure::{ExitStatus, Failure},
     logs,
+    presence::{self, Presence},
     printer::Printer,
     service::{Plan, Service},
     start,
@@ -19,7 +19,15 @@ use crate::{
 /// What `daemon status` tells.
 #[derive(Serialize)]
 struct Status {
+    /// Whether there is one at all.
     running: bool,
+    /// `serves`, `stops`, `silent` (it does not answer) or `absent`.
+    state: &'static str,
+    /// What to do about it, if it does not serve although it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    #[serde(skip)]
+    sentence: String,
     pid: Option<u32>,
     version: Option<String>,
     /// The service manager that looks after it.
@@ -54,51 +62,60 @@ pub async fn run(command: cli::Daemon, printer: &Printer) -> Outcome {
 }
 
 async fn control(command: cli::Daemon, home: &Home, printer: &Printer) -> Outcome {
-    let daemon = Daemon::at(home)?;
-    let running = daemon.version().await.ok();
-    let pid = running.as_ref().map(|version| version.pid);
     match command {
-        cli::Daemon::Start if running.is_none() => start::start(home, &daemon, printer).await?,
-        cli::Daemon::Stop => start::stop(home, pid).await?,
+        cli::Daemon::Start => match Presence::of(home).await? {
+            Presence::Serves(_) => {}
+            silent @ Presence::Silent { .. } => {
+                return Err(Failure::Unexpected { message: silent.describe(), hint: silent.hint() });
+            }
+            Presence::Absent | Presence::Stops { .. } => start::start(home, printer).await?,
+        },
+        cli::Daemon::Stop => start::stop(home).await?,
         cli::Daemon::Restart => {
-            start::stop(home, pid).await?;
-            start::start(home, &daemon, printer).await?;
+            start::stop(home).await?;
+            start::start(home, printer).await?;
         }
         _ => {}
     }
-    let version = match command {
-        cli::Daemon::Stop => None,
-        _ => daemon.version().await.ok(),
+    let presence = match command {
+        cli::Daemon::Stop => Presence::Absent,
+        _ => Presence::of(home).await?,
     };
-    let running = version.is_some();
+    printer.result(&status(home, &presence), describe);
+    Ok(if matches!(presence, Presence::Silent { .. }) { ExitStatus::Failure } else { ExitStatus::Success })
+}
+
+fn status(home: &Home, presence: &Presence) -> Status {
+    let home = presence::as_held(home);
+    let serves = matches!(presence, Presence::Serves(_));
+    let running = !matches!(presence, Presence::Absent);
     // What a killed daemon left behind is not true any more.
-    let addresses = if running { std::fs::read_to_string(home.addresses()).unwrap_or_default() } else { String::new() };
-    let status = Status {
+    let addresses = if serves { std::fs::read_to_string(home.addresses()).unwrap_or_default() } else { String::new() };
+    Status {
         running,
-        pid: version.as_ref().map(|version| version.pid),
-        version: version.map(|version| version.version),
-        service: Service::of(home).map(|service| service.name()),
+        state: presence.word(),
+        hint: presence.hint().filter(|_| running),
+        sentence: presence.describe(),
+        pid: presence.pid(),
+        version: if let Presence::Serves(version) = presence { Some(version.version.clone()) } else { None },
+        service: Service::of(&home).map(|service| service.name()),
         socket: home.socket().display().to_string(),
         addresses: addresses.lines().map(|address| format!("http://{address}")).collect(),
         log: home.log().display().to_string(),
         data: home.data.display().to_string(),
-    };
-    printer.result(&status, describe);
-    Ok(ExitStatus::Success)
+    }
 }
 
 fn describe(status: &Status) -> String {
-    let state = match (&status.version, status.pid) {
-        (Some(version), Some(pid)) => format!("airflowd {version} runs (pid {pid})"),
-        _ => "airflowd does not run".to_owned(),
-    };
+    let state = &status.sentence;
+    let hint = status.hint.as_ref().map(|hint| format!("\n{hint}")).unwrap_or_default();
     let log = match status.service {
         Some("systemd") => "the journal",
         _ => &status.log,
     };
     let service = status.service.map(|service| format!("\nservice {service}")).unwrap_or_default();
     let addresses: String = status.addresses.iter().map(|address| format!("\naddress {address}")).collect();
-    format!("{state}{service}\nsocket  {}{addresses}\nlog     {log}\ndata    {}", status.socket, status.data)
+    format!("{state}{hint}{service}\nsocket  {}{addresses}\nlog     {log}\ndata    {}", status.socket, status.data)
 }
 
 /// The daemon's own program has the token: whether one runs or not, it looks after the file.
@@ -122,15 +139,14 @@ async fn show_logs(home: &Home, arguments: &Logs, printer: &Printer) -> Outcome 
 
 async fn install(home: &Home, printer: &Printer) -> Outcome {
     Service::usable()?;
-    let daemon = Daemon::at(home)?;
     let binary = found(&start::binary())?;
     // One that was started otherwise has the lock.
-    start::stop(home, daemon.version().await.ok().map(|version| version.pid)).await?;
+    start::stop(home).await?;
     let (service, installed) = Service::install(&Plan::new(home, &binary))?;
     if let Some(note) = installed.note {
         printer.warning(note);
     }
-    if start::until_it_serves(&daemon).await.is_none() {
+    if start::until_it_serves(home).await.is_none() {
         let message = format!("{} was told to start airflowd, but it does not serve", service.name());
         let hint = Some("`airflow-serverless daemon logs` tells why".to_owned());
         return Err(Failure::Unexpected { message, hint });

@@ -2,7 +2,7 @@
 
 mod checks;
 
-use airflow_serverless_api::home::Home;
+use airflow_serverless_api::{home::Home, watch::ListWatches};
 use console::style;
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ use super::Outcome;
 use crate::{
     daemon::Daemon,
     failure::{ExitStatus, Failure},
+    presence::{self, Presence},
     printer::Printer,
     start,
 };
@@ -24,21 +25,24 @@ struct Report {
 
 pub async fn run(printer: &Printer) -> Outcome {
     let home = Home::from_environment().map_err(|error| Failure::unexpected("finding the daemon", error))?;
-    let daemon = Daemon::at(&home)?;
+    let home = presence::as_held(&home);
     let mut found = vec![checks::binary(&start::binary()), checks::settings_folder(&home)];
-    match daemon.version().await {
-        Err(failure) => found.push(checks::no_daemon(&failure)),
-        Ok(version) => {
+    match Presence::of(&home).await? {
+        Presence::Serves(version) => {
+            let daemon = Daemon::at(&home)?;
             found.push(checks::daemon(&version));
             found.push(checks::socket(&home));
             found.push(checks::versions(&version));
-            found.push(checks::watches(version.pid));
+            found.push(checks::inotify());
+            let watches = daemon.list_watches(&ListWatches::default()).await;
+            found.extend(watches.ok().and_then(|list| checks::polling(&list.watches)));
             let asked = chrono::Utc::now();
             match daemon.run_diagnostics().await {
                 Ok(diagnostics) => found.extend(checks::diagnosed(&diagnostics, asked, chrono::Utc::now())),
                 Err(failure) => found.push(checks::no_diagnosis(&failure)),
             }
         }
+        other => found.push(checks::no_daemon(&other)),
     }
     let verdict = found.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
     printer.result(&Report { verdict, checks: found }, |report| report.checks.iter().map(show).collect());

@@ -12,12 +12,14 @@ const LABEL: &str = "airflow-serverless.airflowd";
 /// The user's own launchd.
 pub struct Launchd {
     plist: PathBuf,
+    /// Its program.
+    launchctl: String,
 }
 
 impl Launchd {
     pub fn new() -> Result<Self, Failure> {
         let folder = user_folder("Library/LaunchAgents")?;
-        Ok(Self { plist: folder.join(format!("{LABEL}.plist")) })
+        Ok(Self { plist: folder.join(format!("{LABEL}.plist")), launchctl: "launchctl".to_owned() })
     }
 
     /// Whether its agent is that of this home.
@@ -28,6 +30,8 @@ impl Launchd {
 
     pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, Failure> {
         write(&self.plist, &agent(plan))?;
+        // One that is loaded is as it was written before.
+        self.stop()?;
         self.start()?;
         Ok(Installed { files: vec![self.plist.clone()], note: None })
     }
@@ -37,19 +41,30 @@ impl Launchd {
         Ok(if remove(&self.plist)? { vec![self.plist.clone()] } else { Vec::new() })
     }
 
+    /// Loaded, it begins by itself; one that is loaded and has ended only needs a word.
     pub fn start(&self) -> Result<(), Failure> {
-        let plist = self.plist.display().to_string();
-        run("launchctl", &["bootstrap", &domain(), &plist]).map(|_| ())
+        if self.is_loaded() {
+            return self.launchctl(&["kickstart", &name()]);
+        }
+        self.launchctl(&["bootstrap", &domain(), &self.plist.display().to_string()])
     }
 
     pub fn stop(&self) -> Result<(), Failure> {
-        let agent = format!("{}/{LABEL}", domain());
-        if run("launchctl", &["print", &agent]).is_err() {
-            // It is not loaded.
-            return Ok(());
-        }
-        run("launchctl", &["bootout", &agent]).map(|_| ())
+        if self.is_loaded() { self.launchctl(&["bootout", &name()]) } else { Ok(()) }
     }
+
+    fn is_loaded(&self) -> bool {
+        self.launchctl(&["print", &name()]).is_ok()
+    }
+
+    fn launchctl(&self, arguments: &[&str]) -> Result<(), Failure> {
+        run(&self.launchctl, arguments).map(|_| ())
+    }
+}
+
+/// What launchd calls the agent.
+fn name() -> String {
+    format!("{}/{LABEL}", domain())
 }
 
 /// The session of this user.
@@ -100,7 +115,9 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::{
+        fs,
         io::Write,
+        os::unix::fs::symlink,
         path::Path,
         process::{Command, Stdio},
     };
@@ -130,5 +147,24 @@ mod tests {
         assert_eq!(read["KeepAlive"], json!({"SuccessfulExit": false}));
         assert_eq!(read["StandardErrorPath"], "/Users/a & b/<home>/state/airflowd.out");
         assert_eq!(read["Umask"], 0o077);
+    }
+
+    #[test]
+    fn an_agent_that_is_loaded_is_only_started() {
+        let folder = std::env::temp_dir().join(format!("launchd-{}", uuid::Uuid::new_v4()));
+        fs::create_dir(&folder).expect("a folder");
+        let program = folder.join("launchctl");
+        symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/launchctl.sh"), &program).expect("a program");
+        let launchd = Launchd { plist: folder.join("plist"), launchctl: program.display().to_string() };
+        for _ in 0..2 {
+            launchd.start().expect("started");
+        }
+        for _ in 0..2 {
+            launchd.stop().expect("stopped");
+        }
+        let said = fs::read_to_string(folder.join("said")).expect("what it was told");
+        fs::remove_dir_all(&folder).expect("removed");
+        let said: Vec<_> = said.lines().collect();
+        assert_eq!(said, ["print", "bootstrap", "print", "kickstart", "print", "bootout", "print"]);
     }
 }

@@ -1,27 +1,37 @@
-//! What keeps a second daemon off this home: a lock, whose file has the pid for people and scripts.
+//! What keeps a second daemon off this home's data: a lock, whose file says which daemon has it.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::Write,
+    fs::{File, OpenOptions},
+    io::{Read, Write},
 };
 
-use airflow_serverless_api::home::Home;
+use airflow_serverless_api::home::{Holder, Home};
+use rustix::{
+    fs::{FlockOperation, fcntl_lock},
+    io::Errno,
+};
 
 use super::{LifecycleError, failed};
 
-/// Holds the lock for as long as the file is open.
+/// Holds the lock for as long as the file is open, and no other descriptor of it is closed: so no other part of the daemon
+/// may open it. (In return, whoever asks for this kind of lock learns whose it is without touching it.)
 pub fn lock(home: &Home) -> Result<File, LifecycleError> {
-    let path = home.runtime.join("airflowd.pid");
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let path = home.lock();
+    let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let mut file = opened.map_err(|source| failed("opening", &path, source))?;
-    match file.try_lock() {
+    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(LifecycleError::AlreadyRunning { path: path.display().to_string() });
+        Err(Errno::AGAIN | Errno::ACCESS) => {
+            let mut text = String::new();
+            // It says nothing in the moment between the other one's lock and its word.
+            let holder = file.read_to_string(&mut text).ok().and_then(|_| Holder::parse(&text));
+            let who = holder.map(|it| format!("pid {}, socket {}, ", it.pid, it.socket.display())).unwrap_or_default();
+            return Err(LifecycleError::AlreadyRunning { who: format!("{who}lock {}", path.display()) });
         }
-        Err(TryLockError::Error(source)) => return Err(failed("locking", &path, source)),
+        Err(source) => return Err(failed("locking", &path, source.into())),
     }
-    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    let own = Holder { pid: std::process::id(), socket: home.socket() };
+    let written = file.set_len(0).and_then(|()| write!(file, "{own}"));
     written.map_err(|source| failed("writing", &path, source))?;
     Ok(file)
 }

@@ -64,15 +64,20 @@ impl Client {
         Ok(Volume { client: self.clone(), id })
     }
 
-    /// Removes the Volume of this name with all that is in it; tells whether there was one.
-    pub async fn delete_volume(&self, name: &str) -> Result<bool> {
+    /// The Volume of this name, or `None` if there is none.
+    pub async fn find_volume(&self, name: &str) -> Result<Option<Volume>> {
         let request = VolumeGetOrCreateRequest {
             deployment_name: name.to_owned(),
             environment_name: self.environment_name(),
             ..Default::default()
         };
-        let Some(it) = found(rpc!(self, volume_get_or_create, request))? else { return Ok(false) };
-        let volume_id = it.volume_id;
+        let it = found(rpc!(self, volume_get_or_create, request))?;
+        Ok(it.map(|it| Volume { client: self.clone(), id: it.volume_id }))
+    }
+
+    /// Removes the Volume of this name with all that is in it; tells whether there was one.
+    pub async fn delete_volume(&self, name: &str) -> Result<bool> {
+        let Some(Volume { id: volume_id, .. }) = self.find_volume(name).await? else { return Ok(false) };
         Ok(found(rpc!(self, volume_delete, VolumeDeleteRequest { volume_id, ..Default::default() }))?.is_some())
     }
 }

@@ -99,6 +99,13 @@ impl Client {
         rpc!(self, client_hello, ()).map(|_| ())
     }
 
+    /// What the server's clock says, as its answers' `date` header tells it; `None` if they have none.
+    pub async fn date(&self) -> Result<Option<String>> {
+        let answer = self.stub().client_hello(attempt((), &idempotency_key(), 0)).await;
+        let answer = answer.map_err(|status| Error::rpc("client_hello", status))?;
+        Ok(answer.metadata().get("date").and_then(|date| date.to_str().ok()).map(ToOwned::to_owned))
+    }
+
     pub(crate) fn stub(&self) -> Stub {
         self.stub.clone()
     }

@@ -89,6 +89,11 @@ fn environments_run_in_the_cloud_with_credentials() {
     assert_eq!(text(&run["state"]), "success");
     assert!(it.root().join("cloud/volumes").read_dir().expect("volumes").next().is_some());
 
+    let report = it.cli(&["doctor", "--json"]).json();
+    let clock = report["checks"].as_array().and_then(|checks| checks.iter().find(|check| check["name"] == "clock"));
+    let clock = clock.unwrap_or_else(|| panic!("no clock in {report:#}"));
+    assert!(clock["verdict"] == "ok" && text(&clock["detail"]).ends_with("as at Modal"), "{clock}");
+
     // Without credentials it goes on, but cannot be reached from here.
     it.cli(&["auth", "logout"]).succeeded();
     it.cli(&["dags", "list", "--env", "far"]).refused(&["no credentials", "auth login"]);

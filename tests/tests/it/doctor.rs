@@ -1,8 +1,8 @@
 //! `doctor` finds what is wrong, and says what to do about it.
 
-use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt};
+use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt, process::Command};
 
-use integration_tests::{Done, Installation, text};
+use integration_tests::{Done, Installation, eventually, runtimes, text};
 use serde_json::Value;
 
 /// The check of this name.
@@ -69,12 +69,69 @@ fn what_is_wrong_is_found() {
     fs::rename(&away, &volume).expect("moved back");
     doctor().succeeded();
 
-    // A daemon without any Python to make a runtime from.
+    // A daemon without any Python to make a runtime from, and that polls.
     it.cli(&["daemon", "stop"]).succeeded();
+    it.set_up_daemon("watch:\n  polling: true\n");
     let mut start = it.command("airflow-serverless");
     start
         .env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python")
         .env("AIRFLOW_SERVERLESS_RUNTIMES", it.root().join("none"));
     Done::from(start.args(["daemon", "start"]).output().expect("the CLI runs")).succeeded();
     fails(&doctor(), "Python runtime", "AIRFLOW_SERVERLESS_PYTHON");
+
+    let folder = it.root().join("dags");
+    fs::create_dir(&folder).expect("a folder");
+    it.dev("watch add", &[folder.to_str().expect("text")]).succeeded();
+    let polled = eventually("a folder that is polled", || {
+        let report = doctor().json();
+        let checks = report["checks"].as_array().expect("checks");
+        checks.iter().find(|check| check["name"] == "polled folders").cloned()
+    });
+    assert_eq!(polled["verdict"], "warning", "{polled}");
+    assert!(text(&polled["detail"]).contains(folder.to_str().expect("text")), "{polled}");
+}
+
+#[test]
+fn a_volume_that_is_gone_is_not_made_by_a_look_at_it() {
+    let it = Installation::new();
+    it.create_dev(3600).succeeded();
+    let python = fs::read_dir(runtimes()).expect("runtimes").filter_map(Result::ok);
+    let python = python.map(|folder| folder.path().join("bin/python")).find(|python| python.exists());
+    let mut delete = Command::new(python.expect("a runtime"));
+    delete.args(["-m", "modal", "volume", "delete", "airflow-dags-dev", "--yes"]);
+    delete.env("MODAL_SERVER_URL", format!("unix://{}", it.home().join("run/modal.sock").display()));
+    // On a socket any token does.
+    delete.env("MODAL_TOKEN_ID", "ak-local").env("MODAL_TOKEN_SECRET", "as-local").env("HOME", it.root());
+    let deleted = delete.output().expect("the SDK runs");
+    assert!(deleted.status.success(), "{deleted:?}");
+
+    for _ in 0..2 {
+        let done = it.cli(&["doctor", "--json"]);
+        fails(&done, "Volume of dev", "daemon logs");
+        let report = done.json();
+        assert!(text(&check(&report, "Volume of dev")["detail"]).contains("no such Volume"), "{report:#}");
+    }
+    let volumes = fs::read_dir(it.home().join("data/modal/volumes")).expect("volumes").count();
+    assert_eq!(volumes, 0, "a Volume was made");
+}
+
+/// More than are looked at together, each of them once and in its place.
+#[test]
+fn all_environments_are_looked_at() {
+    let it = Installation::new();
+    // They come no further than to their Volume: nothing can be deployed without Python.
+    let mut start = it.command("airflow-serverless");
+    start
+        .env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python")
+        .env("AIRFLOW_SERVERLESS_RUNTIMES", it.root().join("none"));
+    Done::from(start.args(["daemon", "start"]).output().expect("the CLI runs")).succeeded();
+    let config = it.write("config.yaml", &integration_tests::config(3600));
+    let names: Vec<_> = (0..10).map(|number| format!("e{number}")).collect();
+    for name in &names {
+        it.cli(&["create", "--env", name, "--config", config.to_str().expect("text")]);
+    }
+    let report = it.cli(&["doctor", "--json"]).json();
+    let checks = report["checks"].as_array().expect("checks").iter();
+    let found: Vec<_> = checks.filter_map(|check| text(&check["name"]).strip_prefix("environment ")).collect();
+    assert_eq!(found, names, "{report:#}");
 }

@@ -182,7 +182,7 @@ fn slow_python(it: &Installation) -> (std::path::PathBuf, std::path::PathBuf) {
 }
 
 /// Starts a daemon, and a creation that has come to its step with the slow interpreter.
-fn slow_creation(it: &Installation) -> (Daemon, Child) {
+pub fn slow_creation(it: &Installation) -> (Daemon, Child) {
     let (asked, _) = slow_python(it);
     let (python, runtimes) = (it.root().join("python"), it.root().join("runtimes"));
     let mut daemon = Daemon::start(
@@ -199,7 +199,7 @@ fn slow_creation(it: &Installation) -> (Daemon, Child) {
     (daemon, creation)
 }
 
-fn stops(it: &Installation) {
+pub fn stops(it: &Installation) {
     eventually("a daemon that stops", || it.log().contains("airflowd stops").then_some(()));
 }
 

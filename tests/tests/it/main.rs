@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod postgres;
+mod presence;
 mod registry;
 mod rest;
 mod restart;

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink};
 
 use chrono::{DateTime, Utc};
-use integration_tests::{Installation, databases, eventually, requests::Request, text};
+use integration_tests::{Done, Installation, databases, eventually, requests::Request, text};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -240,4 +240,28 @@ async fn a_request_that_is_sent_again_does_its_work_once() {
     it.upload("steady.py");
     let found = post_missing().await.expect("an answer");
     assert_eq!(found.status(), StatusCode::CREATED, "{:?}", found.text().await);
+}
+
+/// As other commands do.
+#[test]
+fn operations_and_events_are_those_of_the_chosen_environment() {
+    let it = Installation::new();
+    // What is asked for are records: how far the creations come does not matter.
+    let mut start = it.command("airflow-serverless");
+    start
+        .env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python")
+        .env("AIRFLOW_SERVERLESS_RUNTIMES", it.root().join("none"));
+    Done::from(start.args(["daemon", "start"]).output().expect("the CLI runs")).succeeded();
+    let config = it.write("config.yaml", &integration_tests::config(3600));
+    for name in ["first", "second"] {
+        it.cli(&["create", "--env", name, "--config", config.to_str().expect("text")]);
+    }
+    for command in [&["operations", "list"][..], &["events", "--after", "0", "--no-follow"]] {
+        let all = it.cli(command).succeeded().stdout;
+        assert!(all.contains("first") && all.contains("second"), "{all}");
+        let mut chosen = it.command("airflow-serverless");
+        let chosen = chosen.env("AIRFLOW_SERVERLESS_ENV", "second").args(command).output().expect("the CLI runs");
+        let chosen = Done::from(chosen).succeeded().stdout;
+        assert!(!chosen.contains("first") && chosen.contains("second"), "{chosen}");
+    }
 }

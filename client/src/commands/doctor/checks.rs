@@ -1,17 +1,22 @@
 //! The checks: each judges something that was found.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
 
 use airflow_serverless_api::{
     daemon::Version,
     diagnostics::{Diagnostics, DiskDiagnosis, EnvironmentDiagnosis, ModalDiagnosis, RuntimeDiagnosis},
     environment::{EnvironmentState, Target},
     home::Home,
+    watch::{Watch, WatchMode},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, presence::Presence};
 
 /// Crons that starter plans of Modal allow; each environment has one.
 const CRONS: usize = 5;
@@ -75,9 +80,8 @@ pub fn settings_folder(home: &Home) -> Check {
     }
 }
 
-pub fn no_daemon(why: &Failure) -> Check {
-    let fix = "`airflow-serverless daemon start` starts it, `daemon logs` tells why it ended";
-    failure("daemon", why.problem().detail, fix)
+pub fn no_daemon(found: &Presence) -> Check {
+    failure("daemon", found.describe(), found.hint().unwrap_or_default())
 }
 
 pub fn no_diagnosis(why: &Failure) -> Check {
@@ -110,22 +114,62 @@ pub fn versions(daemon: &Version) -> Check {
     warning("versions", detail, "`airflow-serverless daemon restart`, or update the older one of them")
 }
 
-/// The watches that the system allows, and those that the daemon has.
-pub fn watches(pid: u32) -> Check {
+/// What the system allows this user of inotify, and what all processes of the user have of it.
+pub fn inotify() -> Check {
     let name = "folder watches";
-    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
-    let Some(limit) = limit.ok().and_then(|text| text.trim().parse::<usize>().ok()) else {
-        return ok(name, "this system has no limit that could be looked at");
+    let limit = |what: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/fs/inotify/max_user_{what}")).ok()?;
+        text.trim().parse::<usize>().ok()
     };
-    let infos = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().filter_map(Result::ok);
-    let texts = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    let used: usize = texts.map(|text| text.lines().filter(|line| line.starts_with("inotify ")).count()).sum();
-    let detail = format!("the daemon has {used} of {limit}");
-    if used * 10 < limit * 8 {
+    let (Some(most_watches), Some(most_instances)) = (limit("watches"), limit("instances")) else {
+        return ok(name, "this system has no limits that could be looked at");
+    };
+    let (instances, watches) = inotify_used();
+    let detail = format!("{watches} of {most_watches} watches and {instances} of {most_instances} instances are used");
+    let is_little = |used: usize, most: usize| used * 10 >= most * 8;
+    let setting = |what: &str, more: usize| format!("fs.inotify.max_user_{what}={more}");
+    let settings: Vec<_> = [
+        is_little(watches, most_watches).then(|| setting("watches", most_watches.saturating_mul(4).max(524_288))),
+        // Each watched folder takes one, with all that is below it.
+        is_little(instances, most_instances).then(|| setting("instances", most_instances.saturating_mul(4).max(1024))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if settings.is_empty() {
         return ok(name, detail);
     }
-    let more = limit.saturating_mul(4).max(524_288);
-    warning(name, detail, format!("`sudo sysctl fs.inotify.max_user_watches={more}`, and the same in /etc/sysctl.d"))
+    warning(name, detail, format!("`sudo sysctl {}`, and the same in /etc/sysctl.d", settings.join(" ")))
+}
+
+/// Instances and watches of inotify that processes of this user have, as far as they can be seen.
+fn inotify_used() -> (usize, usize) {
+    let user = rustix::process::getuid().as_raw();
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let own = entries("/proc".into()).filter(|process| process.metadata().is_ok_and(|found| found.uid() == user));
+    let descriptors = own.flat_map(|process| entries(process.path().join("fd")));
+    let instances =
+        descriptors.filter(|it| fs::read_link(it.path()).is_ok_and(|to| to.ends_with("anon_inode:inotify")));
+    let watches = instances.map(|instance| {
+        let path = instance.path();
+        let info = path.ancestors().nth(2).zip(path.file_name()).map(|(it, name)| it.join("fdinfo").join(name));
+        let text = info.and_then(|info| fs::read_to_string(info).ok()).unwrap_or_default();
+        text.lines().filter(|line| line.starts_with("inotify ")).count()
+    });
+    watches.fold((0, 0), |(instances, all), watches| (instances + 1, all + watches))
+}
+
+/// The watches that the system does not tell of changes.
+pub fn polling(watches: &[Watch]) -> Option<Check> {
+    let polled: Vec<_> = watches.iter().filter(|watch| watch.mode == WatchMode::Polling).collect();
+    let first = polled.first()?;
+    let names: Vec<_> =
+        polled.iter().take(5).map(|watch| format!("{} ({})", watch.directory, watch.environment)).collect();
+    let more = if polled.len() > names.len() { " …" } else { "" };
+    let why = first.warning.as_deref().unwrap_or("its settings say so");
+    let detail = format!("looked at again and again: {}{more}: {why}", names.join(", "));
+    let fix = "raise the limit and restart the daemon; on a network file system there is nothing better";
+    Some(warning("polled folders", detail, fix))
 }
 
 /// What the daemon found, asked for between two times.
@@ -134,7 +178,7 @@ pub fn diagnosed(found: &Diagnostics, asked: DateTime<Utc>, answered: DateTime<U
         runtime(&found.runtime),
         modal(&found.modal),
         credentials(found.cloud.as_ref()),
-        clock(found.time, asked, answered),
+        clock(found.time, (asked, answered), found.cloud.as_ref().and_then(|cloud| cloud.clock_ahead)),
         crons(&found.environments),
         disk(&found.disk),
         left_overs(&found.left_overs),
@@ -168,20 +212,28 @@ fn credentials(found: Option<&ModalDiagnosis>) -> Check {
     let name = "credentials";
     match found {
         None => ok(name, "none are needed for Local Modal"),
-        Some(ModalDiagnosis { server_url, error: None }) => ok(name, format!("{server_url} takes them")),
+        Some(ModalDiagnosis { server_url, error: None, .. }) => ok(name, format!("{server_url} takes them")),
         Some(ModalDiagnosis { error: Some(error), .. }) => {
             failure(name, error.clone(), "`airflow-serverless auth login` stores others; `auth logout` forgets them")
         }
     }
 }
 
-fn clock(daemon: DateTime<Utc>, asked: DateTime<Utc>, answered: DateTime<Utc>) -> Check {
-    let (skew, limit) = ((asked - daemon).max(daemon - answered), TimeDelta::seconds(SKEW));
-    if skew <= limit {
-        return ok("clock", format!("{} UTC", daemon.format("%Y-%m-%d %H:%M:%S")));
+/// The daemon's clock, beside the one of this program and that of Modal's cloud.
+fn clock(daemon: DateTime<Utc>, (asked, answered): (DateTime<Utc>, DateTime<Utc>), ahead: Option<i64>) -> Check {
+    let skew = (asked - daemon).max(daemon - answered).num_seconds();
+    let fix = "set both clocks by NTP (`timedatectl set-ntp true`)";
+    if skew > SKEW {
+        return warning("clock", format!("the daemon's clock is {skew} s off: schedules are, too"), fix);
     }
-    let detail = format!("the daemon's clock is {} s off: schedules are, too", skew.num_seconds());
-    warning("clock", detail, "set both clocks by NTP (`timedatectl set-ntp true`)")
+    match ahead {
+        Some(ahead) if ahead.abs() > SKEW => {
+            let side = if ahead > 0 { "ahead of" } else { "behind" };
+            warning("clock", format!("this machine's clock is {} s {side} Modal's", ahead.abs()), fix)
+        }
+        Some(_) => ok("clock", format!("{} UTC, as at Modal", daemon.format("%Y-%m-%d %H:%M:%S"))),
+        None => ok("clock", format!("{} UTC", daemon.format("%Y-%m-%d %H:%M:%S"))),
+    }
 }
 
 fn crons(environments: &[EnvironmentDiagnosis]) -> Check {
@@ -191,8 +243,9 @@ fn crons(environments: &[EnvironmentDiagnosis]) -> Check {
     if in_cloud <= CRONS {
         return ok("crons", detail);
     }
-    let fix = format!("starter plans allow {CRONS} crons in a workspace: remove environments, or take another plan");
-    failure("crons", detail, fix)
+    // Neither the plan is known here nor what else the workspace has.
+    let fix = format!("starter plans allow {CRONS} crons in a workspace: on such a plan, remove environments");
+    warning("crons", detail, fix)
 }
 
 fn disk(found: &DiskDiagnosis) -> Check {
@@ -253,8 +306,25 @@ mod tests {
         for (daemon, verdict) in
             [(95, Verdict::Ok), (130, Verdict::Ok), (94, Verdict::Warning), (136, Verdict::Warning)]
         {
-            assert_eq!(clock(at(daemon), at(100), at(130)).verdict, verdict, "{daemon}");
+            assert_eq!(clock(at(daemon), (at(100), at(130)), None).verdict, verdict, "{daemon}");
         }
+        for (ahead, verdict) in [(-5, Verdict::Ok), (5, Verdict::Ok), (-6, Verdict::Warning), (6, Verdict::Warning)] {
+            assert_eq!(clock(at(100), (at(100), at(130)), Some(ahead)).verdict, verdict, "{ahead}");
+        }
+    }
+
+    #[test]
+    fn more_crons_than_a_starter_plan_has_are_no_failure() {
+        let environment = |number: usize| EnvironmentDiagnosis {
+            name: format!("e{number}").parse().expect("a name"),
+            target: Target::Modal,
+            state: EnvironmentState::Ready,
+            volume: String::new(),
+            round_trip: None,
+            error: None,
+        };
+        let verdict = |count| crons(&(0..count).map(environment).collect::<Vec<_>>()).verdict;
+        assert_eq!((verdict(CRONS), verdict(CRONS + 1)), (Verdict::Ok, Verdict::Warning));
     }
 
     #[test]
