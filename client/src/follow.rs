@@ -126,8 +126,14 @@ impl RunView<'_> {
     }
 
     fn redraw(&mut self, detail: &DagRunDetail) {
-        let text = if detail.run.is_finished() { String::new() } else { tasks(&detail.task_instances) };
-        let text = fitted(&text, self.printer.stderr.size());
+        let size = self.printer.stderr.size();
+        let mut shown = detail.task_instances.clone();
+        if shown.len() + 2 > usize::from(size.0) {
+            // There is no room for all of them: those that run are of interest.
+            shown.sort_by_key(|task| task.state.as_deref() != Some("running"));
+        }
+        let text = if detail.run.is_finished() { String::new() } else { tasks(&shown) };
+        let text = fitted(&text, size);
         if text == self.drawn {
             return;
         }

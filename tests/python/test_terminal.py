@@ -54,6 +54,9 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*[1-9][0-9;]*m")
 SPINNER = re.compile("[⠀-⣿]")
 
 
+CYAN = "\x1b[36m"
+
+
 class Created:
     """The environments, and how the command line told of their creation."""
 
@@ -75,7 +78,8 @@ class Created:
         arguments, gate = self.arguments(f"run{self.runs}")
         terminal = Terminal(self.daemon, *arguments, **settings)
         try:
-            terminal.wait_until(lambda: "running" in terminal.said, "task that runs")
+            # Where it has no room, the word is cut; its colour is not.
+            terminal.wait_until(lambda: "running" in terminal.said or CYAN in terminal.said, "task that runs")
             yield terminal
         finally:
             gate.touch()
