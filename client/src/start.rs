@@ -130,7 +130,8 @@ async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), Failure> {
     };
     let deadline = Instant::now() + STOP_LIMIT;
     let mut told = false;
-    while Holder::of(home).is_some_and(|now| now.pid == holder.pid) {
+    // The lock goes a moment before the process, and what the kernel ends with that.
+    while is_alive(pid) {
         // One that takes no connections was told before; told twice, it would leave off what it has begun.
         if !told && presence::listens(home) {
             terminate(pid)?;
@@ -150,13 +151,21 @@ async fn stop_process(pid: u32) -> Result<(), Failure> {
     };
     terminate(pid)?;
     let deadline = Instant::now() + STOP_LIMIT;
-    while test_kill_process(pid).is_ok() {
+    while is_alive(pid) {
         if Instant::now() > deadline {
             return Err(still_runs(Some(pid)));
         }
         tokio::time::sleep(POLL).await;
     }
     Ok(())
+}
+
+/// Whether a process is there that has not ended. (In a container nobody may collect those that have.)
+fn is_alive(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may have any characters.
+    let is_zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
+    test_kill_process(pid).is_ok() && !is_zombie
 }
 
 fn terminate(pid: Pid) -> Result<(), Failure> {
