@@ -17,21 +17,13 @@ import time
 from pathlib import Path
 from statistics import median
 
-from first_light import BIN, Installation, family_pss_megabytes, show, show_idle, timed
+from first_light import BIN, RESTING_CONFIG, Installation, family_pss_megabytes, show, show_idle, timed
 
 IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", "60"))
 STARTS = 9
 DAGS_LIST_MILLISECONDS = 20
 ANSWERED = b"GET /v1/version HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 START_LIMIT_SECONDS = 30.0
-CONFIG = """\
-database:
-  type: sqlite
-scheduler:
-  interval_seconds: 86400
-executor:
-  parallelism: 2
-"""
 
 
 def answers(path: Path) -> bool:
@@ -73,7 +65,7 @@ def main() -> None:
         try:
             show("start to ready, an empty home", 1000 * start_to_ready(it), "ms")
             config = Path(folder, "config.yaml")
-            config.write_text(CONFIG)
+            config.write_text(RESTING_CONFIG)
             it.cli("create", "--config", str(config))
             it.cli("daemon", "stop")
             starts = [start_to_ready(it) for _ in range(STARTS)]
