@@ -1,7 +1,8 @@
 //! `airflow-serverless`: the command line in front of `airflowd`.
 //!
 //! [`cli`] is the grammar, [`commands`] holds one file per noun, [`daemon`] is the way to the daemon (whose
-//! [`presence`] its lock tells, and which it starts if need be, by itself or through a [`service`] manager), [`config`] reads `config.yaml`, and only the [`printer`] prints.
+//! [`presence`] its lock tells, and which it starts if need be, by itself or through a [`service`] manager), [`config`]
+//! reads `config.yaml`, and only the [`printer`] prints.
 
 mod browser;
 mod cli;

@@ -1,10 +1,11 @@
 //! `airflowd`: the local daemon in front of serverless Airflow.
 //!
-//! The way through it: [`listeners`] let requests in, who need the [`token`] on a port; [`http`] answers them; the [`registry`] records what the user wants of environments, the
-//! [`background`] reconcilers bring it to Modal in [steps](background::steps); [`airflow`] does what people do with a
-//! deployed environment; [`watcher`] uploads what is saved in watched folders; [`runtime`] is the Python side on this
-//! machine; [`modal`] is where environments run; [`store`] is the registry on disk; [`lifecycle`] starts and stops it all,
-//! [`notify`] tells the service manager, and [`logging`] is where all of them write to.
+//! The way through it: [`listeners`] let requests in, who need the [`token`] on a port; [`http`] answers them; the
+//! [`registry`] records what the user wants of environments, the [`background`] reconcilers bring it to Modal in
+//! [steps](background::steps); [`airflow`] does what people do with a deployed environment; [`watcher`] uploads what is
+//! saved in watched folders; [`runtime`] is the Python side on this machine; [`modal`] is where environments run;
+//! [`store`] is the registry on disk; [`lifecycle`] starts and stops it all, [`notify`] tells the service manager, and
+//! [`logging`] is where all of them write to.
 
 pub mod airflow;
 pub mod background;
