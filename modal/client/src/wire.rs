@@ -26,8 +26,9 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const MAX_MESSAGE: usize = 110 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a server has to show that it is still there, and how quickly: a network that is gone ends what waits for it.
-const PING_PERIOD: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// (As the SDK has it, so that no server takes it for abuse.)
+const PING_PERIOD: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who calls.
 #[derive(Clone)]
