@@ -97,21 +97,23 @@ pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Descr
     (router, document)
 }
 
-/// The routes that look at `If-Match`.
-pub(super) fn takers_of_if_match(document: &Description) -> HashSet<(Method, String)> {
-    let takes = |operation: &Option<Operation>| {
-        let parameters = operation.iter().flat_map(|operation| operation.parameters.iter().flatten());
-        parameters.into_iter().any(|parameter| matches!(parameter, RefOr::T(parameter) if is_if_match(parameter)))
+/// What changes something and does not look at `If-Match`.
+pub(super) fn blind_to_if_match(document: &Description) -> HashSet<(Method, String)> {
+    let is_blind = |operation: &Operation| {
+        let mut parameters = operation.parameters.iter().flatten();
+        !parameters.any(|parameter| matches!(parameter, RefOr::T(parameter) if is_if_match(parameter)))
     };
-    let methods = |(path, item): (&String, &PathItem)| {
-        let all = [
-            (Method::PUT, takes(&item.put)),
-            (Method::PATCH, takes(&item.patch)),
-            (Method::DELETE, takes(&item.delete)),
+    let of = |(path, item): (&String, &PathItem)| {
+        let operations = [
+            (Method::PUT, &item.put),
+            (Method::POST, &item.post),
+            (Method::PATCH, &item.patch),
+            (Method::DELETE, &item.delete),
         ];
-        all.into_iter().filter(|(_, takes)| *takes).map(|(method, _)| (method, path.clone())).collect::<Vec<_>>()
+        let blind = operations.into_iter().filter(|(_, operation)| operation.as_ref().is_some_and(is_blind));
+        blind.map(|(method, _)| (method, path.clone())).collect::<Vec<_>>()
     };
-    document.paths.paths.iter().flat_map(methods).collect()
+    document.paths.paths.iter().flat_map(of).collect()
 }
 
 fn is_if_match(parameter: &Parameter) -> bool {

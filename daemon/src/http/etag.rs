@@ -58,20 +58,20 @@ fn names(list: &HeaderValue, etag: &str) -> bool {
 
 /// Refuses an expectation where none is looked at, rather than to change something in spite of it.
 pub(super) async fn refuse_unexpected(
-    State(takers): State<Arc<HashSet<(Method, String)>>>,
+    State(blind): State<Arc<HashSet<(Method, String)>>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if request.method().is_safe() || !request.headers().contains_key(header::IF_MATCH) {
-        return next.run(request).await;
+    if request.headers().contains_key(header::IF_MATCH)
+        && let Some(route) = request.extensions().get::<MatchedPath>()
+    {
+        let asked = (request.method().clone(), route.as_str().to_owned());
+        if blind.contains(&asked) {
+            let detail = format!("{} {} does not take If-Match; nothing was changed", asked.0, asked.1);
+            return Failure::invalid_request(StatusCode::BAD_REQUEST, detail).into_response();
+        }
     }
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
-    let method = request.method().clone();
-    if takers.contains(&(method.clone(), route.clone())) {
-        return next.run(request).await;
-    }
-    let detail = format!("{method} {route} does not take If-Match; nothing was changed");
-    Failure::invalid_request(StatusCode::BAD_REQUEST, detail).into_response()
+    next.run(request).await
 }
 
 /// What the request expects of the thing that it changes.

@@ -157,7 +157,7 @@ pub fn router(services: Services) -> Router {
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(from_fn(etag::conditional))
-        .layer(from_fn_with_state(Arc::new(document::takers_of_if_match(&document)), etag::refuse_unexpected))
+        .layer(from_fn_with_state(Arc::new(document::blind_to_if_match(&document)), etag::refuse_unexpected))
         .layer(from_fn_with_state(services.clone(), idempotency::once))
         .layer(from_fn(finish::finish))
         .layer(limits::json_bytes())
