@@ -115,6 +115,14 @@ impl Installation {
         ]
     }
 
+    /// Starts a daemon that finds no Python: environments get as far as what is made at Modal, and are not deployed.
+    pub fn start_without_python(&self) {
+        let mut command = self.command("airflow-serverless");
+        command.env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python");
+        command.env("AIRFLOW_SERVERLESS_RUNTIMES", self.root().join("none"));
+        command.args(["daemon", "start"]).assert().success();
+    }
+
     /// Runs the CLI.
     pub fn cli(&self, arguments: &[&str]) -> Done {
         let output = self.command("airflow-serverless").args(arguments).output().expect("the CLI runs");
@@ -269,6 +277,13 @@ pub fn workspace() -> &'static Path {
 pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("the test's executable");
     test.ancestors().nth(2).expect("a target folder").to_owned()
+}
+
+/// The interpreter of a runtime that is complete.
+pub fn python() -> PathBuf {
+    let runtimes = fs::read_dir(runtimes()).expect("runtimes").filter_map(Result::ok);
+    let mut pythons = runtimes.map(|folder| folder.path().join("bin/python"));
+    pythons.find(|python| python.exists()).expect("a runtime")
 }
 
 /// Where the Python runtime is that all installations share.

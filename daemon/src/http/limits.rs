@@ -67,8 +67,12 @@ pub(super) async fn stream(State(free): State<Arc<Semaphore>>, request: Request,
         let detail = format!("{MAX_STREAMS} streams are open already");
         return Failure::new(&kinds::OVERLOADED, detail).hint("close some of them").into_response();
     };
+    let response = next.run(request).await;
+    if !response.status().is_success() {
+        return response;
+    }
     // It lasts as long as the body does.
-    next.run(request).await.map(|body| {
+    response.map(|body| {
         Body::from_stream(body.into_data_stream().inspect(move |_| {
             let _held = &permit;
         }))

@@ -159,10 +159,11 @@ pub fn router(services: Services) -> Router {
         .layer(from_fn(etag::conditional))
         .layer(from_fn_with_state(Arc::new(document::blind_to_if_match(&document)), etag::refuse_unexpected))
         .layer(from_fn_with_state(services.clone(), idempotency::once))
-        .layer(from_fn(finish::finish))
         .layer(limits::json_bytes())
         .layer(from_fn_with_state(limits::ANSWER, limits::within))
         .layer(from_fn_with_state(limits::requests(), limits::shed))
+        // Outside the limits, so that they hold for what goes on without its client, too.
+        .layer(from_fn(finish::finish))
         .layer(from_fn_with_state(services, metrics::count))
 }
 

@@ -141,10 +141,11 @@ mod tests {
     use airflow_serverless_api::{
         environment::{EnvironmentState, ListEnvironments, Target},
         event::EventKind,
-        operation::{ListOperations, OperationState},
+        operation::{ListOperations, OperationKind, OperationState},
     };
 
     use super::*;
+    use crate::registry::Deletion;
 
     /// The registry of this schema, as a daemon of that time left it. Each release that changes the schema adds one:
     /// `cargo run -p integration-tests --example freeze_registry`.
@@ -208,6 +209,27 @@ mod tests {
         assert_eq!((dev.config.scheduler.interval_seconds, dev.config.executor.parallelism), (3600, 2));
         let operation = store.latest_operation(&dev.name).await.expect("the operation").expect("an operation");
         assert_eq!((operation.revision, operation.steps.len()), (21, 8));
+        store.close().await;
+    }
+
+    /// What was wanted before cannot end what is wanted now.
+    #[tokio::test]
+    async fn an_end_is_of_the_generation_that_it_is_told_of() {
+        let (_folder, store) = frozen(1).await;
+        let (dev, now) = ("dev".parse().expect("a name"), chrono::Utc::now());
+        let operation = || NewOperation { id: uuid::Uuid::now_v7(), kind: OperationKind::Delete };
+        store.delete_environment(&dev, Deletion::Keep, &operation(), now).await.expect("a wish");
+        let purge = operation();
+        store.delete_environment(&dev, Deletion::Purge, &purge, now).await.expect("another wish");
+        let ended = OperationChange { id: purge.id, state: OperationState::Succeeded, steps: &[], error: None };
+        let outdated = store.forget_environment(&dev, 2, Some(ended), now).await.expect("an answer");
+        assert_eq!(outdated, Ended::Outdated);
+        let running = store.latest_operation(&dev).await.expect("an answer").expect("an operation");
+        assert_eq!((running.id, running.state), (purge.id, OperationState::Running));
+        assert_eq!(store.deletion(&dev).await.expect("an answer"), Some(Deletion::Purge));
+        let gone = store.forget_environment(&dev, 3, Some(ended), now).await.expect("an answer");
+        assert_eq!(gone, Ended::Recorded { was_running: true });
+        assert!(store.environment(&dev).await.expect("an answer").is_none());
         store.close().await;
     }
 

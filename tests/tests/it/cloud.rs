@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use integration_tests::{Installation, binaries, runtimes, text};
+use integration_tests::{Installation, binaries, python, text};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Ends with the test.
@@ -17,12 +17,10 @@ struct Cloud {
 
 impl Cloud {
     fn start(it: &Installation) -> Self {
-        let python = std::fs::read_dir(runtimes()).expect("runtimes").filter_map(Result::ok);
-        let python = python.map(|folder| folder.path().join("bin/python")).find(|python| python.exists());
         let data = it.root().join("cloud");
         let mut command = Command::new(binaries().join("modal-local"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
-        command.arg("--python").arg(python.expect("a runtime")).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.arg("--python").arg(python()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().expect("modal-local starts");
         let mut lines = BufReader::new(process.stdout.take().expect("its output")).lines();
         let url = lines.find_map(|line| line.ok()?.strip_prefix("MODAL_SERVER_URL=").map(str::to_owned));

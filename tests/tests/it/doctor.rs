@@ -2,7 +2,7 @@
 
 use std::{fs, fs::Permissions, os::unix::fs::PermissionsExt, process::Command};
 
-use integration_tests::{Done, Installation, eventually, runtimes, text};
+use integration_tests::{Done, Installation, eventually, python, text};
 use serde_json::Value;
 
 /// The check of this name.
@@ -72,11 +72,7 @@ fn what_is_wrong_is_found() {
     // A daemon without any Python to make a runtime from, and that polls.
     it.cli(&["daemon", "stop"]).succeeded();
     it.set_up_daemon("watch:\n  polling: true\n");
-    let mut start = it.command("airflow-serverless");
-    start
-        .env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python")
-        .env("AIRFLOW_SERVERLESS_RUNTIMES", it.root().join("none"));
-    Done::from(start.args(["daemon", "start"]).output().expect("the CLI runs")).succeeded();
+    it.start_without_python();
     fails(&doctor(), "Python runtime", "AIRFLOW_SERVERLESS_PYTHON");
 
     let folder = it.root().join("dags");
@@ -95,9 +91,7 @@ fn what_is_wrong_is_found() {
 fn a_volume_that_is_gone_is_not_made_by_a_look_at_it() {
     let it = Installation::new();
     it.create_dev(3600).succeeded();
-    let python = fs::read_dir(runtimes()).expect("runtimes").filter_map(Result::ok);
-    let python = python.map(|folder| folder.path().join("bin/python")).find(|python| python.exists());
-    let mut delete = Command::new(python.expect("a runtime"));
+    let mut delete = Command::new(python());
     delete.args(["-m", "modal", "volume", "delete", "airflow-dags-dev", "--yes"]);
     delete.env("MODAL_SERVER_URL", format!("unix://{}", it.home().join("run/modal.sock").display()));
     // On a socket any token does.
@@ -120,11 +114,7 @@ fn a_volume_that_is_gone_is_not_made_by_a_look_at_it() {
 fn all_environments_are_looked_at() {
     let it = Installation::new();
     // They come no further than to their Volume: nothing can be deployed without Python.
-    let mut start = it.command("airflow-serverless");
-    start
-        .env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python")
-        .env("AIRFLOW_SERVERLESS_RUNTIMES", it.root().join("none"));
-    Done::from(start.args(["daemon", "start"]).output().expect("the CLI runs")).succeeded();
+    it.start_without_python();
     let config = it.write("config.yaml", &integration_tests::config(3600));
     let names: Vec<_> = (0..10).map(|number| format!("e{number}")).collect();
     for name in &names {

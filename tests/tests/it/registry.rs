@@ -247,11 +247,7 @@ async fn a_request_that_is_sent_again_does_its_work_once() {
 fn operations_and_events_are_those_of_the_chosen_environment() {
     let it = Installation::new();
     // What is asked for are records: how far the creations come does not matter.
-    let mut start = it.command("airflow-serverless");
-    start
-        .env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python")
-        .env("AIRFLOW_SERVERLESS_RUNTIMES", it.root().join("none"));
-    Done::from(start.args(["daemon", "start"]).output().expect("the CLI runs")).succeeded();
+    it.start_without_python();
     let config = it.write("config.yaml", &integration_tests::config(3600));
     for name in ["first", "second"] {
         it.cli(&["create", "--env", name, "--config", config.to_str().expect("text")]);
