@@ -5,7 +5,8 @@ use std::{fmt, fs, path::Path};
 /// At one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Footprint {
-    /// Memory of the daemon alone, what it shares with others in proportion.
+    /// Memory that the daemon alone has filled. Its binary is not in it: which pages of that are in memory is a matter of
+    /// how busy the machine is.
     pub memory_kib: u64,
     pub files: usize,
     pub threads: usize,
@@ -26,7 +27,10 @@ impl Footprint {
         let process = Path::new("/proc").join(pid.to_string());
         let count = |what: &str| fs::read_dir(process.join(what)).expect(what).count();
         let smaps = fs::read_to_string(process.join("smaps_rollup")).expect("its memory");
-        let pss = smaps.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB"));
+        let smaps = |name: &str| -> u64 {
+            let kib = smaps.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+            kib.and_then(|kib| kib.parse().ok()).expect(name)
+        };
         let children = fs::read_dir(process.join("task")).expect("threads").filter_map(|thread| {
             // A thread may end between the two.
             let children = fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
@@ -36,7 +40,7 @@ impl Footprint {
         let (registry, modal) = (with_log("data/registry.db"), with_log("data/modal/state.db"));
         let volumes = size(&home.join("data/modal/volumes"));
         Self {
-            memory_kib: pss.and_then(|text| text.parse().ok()).expect("a number"),
+            memory_kib: smaps("Pss_Anon:") + smaps("Pss_Shmem:") + smaps("SwapPss:"),
             files: count("fd"),
             threads: count("task"),
             children: children.sum(),
