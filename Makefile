@@ -62,7 +62,7 @@ bench: .venv/complete
 	  .venv/bin/python bench/tick.py
 	PROFILE=$(PROFILE) .venv/bin/python bench/airflow.py
 
-# Has a daemon work for eleven days, whose nights are short: does it grow? Takes many minutes.
+# Has a daemon work for two weeks, whose nights are short: does it grow? Takes many minutes.
 endurance: build
 	cargo test --locked -p integration-tests --test it -- --ignored --nocapture weeks_of_work
 

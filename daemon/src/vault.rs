@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use airflow_serverless_api::{config::Config, environment::EnvironmentName};
+use airflow_serverless_api::{
+    config::{Config, DatabaseKind},
+    environment::EnvironmentName,
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use modal_client::{Client, SecretOutcome};
 
@@ -46,6 +49,18 @@ pub async fn keep(
     }
     ensure(client, environment).await?;
     Ok(client.update_secret(&environment.secret(), variables).await?)
+}
+
+/// Takes out of the environment's Secret what its configuration has put there, and leaves the keys, without which what
+/// stays of the environment could not be read. Tells whether there was a Secret.
+pub async fn clear(client: &Client, environment: &EnvironmentName, config: &Config) -> Result<bool> {
+    let connection_string = (config.database.kind == DatabaseKind::Postgres).then_some(CONNECTION_STRING);
+    let names = config.env.keys().map(String::as_str).chain(connection_string);
+    let variables = names.map(|name| (name.to_owned(), None)).collect();
+    match client.update_secret(&environment.secret(), variables).await {
+        Err(error) if error.is_not_found() => Ok(false),
+        cleared => Ok(cleared.map(|()| true)?),
+    }
 }
 
 /// Random bytes in URL-safe base64, the form of a Fernet key.

@@ -18,6 +18,7 @@ pub enum StepKind {
     Deploy,
     Database,
     StopApp,
+    ClearSecret,
     RemoveVolume,
     RemoveDict,
     RemoveSecret,
@@ -26,7 +27,7 @@ pub enum StepKind {
 impl StepKind {
     const BUILD: [Self; 8] =
         [Self::Config, Self::App, Self::Volume, Self::Dict, Self::Secret, Self::Runtime, Self::Deploy, Self::Database];
-    const KEEP: [Self; 1] = [Self::StopApp];
+    const KEEP: [Self; 2] = [Self::StopApp, Self::ClearSecret];
     const PURGE: [Self; 4] = [Self::StopApp, Self::RemoveVolume, Self::RemoveDict, Self::RemoveSecret];
 
     pub fn title(self) -> &'static str {
@@ -40,6 +41,7 @@ impl StepKind {
             Self::Deploy => "Deploy the scheduler and its cron",
             Self::Database => "Initialize the database schema",
             Self::StopApp => "Stop the Modal App",
+            Self::ClearSecret => "Clear the Secret",
             Self::RemoveVolume => "Remove the Volume",
             Self::RemoveDict => "Remove the Dict",
             Self::RemoveSecret => "Remove the Secret",
@@ -92,6 +94,7 @@ impl Tools {
             }
             StepKind::Database => database(&client, environment, progress).await,
             StepKind::StopApp => gone(&names.app, client.stop_app(&names.app).await?),
+            StepKind::ClearSecret => clear_secret(&client, environment).await,
             StepKind::RemoveVolume => gone(&names.volume, client.delete_volume(&names.volume).await?),
             StepKind::RemoveDict => gone(&names.dict, client.delete_dict(&names.dict).await?),
             StepKind::RemoveSecret => gone(&names.secret, client.delete_secret(&names.secret).await?),
@@ -104,6 +107,14 @@ async fn secret(client: &Client, environment: &Environment) -> Result<String> {
     Ok(match vault::ensure(client, &environment.name).await? {
         SecretOutcome::Created => name.clone(),
         SecretOutcome::Exists => format!("{name} (kept)"),
+    })
+}
+
+async fn clear_secret(client: &Client, environment: &Environment) -> Result<String> {
+    let name = &environment.names.secret;
+    Ok(match vault::clear(client, &environment.name, &environment.config).await? {
+        true => format!("{name} (its keys stay with the data)"),
+        false => format!("{name} (was gone)"),
     })
 }
 

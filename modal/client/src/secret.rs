@@ -47,7 +47,10 @@ impl Client {
             ..Default::default()
         };
         let secret_id = rpc!(self, secret_get_or_create, request)?.secret_id;
-        let updates = variables.into_iter().map(|(key, value)| Update { key, value }).collect();
+        let updates: Vec<_> = variables.into_iter().map(|(key, value)| Update { key, value }).collect();
+        if updates.is_empty() {
+            return Ok(());
+        }
         rpc!(self, secret_update, SecretUpdateRequest { secret_id, updates }).map(|_| ())
     }
 

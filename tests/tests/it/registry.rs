@@ -3,7 +3,13 @@
 use std::{fs, os::unix::fs::symlink};
 
 use chrono::{DateTime, Utc};
-use integration_tests::{Done, Installation, databases, eventually, requests::Request, text};
+use integration_tests::{
+    Done, Installation, config,
+    databases::{self, rows},
+    eventually,
+    requests::Request,
+    text,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -25,10 +31,13 @@ fn volumes(it: &Installation) -> usize {
 #[tokio::test]
 async fn environments_are_taken_down_and_found_again() {
     let it = Installation::new();
-    it.create_dev(3600).succeeded();
+    let with_env = it.write("with_env.yaml", &format!("{}env:\n  AIRFLOW_VAR_PLACE: here\n", config(3600)));
+    it.dev("create", &["--config", with_env.to_str().expect("text")]).succeeded();
     let api = Api::new(&it);
     it.upload("greeting.py");
     it.run_dag("greeting", &["--run-id", "before"]).0.succeeded();
+    let keys_and_variable = variables_of_the_secret(&it);
+    assert!(keys_and_variable.iter().any(|name| name == "AIRFLOW_VAR_PLACE"), "{keys_and_variable:?}");
 
     // Only what was read is changed.
     let read = api.send(Method::GET, DEV, None).await;
@@ -55,6 +64,9 @@ async fn environments_are_taken_down_and_found_again() {
     it.dev("dags list", &[]).refused(&["there is no environment dev"]);
     eventually("the end of all containers", || it.containers().is_empty().then_some(()));
     assert_eq!(volumes(&it), 1);
+    let keys = variables_of_the_secret(&it);
+    assert!(keys.contains(&"AIRFLOW__CORE__FERNET_KEY".to_owned()), "{keys:?}");
+    assert_eq!(keys.len() + 1, keys_and_variable.len(), "what the configuration had in it is gone: {keys:?}");
     it.create_dev(3600).succeeded();
     let files = it.dev("dags list", &["--json"]).succeeded().json();
     assert_eq!(files["files"][0]["filename"], "greeting.py", "{files}");
@@ -85,6 +97,15 @@ async fn environments_are_taken_down_and_found_again() {
     let of = |kind| events.iter().chain(&later).filter(|event| event["type"] == kind).count();
     assert_eq!([of("environment.created"), of("environment.ready"), of("environment.deleting")], [2, 2, 2]);
     assert_eq!((of("environment.deleted"), of("dag_run.triggered")), (2, 3));
+}
+
+fn variables_of_the_secret(it: &Installation) -> Vec<String> {
+    let state = it.home().join("data/modal/state.db");
+    let found = rows(
+        &state,
+        "SELECT name.key FROM record, json_each(record.value, '$.variables') AS name WHERE kind = 'secret'",
+    );
+    found.iter().map(|row| text(&row[0]).to_owned()).collect()
 }
 
 /// A run is triggered, and then the daemon fails to read it. The same request again does not trigger another one.
