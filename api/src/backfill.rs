@@ -7,15 +7,16 @@ use utoipa::{IntoParams, ToSchema};
 use crate::page::limit_of;
 
 /// What becomes of dates that have a run.
+///
+/// - `none`: they are left out.
+/// - `failed`: those that have failed run again.
+/// - `completed`: those that have ended run again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReprocessBehavior {
-    /// They are left out.
     #[default]
     None,
-    /// Those that have failed run again.
     Failed,
-    /// Those that have ended run again.
     Completed,
 }
 

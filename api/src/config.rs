@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{
+        KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat,
+        schema::{SchemaType, Type},
+    },
+};
 
 use crate::{environment::Target, problem::Fault, secret::Secret};
 
@@ -27,10 +33,20 @@ pub struct Config {
     pub executor: Executor,
     #[serde(default)]
     pub airflow: Airflow,
-    /// Variables of the environment in which DAGs are parsed and tasks run, such as `AIRFLOW_VAR_*` and
-    /// `AIRFLOW_CONN_*`. Their values are kept as a Modal Secret: answers have the names, with empty values.
+    /// Variables for the processes in which DAGs are parsed and tasks run, such as `AIRFLOW_VAR_*` and `AIRFLOW_CONN_*`.
+    /// Their values are kept as a Modal Secret: answers have the names, with `null` for each value. In an update `null`
+    /// leaves a value as it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, Secret>,
+    #[schema(schema_with = texts_or_null)]
+    pub env: BTreeMap<String, Option<Secret>>,
+}
+
+/// An object of secret texts, of which each may be absent.
+fn texts_or_null() -> Object {
+    let value = ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Password)));
+    ObjectBuilder::new().additional_properties(Some(Schema::from(value))).build()
 }
 
 /// What concerns Modal's cloud alone.
@@ -53,7 +69,8 @@ impl ModalSettings {
 pub struct Database {
     #[serde(rename = "type")]
     pub kind: DatabaseKind,
-    /// `postgresql://user:password@host:port/database`; only with `type: postgres`. Kept as a Modal Secret.
+    /// `postgresql://user:password@host:port/database`; only with `type: postgres`. Kept as a Modal Secret, and in no
+    /// answer. An update without it leaves it as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_string: Option<Secret>,
     /// The certificates in PEM, to one of which that of the PostgreSQL server has to go back. With it, `sslmode` is
@@ -92,7 +109,7 @@ pub struct Executor {
     /// Tasks that may run at once, 1 to 1000.
     #[schema(minimum = 1, maximum = 1000)]
     pub parallelism: u32,
-    /// Seconds that a task may take if it sets no timeout of its own, 1 to 86400.
+    /// Seconds after which a task is ended, 1 to 86400; its own `execution_timeout` can only be shorter.
     #[schema(minimum = 1, maximum = 86400)]
     pub task_timeout: u32,
 }
@@ -110,6 +127,16 @@ pub struct Airflow {
     pub dags_are_paused_at_creation: bool,
 }
 
+/// What an environment was like before a configuration is applied to it: secrets that it had need not be said again.
+#[derive(Clone, Copy, Debug)]
+pub enum Before<'a> {
+    /// It is a new one.
+    Nothing,
+    Known(&'a Config),
+    /// Only the daemon knows.
+    Unknown,
+}
+
 impl Config {
     /// Seconds in a day, the longest interval and the longest life of a Modal Function call.
     const DAY: u32 = 86_400;
@@ -117,8 +144,8 @@ impl Config {
     /// It is in a variable of each process; the authorities of one provider's region take a quarter of this.
     const MAX_CERTIFICATE_BYTES: usize = 32 << 10;
 
-    /// Checks what the types cannot say. Each fault names its key.
-    pub fn validate(&self) -> Result<(), Vec<Fault>> {
+    /// Checks what the types cannot say, for an environment that was so before. Each fault names its key.
+    pub fn validate(&self, before: Before<'_>) -> Result<(), Vec<Fault>> {
         let mut faults = Vec::new();
         let mut range = |key: &str, value: u32, max: u32| {
             if !(1..=max).contains(&value) {
@@ -132,7 +159,28 @@ impl Config {
         faults.extend(self.database_fault());
         faults.extend(self.root_certificate_fault());
         faults.extend(self.env.keys().filter_map(|name| env_fault(name)));
+        faults.extend(self.missing_secrets(before));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Secrets that are neither here nor where they were before.
+    fn missing_secrets(&self, before: Before<'_>) -> Vec<Fault> {
+        let (is_kept, has_database): (&dyn Fn(&str) -> bool, bool) = match before {
+            Before::Nothing => (&|_| false, false),
+            Before::Known(before) => {
+                (&|name| before.env.contains_key(name), before.database.kind == DatabaseKind::Postgres)
+            }
+            Before::Unknown => (&|_| true, true),
+        };
+        let without_value = self.env.iter().filter(|(name, value)| value.is_none() && !is_kept(name));
+        let mut faults: Vec<_> = without_value
+            .map(|(name, _)| Fault::new(format!("env.{name}"), "has no value; an empty one is written \"\""))
+            .collect();
+        if self.database.kind == DatabaseKind::Postgres && self.secret_connection_string().is_none() && !has_database {
+            let message = "is required with `database.type: postgres`, such as \"postgresql://user:pass@host:5432/db\"";
+            faults.push(Fault::new("database.connection_string", message));
+        }
+        faults
     }
 
     fn modal_fault(&self) -> Option<Fault> {
@@ -146,11 +194,8 @@ impl Config {
     fn database_fault(&self) -> Option<Fault> {
         const KEY: &str = "database.connection_string";
         let message = match (self.database.kind, self.secret_connection_string()) {
-            (DatabaseKind::Sqlite, None) => return None,
+            (_, None) => return None,
             (DatabaseKind::Sqlite, Some(_)) => "only goes with `database.type: postgres`",
-            (DatabaseKind::Postgres, None) => {
-                "is required with `database.type: postgres`, such as \"postgresql://user:pass@host:5432/db\""
-            }
             (DatabaseKind::Postgres, Some(text)) if !is_postgres_url(text.expose()) => {
                 "must be a URL of the form postgresql://user:pass@host:5432/db, with special characters of the \
                  password in percent-encoding, such as %40 for @"
@@ -190,7 +235,7 @@ impl Config {
         let mut config = self.clone();
         config.connection_string = None;
         config.database.connection_string = None;
-        config.env.values_mut().for_each(|value| *value = Secret::new(""));
+        config.env.values_mut().for_each(|value| *value = None);
         config
     }
 }
@@ -240,9 +285,20 @@ mod tests {
         let mut config = Config::default();
         config.scheduler.interval_seconds = 0;
         config.database.kind = DatabaseKind::Postgres;
-        let faults = config.validate().expect_err("two faults");
+        let faults = config.validate(Before::Nothing).expect_err("two faults");
         let keys: Vec<_> = faults.iter().map(|fault| fault.location.as_str()).collect();
         assert_eq!(keys, ["scheduler.interval_seconds", "database.connection_string"]);
+    }
+
+    #[test]
+    fn secrets_are_said_once() {
+        let database = Database { kind: DatabaseKind::Postgres, ..Database::default() };
+        let env = BTreeMap::from([("API_TOKEN".to_owned(), None)]);
+        let config = Config { database, env, ..Config::default() };
+        let other = Config::default();
+        let missing = |before: Before<'_>| config.validate(before).err().unwrap_or_default().len();
+        assert_eq!([missing(Before::Nothing), missing(Before::Known(&other))], [2, 2]);
+        assert_eq!([missing(Before::Known(&config)), missing(Before::Unknown)], [0, 0]);
     }
 
     #[test]
@@ -280,7 +336,10 @@ mod tests {
                 connection_string: Some(Secret::new(string)),
                 root_certificate: Some(pem.to_owned()),
             };
-            Config { database, ..Config::default() }.validate().err().map(|faults| faults[0].message.clone())
+            Config { database, ..Config::default() }
+                .validate(Before::Nothing)
+                .err()
+                .map(|faults| faults[0].message.clone())
         };
         let pem = "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n";
         assert_eq!(fault(pem, ""), None);
@@ -309,7 +368,7 @@ mod tests {
     fn secrets_are_hidden_and_stripped() {
         let config = Config {
             connection_string: Some(Secret::new("postgresql://u:hunter2@h/d")),
-            env: BTreeMap::from([("API_TOKEN".to_owned(), Secret::new("hunter2"))]),
+            env: BTreeMap::from([("API_TOKEN".to_owned(), Some(Secret::new("hunter2")))]),
             ..Config::default()
         };
         assert!(!format!("{config:?}").contains("hunter2"));

@@ -10,7 +10,7 @@ use crate::page::within;
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EstimateCost {
-    /// How many days back, 1 to 90; 30 if absent.
+    /// How many days back, 1 to 90; 30 if absent. The estimate begins with the environment at the earliest.
     #[param(minimum = 1, maximum = 90)]
     #[serde(default, deserialize_with = "days_of")]
     pub days: Option<u32>,
@@ -21,7 +21,7 @@ fn days_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D:
     within::<1, 90, D>(deserializer)
 }
 
-/// An estimate of what the environment cost in a period: containers' lives, as they follow from the times of tasks and the
+/// An estimate of what the environment cost in a period, or would have cost on Modal if it is local: containers' lives, as they follow from the times of tasks and the
 /// scheduler's interval, at Modal's list prices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Cost {

@@ -19,6 +19,6 @@ pub struct Version {
 /// Answer of `GET /v1/health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `ok`; a daemon that is not well does not answer 200.
+    /// Always `ok`: the process answers.
     pub status: String,
 }

@@ -134,12 +134,14 @@ pub struct PutDagFile {
     pub mode: PutMode,
 }
 
+/// What is expected of the Volume.
+///
+/// - `create`: refused if another file has that name; the same content again is no error.
+/// - `update`: refused unless the file exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PutMode {
-    /// Refused if another file has that name; the same content again is no error.
     Create,
-    /// Refused unless the file exists.
     Update,
 }
 
@@ -153,12 +155,16 @@ pub struct DagFileChange {
     pub warnings: Vec<String>,
 }
 
+/// What became of the file.
+///
+/// - `created`: it was not there before.
+/// - `updated`: it took the place of another content.
+/// - `unchanged`: the Volume already holds exactly this content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PutOutcome {
     Created,
     Updated,
-    /// The Volume already holds exactly this content.
     Unchanged,
 }
 

@@ -91,7 +91,8 @@ pub struct CreateEnvironment {
     pub config: Config,
 }
 
-/// Body of `PATCH /v1/environments/{environment}`.
+/// Body of `PATCH /v1/environments/{environment}`. The whole configuration is replaced: what is left out gets its default.
+/// Only secrets that are left out stay as they are. `target`, `modal.environment` and `database.type` cannot change.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateEnvironment {
@@ -126,26 +127,30 @@ pub struct Environment {
     pub updated_at: DateTime<Utc>,
 }
 
+/// Where an environment runs.
+///
+/// - `local`: on Local Modal, the emulator inside the daemon.
+/// - `modal`: in Modal's cloud, with the daemon's credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// Local Modal: the emulator inside the daemon.
     #[default]
     Local,
-    /// Modal's cloud, with the daemon's credentials.
     Modal,
 }
 
+/// How far the environment is.
+///
+/// - `progressing`: being created or changed.
+/// - `ready`: what runs is what the configuration wants.
+/// - `degraded`: the last attempt failed, and the daemon tries again by itself; or the work was cancelled.
+/// - `deleting`: being taken down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EnvironmentState {
-    /// Being created or changed.
     Progressing,
-    /// What runs is what the configuration wants.
     Ready,
-    /// The last attempt failed, and the daemon tries again by itself; or the work was cancelled.
     Degraded,
-    /// Being taken down.
     Deleting,
 }
 
@@ -182,14 +187,25 @@ pub struct Condition {
     pub last_transition_at: DateTime<Utc>,
 }
 
+/// What may hold of an environment.
+///
+/// - `Available`: some generation of it runs: its DAGs are scheduled.
+/// - `Reconciled`: what runs is what its configuration wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum ConditionKind {
-    /// Some generation of it runs: its DAGs are scheduled.
     Available,
-    /// What runs is what its configuration wants.
     Reconciled,
 }
 
+/// Why a condition holds or does not.
+///
+/// - `Deployed`: some generation of it runs.
+/// - `NeverDeployed`: no generation of it has come to run yet.
+/// - `AsConfigured`: the wanted generation runs.
+/// - `InProgress`: steps towards the wanted generation are under way.
+/// - `StepFailed`: a step failed, and is tried again.
+/// - `Cancelled`: the work was cancelled, and is not tried again.
+/// - `Deleting`: it is being taken down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Reason {
     Deployed,

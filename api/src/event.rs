@@ -14,48 +14,52 @@ pub struct Event {
     #[serde(rename = "type")]
     pub kind: EventKind,
     pub environment: EnvironmentName,
-    /// Names and states of what it is about, by the kind of event.
+    /// Names and states of what it is about, by the kind of event: see `EventKind`.
     #[schema(value_type = Object)]
     pub data: serde_json::Value,
     pub created_at: DateTime<Utc>,
 }
 
+/// What happened, and what is in the `data` of the event. Events are kept for 7 days, at most 10,000 of them.
+///
+/// - `environment.created`: it was asked for; `generation`, `operation_id`.
+/// - `environment.updated`: another configuration was asked for, or the same one again; `generation`, `operation_id`.
+/// - `environment.ready`: what runs is what was asked for; `generation`.
+/// - `environment.failed`: an attempt failed, and another one follows; `generation`, `step`, `error`.
+/// - `environment.deleting`: its end was asked for; `generation`, `operation_id`, `purge`.
+/// - `environment.deleted`: it is gone; `purge`.
+/// - `operation.step`: a step has begun or ended; `operation_id`, `step`, `state`.
+/// - `operation.ended`: nothing more comes of it; `operation_id`, `state`, `error` (`null` if it succeeded).
+/// - `dag_files.uploaded`: files are on the Volume; `filenames`, of a watch at most 100 of them, and `watch_id` and
+///   `total_entries`, too.
+/// - `dag_files.removed`: files are no longer on the Volume; as of `dag_files.uploaded`.
+/// - `watch.state`: a watch got into trouble, or out of it; `watch_id`, `directory`, `state`, `message` (`null` if
+///   there is none).
+/// - `dag_run.triggered`: a run was asked for; `dag_id`, `dag_run_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum EventKind {
-    /// `data`: `generation`.
     #[serde(rename = "environment.created")]
     EnvironmentCreated,
-    /// `data`: `generation`.
     #[serde(rename = "environment.updated")]
     EnvironmentUpdated,
-    /// `data`: `generation`.
     #[serde(rename = "environment.ready")]
     EnvironmentReady,
-    /// `data`: `generation`, `step`, `error`.
     #[serde(rename = "environment.failed")]
     EnvironmentFailed,
-    /// `data`: `purge`.
     #[serde(rename = "environment.deleting")]
     EnvironmentDeleting,
-    /// `data`: `purge`.
     #[serde(rename = "environment.deleted")]
     EnvironmentDeleted,
-    /// `data`: `operation_id`, `step`, `state`.
     #[serde(rename = "operation.step")]
     OperationStep,
-    /// `data`: `operation_id`, `state`, and `error` if there is one.
     #[serde(rename = "operation.ended")]
     OperationEnded,
-    /// `data`: `filenames`; of a watch `watch_id` and `total_entries`, too, and at most 100 names.
     #[serde(rename = "dag_files.uploaded")]
     DagFilesUploaded,
-    /// `data`: as of `dag_files.uploaded`.
     #[serde(rename = "dag_files.removed")]
     DagFilesRemoved,
-    /// `data`: `watch_id`, `directory`, `state`, and `message` if there is one.
     #[serde(rename = "watch.state")]
     WatchState,
-    /// `data`: `dag_id`, `dag_run_id`.
     #[serde(rename = "dag_run.triggered")]
     DagRunTriggered,
 }

@@ -35,14 +35,18 @@ pub enum OperationKind {
     Delete,
 }
 
+/// How an operation stands.
+///
+/// - `running`: its steps are under way.
+/// - `succeeded`: all of its steps are done.
+/// - `failed`: the daemon tries again by itself; the environment tells how that goes.
+/// - `cancelled`: somebody cancelled it, or a later change took its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OperationState {
     Running,
     Succeeded,
-    /// The daemon tries again by itself; the environment tells how that goes.
     Failed,
-    /// Somebody cancelled it, or a later change took its place.
     Cancelled,
 }
 

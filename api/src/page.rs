@@ -65,14 +65,16 @@ pub struct ShowOne {
 }
 
 /// What becomes of those that exist when others of their names are written.
+///
+/// - `overwrite`: they are replaced.
+/// - `fail`: nothing is written if any of them exists.
+/// - `skip`: those that exist are left as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ActionOnExisting {
     #[default]
     Overwrite,
-    /// Nothing is written if any of them exists.
     Fail,
-    /// Those that exist are left as they are.
     Skip,
 }
 

@@ -10,7 +10,7 @@ use crate::page::limit_of;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TriggerDagRun {
-    /// Chosen by the daemon if absent.
+    /// Chosen by Airflow if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 248, pattern = "^[A-Za-z0-9_.~:+-]+$")]
     pub dag_run_id: Option<String>,

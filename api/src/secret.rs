@@ -5,8 +5,7 @@ use std::{borrow::Cow, fmt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A string that `Debug` hides. No answer of the daemon carries one but those that are asked for its value
-/// (`show_values`).
+/// A secret text.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 #[schema(format = "password")]

@@ -17,3 +17,10 @@ pub const DAEMON: &str = "AIRFLOW_SERVERLESS_DAEMON";
 
 /// What the daemon logs, in the syntax of `tracing`'s filters; `info` if unset.
 pub const LOG: &str = "AIRFLOW_SERVERLESS_LOG";
+
+/// Whether a variable says where packages come from, and how they are reached: those of uv, of proxies and of
+/// certificates.
+pub fn is_of_packages(name: &str) -> bool {
+    const NAMES: [&str; 6] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+    name.starts_with("UV_") || NAMES.contains(&name.to_uppercase().as_str())
+}

@@ -74,27 +74,31 @@ pub struct Watch {
     pub created_at: DateTime<Utc>,
 }
 
+/// How folder and Volume stand to each other.
+///
+/// - `in_sync`: the Volume has what the folder has.
+/// - `pending`: something is on its way, or waits for the environment.
+/// - `invalid`: some files cannot be uploaded; all others are in sync.
+/// - `missing`: the folder is gone. Nothing is removed because of that, and it is picked up again when it is back.
+/// - `failed`: the last attempt failed, and is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WatchState {
-    /// The Volume has what the folder has.
     InSync,
-    /// Something is on its way, or waits for the environment.
     Pending,
-    /// Some files cannot be uploaded; all others are in sync.
     Invalid,
-    /// The folder is gone. Nothing is removed because of that, and it is picked up again when it is back.
     Missing,
-    /// The last attempt failed, and is repeated.
     Failed,
 }
 
+/// How changes are noticed.
+///
+/// - `inotify`: the system tells of changes.
+/// - `polling`: the folder is looked at every few seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WatchMode {
-    /// The system tells of changes.
     Inotify,
-    /// The folder is looked at every few seconds.
     Polling,
 }
 
@@ -109,6 +113,10 @@ pub struct PendingFile {
     pub reason: Option<String>,
 }
 
+/// What is to happen to a file on the Volume.
+///
+/// - `upload`: it is new or was changed in the folder.
+/// - `remove`: it is gone from the folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PendingAction {
@@ -150,12 +158,14 @@ pub struct VolumeFile {
     pub origin: VolumeFileOrigin,
 }
 
+/// How a file came to the Volume.
+///
+/// - `kept`: this watch uploaded it, and keeps it as it was not told to delete.
+/// - `other`: it came another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumeFileOrigin {
-    /// This watch uploaded it, and keeps it as it was not told to delete.
     Kept,
-    /// It came another way.
     Other,
 }
 

@@ -55,11 +55,14 @@ fn without_variable(command: clap::Command) -> clap::Command {
 #[derive(Subcommand)]
 pub enum Command {
     /// Create an environment, or apply a changed configuration to it
+    ///
+    /// For example: `airflow-serverless create --env dev --config config.yaml`, and with `--update` after the file was edited.
+    #[command(after_long_help = include_str!("../../examples/config.yaml"))]
     Create(Create),
     /// Credentials for Modal's cloud
     #[command(subcommand)]
     Auth(Auth),
-    /// Environments
+    /// Environments: one Airflow each
     #[command(subcommand)]
     Env(Env),
     /// DAG files and DAGs
@@ -87,7 +90,7 @@ pub enum Command {
     Ui(Ui),
     /// Have the scheduler look for what is due, now
     Tick(Environment),
-    /// Estimate what an environment cost in the last days
+    /// Estimate what an environment cost in the last days, or would have cost on Modal
     Cost(EstimateCost),
     /// What the daemon does for environments, step by step
     #[command(subcommand)]
@@ -97,7 +100,7 @@ pub enum Command {
     /// Folders whose files are uploaded as they are saved
     #[command(subcommand)]
     Watch(Watch),
-    /// Print what the containers of an environment print: the scheduler's log, and what tasks leave out of theirs
+    /// Print what the scheduler and the containers of tasks print; the log of a task is `tasks logs`, the daemon's `daemon logs`
     Logs(ContainerLogs),
     /// The local daemon
     #[command(subcommand)]
@@ -117,7 +120,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct Environment {
-    /// Name of the environment
+    /// Name of the environment: 1 to 32 of a-z, 0-9 and `-`
     #[arg(long = "env", value_name = "NAME", env = variables::ENVIRONMENT)]
     pub name: EnvironmentName,
 }
@@ -135,7 +138,7 @@ pub struct Ui {
 pub struct Create {
     #[command(flatten)]
     pub environment: Environment,
-    /// The configuration, a YAML file
+    /// The configuration, a YAML file; the smallest is `database: {type: sqlite}`
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Apply the configuration to an environment that exists
@@ -149,7 +152,7 @@ pub enum Env {
     List,
     /// Show an environment and its state
     Show(Environment),
-    /// Take an environment down; its data stay unless they are purged
+    /// Take an environment down: its watches end, its data stay unless they are purged
     Delete(DeleteEnvironment),
 }
 
@@ -157,7 +160,8 @@ pub enum Env {
 pub struct DagFile {
     #[command(flatten)]
     pub environment: Environment,
-    /// The DAG file; one in a folder called `plugins` is a plugin of Airflow's
+    /// The DAG file, which is uploaded under its name alone (`watch add` uploads folders); one in a folder called `plugins` is
+    /// a plugin of Airflow's
     #[arg(long, value_name = "FILE")]
     pub file: PathBuf,
 }
@@ -188,6 +192,7 @@ pub enum Dags {
 pub struct Delete {
     #[command(flatten)]
     pub environment: Environment,
+    /// The DAG whose file is removed; this or --file is needed
     #[arg(long, value_name = "ID", value_parser = id, required_unless_present = "file")]
     pub dag_id: Option<String>,
     /// The file itself, as `dags list` and `dags errors` name it, or a plugin as `plugins/NAME`
@@ -202,6 +207,7 @@ pub struct Delete {
 pub struct Dag {
     #[command(flatten)]
     pub environment: Environment,
+    /// Id of the DAG, as `dags list` shows it
     #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
 }
@@ -210,6 +216,7 @@ pub struct Dag {
 pub struct Trigger {
     #[command(flatten)]
     pub environment: Environment,
+    /// Id of the DAG, as `dags list` shows it
     #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
     /// Parameters of the run, a JSON object
@@ -232,6 +239,7 @@ pub enum Runs {
     List {
         #[command(flatten)]
         environment: Environment,
+        /// Only those of this DAG
         #[arg(long, value_name = "ID")]
         dag_id: Option<String>,
         /// Only those in this state: queued, running, success or failed
@@ -254,11 +262,11 @@ pub enum Runs {
         #[arg(short = 'f', long)]
         only_failed: bool,
     },
-    /// Give a run another state; tasks that have not ended are stopped or skipped
+    /// Give a run another state: tasks that run are stopped with that state, others that have not ended are skipped
     Mark {
         #[command(flatten)]
         run: Run,
-        /// success, failed, or queued: then the scheduler goes on with the run
+        /// success, failed, or queued: then tasks stay as they are, and the scheduler goes on with the run
         #[arg(long, value_parser = word::<RunMark>)]
         state: RunMark,
     },
@@ -268,8 +276,10 @@ pub enum Runs {
 pub struct Run {
     #[command(flatten)]
     pub environment: Environment,
+    /// Id of the DAG, as `dags list` shows it
     #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
+    /// Id of the run, as `runs list` shows it
     #[arg(long, value_name = "RUN", value_parser = id)]
     pub run_id: String,
 }
@@ -325,9 +335,10 @@ pub enum Tasks {
 pub struct Task {
     #[command(flatten)]
     pub run: Run,
+    /// Id of the task, as `tasks list` shows it
     #[arg(long, value_name = "ID", value_parser = id)]
     pub task_id: String,
-    /// Index of a mapped task; all of them if absent
+    /// Index of a mapped task; if absent all of them, but `tasks logs` needs it
     #[arg(long, value_name = "N")]
     pub map_index: Option<i32>,
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use airflow_serverless_api::{
-    config::Config,
+    config::{Before, Config},
     problem::Fault,
     secret::{Secret, without_credentials},
 };
@@ -13,17 +13,17 @@ use crate::failure::Failure;
 /// A configuration is a page of text; whatever is larger is another file.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads and checks a configuration.
-pub fn read(path: &Path) -> Result<Config, Failure> {
+/// Reads and checks a configuration for an environment that was so before.
+pub fn read(path: &Path, before: Before<'_>) -> Result<Config, Failure> {
     let shown = path.display().to_string();
     let text = text_of(path, &shown)?;
     let lookup = |name: &str| std::env::var(name).ok();
-    parse(&text, &lookup).map_err(|faults| {
+    parse(&text, &lookup, before).map_err(|faults| {
         let faults = faults.into_iter().map(|fault| locate(fault, &text)).collect();
         Failure::input(
             format!("{shown} is not a valid configuration"),
             faults,
-            Some("examples/config.yaml shows all keys"),
+            Some("`airflow-serverless create --help` shows all keys"),
         )
     })
 }
@@ -43,7 +43,7 @@ fn text_of(path: &Path, shown: &str) -> Result<String, Failure> {
 
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-fn parse(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Fault>> {
+fn parse(text: &str, lookup: Lookup<'_>, before: Before<'_>) -> Result<Config, Vec<Fault>> {
     // Plain values are put in before parsing, so that numbers can come from variables. All others would be read as
     // YAML there (a password may hold any character): they wait for the parsed text.
     let plain = |name: &str| lookup(name).filter(|value| is_plain(value));
@@ -62,12 +62,13 @@ fn parse(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Fault>> {
         *certificate = value.map_err(|fault| vec![fault])?;
     }
     for (name, secret) in &mut config.env {
+        let Some(secret) = secret else { continue };
         let value = expand(secret.expose(), lookup, |reference| {
             Err(Fault::new(format!("env.{name}"), format!("{reference} is not set in the environment")))
         });
         *secret = Secret::new(value.map_err(|fault| vec![fault])?);
     }
-    config.validate().map(|()| config)
+    config.validate(before).map(|()| config)
 }
 
 fn is_plain(value: &str) -> bool {
@@ -175,14 +176,14 @@ mod tests {
     use super::*;
 
     fn fault(text: &str) -> Fault {
-        let mut faults = parse(text, &|_| None).expect_err("a fault");
+        let mut faults = parse(text, &|_| None, Before::Nothing).expect_err("a fault");
         locate(faults.remove(0), text)
     }
 
     #[test]
     fn the_specified_file_is_read() {
         let text = "database:\n  type: sqlite # or 'postgres'\nscheduler:\n  interval_seconds: 60\nexecutor:\n  parallelism: 16\n  task_timeout: 3600\n";
-        assert_eq!(parse(text, &|_| None).expect("valid"), Config::default());
+        assert_eq!(parse(text, &|_| None, Before::Nothing).expect("valid"), Config::default());
     }
 
     #[test]
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn variables_reach_numbers_and_secrets() {
         let text = "database:\n  type: sqlite\nscheduler:\n  interval_seconds: ${EVERY}\n# ${UNSET}\n";
-        let config = parse(text, &|name| (name == "EVERY").then(|| "15".to_owned())).expect("valid");
+        let config = parse(text, &|name| (name == "EVERY").then(|| "15".to_owned()), Before::Nothing).expect("valid");
         assert_eq!(config.scheduler.interval_seconds, 15);
         let url = expand("postgresql://u:${PW}@h/d", &|_| Some("a\"b: c#".to_owned()), |_| unreachable!());
         assert_eq!(url.expect("expands"), "postgresql://u:a\"b: c#@h/d");
@@ -231,8 +232,8 @@ mod tests {
         assert!(fault(text).message.contains("${PW} is not set"));
         let text = "database:\n  type: sqlite\nenv:\n  AIRFLOW_VAR_A: ${PW}\n  PORT: ${PORT}\n";
         let lookup = |name: &str| Some(if name == "PW" { "a\"b: c#" } else { "8080" }.to_owned());
-        let config = parse(text, &lookup).expect("valid");
-        let values: Vec<_> = config.env.values().map(Secret::expose).collect();
+        let config = parse(text, &lookup, Before::Nothing).expect("valid");
+        let values: Vec<_> = config.env.values().flatten().map(Secret::expose).collect();
         assert_eq!(values, ["a\"b: c#", "8080"]);
         let unset = fault(text);
         assert_eq!((unset.line, unset.location.as_str()), (Some(4), "env.AIRFLOW_VAR_A"), "{unset:?}");

@@ -26,7 +26,9 @@ impl From<ExitStatus> for ExitCode {
 pub enum Failure {
     /// The input is at fault (exit code 1): refused here or by the daemon.
     Refused(Box<Problem>),
-    /// The daemon or this program is at fault (exit code 3).
+    /// The daemon tells that it or something behind it is at fault (exit code 3).
+    Failed(Box<Problem>),
+    /// The daemon cannot be reached, or this program is at fault (exit code 3).
     Unexpected { message: String, hint: Option<String> },
 }
 
@@ -56,7 +58,7 @@ impl Failure {
     /// The failure as the API would tell it, for `--json`.
     pub fn problem(&self) -> Problem {
         match self {
-            Self::Refused(problem) => (**problem).clone(),
+            Self::Refused(problem) | Self::Failed(problem) => (**problem).clone(),
             Self::Unexpected { message, hint } => Problem {
                 kind: format!("{}internal", Problem::NAMESPACE),
                 title: "The daemon cannot be reached or failed".to_owned(),
@@ -71,17 +73,35 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Refused(_) => ExitCode::from(1),
-            Self::Unexpected { .. } => ExitCode::from(3),
+            Self::Failed(_) | Self::Unexpected { .. } => ExitCode::from(3),
         }
     }
 }
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        if problem.status >= 500 {
-            Self::Unexpected { message: problem.detail, hint: problem.hint }
-        } else {
-            Self::Refused(problem.into())
+        if problem.status >= 500 { Self::Failed(problem.into()) } else { Self::Refused(problem.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_daemon_tells_of_a_failure_is_passed_on() {
+        let problem = |status| Problem {
+            kind: format!("{}modal-unreachable", Problem::NAMESPACE),
+            title: "Modal cannot be reached".to_owned(),
+            status,
+            detail: "no route".to_owned(),
+            hint: None,
+            errors: vec![Fault::new("a", "b")],
+        };
+        for (status, code) in [(502, 3), (409, 1)] {
+            let failure = Failure::from(problem(status));
+            assert_eq!(failure.problem(), problem(status));
+            assert_eq!(failure.exit_code(), ExitCode::from(code));
         }
     }
 }

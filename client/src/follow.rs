@@ -13,7 +13,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
 use crate::{
     daemon::Daemon,
-    failure::Failure,
+    failure::{ExitStatus, Failure},
     printer::{Printer, date, seconds, state, table},
 };
 
@@ -30,6 +30,24 @@ pub async fn operation(daemon: &Daemon, mut operation: Operation, printer: &Prin
             return Ok(operation);
         }
         operation = daemon.follow_operation(operation.id, operation.revision).await?;
+    }
+}
+
+/// What an operation that has ended means for the command that waited for it.
+pub fn status(operation: &Operation) -> ExitStatus {
+    if operation.state == OperationState::Succeeded { ExitStatus::Success } else { ExitStatus::Failure }
+}
+
+/// Why an operation that has ended did not do what it was for, and how it goes on.
+pub fn shortfall(operation: &Operation) -> Option<String> {
+    let reason = operation.error.as_deref().unwrap_or_default();
+    match operation.state {
+        OperationState::Running | OperationState::Succeeded => None,
+        OperationState::Cancelled => Some(reason.to_owned()),
+        OperationState::Failed => Some(format!(
+            "{reason}\nThe daemon tries again by itself; `airflow-serverless env show --env {}` tells.",
+            operation.environment
+        )),
     }
 }
 

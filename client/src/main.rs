@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     // What ends the daemon need not be told that it should be ended.
     let replaces_daemon = matches!(&cli.command, Command::Daemon(Daemon::Stop | Daemon::Restart | Daemon::Install));
     let code = match runtime.block_on(commands::run(cli.command, &printer)) {
-        Ok(status) => status.into(),
+        Ok(status) => printer.lost().map_or_else(|| status.into(), |failure| printer.failure(&failure)),
         Err(failure) => printer.failure(&failure),
     };
     if let Some(version) = daemon::other_version().filter(|_| !replaces_daemon) {

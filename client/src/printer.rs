@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
+    sync::OnceLock,
 };
 
 use comfy_table::{Table, presets::NOTHING};
@@ -13,12 +14,14 @@ use crate::failure::Failure;
 
 pub struct Printer {
     json: bool,
+    /// The error with which stdout was lost.
+    lost: OnceLock<io::Error>,
     pub stderr: Term,
 }
 
 impl Printer {
     pub fn new(json: bool) -> Self {
-        Self { json, stderr: Term::stderr() }
+        Self { json, lost: OnceLock::new(), stderr: Term::stderr() }
     }
 
     /// Whether progress may move the cursor. (A dumb terminal has none that can be moved.)
@@ -38,9 +41,27 @@ impl Printer {
         } else {
             human(value)
         };
-        let mut stdout = io::stdout().lock();
-        // A reader that has gone away (`| head`) is no failure of the command.
-        let _ = writeln!(stdout, "{}", text.trim_end());
+        self.print(text.trim_end());
+    }
+
+    /// Prints a text to stdout. Tells whether that worked.
+    fn print(&self, text: &str) -> bool {
+        match writeln!(io::stdout().lock(), "{text}") {
+            Ok(()) => true,
+            // A reader that has gone away (`| head`) is no failure of the command.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
+            Err(error) => {
+                // The first one tells; there is at most one command.
+                let _ = self.lost.set(error);
+                false
+            }
+        }
+    }
+
+    /// Why results could not be printed, if so.
+    pub fn lost(&self) -> Option<Failure> {
+        let error = self.lost.get()?;
+        Some(Failure::input(format!("standard output cannot be written: {error}"), Vec::new(), None))
     }
 
     /// Asks on the terminal; `None` if there is nobody to ask.
@@ -75,7 +96,7 @@ impl Printer {
         } else {
             human(value)
         };
-        writeln!(io::stdout().lock(), "{}", text.strip_suffix('\n').unwrap_or(&text)).is_ok()
+        self.print(text.strip_suffix('\n').unwrap_or(&text))
     }
 
     /// What people should know, whatever they asked for.
@@ -93,7 +114,9 @@ impl Printer {
 
     pub fn failure(&self, failure: &Failure) -> ExitCode {
         let (message, hint, errors) = match failure {
-            Failure::Refused(problem) => (&problem.detail, &problem.hint, problem.errors.as_slice()),
+            Failure::Refused(problem) | Failure::Failed(problem) => {
+                (&problem.detail, &problem.hint, problem.errors.as_slice())
+            }
             Failure::Unexpected { message, hint } => (message, hint, [].as_slice()),
         };
         let mut text = format!("{} {message}\n", style("error:").for_stderr().red().bold());

@@ -34,7 +34,6 @@ impl Daemon {
         follow(request, |kind, data| {
             match kind {
                 b"ready" => show(UiEvent::Ready(parse(data)?)),
-                b"failed" => return Err(parse::<Problem>(data)?.into()),
                 _ => show(UiEvent::Progress(parse(data)?)),
             }
             Ok(true)
@@ -95,7 +94,8 @@ impl Daemon {
     }
 }
 
-/// Gives kind and data of each event to `take`, until it returns `false` or the stream ends.
+/// Gives kind and data of each event to `take`, until it returns `false` or the stream ends. One that says why it cannot
+/// go on has failed.
 async fn follow(
     request: RequestBuilder,
     mut take: impl FnMut(&[u8], &[u8]) -> Result<bool, Failure>,
@@ -112,10 +112,13 @@ async fn follow(
             };
             if let Some(name) = line.strip_prefix(b"event: ") {
                 kind = name.to_vec();
-            } else if let Some(data) = line.strip_prefix(b"data: ")
-                && !take(&kind, data)?
-            {
-                return Ok(());
+            } else if let Some(data) = line.strip_prefix(b"data: ") {
+                if kind == b"failed" {
+                    return Err(parse::<Problem>(data)?.into());
+                }
+                if !take(&kind, data)? {
+                    return Ok(());
+                }
             }
         }
         read = rest;

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
-    config::Config,
+    config::{Before, Config},
     environment::{
         CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
         EnvironmentState, ListEnvironments,
@@ -17,7 +17,7 @@ use airflow_serverless_api::{
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -116,7 +116,7 @@ impl Registry {
     }
 
     /// The environment, unless it is being deleted.
-    async fn wanted_environment(&self, name: &EnvironmentName) -> Result<Environment> {
+    pub(crate) async fn wanted_environment(&self, name: &EnvironmentName) -> Result<Environment> {
         let environment = self.environment(name).await?;
         match environment.state {
             EnvironmentState::Deleting => Err(Error::EnvironmentDeleting(name.clone())),
@@ -128,7 +128,7 @@ impl Registry {
     /// with new work only if it is not ready. (Secrets are not compared: nobody but Modal knows the old ones.)
     pub async fn create_environment(&self, request: CreateEnvironment) -> Result<EnvironmentChange> {
         let CreateEnvironment { name, config: wanted } = request;
-        wanted.validate().map_err(Error::InvalidConfig)?;
+        wanted.validate(Before::Nothing).map_err(Error::InvalidConfig)?;
         let config = wanted.without_secrets();
         let _wishing = self.wishing.lock(&name).await;
         match self.store.environment(&name).await? {
@@ -137,7 +137,7 @@ impl Registry {
                 vault::keep(&self.modal.client(target, &config).await?, &name, &wanted, None).await?;
                 let operation = new_operation(OperationKind::Create);
                 self.store.insert_environment(&name, (target, &config), &operation, (self.clock)()).await?;
-                self.started(&name, EventKind::EnvironmentCreated, operation.id).await
+                self.started(&name, (EventKind::EnvironmentCreated, json!({})), operation.id).await
             }
             Some(environment) if environment.state == EnvironmentState::Deleting => {
                 Err(Error::EnvironmentDeleting(name))
@@ -153,18 +153,19 @@ impl Registry {
         }
     }
 
-    /// Sets another configuration; the same one again, without secrets, changes nothing.
+    /// Sets another configuration; what it does not say of secrets stays as it is. The same one again, without secrets,
+    /// changes nothing.
     pub async fn update_environment(
         &self,
         name: &EnvironmentName,
         wanted: Config,
         is_expected: impl FnOnce(&Environment) -> Result<()>,
     ) -> Result<EnvironmentChange> {
-        wanted.validate().map_err(Error::InvalidConfig)?;
         let config = wanted.without_secrets();
         let _wishing = self.wishing.lock(name).await;
         let environment = self.wanted_environment(name).await?;
         is_expected(&environment)?;
+        wanted.validate(Before::Known(&environment.config)).map_err(Error::InvalidConfig)?;
         if let Some(key) = moved(&environment, &config) {
             let message = "cannot be changed, as the metadata would stay behind: create another environment";
             return Err(Error::InvalidConfig(vec![Fault::new(key, message)]));
@@ -197,7 +198,7 @@ impl Registry {
         }
         let operation = new_operation(OperationKind::Delete);
         self.store.delete_environment(name, deletion, &operation, (self.clock)()).await?;
-        self.started(name, EventKind::EnvironmentDeleting, operation.id).await
+        self.started(name, (EventKind::EnvironmentDeleting, json!({"purge": wanted.purge})), operation.id).await
     }
 
     async fn keep_secrets(&self, environment: &Environment, wanted: &Config) -> Result<()> {
@@ -221,12 +222,19 @@ impl Registry {
     async fn apply(&self, name: &EnvironmentName, config: &Config) -> Result<EnvironmentChange> {
         let operation = new_operation(OperationKind::Update);
         self.store.update_environment(name, config, &operation, (self.clock)()).await?;
-        self.started(name, EventKind::EnvironmentUpdated, operation.id).await
+        self.started(name, (EventKind::EnvironmentUpdated, json!({})), operation.id).await
     }
 
-    async fn started(&self, name: &EnvironmentName, kind: EventKind, operation: Uuid) -> Result<EnvironmentChange> {
+    async fn started(
+        &self,
+        name: &EnvironmentName,
+        (kind, mut data): (EventKind, Value),
+        operation: Uuid,
+    ) -> Result<EnvironmentChange> {
         let environment = self.environment(name).await?;
-        self.events.record(kind, name, json!({"generation": environment.generation, "operation_id": operation})).await;
+        data["generation"] = environment.generation.into();
+        data["operation_id"] = json!(operation);
+        self.events.record(kind, name, data).await;
         // After that, so that the work is told of after the wish.
         self.wake.notify_one();
         Ok(EnvironmentChange { environment, operation: self.store.operation(operation).await? })

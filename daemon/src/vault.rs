@@ -37,10 +37,11 @@ pub async fn keep(
     config: &Config,
     before: Option<&Config>,
 ) -> Result<()> {
-    let dropped = before.into_iter().flat_map(|config| config.env.keys()).map(|name| (name.clone(), None));
-    let mut variables: HashMap<String, Option<String>> = dropped.collect();
-    let kept = config.env.iter().map(|(name, value)| (name.clone(), Some(value.expose().to_owned())));
-    variables.extend(kept);
+    let before = before.into_iter().flat_map(|config| config.env.keys());
+    let dropped = before.filter(|name| !config.env.contains_key(*name)).map(|name| (name.clone(), None));
+    let given =
+        config.env.iter().filter_map(|(name, value)| Some((name.clone(), Some(value.as_ref()?.expose().into()))));
+    let mut variables: HashMap<String, Option<String>> = dropped.chain(given).collect();
     if let Some(text) = config.secret_connection_string() {
         variables.insert(CONNECTION_STRING.to_owned(), Some(text.expose().to_owned()));
     }

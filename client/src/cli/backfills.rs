@@ -14,6 +14,7 @@ pub enum Backfills {
     List {
         #[command(flatten)]
         environment: Environment,
+        /// Only those of this DAG
         #[arg(long, value_name = "ID")]
         dag_id: Option<String>,
         #[command(flatten)]
@@ -33,6 +34,7 @@ pub enum Backfills {
 pub struct CreateBackfill {
     #[command(flatten)]
     pub environment: Environment,
+    /// Id of the DAG, as `dags list` shows it
     #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
     /// The first date, such as 2026-01-31 or 2026-01-31T06:00:00Z; UTC if it does not say
@@ -71,6 +73,7 @@ pub struct CreateBackfill {
 pub struct Backfill {
     #[command(flatten)]
     pub environment: Environment,
+    /// Id of the backfill, as `backfills list` shows it
     #[arg(long, value_name = "N")]
     pub backfill_id: i64,
 }

@@ -15,7 +15,7 @@ pub enum Daemon {
     Restart,
     /// Tell whether the daemon runs, and where
     Status,
-    /// Print the token that requests to a port of the daemon need (`airflowd --listen`)
+    /// Print the token that requests to a port of the daemon need (`listen` in airflowd.yaml, or `airflowd --listen`)
     Token {
         /// Make a new one; the old one is refused from now on
         #[arg(long)]

@@ -32,11 +32,20 @@ pub enum Operations {
         page: Page,
     },
     /// Show an operation and its steps
-    Show { id: Uuid },
+    Show {
+        /// As `operations list` shows it
+        id: Uuid,
+    },
     /// Follow an operation to its end
-    Wait { id: Uuid },
+    Wait {
+        /// As `operations list` shows it
+        id: Uuid,
+    },
     /// End the creation or change of an environment; what it has done so far stays
-    Cancel { id: Uuid },
+    Cancel {
+        /// As `operations list` shows it
+        id: Uuid,
+    },
 }
 
 #[derive(Args)]

@@ -54,7 +54,7 @@ async fn create(arguments: CreateBackfill, printer: &Printer) -> Outcome {
         return Ok(ExitStatus::Success);
     }
     let mut detail = daemon.create_backfill(&environment, &request).await?;
-    dags::note_if_paused(&daemon, &environment, &request.dag_id, printer).await?;
+    dags::note_if_paused(&daemon, &environment, &request.dag_id, printer).await;
     if !arguments.wait {
         printer.result(&detail, details);
         return Ok(ExitStatus::Success);

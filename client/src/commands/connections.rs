@@ -64,6 +64,11 @@ pub async fn run(command: Connections, printer: &Printer) -> Outcome {
 }
 
 fn added(arguments: AddConnection) -> Result<NewConnection, Failure> {
+    let AddConnection { conn_uri, conn_json, conn_login, conn_password, conn_extra, .. } = &arguments;
+    let readable = [conn_uri, conn_json, conn_login, conn_password, conn_extra];
+    if readable.into_iter().flatten().filter(|text| files::is_standard(Path::new(text))).count() > 1 {
+        return Err(Failure::input("standard input can be read for one value only", vec![], None));
+    }
     let text = |argument: Option<String>| argument.map(files::value).transpose();
     let secret = |argument| Ok::<_, Failure>(text(argument)?.map(Secret::new));
     let connection_id = arguments.conn_id;
@@ -188,7 +193,7 @@ async fn export(
         }
     };
     files::write(file, &text)?;
-    printer.note(&format!("{} connections exported", connections.len()));
+    files::exported(NOUN, file, connections.len(), printer);
     Ok(())
 }
 

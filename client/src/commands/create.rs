@@ -1,20 +1,17 @@
 //! `create`: an environment from a configuration.
 
-use airflow_serverless_api::{config::DatabaseKind, environment::EnvironmentChange, operation::OperationState};
+use airflow_serverless_api::{
+    config::{Before, Config, DatabaseKind},
+    environment::EnvironmentChange,
+};
 
 use super::Outcome;
-use crate::{
-    cli::Create,
-    config,
-    daemon::Daemon,
-    failure::{ExitStatus, Failure},
-    follow,
-    printer::Printer,
-};
+use crate::{cli::Create, config, daemon::Daemon, failure::ExitStatus, follow, printer::Printer};
 
 pub async fn create(arguments: Create, printer: &Printer) -> Outcome {
     let name = arguments.environment.name;
-    let config = config::read(&arguments.config)?;
+    let before = if arguments.update { Before::Unknown } else { Before::Nothing };
+    let config = config::read(&arguments.config, before)?;
     let daemon = Daemon::connect(printer).await?;
     let change = if arguments.update {
         daemon.update_environment(&name, config).await?
@@ -22,24 +19,30 @@ pub async fn create(arguments: Create, printer: &Printer) -> Outcome {
         daemon.create_environment(name.clone(), config).await?
     };
     let Some(operation) = change.operation else {
-        let secrets = match change.environment.config.database.kind {
-            DatabaseKind::Sqlite => "",
-            // Nobody but Modal knows the old one.
-            DatabaseKind::Postgres => " (`--update` sets a new connection string)",
-        };
-        printer.result(&change, |_| {
+        printer.result(&change, |change| {
+            let secrets = uncompared(&change.environment.config);
             format!("environment {name} exists and is as configured; nothing was changed{secrets}")
         });
         return Ok(ExitStatus::Success);
     };
     let operation = follow::operation(&daemon, operation, printer).await?;
-    if let (OperationState::Failed, Some(reason)) = (operation.state, &operation.error) {
-        return Err(Failure::Unexpected {
-            message: format!("environment {name} could not be brought about: {reason}"),
-            hint: Some(format!("the daemon tries again by itself; `airflow-serverless env show --env {name}` tells")),
-        });
-    }
+    let (status, reason) = (follow::status(&operation), follow::shortfall(&operation));
     let change = EnvironmentChange { environment: daemon.get_environment(&name).await?, operation: Some(operation) };
-    printer.result(&change, |_| format!("environment {name} is ready"));
-    Ok(ExitStatus::Success)
+    printer.result(&change, |_| match reason {
+        None => format!("environment {name} is ready"),
+        Some(reason) => format!("environment {name} is not as asked for: {reason}"),
+    });
+    Ok(status)
+}
+
+/// What may have changed unnoticed, as nobody but Modal knows the old values.
+fn uncompared(config: &Config) -> &'static str {
+    match (config.database.kind, config.env.is_empty()) {
+        (DatabaseKind::Sqlite, true) => "",
+        (DatabaseKind::Sqlite, false) => " (values of `env` are not compared: `--update` sets them)",
+        (DatabaseKind::Postgres, true) => " (the connection string is not compared: `--update` sets it)",
+        (DatabaseKind::Postgres, false) => {
+            " (the connection string and values of `env` are not compared: `--update` sets them)"
+        }
+    }
 }

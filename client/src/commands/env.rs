@@ -6,7 +6,6 @@ use airflow_serverless_api::{
     Secret,
     config::{Config, DatabaseKind},
     environment::{Condition, Environment, Target},
-    operation::OperationState,
 };
 
 use super::Outcome;
@@ -42,26 +41,22 @@ async fn delete(daemon: &Daemon, arguments: DeleteEnvironment, printer: &Printer
         return Ok(ExitStatus::Failure);
     }
     let mut change = daemon.delete_environment(&name, purge).await?;
+    let (mut status, mut reason) = (ExitStatus::Success, None);
     if let Some(operation) = change.operation.take() {
         let operation = follow::operation(daemon, operation, printer).await?;
-        if let (OperationState::Failed, Some(reason)) = (operation.state, &operation.error) {
-            return Err(Failure::Unexpected {
-                message: format!("environment {name} could not be deleted: {reason}"),
-                hint: Some(format!(
-                    "the daemon tries again by itself; `airflow-serverless env show --env {name}` tells"
-                )),
-            });
-        }
+        (status, reason) = (follow::status(&operation), follow::shortfall(&operation));
         change.operation = Some(operation);
     }
-    printer.result(&change, |_| match purge {
-        true => format!("environment {name} and its data are gone"),
-        false => format!(
-            "environment {name} is gone; its Volume {}, Dict and Secret stay, and a new `create` finds them again",
+    printer.result(&change, |_| match (reason, purge) {
+        (Some(reason), _) => format!("environment {name} is not gone as asked for: {reason}"),
+        (None, true) => format!("environment {name} and its data are gone"),
+        (None, false) => format!(
+            "environment {name} is gone, with its watches; its data stay on the Volume {}, and a new `create` finds \
+             them again",
             environment.names.volume
         ),
     });
-    Ok(ExitStatus::Success)
+    Ok(status)
 }
 
 /// Asks once, and twice if data would be lost.
@@ -142,7 +137,7 @@ fn conditions(conditions: &[Condition]) -> String {
 }
 
 /// The names alone: nobody but Modal knows the values.
-fn names(env: &BTreeMap<String, Secret>) -> String {
+fn names(env: &BTreeMap<String, Option<Secret>>) -> String {
     if env.is_empty() { "-".to_owned() } else { env.keys().cloned().collect::<Vec<_>>().join(", ") }
 }
 

@@ -11,9 +11,9 @@ use airflow_serverless_api::{
     page::{ActionOnExisting, Page, Written},
     problem::Fault,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, printer::Printer};
 
 /// Whatever is larger was not written by hand.
 const MAX_BYTES: u64 = 4 << 20;
@@ -86,12 +86,35 @@ pub fn is_standard(path: &Path) -> bool {
 /// Writes a file that only its owner can read, as it may hold secrets; `-` is standard output.
 pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let result = if is_standard(path) {
-        writeln!(io::stdout().lock(), "{}", text.trim_end())
+        match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+            // As of any other command's output: whoever read it has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
+        }
     } else {
         let file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
         file.and_then(|mut file| writeln!(file, "{}", text.trim_end()))
     };
     result.map_err(|error| Failure::input(format!("{} cannot be written: {error}", path.display()), vec![], None))
+}
+
+/// Refuses a name that promises another format than JSON.
+pub fn check_json(path: &Path) -> Result<(), Failure> {
+    if !matches!(extension(path), "env" | "yaml" | "yml") {
+        return Ok(());
+    }
+    Err(Failure::input(format!("{} would be JSON", path.display()), vec![], Some("give it a name that ends in .json")))
+}
+
+/// What an export did, unless standard output has the export itself.
+pub fn exported(noun: &str, path: &Path, count: usize, printer: &Printer) {
+    if is_standard(path) {
+        printer.note(&format!("{count} {noun} exported"));
+    } else {
+        printer.result(&json!({"file": path, "count": count}), |_| {
+            format!("{count} {noun} exported to {}", path.display())
+        });
+    }
 }
 
 /// The value of an argument; `-` stands for what comes on standard input.

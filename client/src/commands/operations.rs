@@ -2,7 +2,7 @@
 
 use airflow_serverless_api::{
     event::{Event, FollowEvents},
-    operation::{ListOperations, Operation, OperationList, OperationState, StepState},
+    operation::{ListOperations, Operation, OperationList, StepState},
 };
 
 use super::Outcome;
@@ -25,9 +25,8 @@ pub async fn run(command: Operations, printer: &Printer) -> Outcome {
         Operations::Cancel { id } => printer.result(&daemon.cancel_operation(id).await?, details),
         Operations::Wait { id } => {
             let operation = follow::operation(&daemon, daemon.get_operation(id).await?, printer).await?;
-            let succeeded = operation.state == OperationState::Succeeded;
             printer.result(&operation, details);
-            return Ok(if succeeded { ExitStatus::Success } else { ExitStatus::Failure });
+            return Ok(follow::status(&operation));
         }
     }
     Ok(ExitStatus::Success)

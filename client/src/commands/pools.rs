@@ -43,6 +43,7 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
             put(&environment.name, pools, printer).await?;
         }
         Pools::Export { environment, file } => {
+            files::check_json(&file)?;
             let daemon = Daemon::connect(printer).await?;
             let mut entries = Map::new();
             loop {
@@ -54,7 +55,7 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
                 }
             }
             files::write(&file, &files::pretty(&entries))?;
-            printer.note(&format!("{} pools exported", entries.len()));
+            files::exported(NOUN, &file, entries.len(), printer);
         }
     }
     Ok(ExitStatus::Success)

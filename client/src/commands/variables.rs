@@ -101,6 +101,7 @@ fn from_file((key, entry): (String, Value)) -> NewVariable {
 }
 
 async fn export(environment: &EnvironmentName, file: &Path, printer: &Printer) -> Result<(), Failure> {
+    files::check_json(file)?;
     let daemon = Daemon::connect(printer).await?;
     let mut entries = Map::new();
     loop {
@@ -112,7 +113,7 @@ async fn export(environment: &EnvironmentName, file: &Path, printer: &Printer) -
         }
     }
     files::write(file, &files::pretty(&entries))?;
-    printer.note(&format!("{} variables exported", entries.len()));
+    files::exported(NOUN, file, entries.len(), printer);
     Ok(())
 }
 

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_agent_says_what_is_meant() {
         let home = Home::below("/Users/a & b/<home>".into());
-        let variables = vec![("AIRFLOW_SERVERLESS_HOME", "/Users/a & b/<home>".to_owned())];
+        let variables = vec![("AIRFLOW_SERVERLESS_HOME".to_owned(), "/Users/a & b/<home>".to_owned())];
         let plan = Plan { home: &home, daemon: Path::new("/opt/airflowd"), variables };
         let script = "import plistlib, json, sys; print(json.dumps(plistlib.loads(sys.stdin.buffer.read())))";
         let mut python = Command::new("python3");

@@ -4,7 +4,9 @@ mod launchd;
 mod systemd;
 
 use std::{
-    os::unix::fs::DirBuilderExt,
+    ffi::OsString,
+    io::Write,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -14,7 +16,8 @@ use airflow_serverless_api::{home::Home, variables};
 use self::{launchd::Launchd, systemd::Systemd};
 use crate::failure::Failure;
 
-/// What of the environment the daemon gets as it is when the service is installed: a service manager has another one.
+/// What of the environment the daemon gets as it is when the service is installed, as a service manager has another one;
+/// beside what says where packages come from.
 const INHERITED: [&str; 11] = [
     variables::HOME,
     variables::PYTHON,
@@ -39,7 +42,7 @@ pub enum Service {
 pub struct Plan<'a> {
     pub home: &'a Home,
     pub daemon: &'a Path,
-    pub variables: Vec<(&'static str, String)>,
+    pub variables: Vec<(String, String)>,
 }
 
 /// What an installation came to.
@@ -52,15 +55,20 @@ pub struct Installed {
 
 impl<'a> Plan<'a> {
     pub fn new(home: &'a Home, daemon: &'a Path) -> Self {
-        let variable = |name| Some((name, std::env::var(name).ok().filter(|value: &String| !value.is_empty())?));
-        Self { home, daemon, variables: INHERITED.into_iter().filter_map(variable).collect() }
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let is_inherited = |(name, value): &(String, String)| {
+            !value.is_empty() && (INHERITED.contains(&name.as_str()) || variables::is_of_packages(name))
+        };
+        let mut variables: Vec<_> = std::env::vars_os().filter_map(text).filter(is_inherited).collect();
+        variables.sort();
+        Self { home, daemon, variables }
     }
 
     /// Those that the daemon writes to.
     fn folders(&self) -> Vec<PathBuf> {
         let Home { config, data, state, cache, runtime } = self.home;
         let mut folders: Vec<_> = [config, data, state, cache, runtime].map(PathBuf::clone).to_vec();
-        let named = self.variables.iter().filter(|(name, _)| [variables::RUNTIMES, "TMPDIR"].contains(name));
+        let named = self.variables.iter().filter(|(name, _)| [variables::RUNTIMES, "TMPDIR"].contains(&name.as_str()));
         folders.extend(named.map(|(_, value)| PathBuf::from(value)));
         // systemd takes no path with `..` in it.
         folders.into_iter().map(|folder| folder.canonicalize().unwrap_or(folder)).collect()
@@ -167,17 +175,27 @@ fn user_folder(below_home: &str) -> Result<PathBuf, Failure> {
     std::env::home_dir().map(|home| home.join(below_home)).ok_or_else(no_home)
 }
 
+/// Writes a file that only its owner can read: the address of a package index may have a password in it.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let folder = path.parent().unwrap_or(path);
-    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, text));
-    written.map_err(|error| Failure::unexpected(&format!("writing {}", path.display()), error))
+    let replace = || {
+        std::fs::create_dir_all(folder)?;
+        remove_file(path)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())
+    };
+    replace().map_err(|error| Failure::unexpected(&format!("writing {}", path.display()), error))
 }
 
 /// Removes a file; one that is gone is no failure. Tells whether it was there.
 fn remove(path: &Path) -> Result<bool, Failure> {
+    remove_file(path).map_err(|error| Failure::unexpected(&format!("removing {}", path.display()), error))
+}
+
+fn remove_file(path: &Path) -> std::io::Result<bool> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Failure::unexpected(&format!("removing {}", path.display()), error)),
+        Err(error) => Err(error),
     }
 }

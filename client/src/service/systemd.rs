@@ -178,9 +178,9 @@ mod tests {
     #[test]
     fn units_have_the_paths_of_the_installation() {
         let home = Home::below("/srv/100% of it".into());
-        let variables =
-            vec![("AIRFLOW_SERVERLESS_HOME", "/srv/100% of it".to_owned()), ("PATH", "/bin:/$a\"b".to_owned())];
-        let plan = Plan { home: &home, daemon: Path::new("/opt/air $flow/airflowd"), variables };
+        let variables = [("AIRFLOW_SERVERLESS_HOME", "/srv/100% of it"), ("PATH", "/bin:/$a\"b")]
+            .map(|(n, v)| (n.into(), v.into()));
+        let plan = Plan { home: &home, daemon: Path::new("/opt/air $flow/airflowd"), variables: variables.into() };
         let unit = service_unit(&plan);
         for line in [
             "Environment=\"AIRFLOW_SERVERLESS_HOME=/srv/100%% of it\"",

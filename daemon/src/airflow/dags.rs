@@ -18,7 +18,7 @@ use sqlx::FromRow;
 
 use super::{
     Airflow, DAGS,
-    files::{PLUGINS, check_name},
+    files::{PLUGINS, check_path},
     metadata::Metadata,
 };
 use crate::error::{Error, Result, Subject};
@@ -152,7 +152,7 @@ impl Airflow {
 
     /// The content of a file of the DAG folder.
     pub async fn dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<Vec<u8>> {
-        check_name(filename)?;
+        check_path(filename)?;
         let content = self.volume(environment).await?.read(&format!("/{DAGS}/{filename}")).await?;
         content.ok_or_else(|| Error::FileNotFound(filename.to_owned(), environment.clone()))
     }

@@ -24,6 +24,9 @@ pub(crate) const PLUGINS: &str = "plugins/";
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 
 const MAX_NAME: usize = 200;
+/// Of a file with the folders it is in, and of each of these, in bytes.
+const MAX_PATH: usize = 1000;
+const MAX_PART: usize = 255;
 
 impl Airflow {
     /// Validates a file and puts it on the Volume, all or nothing, if what is there `is_expected`; then wakes the
@@ -70,7 +73,7 @@ impl Airflow {
         filename: &str,
         is_expected: impl FnOnce(Option<&[u8]>) -> Result<()>,
     ) -> Result<DagFileDeletion> {
-        check_name(filename)?;
+        check_path(filename)?;
         let files = self.files.lock(environment).await;
         let existing = self.volume(environment).await?.read(&format!("/{DAGS}/{filename}")).await?;
         is_expected(existing.as_deref())?;
@@ -147,8 +150,24 @@ fn is_plain(path: &str) -> bool {
     Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
+/// Where a file may be that a watch has uploaded.
+pub(super) fn check_path(filename: &str) -> Result<()> {
+    let fault = if !filename.ends_with(".py") {
+        "it must end in .py"
+    } else if filename.len() > MAX_PATH {
+        "it is longer than 1000 bytes"
+    } else if filename.split('/').any(|part| matches!(part, "" | "." | "..") || part.len() > MAX_PART) {
+        "it must be a path from the DAG folder down, such as team/etl.py"
+    } else if filename.chars().any(char::is_control) {
+        "control characters are not allowed"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidFileName(filename.to_owned(), fault))
+}
+
 /// A name, or the name of a plugin behind that of its folder.
-pub(super) fn check_name(filename: &str) -> Result<()> {
+fn check_name(filename: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let name = filename.strip_prefix(PLUGINS).unwrap_or(filename);
     let fault = if !name.ends_with(".py") {
@@ -226,6 +245,10 @@ mod tests {
         for bad in ["etl.txt", ".hidden.py", "../etl.py", "a/b.py", "ä.py", "a b.py", "", &long].iter().chain(&strange)
         {
             assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+        assert!(check_path("team/ä b/etl.py").is_ok() && check_path("plugins/workday.py").is_ok());
+        for bad in ["", "etl.txt", "/etl.py", "../etl.py", "a/../etl.py", "a//etl.py", "./etl.py", "a/\0.py"] {
+            assert!(check_path(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -109,8 +109,8 @@ impl EnvironmentReconciler {
     /// How long the next attempt has to wait, if it does.
     fn wait(&self, wish: &Wish) -> Option<Duration> {
         let retry = wish.retry_at.and_then(|at| (at - (self.registry.clock)()).to_std().ok());
-        // A clock that was set back does not prolong it.
-        let retry = retry.map(|wait| wait.min(LONGEST_RETRY));
+        // It is longer only if the clock was set back.
+        let retry = retry.filter(|wait| *wait <= LONGEST_RETRY);
         let (_, at) = self.unrecorded.get(&wish.environment.name).copied().unwrap_or((0, Instant::now()));
         retry.max(Some(at.saturating_duration_since(Instant::now()))).filter(|wait| !wait.is_zero())
     }

@@ -56,9 +56,9 @@ pub(super) async fn put_dag_file(
 /// The content of a DAG file or a plugin
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path)),
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, description = "As `GET …/dags/files` names it; a slash in it is written `%2F`", pattern = "[.]py$", max_length = 1000)),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "text/x-python"),
+        (status = 200, body = String, content_type = "text/x-python"),
     )
 )]
 pub(super) async fn get_dag_file(
@@ -73,7 +73,7 @@ pub(super) async fn get_dag_file(
 /// Removes a DAG file or a plugin; DAGs of the file become inactive. With `If-Match` only what was read
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208), ("If-Match" = Option<String>, Header)),
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, description = "As `GET …/dags/files` names it; a slash in it is written `%2F`", pattern = "[.]py$", max_length = 1000), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = DagFileDeletion))
 )]
 pub(super) async fn delete_dag_file(

@@ -17,7 +17,7 @@ use serde_json::json;
 use utoipa::{
     OpenApi,
     openapi::{
-        Components, ContentBuilder, HeaderBuilder, OpenApi as Description, PathItem, Ref, RefOr, Response,
+        Components, ContentBuilder, Header, HeaderBuilder, OpenApi as Description, PathItem, Ref, RefOr, Response,
         ResponseBuilder, Schema,
         example::ExampleBuilder,
         path::{Operation, Parameter, ParameterBuilder, ParameterIn},
@@ -40,8 +40,17 @@ pub(super) const EVENT_STREAM: &str = "text/event-stream";
 const REFUSALS: &[(&str, &str, &str)] = &[
     ("401", "Unauthorized", "A port was asked without its token. The Unix socket needs none."),
     ("4XX", "Refused", "The request is at fault; `type` tells how, and `detail` and `hint` what to do."),
-    ("503", "Overloaded", "Too many requests at once. Nothing was done: try again after `Retry-After`."),
-    ("5XX", "Failed", "The daemon, the scheduler or the database is at fault, or does not answer in time."),
+    (
+        "503",
+        "Overloaded",
+        "Too many requests at once, or not ready: `type` tells. Nothing was done: try again after `Retry-After`.",
+    ),
+    (
+        "5XX",
+        "Failed",
+        "The daemon, the scheduler or the database is at fault, or does not answer in time. After 504 a change may still \
+         be carried out: look first, or repeat it with the `Idempotency-Key` that it had.",
+    ),
 ];
 
 #[derive(OpenApi)]
@@ -49,10 +58,13 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     info(
         title = "airflowd",
         description = "Airflow without servers: environments, DAGs and runs on Modal.\n\n\
-            The API is served on a Unix socket and, if the daemon was started with `--listen`, on a loopback port. \
-            Requests to the port need the token that `airflow-serverless daemon token` prints. Each answer has an \
-            `X-Request-Id`, under which the daemon's log tells of the request. Errors are RFC 9457 problems, told apart \
-            by their `type`.",
+            The API is served on a Unix socket and, if `listen` in `airflowd.yaml`, `airflowd --listen` or a service \
+            manager says so, on a loopback port. Requests to the port need the token that \
+            `airflow-serverless daemon token` prints. Each answer has an `X-Request-Id`, under which the daemon's log \
+            tells of the request, and an `Airflow-Serverless-Version`. Errors are RFC 9457 problems, told apart by their \
+            `type`.\n\n\
+            What is read as JSON has an `ETag`; with it as `If-None-Match` the answer is 304 if nothing has changed. \
+            Bodies have at most 1 MiB, files and imports 4 MiB.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     components(schemas(Problem, Event, LogLine, LogEnd, ContainerLine, UiProgress, UiReady)),
@@ -91,6 +103,9 @@ pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Descr
             && !is_stream(post)
         {
             post.parameters.get_or_insert_default().push(idempotency_key());
+        }
+        if let Some(get) = &mut path.get {
+            add_etag(get);
         }
         operations(path).for_each(complete);
     }
@@ -140,7 +155,9 @@ fn idempotency_key() -> RefOr<Parameter> {
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
         .description(Some(
-            "Sent again with the same key within a day, the request does its work once and gets the same answer",
+            "Sent again with the same key within a day, the request does its work once and gets the same answer, with \
+             `Idempotency-Replayed: true`. 409 while the first one is under way, 422 if it is another request. What was \
+             refused is not kept",
         ))
         .schema(Some(text.pattern(Some("^[ -~]+$"))));
     parameter.build().into()
@@ -153,17 +170,65 @@ fn complete(operation: &mut Operation) {
         responses.insert((*status).to_owned(), Ref::from_response_name(*name).into());
     }
     for (status, response) in responses {
-        if let RefOr::T(response) = response
-            && response.description.is_empty()
-        {
-            response.description = description(status).to_owned();
+        if let RefOr::T(response) = response {
+            add_location(response);
+            if response.description.is_empty() {
+                response.description = description(status).to_owned();
+            }
         }
     }
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(parameter) = parameter {
             limit(parameter);
+            if parameter.description.is_none() {
+                parameter.description = meaning(&parameter.name).map(str::to_owned);
+            }
         }
     }
+}
+
+/// What a parameter means wherever it has no words of its own.
+fn meaning(parameter: &str) -> Option<&'static str> {
+    Some(match parameter {
+        "environment" => "Name of the environment",
+        "dag_id" => "Id of the DAG",
+        "dag_run_id" => "Id of the run",
+        "task_id" => "Id of the task",
+        "backfill_id" => "Id of the backfill",
+        "operation" => "Id of the operation",
+        "watch_id" => "Id of the watch",
+        "connection_id" => "Id of the connection",
+        "key" => "Key of the variable",
+        "name" => "Name of the pool",
+        "filename" => "Name of the file",
+        "offset" => "Leave out so many of the first, 0 if absent",
+        "If-Match" => {
+            "The `ETag` that the same thing had when it was read, with its quotes; 412 if it has changed since"
+        }
+        _ => return None,
+    })
+}
+
+/// What was made, or is under way, has a path.
+fn add_location(response: &mut Response) {
+    if response.description.contains("`Location`") {
+        let location = header(Type::String, "A path of this API");
+        response.headers.insert("Location".to_owned(), location.into());
+    }
+}
+
+/// What is read as JSON has it.
+fn add_etag(get: &mut Operation) {
+    if let Some(RefOr::T(response)) = get.responses.responses.get_mut("200")
+        && response.content.contains_key("application/json")
+    {
+        let etag = header(Type::String, "For `If-None-Match`, and for `If-Match` where that is taken");
+        response.headers.insert("ETag".to_owned(), etag.into());
+    }
+}
+
+fn header(kind: Type, description: &str) -> Header {
+    HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(kind))).description(Some(description)).build()
 }
 
 fn description(status: &str) -> &'static str {
@@ -240,9 +305,6 @@ fn refusal(status: &str, meaning: &str) -> Response {
     let content =
         ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).examples_from_iter(examples).build();
     let response = ResponseBuilder::new().description(meaning).content(MEDIA_TYPE, content);
-    let header = |kind, description: &str| {
-        HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(kind))).description(Some(description)).build()
-    };
     match status {
         "401" => response.header("WWW-Authenticate", header(Type::String, "`Bearer`")).build(),
         "503" => response.header("Retry-After", header(Type::Integer, "Seconds")).build(),
@@ -283,6 +345,11 @@ mod tests {
         assert_eq!(kinds, kinds::ALL.len(), "each kind of problem is documented once");
         for (path, item) in &mut document.paths.paths {
             for operation in operations(item) {
+                let parameters = operation.parameters.iter().flatten();
+                for parameter in parameters {
+                    let is_said = matches!(parameter, RefOr::T(parameter) if parameter.description.is_some());
+                    assert!(is_said, "{path}: a parameter has no description");
+                }
                 assert!(operation.summary.is_some() && operation.operation_id.is_some(), "{path}");
                 for tag in operation.tags.iter().flatten() {
                     assert!(tags.contains(tag), "{path}: tag {tag} is not described");

@@ -9,13 +9,13 @@ use axum::{
     response::sse::{self, KeepAlive, Sse},
 };
 use futures::Stream;
+use serde::Serialize;
 
 use super::{
     Services, etag,
     extract::Query,
     problem::{Answer, Failure},
 };
-use crate::error::chain;
 
 /// A comment is sent after so long without an event, so that both sides notice a connection that is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -28,7 +28,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
         ("Last-Event-ID" = Option<i64>, Header, description = "Begin behind this event", minimum = 0),
     ),
     responses(
-        (status = 200, description = "Events, each with the JSON of an Event as its data", body = ServerSentEvent,
+        (status = 200, description = "Events, each with the JSON of an Event as its data; `failed` with a Problem if no more can be read", body = ServerSentEvent,
          content_type = "text/event-stream"),
     )
 )]
@@ -48,8 +48,10 @@ pub(super) async fn follow_events(
             changes.borrow_and_update();
             let found = match events.after(after, query.environment.as_ref()).await {
                 Ok(found) => found,
-                // Whoever follows asks again, behind the last event it has got.
-                Err(error) => return tracing::error!(error = chain(&error), "events cannot be read"),
+                Err(error) => {
+                    yield Ok(failed(Failure::from(error)));
+                    return;
+                }
             };
             let is_all = found.is_empty();
             for event in found {
@@ -71,6 +73,17 @@ pub(super) async fn follow_events(
         }
     };
     Ok(Sse::new(stream).keep_alive(heartbeat()))
+}
+
+/// A message of a stream.
+pub(super) fn message(name: &str, data: &impl Serialize) -> sse::Event {
+    // Of the types that are sent none fails to be JSON.
+    sse::Event::default().event(name).json_data(data).unwrap_or_default()
+}
+
+/// The last message of a stream that cannot go on: its answer has begun, so no status tells.
+pub(super) fn failed(failure: Failure) -> sse::Event {
+    message("failed", failure.problem())
 }
 
 pub(super) fn heartbeat() -> KeepAlive {

@@ -17,9 +17,8 @@ use futures::Stream;
 use super::{
     Services, events,
     extract::{Path, Query},
-    problem::Answer,
+    problem::{Answer, Failure},
 };
-use crate::error::chain;
 
 /// The last lines that the containers of an environment printed
 #[utoipa::path(
@@ -35,7 +34,7 @@ pub(super) async fn get_container_logs(
     Ok(Json(services.airflow.container_logs(&environment, query).await?))
 }
 
-/// What the containers print, as server-sent events: `line` with the JSON of a ContainerLine; it ends with the environment
+/// What the containers print, as server-sent events: `line` with the JSON of a ContainerLine, `failed` with a Problem if no more can be read; it ends with the environment
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/logs/stream", tag = "environments",
     params(("environment" = EnvironmentName, Path), ReadContainerLogs),
@@ -62,8 +61,10 @@ pub(super) async fn follow_container_logs(
                     }
                 },
                 Ok(None) => return,
-                // The answer has begun: it can only break off.
-                Err(error) => return tracing::warn!(error = chain(&error), "output cannot be followed any more"),
+                Err(error) => {
+                    yield Ok(events::failed(Failure::from(error)));
+                    return;
+                }
             }
         }
     };

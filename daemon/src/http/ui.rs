@@ -9,7 +9,6 @@ use axum::{
     response::sse::{self, Sse},
 };
 use futures::Stream;
-use serde::Serialize;
 
 use super::{
     Services, events,
@@ -41,9 +40,9 @@ pub(super) async fn open_ui(
                 event = ui.next() => event,
             };
             let event = match event {
-                Some(UiEvent::Progress(progress)) => message("progress", &progress),
-                Some(UiEvent::Ready(ready)) => message("ready", &ready),
-                Some(UiEvent::Failed(error)) => message("failed", Failure::from(error).problem()),
+                Some(UiEvent::Progress(progress)) => events::message("progress", &progress),
+                Some(UiEvent::Ready(ready)) => events::message("ready", &ready),
+                Some(UiEvent::Failed(error)) => events::failed(Failure::from(error)),
                 None => return,
             };
             yield Ok(event);
@@ -56,9 +55,4 @@ pub(super) async fn open_ui(
 #[utoipa::path(get, path = "/v1/uis", tag = "ui", responses((status = 200, body = UiList)))]
 pub(super) async fn list_uis(State(services): State<Services>) -> Json<UiList> {
     Json(services.airflow.list_uis())
-}
-
-fn message(name: &str, data: &impl Serialize) -> sse::Event {
-    // Of these types none fails to be JSON.
-    sse::Event::default().event(name).json_data(data).unwrap_or_default()
 }

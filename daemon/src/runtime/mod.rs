@@ -84,10 +84,7 @@ impl Runtime {
 
     /// With which packages are installed that DAG files ask for: from where the user's own environment says.
     fn package_variables(&self) -> Vec<(OsString, OsString)> {
-        const NAMES: [&str; 5] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
-        let is_theirs = |name: &OsString| {
-            name.to_str().is_some_and(|name| name.starts_with("UV_") || NAMES.contains(&name.to_uppercase().as_str()))
-        };
+        let is_theirs = |name: &OsString| name.to_str().is_some_and(variables::is_of_packages);
         let mut variables: Vec<_> = std::env::vars_os().filter(|(name, _)| is_theirs(name)).collect();
         variables.push(("UV_CACHE_DIR".into(), self.uv_cache.clone().into()));
         variables.push(("AIRFLOW_SERVERLESS_VENVS".into(), self.packages.clone().into()));

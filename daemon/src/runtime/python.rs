@@ -11,6 +11,7 @@ use std::{
 
 use airflow_serverless_api::variables;
 use tokio::{process::Command, time::timeout};
+use uuid::Uuid;
 
 use super::{Runtime, RuntimeError, run, source, tool};
 use crate::progress::Progress;
@@ -93,12 +94,19 @@ impl Runtime {
         if self.functions.exists() {
             return Ok(());
         }
-        let partial = self.functions.with_extension("partial");
-        remove_folder(&partial)?;
-        for file in source::package_files() {
-            write(&partial.join(source::PACKAGE_NAME).join(file.path()), file.contents())?;
+        // Others may be about it, too: each in a folder of its own, of which the first takes the place.
+        let partial = self.functions.with_extension(format!("{}.partial", Uuid::now_v7()));
+        let unpacked = source::package_files()
+            .into_iter()
+            .try_for_each(|file| write(&partial.join(source::PACKAGE_NAME).join(file.path()), file.contents()))
+            .and_then(|()| std::fs::rename(&partial, &self.functions).map_err(files("creating", &self.functions)));
+        match unpacked {
+            Err(error) => {
+                remove_folder(&partial)?;
+                if self.functions.exists() { Ok(()) } else { Err(error) }
+            }
+            done => done,
         }
-        std::fs::rename(&partial, &self.functions).map_err(files("creating", &self.functions))
     }
 }
 

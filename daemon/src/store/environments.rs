@@ -102,7 +102,8 @@ impl TryFrom<Row> for Environment {
             target: from_word("target", &row.target)?,
             state: row.state(),
             conditions,
-            config: decode("configuration", &row.config)?,
+            // Registries of earlier versions have an empty text in place of each secret value.
+            config: decode::<Config>("configuration", &row.config)?.without_secrets(),
             generation: row.generation,
             observed_generation: row.observed_generation,
             failed_attempts: u32::try_from(row.attempts).unwrap_or(u32::MAX),

@@ -122,7 +122,11 @@ impl Folders {
         if gone.all {
             self.watched.clear();
         } else if !gone.paths.is_empty() {
-            self.watched.retain(|path, _| !path.ancestors().any(|part| gone.paths.contains(part)));
+            let is_gone = |path: &Path| path.ancestors().any(|part| gone.paths.contains(part));
+            let ended = self.watched.iter().filter(|(path, _)| is_gone(path)).map(|(_, identity)| *identity);
+            // The system has stopped to watch them, by whatever other names they have.
+            let ended: HashSet<Identity> = ended.collect();
+            self.watched.retain(|path, identity| !is_gone(path) && !ended.contains(identity));
         }
     }
 
@@ -310,29 +314,58 @@ mod tests {
         folders.give_up(&notify::Error::new(notify::ErrorKind::MaxFilesWatch));
         assert!(folders.watcher.is_none() && folders.warning().is_some());
         // A look goes on without it.
-        folders.folder(Path::new("/d"), (1, 1));
+        folders.folder(Path::new("/d"), (1, 1, (1, 0)));
         folders.finish();
+    }
+
+    /// Looks at all folders, as a round does.
+    fn look(folders: &mut Folders, rings: &mut watch::Receiver<Instant>) {
+        rings.borrow_and_update();
+        folders.begin();
+        let root = folders.root.clone();
+        super::super::scan::scan(&root, &rules::Patterns::new(&[]).expect("patterns"), folders).expect("a scan");
+        folders.finish();
+    }
+
+    async fn hears(rings: &mut watch::Receiver<Instant>, folder: &Path, what: &str) {
+        timeout(Duration::from_secs(10), rings.changed()).await.expect(what).expect("eyes");
+        settle(rings, folder).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_folder_with_two_names_is_watched_by_the_one_that_is_left() {
+        let (folder, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let (root, deep) = (folder.path(), elsewhere.path().join("deep"));
+        std::fs::create_dir(&deep).expect("a folder");
+        for name in ["one", "two"] {
+            std::os::unix::fs::symlink(elsewhere.path(), root.join(name)).expect("a link");
+        }
+        let (alarm, mut rings) = watch::channel(Instant::now());
+        let mut folders = Folders::new(alarm, root.to_owned());
+        folders.open();
+        look(&mut folders, &mut rings);
+        for removed in ["one", "two"] {
+            std::fs::remove_file(root.join(removed)).expect("removed");
+            hears(&mut rings, root, "news of the removal").await;
+            look(&mut folders, &mut rings);
+            if removed == "one" {
+                std::fs::write(deep.join("etl.py"), removed).expect("a file");
+                hears(&mut rings, root, "news of a file by its other name").await;
+                look(&mut folders, &mut rings);
+            }
+        }
     }
 
     /// Whoever comes back to its place is watched there, be it the same folder as before.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_folder_that_was_away_is_watched_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (root, sub) = (folder.path().to_owned(), folder.path().join("sub/deep"));
+        let sub = folder.path().join("sub/deep");
         std::fs::create_dir_all(&sub).expect("folders");
         let (alarm, mut rings) = watch::channel(Instant::now());
-        let mut folders = Folders::new(alarm, root.clone());
+        let mut folders = Folders::new(alarm, folder.path().to_owned());
         folders.open();
-        let mut look = |rings: &mut watch::Receiver<Instant>| {
-            rings.borrow_and_update();
-            super::super::scan::scan(&root, &super::super::rules::Patterns::new(&[]).expect("patterns"), {
-                folders.begin();
-                &mut folders
-            })
-            .expect("a scan");
-            folders.finish();
-        };
-        look(&mut rings);
+        look(&mut folders, &mut rings);
         let move_away_and_back = || {
             let (here, away) = (folder.path().join("sub"), folder.path().join("away"));
             std::fs::rename(&here, &away).and_then(|()| std::fs::rename(&away, &here)).expect("moved");
@@ -344,14 +377,11 @@ mod tests {
         };
         for change in [&move_away_and_back as &dyn Fn(), &make_anew] {
             change();
-            let long = Duration::from_secs(10);
-            timeout(long, rings.changed()).await.expect("news of the change").expect("eyes");
-            settle(&mut rings, folder.path()).await;
-            look(&mut rings);
+            hears(&mut rings, folder.path(), "news of the change").await;
+            look(&mut folders, &mut rings);
             std::fs::write(sub.join("etl.py"), "").expect("a file");
-            timeout(long, rings.changed()).await.expect("news of a file").expect("eyes");
-            settle(&mut rings, folder.path()).await;
-            look(&mut rings);
+            hears(&mut rings, folder.path(), "news of a file").await;
+            look(&mut folders, &mut rings);
         }
     }
 

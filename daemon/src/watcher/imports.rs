@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::record::{Locals, Name};
+use super::record::{Locals, Name, Role};
 use crate::airflow::PLUGINS;
 
 /// The modules that a file imports, with blanks between them. `from a import b` may mean the module `a.b`, so both count.
@@ -88,7 +88,12 @@ fn modules(path: &str) -> Vec<String> {
     std::iter::once(module.replace('/', ".")).chain(own).collect()
 }
 
-/// Which file imports which.
+/// The folder that a file is in, with a slash at its end if it has a name.
+fn folder_of(path: &str) -> &str {
+    path.rfind('/').map_or("", |end| &path[..=end])
+}
+
+/// Which file imports which. The requirements beside a DAG file are what it needs first, and count as imported.
 pub struct Graph {
     /// {file: the files that it imports}
     imported: HashMap<Name, Vec<Name>>,
@@ -114,6 +119,11 @@ impl Graph {
                 targets.extend(ends.filter_map(|end| places.get(&module[..end])).flatten().cloned());
             }
             targets.remove(path);
+            if local.role == Role::Dags {
+                let requirements = format!("{}requirements.txt", folder_of(path));
+                let found = locals.get_key_value(&*requirements).map(|(name, _)| name);
+                targets.extend(found.or_else(|| gone.iter().find(|name| ***name == *requirements)).cloned());
+            }
             for target in &targets {
                 graph.importing.entry(target.clone()).or_default().push(path.clone());
             }
@@ -188,6 +198,8 @@ pub(super) mod tests {
             ("quarter.py", "from calendar_of_ours import Quarter"),
             ("plugins/calendar_of_ours.py", ""),
             ("uses_gone.py", "import gone"),
+            ("team/report.py", ""),
+            ("team/requirements.txt", ""),
         ]);
         let graph = Graph::new(&locals, &["gone.py".into()]);
         let dependents =
@@ -197,6 +209,7 @@ pub(super) mod tests {
         assert_eq!(dependents("plugins/calendar_of_ours.py"), ["quarter.py"]);
         assert_eq!(dependents("gone.py"), ["uses_gone.py"]);
         assert!(dependents("other.py").is_empty());
+        assert_eq!(dependents("team/requirements.txt"), ["team/report.py", "team/requirements.txt"]);
         let dependencies: Vec<_> = graph.dependencies(&"etl.py".into()).iter().map(ToString::to_string).collect();
         assert_eq!(dependencies, ["lib/__init__.py", "lib/deep.py", "lib/names.py"]);
     }

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     path::Path,
+    time::Duration,
 };
 
 use airflow_serverless_api::watch::InvalidFile;
@@ -11,7 +12,7 @@ use chrono::Utc;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    events::Folders,
+    events::{Folders, QUIET},
     imports::imports,
     record::{Digest, Local, Locals, Name, Record, Records, Role, Stamp},
     rules::{MAX_FILE_BYTES, Patterns},
@@ -29,11 +30,16 @@ pub struct Look {
     pub contents: Vec<(Name, Vec<u8>)>,
     pub invalid: Vec<InvalidFile>,
     scan: Scan,
-    /// Whether something was changed so shortly before that it may still be being written.
-    pub is_restless: bool,
+    /// How long before it the last file was changed.
+    pub calm: Duration,
 }
 
 impl Look {
+    /// Whether something was changed so shortly before that it may still be being written.
+    pub fn is_restless(&self) -> bool {
+        self.calm < QUIET
+    }
+
     /// Whether a file of this path may be there unseen.
     pub fn hides(&self, path: &str) -> bool {
         self.scan.hides(path)
@@ -77,10 +83,10 @@ pub fn look(
             }
         }
     }
-    let quiet = i64::try_from(super::events::QUIET.as_nanos()).unwrap_or_default();
-    let is_restless = newest > now.saturating_sub(quiet) && newest <= now;
+    // A file of the future was not changed just now.
+    let calm = u64::try_from(now.saturating_sub(newest)).map_or(Duration::MAX, Duration::from_nanos);
     let invalid = std::mem::take(&mut scan.invalid);
-    Ok(Look { identity: scan.identity, locals, contents, invalid, scan, is_restless })
+    Ok(Look { identity: scan.identity, locals, contents, invalid, scan, calm })
 }
 
 fn known(name: &Name, stamp: Stamp, role: Role, last: &Locals, records: &Records) -> Option<Local> {

@@ -23,6 +23,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use airflow_serverless_api::{
@@ -32,7 +33,7 @@ use airflow_serverless_api::{
 };
 use tokio::{
     sync::{Mutex, watch},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -56,6 +57,9 @@ use crate::{
 
 /// Each takes a thread and one of the user's inotify instances, of which there are 128 by default.
 const MOST_WATCHES: usize = 100;
+
+/// Longest wait for a Volume whose files are listed beside those of the folder.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// All watches of the daemon.
 pub struct Watchers {
@@ -104,7 +108,7 @@ impl Watchers {
 
     /// Watches a folder; tells whether that is new. One that is watched as asked for is answered as it is.
     pub async fn create_watch(&self, request: CreateWatch) -> Result<(bool, Watch)> {
-        self.registry.environment(&request.environment).await?;
+        self.registry.wanted_environment(&request.environment).await?;
         let directory = self.directory(&request.directory)?;
         let invalid = |error: ignore::Error| Error::InvalidWatch(vec![Fault::new("patterns", error.to_string())]);
         let patterns = Patterns::new(&request.patterns).map_err(invalid)?;
@@ -118,9 +122,12 @@ impl Watchers {
                 if (row.deletes, &row.patterns) != (request.delete, &request.patterns) {
                     return Err(Error::WatchDiffers(row.directory.clone()));
                 }
-                let shared = running.get(&row.id).map(|running| running.shared.clone());
+                let shared = match running.get(&row.id) {
+                    Some(running) => running.shared.clone(),
+                    None => self.begin_among(&mut running, row.clone())?,
+                };
                 drop(running);
-                return Ok((false, self.describe(row.clone(), shared).await));
+                return Ok((false, self.describe(row.clone(), Some(shared)).await));
             }
             let (known, new) = (real(Path::new(&row.directory)), real(&directory));
             if known.starts_with(&new) || new.starts_with(&known) {
@@ -142,10 +149,12 @@ impl Watchers {
             created_at: (self.registry.clock)(),
         };
         self.refuse_conflicts(&row, &directory, &patterns).await?;
-        self.store.insert_watch(&row).await?;
-        let begun = self.begin(row.clone())?;
-        let shared = begun.shared.clone();
-        running.insert(row.id, begun);
+        if let Err(error) = self.store.insert_watch(&row).await {
+            // It may have gone meanwhile.
+            self.registry.wanted_environment(&row.environment).await?;
+            return Err(error.into());
+        }
+        let shared = self.begin_among(&mut running, row.clone())?;
         drop(running);
         Ok((true, self.describe(row, Some(shared)).await))
     }
@@ -156,10 +165,8 @@ impl Watchers {
         }
         let is_wanted =
             |row: &WatchRow| query.environment.as_ref().is_none_or(|environment| *environment == row.environment);
-        let mut watches = Vec::new();
-        for row in self.store.watches().await?.into_iter().filter(is_wanted) {
-            watches.push(self.watch_of(row).await);
-        }
+        let rows = self.store.watches().await?.into_iter().filter(is_wanted);
+        let watches = futures::future::join_all(rows.map(|row| self.watch_of(row))).await;
         let total_entries = watches.len() as u64;
         Ok(WatchList { watches, total_entries })
     }
@@ -176,8 +183,23 @@ impl Watchers {
         if let Some(running) = all.remove(&id) {
             running.stop().await;
         }
-        let files_kept = self.store.delete_watch(id).await?;
+        let files_kept = match self.store.delete_watch(id).await {
+            Ok(files_kept) => files_kept,
+            Err(error) => {
+                self.begin_among(&mut all, row)?;
+                return Err(error.into());
+            }
+        };
         Ok(WatchRemoval { id, environment: row.environment, directory: row.directory, files_kept })
+    }
+
+    /// Begins to watch, and gives what is known of that.
+    fn begin_among(&self, running: &mut HashMap<Uuid, Running>, row: WatchRow) -> Result<Arc<Shared>> {
+        let id = row.id;
+        let begun = self.begin(row)?;
+        let shared = begun.shared.clone();
+        running.insert(id, begun);
+        Ok(shared)
     }
 
     fn begin(&self, row: WatchRow) -> Result<Running> {
@@ -217,8 +239,8 @@ impl Watchers {
 
     /// `None` if the Volume cannot be asked, of which the watch's own state tells more.
     async fn only_on_volume(&self, row: &WatchRow, shared: &Shared) -> Option<VolumeFiles> {
-        let volume = self.airflow.dag_volume(&row.environment).await.ok()?;
-        let remotes = upload::remotes(&volume).await.ok()?;
+        let asked = async { upload::remotes(&self.airflow.dag_volume(&row.environment).await?).await };
+        let remotes = timeout(ANSWER_LIMIT, asked).await.ok()?.ok()?;
         let recorded = self.store.watched_paths(&row.environment).await.ok()?;
         Some(shared.only_on_volume(&remotes, |path| recorded.contains(path)))
     }

@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    io::ErrorKind,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -67,6 +68,10 @@ pub struct Memory {
 /// Somebody who writes all the time does not keep others from being uploaded.
 const MOST_RESTLESS_LOOKS: u32 = 10;
 
+/// A folder in which so long no file was changed has all that belongs there, if it is a new one: a clone, or another
+/// branch's.
+const FILLED_AFTER: Duration = Duration::from_secs(5);
+
 /// Names in an event.
 const MOST_NAMES: usize = 100;
 
@@ -77,6 +82,8 @@ pub enum Outcome {
     Done,
     /// Something changed meanwhile.
     Again,
+    /// The folder is another one than it was, and may not be complete yet.
+    Filling,
     /// The folder is not there, or not the one that was.
     Missing(String),
     /// The environment is not there yet.
@@ -101,22 +108,29 @@ impl Round {
             }
             Err(error @ ScanError::TooMany) => return Err(Error::Watch(error.to_string())),
         };
-        if look.is_restless && self.is_polling() && self.memory.restless_looks < MOST_RESTLESS_LOOKS {
+        let (device, number, (seconds, nanoseconds)) = look.identity;
+        let identity = format!("{device}:{number}:{seconds}.{nanoseconds}");
+        let is_another = self.row.identity.as_ref().is_some_and(|known| *known != identity);
+        let is_untold = is_another || self.is_polling();
+        if look.is_restless() && is_untold && self.memory.restless_looks < MOST_RESTLESS_LOOKS {
             // Nobody tells when a save is finished, so the next look does.
             self.memory.restless_looks += 1;
             return Ok(Outcome::Again);
         }
         self.memory.restless_looks = 0;
-        let identity = format!("{}:{}", look.identity.0, look.identity.1);
-        let is_another = self.row.identity.as_ref().is_some_and(|known| *known != identity);
         if look.locals.is_empty() && is_another && !records.is_empty() {
             let message = "the folder is empty, and not the one that was there; is something not mounted?";
             return Ok(Outcome::Missing(message.to_owned()));
         }
+        // While somebody fills it, what is missing may be on its way.
+        let is_filled = !is_another || look.calm >= FILLED_AFTER;
         let is_new = self.row.identity.as_ref() != Some(&identity);
-        let progress = Progress { identity: is_new.then_some(identity), ..Progress::default() };
+        let progress = Progress { identity: (is_new && is_filled).then_some(identity), ..Progress::default() };
         match self.volume().await {
-            Ok(volume) => self.bring(look, &volume, progress, compares).await,
+            Ok(volume) => {
+                let outcome = self.bring(look, &volume, progress, (compares, is_filled)).await?;
+                Ok(if is_filled || outcome == Outcome::Gone { outcome } else { Outcome::Filling })
+            }
             Err(error @ Error::EnvironmentNotReady(..)) => {
                 self.show_all_pending(&look.locals);
                 Ok(Outcome::Waiting(error.to_string()))
@@ -167,9 +181,16 @@ impl Round {
         looked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    async fn bring(&mut self, look: Look, volume: &Volume, mut progress: Progress, compares: bool) -> Result<Outcome> {
+    async fn bring(
+        &mut self,
+        look: Look,
+        volume: &Volume,
+        mut progress: Progress,
+        (compares, is_filled): (bool, bool),
+    ) -> Result<Outcome> {
         let records = self.records().await?;
-        let plan = self.plan(&look, &records, volume, &mut progress, compares).await?;
+        let deletes = self.row.deletes && is_filled;
+        let plan = self.plan((&look, &records), volume, &mut progress, (compares, deletes)).await?;
         refresh(&look.locals, &records, &mut progress);
         let refused = self.refused(&plan, &records).await?;
         let (mut found, locals) = Findings::new(look, plan, refused);
@@ -177,7 +198,7 @@ impl Round {
         self.shared.set_locals(locals.clone());
         self.show(&found, &records, &BTreeMap::new());
 
-        let later = self.try_affected(&found, &locals).await?;
+        let later = self.try_affected(&found, &locals, compares).await?;
         let mut again = self.carry_out(&mut found, &locals, volume, progress).await?;
         if !later.is_empty() {
             // What did not import before may have lacked what has just come.
@@ -190,14 +211,13 @@ impl Round {
     /// The plan, where the contents decide whether something was replaced on the Volume.
     async fn plan(
         &self,
-        look: &Look,
-        records: &Records,
+        (look, records): (&Look, &Records),
         volume: &Volume,
         progress: &mut Progress,
-        compares: bool,
+        (compares, deletes): (bool, bool),
     ) -> Result<Plan> {
         let planned = |remotes: Option<&Remotes>| {
-            let view = View { locals: &look.locals, records, remotes, deletes: self.row.deletes };
+            let view = View { locals: &look.locals, records, remotes, deletes };
             plan(&view, |path| look.hides(path))
         };
         let mut plan = planned(None);
@@ -232,12 +252,13 @@ impl Round {
     }
 
     /// Tries what may import otherwise than the last time; gives what did not import then, and is to be tried later.
-    async fn try_affected(&mut self, found: &Findings, locals: &Arc<Locals>) -> Result<BTreeSet<Name>> {
+    async fn try_affected(&mut self, found: &Findings, locals: &Arc<Locals>, compares: bool) -> Result<BTreeSet<Name>> {
         let fresh = found.fresh(locals, self.memory.tried.as_deref());
         let verdicts = &mut self.memory.verdicts;
         verdicts.retain(|path| locals.get(path).is_some_and(|local| local.role.is_imported()));
         let affected = affected(&fresh, locals, &found.graph);
-        let is_later = |path: &&Name| !fresh.is_empty() && !affected.contains(*path);
+        // What was wrong may have passed, as a package index does that was not reached.
+        let is_later = |path: &&Name| (compares || !fresh.is_empty()) && !affected.contains(*path);
         let later = verdicts.faults.keys().filter(is_later).cloned().collect();
         check(self.airflow.validator(), &self.root, affected, verdicts).await?;
         self.memory.tried = Some(locals.clone());
@@ -282,6 +303,9 @@ impl Round {
                 self.save(std::mem::take(&mut progress)).await?;
             }
         }
+        // What is back by now was not meant to go.
+        let (back, removals): (Vec<Name>, Vec<Name>) =
+            tokio::task::block_in_place(|| removals.into_iter().partition(|path| !is_absent(&self.root.join(&**path))));
         upload::remove(volume, &removals).await?;
         let removed: Vec<Name> = removals.into_iter().chain(in_the_way).collect();
         if progress.uploads > 0 || !removed.is_empty() {
@@ -295,7 +319,7 @@ impl Round {
         found.settle(&held.why);
         let records = self.records().await?;
         self.show(found, &records, &held.why);
-        Ok(held.has_moved)
+        Ok(held.has_moved || !back.is_empty())
     }
 
     async fn tell(&self, kind: EventKind, files: &[Name]) {
@@ -351,6 +375,10 @@ impl Round {
             }
         });
     }
+}
+
+fn is_absent(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
 fn unrecorded(paths: &[Name], records: &Records) -> Vec<Name> {

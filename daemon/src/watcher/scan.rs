@@ -6,6 +6,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use airflow_serverless_api::watch::InvalidFile;
@@ -20,8 +21,9 @@ use crate::airflow::PLUGINS;
 const MOST_FILES: usize = 100_000;
 const DEEPEST: usize = 64;
 
-/// Device and inode.
-pub type Identity = (u64, u64);
+/// What tells a folder or file from all others, whatever its name: its device, its number there, which is given anew when
+/// it is gone, and when it was made (seconds and nanoseconds since the epoch), if the file system knows that.
+pub type Identity = (u64, u64, (u64, u32));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -85,7 +87,8 @@ pub fn scan(root: &Path, patterns: &Patterns, visitor: &mut dyn Visitor) -> Resu
 }
 
 pub fn identity(metadata: &Metadata) -> Identity {
-    (metadata.dev(), metadata.ino())
+    let made = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    (metadata.dev(), metadata.ino(), (made.as_secs(), made.subsec_nanos()))
 }
 
 struct Walk<'a> {

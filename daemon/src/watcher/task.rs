@@ -32,6 +32,8 @@ const PERIOD: Duration = Duration::from_secs(900);
 const IDENTITY_PERIOD: Duration = Duration::from_secs(60);
 /// How often a folder that is gone is looked for.
 const ABSENCE_PERIOD: Duration = Duration::from_secs(2);
+/// How often a folder is looked at that somebody fills.
+const FILLING_PERIOD: Duration = Duration::from_secs(1);
 /// The environment's own news come at once; this is for those that get lost.
 const WAITING_PERIOD: Duration = Duration::from_secs(30);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -121,7 +123,13 @@ impl Task {
         let (state, message, next) = match outcome {
             Ok(Outcome::Gone) => return None,
             Ok(Outcome::Done) => (None, None, Next { pause: idle, compares: false, waits_for_environment: false }),
-            Ok(Outcome::Again) => (None, None, Next { pause: QUIET, compares: false, waits_for_environment: false }),
+            Ok(Outcome::Again) => {
+                (Some(WatchState::Pending), None, Next { pause: QUIET, compares: false, waits_for_environment: false })
+            }
+            Ok(Outcome::Filling) => {
+                let next = Next { pause: FILLING_PERIOD, compares: true, waits_for_environment: false };
+                (Some(WatchState::Pending), None, next)
+            }
             Ok(Outcome::Missing(message)) => {
                 let next = Next { pause: ABSENCE_PERIOD, compares: true, waits_for_environment: false };
                 (Some(WatchState::Missing), Some(message), next)
@@ -192,7 +200,12 @@ impl Task {
                     if now >= period_ends {
                         return true;
                     }
-                    if now >= until || self.identity().await != watched {
+                    if self.identity().await != watched {
+                        // Whoever has brought the folder may be about to fill it.
+                        settle(&mut self.alarm, &self.round.root).await;
+                        return false;
+                    }
+                    if now >= until {
                         return false;
                     }
                 }

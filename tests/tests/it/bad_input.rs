@@ -1,6 +1,9 @@
 //! Bad input: a clear error with a hint, an exit code of its own, and nothing half-done.
 
-use std::fs::File;
+use std::{
+    fs::File,
+    process::{Command, Stdio},
+};
 
 use integration_tests::Installation;
 
@@ -153,6 +156,25 @@ fn misplaced_secrets_are_not_repeated() {
         }
     }
     assert!(!it.home().exists(), "the daemon was started for nothing");
+}
+
+#[test]
+fn results_that_nobody_gets_are_no_success() {
+    let it = Installation::new();
+    it.cli(&["daemon", "start"]).succeeded();
+    let list = |stdout: Stdio| {
+        let mut command = Command::new(it.program("airflow-serverless"));
+        command.args(["env", "list"]).envs(it.variables()).stdout(stdout).stderr(Stdio::piped());
+        command.output().expect("the CLI runs")
+    };
+    let full = File::options().write(true).open("/dev/full").expect("a full device");
+    let output = list(full.into());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("standard output cannot be written"), "{output:?}");
+    // Whoever has gone has seen enough.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert!(list(writer.into()).status.success());
 }
 
 #[test]

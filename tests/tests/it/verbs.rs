@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use integration_tests::{Installation, config, eventually, states, text};
+use integration_tests::{Installation, config, eventually, requests::Request, states, text};
 use serde_json::{Value, json};
 
 /// The run once it is in this state.
@@ -130,7 +130,21 @@ fn variables_connections_and_pools() {
         .expect("the CLI runs");
     assert!(created.status.success(), "{created:?}");
     let shown = it.dev("env show", &["--json"]).succeeded().json();
-    assert_eq!(shown["config"]["env"], json!({"AIRFLOW_VAR_REGION": ""}));
+    assert_eq!(shown["config"]["env"], json!({"AIRFLOW_VAR_REGION": null}));
+    let again = it
+        .command("airflow-serverless")
+        .args(["create", "--env", "dev", "--config"])
+        .arg(&with_env)
+        .env("REGION", "us")
+        .output()
+        .expect("the CLI runs");
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success() && said.contains("values of `env` are not compared"), "{again:?}");
+    let without_value = it.write("without.yaml", &format!("{}env:\n  NOTHING:\n", config(60)));
+    let without_value = without_value.to_str().expect("text");
+    it.dev("create", &["--update", "--config", without_value]).refused(&["env.NOTHING", "has no value"]);
+    let other = ["create", "--env", "other", "--config", without_value];
+    it.cli(&other).refused(&["env.NOTHING:", "has no value"]);
     let registry = std::fs::read(it.home().join("data/registry.db")).expect("the registry");
     assert!(!registry.windows(7).any(|window| window == b"#51w0rd"), "the registry has a value");
     it.upload("verbs.py");
@@ -189,6 +203,9 @@ fn variables_connections_and_pools() {
         let shown = it.dev("connections get", &["api", "--json"]).succeeded().json();
         assert_eq!((&shown["host"], &shown["extra"]), (&"h".into(), &"{\"a\": 1}".into()), "{format}");
     }
+    let twice = ["both", "--conn-type", "http", "--conn-login", "-", "--conn-password", "-"];
+    it.dev("connections add", &twice).refused(&["for one value only"]);
+    it.dev("variables export", &["variables.env"]).refused(&["would be JSON", ".json"]);
     it.dev("connections delete", &["absent"]).refused(&["no connection 'absent'", "connections list"]);
 
     it.dev("pools set", &["few", "2", "for the API", "--include-deferred"]).succeeded();
@@ -202,6 +219,13 @@ fn variables_connections_and_pools() {
     it.dev("pools delete", &["default_pool"]).refused(&["cannot be deleted"]);
     it.dev("pools import", &[&file]).succeeded();
     assert_eq!(it.dev("pools list", &["--json"]).succeeded().json()["pools"][1], pool);
+
+    // What the API answers can be sent back: the value that is not in it stays.
+    let mut config_of_dev = it.dev("env show", &["--json"]).succeeded().json()["config"].clone();
+    config_of_dev["executor"]["parallelism"] = 3.into();
+    let patch = Request::new("PATCH /v1/environments/dev").json(&json!({"config": config_of_dev}));
+    let patched = patch.send(&it.socket()).expect("an answer").expect(&[202]);
+    it.cli(&["operations", "wait", text(&patched["operation"]["id"])]).succeeded();
 
     let (done, run) = it.run_dag("secretive", &[]);
     done.succeeded();

@@ -3,7 +3,8 @@
 use std::{
     fs,
     process::Command,
-    time::{Duration, SystemTime},
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use integration_tests::{Installation, eventually, text, workspace};
@@ -114,6 +115,77 @@ fn a_folder_that_is_gone_takes_nothing_with_it() {
     watched.becomes("in_sync");
 }
 
+/// The file is on the Volume all the while.
+fn stays(watched: &Watched<'_>, name: &str, seconds: u64) {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < until {
+        assert!(watched.on_volume(name).exists(), "{name} was removed");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_is_on_its_way_is_not_removed() {
+    let it = Installation::new();
+    it.create_dev(60).succeeded();
+    let watched = Watched::add(&it, "dags", &["--delete"]);
+    for name in ["first", "second"] {
+        watched.write(&format!("{name}.py"), &dag(name, "one"));
+    }
+    watched.has_uploaded("second.py", Some(&dag("second", "one")));
+    watched.becomes("in_sync");
+
+    // The folder is replaced by one that is filled slowly, as by a clone.
+    fs::remove_dir_all(&watched.folder).expect("removed");
+    watched.write("first.py", &dag("first", "two"));
+    watched.has_uploaded("first.py", Some(&dag("first", "two")));
+    stays(&watched, "second.py", 2);
+    watched.write("second.py", &dag("second", "two"));
+    stays(&watched, "second.py", 1);
+    watched.has_uploaded("second.py", Some(&dag("second", "two")));
+    watched.becomes("in_sync");
+
+    // A removal is undone while another file of its burst is imported.
+    fs::remove_file(watched.path("second.py")).expect("removed");
+    let imported = it.root().join("imported");
+    watched
+        .write("first.py", &format!("import time\nopen({imported:?}, 'w')\ntime.sleep(2)\n{}", dag("first", "three")));
+    eventually("the import of the other file", || imported.exists().then_some(()));
+    watched.write("second.py", &dag("second", "two"));
+    stays(&watched, "second.py", 3);
+    watched.becomes("in_sync");
+    assert!(watched.on_volume("second.py").exists());
+    // One that is meant is carried out.
+    fs::remove_file(watched.path("second.py")).expect("removed");
+    watched.has_uploaded("second.py", None);
+
+    // What is in a folder can be removed like all else, once nobody watches it.
+    watched.write("team/etl.py", &dag("etl", "one"));
+    watched.has_uploaded("team/etl.py", Some(&dag("etl", "one")));
+    it.dev("watch remove", &[watched.folder.to_str().expect("text")]).succeeded();
+    it.dev("dags delete", &["--file", "../dags/team/etl.py"]).refused(&["from the DAG folder down"]);
+    it.dev("dags delete", &["--file", "team/etl.py"]).succeeded();
+    watched.has_uploaded("team/etl.py", None);
+}
+
+#[test]
+fn requirements_that_cannot_be_had_are_held_back() {
+    let it = Installation::new();
+    it.create_dev(60).succeeded();
+    let watched = Watched::add(&it, "dags", &[]);
+    watched.write("team/etl.py", &dag("etl", "one"));
+    watched.write("team/requirements.txt", "# none\n");
+    watched.has_uploaded("team/requirements.txt", Some("# none\n"));
+    watched.becomes("in_sync");
+    watched.write("team/requirements.txt", "absent @ file:///no/such/absent-1.0-py3-none-any.whl\n");
+    let watch = watched.becomes("invalid");
+    assert!(watch["invalid"].to_string().contains("held back, as it would break team/etl.py"), "{watch}");
+    watched.has_uploaded("team/requirements.txt", Some("# none\n"));
+    watched.write("team/requirements.txt", "# none any more\n");
+    watched.has_uploaded("team/requirements.txt", Some("# none any more\n"));
+    watched.becomes("in_sync");
+}
+
 /// Starts the daemon where the system watches only so many folders; `false` if this user may not set that.
 fn start_with_few_watches(it: &Installation, most: u32) -> bool {
     let in_namespace = |script: &str| {
@@ -169,6 +241,12 @@ fn folders_can_be_polled_and_validators_sent_away() {
     assert!(listed.stdout.contains("warning: airflowd.yaml"), "{listed:#?}");
     fs::remove_file(watched.path("etl.py")).expect("removed");
     watched.has_uploaded("etl.py", None);
+    let early = it.root().join("early");
+    write(&early.join("early.py"), &dag("early", "one"));
+    let early = early.to_str().expect("text");
+    let added = it.dev("watch add", &[early, "--wait", "--json"]).succeeded().json();
+    assert_eq!((&added["total_in_sync"], &added["total_files"]), (&json!(1), &json!(1)), "{added}");
+    it.dev("watch remove", &[early]).succeeded();
 
     // Nobody asks the validator any more, and it goes, with its files.
     let work = it.home().join("cache/validator");
