@@ -37,8 +37,11 @@ use crate::{failure::Failure, presence, printer::Printer, start};
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// Longest wait for one answer; the daemon's own limits are shorter.
+/// Longest wait for one answer; the scheduler's limits are shorter.
 const ANSWER_LIMIT: Duration = Duration::from_secs(180);
+/// Longest wait for a file that is tried, and may need packages that have to be installed first; the daemon's limit is
+/// shorter.
+const FILE_LIMIT: Duration = Duration::from_secs(390);
 /// Longest wait for the version, which costs a daemon that is well nothing.
 const VERSION_LIMIT: Duration = Duration::from_secs(5);
 /// For answers that go on until somebody ends them.
@@ -176,7 +179,8 @@ impl Daemon {
         mode: PutMode,
     ) -> Result<DagFileChange> {
         let request = self.request(Method::PUT, &["environments", environment.as_str(), "dags", "files", filename]);
-        answer(request.query(&[("mode", mode)]).header("content-type", "text/x-python").body(content)).await
+        let request = request.query(&[("mode", mode)]).header("content-type", "text/x-python");
+        answer(request.body(content).timeout(FILE_LIMIT)).await
     }
 
     pub async fn delete_dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<DagFileDeletion> {

@@ -19,8 +19,9 @@ use crate::airflow::MAX_FILE_BYTES;
 const MAX_REQUESTS: usize = 256;
 /// Answers that go on for as long as somebody listens. Each keeps its connection, and some have to be left.
 const MAX_STREAMS: usize = 256;
-/// Longest time until an answer begins; the scheduler's own limits are shorter, the CLI's is longer.
-pub(super) const ANSWER: Duration = Duration::from_secs(150);
+/// Longest time until an answer begins. What is behind it has limits of its own, of which the longest is that of a DAG
+/// file whose packages are installed before it is tried; the CLI's are longer.
+pub(super) const ANSWER: Duration = Duration::from_secs(360);
 /// The same, where the daemon knows the answer by itself.
 pub(super) const OWN_ANSWER: Duration = Duration::from_secs(30);
 /// The same, where a request may wait for news.

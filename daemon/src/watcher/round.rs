@@ -123,7 +123,7 @@ impl Round {
             return Ok(Outcome::Missing(message.to_owned()));
         }
         // While somebody fills it, what is missing may be on its way.
-        let is_filled = !is_another || look.calm >= FILLED_AFTER;
+        let is_filled = !(is_another && self.row.deletes) || look.calm >= FILLED_AFTER;
         let is_new = self.row.identity.as_ref() != Some(&identity);
         let progress = Progress { identity: (is_new && is_filled).then_some(identity), ..Progress::default() };
         match self.volume().await {
