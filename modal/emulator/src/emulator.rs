@@ -163,6 +163,11 @@ impl Emulator {
                 let _ = server.await;
             }
         }
+        // Processes that containers are forked from, and whatever was forked just now.
+        let killer = Killer::of(&shared.options);
+        if let Err(error) = tokio::task::spawn_blocking(move || killer.kill()).await {
+            tracing::error!(%error, "containers were left");
+        }
         if tokio::time::timeout(LAST_REQUESTS, shared.endpoints.close()).await.is_err() {
             tracing::warn!("a client of a web function keeps its connection busy");
         }

@@ -229,7 +229,11 @@ impl Server {
         self.running.insert(pid, end);
         let asked = self.waiting.remove(spec);
         if let Some(Err(_)) = asked.map(|forked| forked.send(Process { leader, ended })) {
-            tracing::debug!(pid, "a container was stopped before it was there");
+            // It was stopped before it was there, and nobody else knows that it is.
+            tracing::debug!(pid, "a container comes too late");
+            if let Err(error) = kill_process_group(leader, Signal::KILL) {
+                tracing::debug!(%error, pid, "it has ended already");
+            }
         }
     }
 }

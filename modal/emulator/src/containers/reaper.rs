@@ -43,7 +43,14 @@ fn marker(folder: &Path) -> Vec<u8> {
     marker
 }
 
+/// Until nothing is found any more: what is killed may have started another process a moment before.
 fn kill_all(is_meant: impl Fn(Pid) -> bool) {
+    let until = Instant::now() + LONGEST_DEATH;
+    while kill_found(&is_meant, until) > 0 && Instant::now() < until {}
+}
+
+/// Kills what there is, and tells how many that were.
+fn kill_found(is_meant: impl Fn(Pid) -> bool, until: Instant) -> usize {
     let numbers =
         fs::read_dir("/proc").into_iter().flatten().filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok());
     let mut dying = Vec::new();
@@ -55,14 +62,15 @@ fn kill_all(is_meant: impl Fn(Pid) -> bool) {
             dying.push((pid, process));
         }
     }
-    let until = Instant::now() + LONGEST_DEATH;
+    let count = dying.len();
     for (pid, process) in dying {
         if has_ended(&process, until.saturating_duration_since(Instant::now())) {
-            tracing::info!(pid = pid.as_raw_nonzero(), "killed a process that a container left");
+            tracing::debug!(pid = pid.as_raw_nonzero(), "killed a process that a container left");
         } else {
             tracing::error!(pid = pid.as_raw_nonzero(), "a process that a container left does not die");
         }
     }
+    count
 }
 
 /// Kills a process and its group, in which there may be some that dropped the variable.
