@@ -4,8 +4,19 @@ UV_VERSION := 0.13.9
 BIN := $(CURDIR)/target/debug
 # One Python runtime for all daemons that the tests start.
 export AIRFLOW_SERVERLESS_RUNTIMES ?= $(CURDIR)/target/runtimes
+# What Python compiles is kept for the next process: each worker of pytest, and each environment of an image.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: build quickstart test lint test-rust test-python browser openapi coverage-table conformance corpus record-corpus lock bench endurance clean
+# Every crate of the workspace is compiled by clippy's driver where tests are: one build for lint and tests.
+CHECKED := RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/.ci/rustc-clippy
+STAGE := .ci/stage
+# Tests wait about as much as they compute: more than two at a time keep two processors busy.
+RUST_THREADS ?= 3
+PYTEST_WORKERS ?= 4
+
+.PHONY: build quickstart test lint lint-rust lint-python test-rust test-python run-rust run-python browser openapi proto \
+	airflow-options coverage-table conformance corpus generated record-corpus lock bench bench-quickstart endurance mutants \
+	clean
 
 build:
 	cargo build --locked --workspace
@@ -14,23 +25,39 @@ quickstart:
 	cargo build --locked -p airflowd -p airflow-serverless
 	PATH="$(BIN):$$PATH" BIN="$(BIN)" env -u AIRFLOW_SERVERLESS_RUNTIMES examples/quickstart.sh
 
-test: build lint test-rust test-python
+# One suite after the other: side by side they slow each other down, and tests with limits on time fail.
+test:
+	@rm -rf target/stages
+	@$(MAKE) --no-print-directory --jobs --output-sync=target lint browser && \
+	$(MAKE) --no-print-directory run-rust && $(MAKE) --no-print-directory run-python; \
+	status=$$?; $(STAGE) --table; exit $$status
 
-PYTHON_CODE := modal_functions modal/emulator tests/python tests/corpus tests/data examples bench
+PYTHON_CODE := modal_functions modal/emulator tests/python tests/corpus tests/data tests/mutations examples bench .ci/stage
 
-lint: .venv/complete
-	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+lint: lint-rust lint-python
+
+# All at once: dependencies of tests add features to those of the programs, which would be compiled twice.
+lint-rust:
+	$(STAGE) rust-format cargo fmt --all --check
+	$(CHECKED) $(STAGE) rust-build cargo build --quiet --locked --workspace --all-targets
+
+lint-python: .venv/complete
 	.venv/bin/ruff check $(PYTHON_CODE)
 	.venv/bin/ruff format --check $(PYTHON_CODE)
-	.venv/bin/mypy
+	$(PYTHON) tests/mutations/run.py --check
+	$(STAGE) mypy .venv/bin/mypy
 	.venv/bin/mypy --strict modal/emulator/src/containers/runner.py
 
-test-rust: build .venv/complete
-	cargo test --locked --workspace
+test-rust: lint-rust .venv/complete run-rust
 
-test-python: build .venv/complete browser
-	.venv/bin/pytest tests/python -n auto --dist loadfile --ignore tests/python/test_corpus.py
+test-python: lint-rust .venv/complete browser run-python
+
+run-rust:
+	$(CHECKED) RUST_TEST_THREADS=$(RUST_THREADS) $(STAGE) rust-tests cargo test --quiet --locked --workspace
+
+run-python:
+	$(STAGE) python-tests .venv/bin/pytest tests/python -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder \
+	  --ignore tests/python/test_corpus.py
 
 # The API's page is tested in Chromium. Where there is none and none can be installed, these tests are skipped.
 browser:
@@ -60,15 +87,37 @@ bench: .venv/complete
 	PROFILE=$(PROFILE) .venv/bin/python bench/modal_local.py
 	PROFILE=$(PROFILE) MODAL_LOCAL_BIN=$(CURDIR)/target/$(PROFILE)/modal-local PYTHONPATH=tests/python \
 	  .venv/bin/python bench/tick.py
+	PROFILE=$(PROFILE) MODAL_LOCAL_BIN=$(CURDIR)/target/$(PROFILE)/modal-local PYTHONPATH=tests/python \
+	  .venv/bin/python bench/writes.py
+	PROFILE=$(PROFILE) MODAL_LOCAL_BIN=$(CURDIR)/target/$(PROFILE)/modal-local PYTHONPATH=tests/python \
+	  .venv/bin/python bench/due.py
 	PROFILE=$(PROFILE) .venv/bin/python bench/airflow.py
+
+# Measures `make quickstart` in a fresh clone, and the processes that it leaves running. Takes minutes.
+bench-quickstart:
+	$(PYTHON) bench/quickstart.py
 
 # Has a daemon work for two weeks, whose nights are short: does it grow? Takes many minutes.
 endurance: build
 	cargo test --locked -p integration-tests --test it -- --ignored --nocapture weeks_of_work
 
+# Breaks one line at a time and runs the test that must fail then. Takes hours.
+mutants: .venv/complete
+	.venv/bin/python tests/mutations/run.py
+
 # Writes the API's description; a test fails while it is stale.
 openapi: build
 	$(BIN)/airflowd --print-openapi > openapi/airflowd.json
+
+# Writes the options that Airflow knows from the pinned Airflow; a test fails while the file is stale.
+airflow-options: .venv/complete
+	AIRFLOW_HOME="$(CURDIR)/target/airflow-home" .venv/bin/python tests/python/airflow_options.py > target/known.json
+	mv target/known.json api/src/airflow_options/known.json
+
+# Writes the Rust code of Modal's protocol from modal/proto/proto; a test fails while it is stale.
+proto:
+	cargo run --locked -q -p modal-proto --example generate > target/generated.rs
+	mv target/generated.rs modal/proto/src/generated.rs
 
 # Drives the SDK and its command line through all that Local Modal does, in both Volume modes.
 conformance: build .venv/complete
@@ -81,6 +130,11 @@ coverage-table: build .venv/complete
 	rm -f $(LOCAL_MODAL_RPCS)
 	.venv/bin/pytest tests/python -n auto --dist loadfile --deselect tests/python/test_local_modal_coverage.py::test_the_table_is_true
 	cd tests/python && ../../.venv/bin/python coverage_table.py
+
+# Runs 2,000 generated DAG files, plugins and commands beside a canary, on each database. Takes hours. To repeat a run:
+# make generated GENERATED="--database sqlite --cases 200 --seed 7"
+generated: build .venv/complete
+	cd tests/python && PYTHONPATH=$(CURDIR)/modal_functions ../../.venv/bin/python -u -m generated $(GENERATED)
 
 # Runs the corpus of DAGs, on both databases, and compares with how it ends on stock Airflow. Takes many minutes.
 corpus: build .venv/complete

@@ -48,6 +48,32 @@ pub struct CreateBackfill {
     pub run_on_latest_version: Option<bool>,
 }
 
+/// Where a backfill stands.
+///
+/// - `running`: its runs begin and end.
+/// - `paused`: none of its queued runs begins.
+/// - `completed`: all of its runs have ended.
+/// - `cancelled`: its queued runs have failed, and those that had begun go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BackfillState {
+    Running,
+    Paused,
+    Completed,
+    Cancelled,
+}
+
+impl BackfillState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Backfill {
     pub id: i64,
@@ -56,6 +82,7 @@ pub struct Backfill {
     pub to_date: DateTime<Utc>,
     #[schema(value_type = Object)]
     pub dag_run_conf: serde_json::Value,
+    pub state: BackfillState,
     /// Whether none of its queued runs begins.
     pub is_paused: bool,
     /// `none`, `failed` or `completed`.

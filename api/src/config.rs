@@ -1,17 +1,20 @@
 //! The configuration of an environment: the content of `config.yaml`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, Visitor},
+};
 use utoipa::{
-    ToSchema,
+    PartialSchema, ToSchema,
     openapi::{
-        KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat,
+        KnownFormat, Object, ObjectBuilder, RefOr, Schema, SchemaFormat,
         schema::{SchemaType, Type},
     },
 };
 
-use crate::{environment::Target, problem::Fault, secret::Secret};
+use crate::{airflow_options, environment::Target, problem::Fault, secret::Secret};
 
 /// The content of `config.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -120,12 +123,149 @@ impl Default for Executor {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+/// Airflow's own configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Airflow {
     /// Whether a DAG is paused when it first appears.
     pub dags_are_paused_at_creation: bool,
+    /// Options as in `airflow.cfg`: `{section: {option: value}}`. A value is a text, a number or a boolean; answers have
+    /// texts. Options that Airflow takes for sensitive, and those of providers, are kept as a Modal Secret: answers
+    /// have `null` for each, and in an update `null` leaves a value as it is.
+    #[serde(flatten)]
+    pub options: BTreeMap<String, Options>,
 }
+
+/// A section of `airflow.cfg`, with the values as texts.
+pub type Options = BTreeMap<String, Option<Secret>>;
+
+impl PartialSchema for Airflow {
+    fn schema() -> RefOr<Schema> {
+        let is_paused = ObjectBuilder::new()
+            .schema_type(Type::Boolean)
+            .description(Some("Whether a DAG is paused when it first appears."))
+            .default(Some(false.into()));
+        let kinds = [Type::String, Type::Number, Type::Boolean, Type::Null];
+        let value = ObjectBuilder::new().schema_type(SchemaType::from_iter(kinds));
+        let section = ObjectBuilder::new().additional_properties(Some(Schema::from(value)));
+        let description = "Airflow's own configuration: beside `dags_are_paused_at_creation`, options as in `airflow.cfg`, \
+                           `{section: {option: value}}`. Answers have texts. Options that Airflow takes for sensitive, \
+                           and those of providers, are kept as a Modal Secret: answers have `null` for each, and in an \
+                           update `null` leaves a value as it is.";
+        ObjectBuilder::new()
+            .description(Some(description))
+            .property("dags_are_paused_at_creation", is_paused)
+            .additional_properties(Some(Schema::from(section)))
+            .into()
+    }
+}
+
+impl ToSchema for Airflow {}
+
+impl<'de> Deserialize<'de> for Airflow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(AirflowVisitor)
+    }
+}
+
+/// Reads what serde's `flatten` would, with the places of faults, and with words for what stands in no section.
+struct AirflowVisitor;
+
+impl<'de> Visitor<'de> for AirflowVisitor {
+    type Value = Airflow;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("sections of airflow.cfg")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Airflow, A::Error> {
+        let mut airflow = Airflow::default();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "dags_are_paused_at_creation" {
+                airflow.dags_are_paused_at_creation = map.next_value()?;
+                continue;
+            }
+            let Entry::Section(options) = map.next_value()? else {
+                return Err(de::Error::custom(format_args!("`{key}` {}", airflow_options::without_section(&key))));
+            };
+            airflow.options.insert(key, options);
+        }
+        Ok(airflow)
+    }
+}
+
+/// What stands under a key of the section `airflow`.
+enum Entry {
+    Value(Option<Secret>),
+    Section(Options),
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+struct EntryVisitor;
+
+impl<'de> Visitor<'de> for EntryVisitor {
+    type Value = Entry;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a text, a number or a boolean; JSON is written as text")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Entry, E> {
+        // As in airflow.cfg.
+        self.visit_string(if value { "True" } else { "False" }.to_owned())
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Entry, E> {
+        self.visit_string(value.to_string())
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Entry, E> {
+        self.visit_string(value.to_string())
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Entry, E> {
+        self.visit_string(value.to_string())
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Entry, E> {
+        self.visit_string(value.to_owned())
+    }
+
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Entry, E> {
+        Ok(Entry::Value(Some(Secret::new(value))))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Entry, E> {
+        Ok(Entry::Value(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
+        let mut options = Options::new();
+        while let Some(option) = map.next_key::<String>()? {
+            match map.next_value()? {
+                Entry::Value(value) => options.insert(option, value),
+                Entry::Section(_) => {
+                    return Err(de::Error::custom(format_args!("the value of `{option}` must be JSON as text")));
+                }
+            };
+        }
+        Ok(Entry::Section(options))
+    }
+}
+
+/// A variable of the environment's Secret, whose value may be known to Modal alone.
+pub struct SecretVariable<'a> {
+    pub name: String,
+    /// Where it is in the configuration.
+    pub location: String,
+    pub value: Option<&'a Secret>,
+}
+
+const NO_VALUE: &str = "has no value; an empty one is written \"\"";
 
 /// What an environment was like before a configuration is applied to it: secrets that it had need not be said again.
 #[derive(Clone, Copy, Debug)]
@@ -159,6 +299,7 @@ impl Config {
         faults.extend(self.database_fault());
         faults.extend(self.root_certificate_fault());
         faults.extend(self.env.keys().filter_map(|name| env_fault(name)));
+        faults.extend(self.airflow.faults());
         faults.extend(self.missing_secrets(before));
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
@@ -167,15 +308,15 @@ impl Config {
     fn missing_secrets(&self, before: Before<'_>) -> Vec<Fault> {
         let (is_kept, has_database): (&dyn Fn(&str) -> bool, bool) = match before {
             Before::Nothing => (&|_| false, false),
-            Before::Known(before) => {
-                (&|name| before.env.contains_key(name), before.database.kind == DatabaseKind::Postgres)
-            }
+            Before::Known(before) => (
+                &|name| before.secret_variables().any(|kept| kept.name == name),
+                before.database.kind == DatabaseKind::Postgres,
+            ),
             Before::Unknown => (&|_| true, true),
         };
-        let without_value = self.env.iter().filter(|(name, value)| value.is_none() && !is_kept(name));
-        let mut faults: Vec<_> = without_value
-            .map(|(name, _)| Fault::new(format!("env.{name}"), "has no value; an empty one is written \"\""))
-            .collect();
+        let without_value =
+            self.secret_variables().filter(|variable| variable.value.is_none() && !is_kept(&variable.name));
+        let mut faults: Vec<_> = without_value.map(|variable| Fault::new(variable.location, NO_VALUE)).collect();
         if self.database.kind == DatabaseKind::Postgres && self.secret_connection_string().is_none() && !has_database {
             let message = "is required with `database.type: postgres`, such as \"postgresql://user:pass@host:5432/db\"";
             faults.push(Fault::new("database.connection_string", message));
@@ -230,13 +371,51 @@ impl Config {
         self.database.connection_string.as_ref().or(self.connection_string.as_ref())
     }
 
+    /// What `env` and `airflow` have the environment's Secret hold.
+    pub fn secret_variables(&self) -> impl Iterator<Item = SecretVariable<'_>> {
+        let env = self.env.iter().map(|(name, value)| SecretVariable {
+            name: name.clone(),
+            location: format!("env.{name}"),
+            value: value.as_ref(),
+        });
+        let options = self.airflow.iter().filter(|(section, option, _)| airflow_options::is_secret(section, option));
+        env.chain(options.map(|(section, option, value)| SecretVariable {
+            name: airflow_options::variable(section, option),
+            location: format!("airflow.{section}.{option}"),
+            value: value.as_ref(),
+        }))
+    }
+
     /// The same configuration without its secrets: what the registry keeps and the API answers.
     pub fn without_secrets(&self) -> Self {
         let mut config = self.clone();
         config.connection_string = None;
         config.database.connection_string = None;
         config.env.values_mut().for_each(|value| *value = None);
+        for (section, options) in &mut config.airflow.options {
+            let secret = options.iter_mut().filter(|(option, _)| airflow_options::is_secret(section, option));
+            secret.for_each(|(_, value)| *value = None);
+        }
         config
+    }
+}
+
+impl Airflow {
+    /// All options: section, name and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &Option<Secret>)> {
+        self.options.iter().flat_map(|(section, options)| {
+            options.iter().map(move |(option, value)| (section.as_str(), option.as_str(), value))
+        })
+    }
+
+    fn faults(&self) -> impl Iterator<Item = Fault> {
+        self.iter().filter_map(|(section, option, value)| {
+            let missing =
+                || (value.is_none() && !airflow_options::is_secret(section, option)).then(|| NO_VALUE.to_owned());
+            let message =
+                airflow_options::fault(section, option, value.as_ref().map(Secret::expose)).or_else(missing)?;
+            Some(Fault::new(format!("airflow.{section}.{option}"), message))
+        })
     }
 }
 
@@ -248,7 +427,7 @@ fn env_fault(name: &str) -> Option<Fault> {
     let message = if !is_name {
         "is no name of a variable: use letters, digits and '_'"
     } else if name.starts_with("AIRFLOW__") || name.starts_with("_AIRFLOW_") || name == "AIRFLOW_HOME" {
-        "is reserved: Airflow's configuration is that of the scheduler and its storage, see the section `airflow`"
+        "is reserved: Airflow's options are set in the section `airflow`, as in `airflow: {core: {max_map_length: 4096}}`"
     } else if name.starts_with("AIRFLOW_SERVERLESS_") || name.starts_with("MODAL_") {
         "is reserved for what runs Airflow"
     } else if name == "PATH" || name == "HOME" || name.starts_with("PYTHON") || name.starts_with("LD_") {
@@ -299,6 +478,41 @@ mod tests {
         let missing = |before: Before<'_>| config.validate(before).err().unwrap_or_default().len();
         assert_eq!([missing(Before::Nothing), missing(Before::Known(&other))], [2, 2]);
         assert_eq!([missing(Before::Known(&config)), missing(Before::Unknown)], [0, 0]);
+    }
+
+    #[test]
+    fn options_of_airflow_are_texts_and_their_secrets_are_said_once() {
+        let read = |text: &str| serde_json::from_str::<Airflow>(text);
+        let airflow = read(
+            r#"{"core": {"max_map_length": 4096, "rerun_with_latest_version": true}, "sensors": {"default_timeout": 0.5},
+                "secrets": {"backend": "b", "backend_kwargs": "{}"}, "dags_are_paused_at_creation": true}"#,
+        )
+        .expect("valid");
+        let config = Config { airflow, ..Config::default() };
+        assert_eq!(config.validate(Before::Nothing), Ok(()));
+        let kept = config.without_secrets();
+        let answer = serde_json::json!(kept.airflow);
+        let expected = serde_json::json!({
+            "core": {"max_map_length": "4096", "rerun_with_latest_version": "True"}, "sensors": {"default_timeout": "0.5"},
+            "secrets": {"backend": "b", "backend_kwargs": null}, "dags_are_paused_at_creation": true,
+        });
+        assert_eq!(answer, expected);
+        assert_eq!(read(&answer.to_string()).expect("what is answered"), kept.airflow);
+        let faults = |config: &Config, before: Before<'_>| config.validate(before).err().unwrap_or_default();
+        assert_eq!(faults(&kept, Before::Known(&config)), []);
+        assert_eq!(faults(&kept, Before::Nothing)[0].location, "airflow.secrets.backend_kwargs");
+        let without =
+            Config { airflow: read(r#"{"core": {"max_map_length": null}}"#).expect("read"), ..Config::default() };
+        assert_eq!(faults(&without, Before::Unknown)[0].message, NO_VALUE);
+        for (text, part) in [
+            (r#"{"max_map_length": 1}"#, "write `core: {max_map_length: …}`"),
+            (r#"{"core": {"max_map_length": [1]}}"#, "JSON is written as text"),
+            (r#"{"secrets": {"backend_kwargs": {"a": 1}}}"#, "JSON as text"),
+            (r#"{"dags_are_paused_at_creation": 1}"#, "boolean"),
+        ] {
+            let error = read(text).expect_err(text).to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -90,6 +90,17 @@ pub struct DagFile {
     pub dags: Vec<Dag>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import_error: Option<ImportError>,
+    /// DAGs of the file that do not count, as another file defines the same ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadowed_dags: Vec<ShadowedDag>,
+}
+
+/// A DAG of a file that does not count, as another file defines one with its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ShadowedDag {
+    pub dag_id: String,
+    /// The file whose DAG counts, until it defines it no more.
+    pub defined_in: String,
 }
 
 /// Query of `GET …/dags`. What is asked of DAGs leaves out the files that have none of that kind.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::environment::{EnvironmentName, EnvironmentState, Target};
+use crate::environment::{Condition, EnvironmentName, EnvironmentState, Target, UnregisteredEnvironmentList};
 
 /// Answer of `POST /v1/diagnostics`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -18,6 +18,8 @@ pub struct Diagnostics {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<ModalDiagnosis>,
     pub environments: Vec<EnvironmentDiagnosis>,
+    /// Environments that are deployed, but not in the registry.
+    pub unregistered: UnregisteredEnvironmentList,
     pub disk: DiskDiagnosis,
     /// Temporary files and folders that nothing uses any more.
     pub left_overs: Vec<String>,
@@ -65,6 +67,9 @@ pub struct EnvironmentDiagnosis {
     /// Why it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The condition `SchedulerHealthy`, if the environment has been deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<Condition>,
 }
 
 /// The disk with the daemon's data folder.

@@ -127,6 +127,13 @@ pub struct Environment {
     pub updated_at: DateTime<Utc>,
 }
 
+impl Environment {
+    /// The condition of this kind, if the environment has one.
+    pub fn condition(&self, kind: ConditionKind) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+}
+
 /// Where an environment runs.
 ///
 /// - `local`: on Local Modal, the emulator inside the daemon.
@@ -191,10 +198,12 @@ pub struct Condition {
 ///
 /// - `Available`: some generation of it runs: its DAGs are scheduled.
 /// - `Reconciled`: what runs is what its configuration wants.
+/// - `SchedulerHealthy`: ticks of its scheduler succeed, and nothing is quarantined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum ConditionKind {
     Available,
     Reconciled,
+    SchedulerHealthy,
 }
 
 /// Why a condition holds or does not.
@@ -206,6 +215,13 @@ pub enum ConditionKind {
 /// - `StepFailed`: a step failed, and is tried again.
 /// - `Cancelled`: the work was cancelled, and is not tried again.
 /// - `Deleting`: it is being taken down.
+/// - `Scheduling`: ticks succeed.
+/// - `Unobserved`: the scheduler has not been looked at yet.
+/// - `Quarantined`: something is quarantined; `GET …/dags/errors` lists it.
+/// - `TickFailed`: the last tick failed.
+/// - `TickOverdue`: a tick is overdue by more than 3 minutes.
+/// - `DatabaseDamaged`, `DatabaseLocked`, `DatabaseMissing`, `DatabaseNewer` (of a newer version of Airflow),
+///   `DatabaseReadOnly`, `DatabaseUnavailable`, `DiskFull`: the last tick failed by that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Reason {
     Deployed,
@@ -215,6 +231,18 @@ pub enum Reason {
     StepFailed,
     Cancelled,
     Deleting,
+    Scheduling,
+    Unobserved,
+    Quarantined,
+    TickFailed,
+    TickOverdue,
+    DatabaseDamaged,
+    DatabaseLocked,
+    DatabaseMissing,
+    DatabaseNewer,
+    DatabaseReadOnly,
+    DatabaseUnavailable,
+    DiskFull,
 }
 
 /// The names of an environment's objects on Modal.
@@ -250,6 +278,28 @@ pub struct ListEnvironments {
 pub struct EnvironmentList {
     pub environments: Vec<Environment>,
     pub total_entries: i64,
+}
+
+/// An environment that is deployed, but not in the daemon's registry: the registry was lost, or another daemon has
+/// created it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UnregisteredEnvironment {
+    pub name: EnvironmentName,
+    /// Where it runs.
+    pub target: Target,
+    /// The configuration that it was last deployed with, without secrets; absent if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Config>,
+}
+
+/// Answer of `GET /v1/unregistered-environments`, by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UnregisteredEnvironmentList {
+    pub environments: Vec<UnregisteredEnvironment>,
+    pub total_entries: i64,
+    /// Why Modal's cloud could not be asked, if there are credentials for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Query of `DELETE /v1/environments/{environment}`.

@@ -31,10 +31,12 @@ pub struct Event {
 /// - `operation.step`: a step has begun or ended; `operation_id`, `step`, `state`.
 /// - `operation.ended`: nothing more comes of it; `operation_id`, `state`, `error` (`null` if it succeeded).
 /// - `dag_files.uploaded`: files are on the Volume; `filenames`, of a watch at most 100 of them, and `watch_id` and
-///   `total_entries`, too.
-/// - `dag_files.removed`: files are no longer on the Volume; as of `dag_files.uploaded`.
+///   `total_entries`, too; `warnings`, each with `file` and `message`.
+/// - `dag_files.removed`: files are no longer on the Volume; as of `dag_files.uploaded`, without `warnings`.
 /// - `watch.state`: a watch got into trouble, or out of it; `watch_id`, `directory`, `state`, `message` (`null` if
 ///   there is none).
+/// - `scheduler.state`: the scheduler cannot do something, or can again; `status`, `reason`, `message` of the condition
+///   `SchedulerHealthy`.
 /// - `dag_run.triggered`: a run was asked for; `dag_id`, `dag_run_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum EventKind {
@@ -60,6 +62,8 @@ pub enum EventKind {
     DagFilesRemoved,
     #[serde(rename = "watch.state")]
     WatchState,
+    #[serde(rename = "scheduler.state")]
+    SchedulerState,
     #[serde(rename = "dag_run.triggered")]
     DagRunTriggered,
 }

@@ -4,6 +4,7 @@
 //! `logical_date`, `try_number`, …), so that scripts can move between the two.
 //!
 //! - [`environment`], [`config`]: an environment and its state, and its configuration
+//! - [`airflow_options`]: the options of `airflow.cfg` that a configuration can have
 //! - [`operation`]: long work with steps that can be followed
 //! - [`event`]: what has happened, as a stream
 //! - [`dag`]: DAG files and the DAGs that the scheduler found in them
@@ -19,7 +20,9 @@
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
 
+pub mod airflow_options;
 pub mod backfill;
+pub mod backup;
 pub mod config;
 pub mod connection;
 pub mod cost;
@@ -35,6 +38,7 @@ pub mod operation;
 pub mod page;
 pub mod pool;
 pub mod problem;
+pub mod question;
 pub mod run;
 pub mod secret;
 pub mod task;

@@ -60,8 +60,8 @@ pub struct Watch {
     pub pending: Vec<PendingFile>,
     /// What is not uploaded until it is corrected; the first ones. The last good version stays on the Volume.
     pub invalid: Vec<InvalidFile>,
-    /// What is uploaded all the same, but will not do all that it asks for; of files that were tried since the daemon
-    /// started, the first ones.
+    /// What is uploaded all the same, but will not do all that it asks for: what the validator warned of since the
+    /// daemon started, and DAG ids that several files define; the first ones.
     #[serde(default)]
     pub warnings: Vec<FileWarning>,
     /// Files below `dags/` on the Volume that are not in the folder; absent if the Volume cannot be asked.
@@ -135,7 +135,7 @@ pub struct InvalidFile {
     pub message: String,
 }
 
-/// What the validator has to say of a file that it lets pass.
+/// A warning of a file that is uploaded all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FileWarning {
     /// Path below the folder.

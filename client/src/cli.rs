@@ -19,7 +19,7 @@ pub use auth::{Auth, Login};
 pub use backfills::{Backfill, Backfills, CreateBackfill};
 pub use daemon::{Completions, Daemon, Logs, Man};
 pub use watch::{AddWatch, Watch};
-pub use work::{ContainerLogs, DeleteEnvironment, EstimateCost, Events, Operations};
+pub use work::{ContainerLogs, DeleteEnvironment, EstimateCost, Events, Operations, RollBack};
 
 /// Airflow without servers, on Modal.
 #[derive(Parser)]
@@ -152,6 +152,17 @@ pub enum Env {
     List,
     /// Show an environment and its state
     Show(Environment),
+    /// Take back an environment that is on Modal, but not in the daemon's registry
+    ///
+    /// Its DAGs, metadata, XComs, logs and secrets stay as they are. Its watches are not known: add them again.
+    Adopt(Environment),
+    /// List the backups of an environment's SQLite database
+    Backups(Environment),
+    /// Restore an environment's SQLite database from a backup
+    ///
+    /// Runs, variables, connections and pools become what they were then, and running tasks are stopped. DAG files, logs and
+    /// XComs stay.
+    Rollback(RollBack),
     /// Take an environment down: its watches end, its data stay unless they are purged
     Delete(DeleteEnvironment),
 }
@@ -319,6 +330,27 @@ pub enum Tasks {
         #[arg(short = 'f', long)]
         only_failed: bool,
     },
+    /// List questions of human-in-the-loop tasks that await an answer
+    Questions {
+        #[command(flatten)]
+        environment: Environment,
+        /// Only those of this DAG
+        #[arg(long, value_name = "ID", value_parser = id)]
+        dag_id: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Answer the question of a human-in-the-loop task
+    Answer {
+        #[command(flatten)]
+        task: Task,
+        /// The option to choose; several if the question takes them
+        #[arg(long = "option", value_name = "OPTION", required = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+        /// Values of the question's params, as a JSON object
+        #[arg(long, value_name = "JSON")]
+        params: Option<String>,
+    },
     /// Give a task another state; tasks that failed because of it run again
     Mark {
         #[command(flatten)]
@@ -339,7 +371,7 @@ pub struct Task {
     #[arg(long, value_name = "ID", value_parser = id)]
     pub task_id: String,
     /// Index of a mapped task; if absent all of them, but `tasks logs` needs it
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub map_index: Option<i32>,
 }
 
@@ -362,7 +394,11 @@ pub struct Relatives {
 
 /// An id that becomes a part of a request's path, where these would be steps to another place.
 fn id(text: &str) -> Result<String, String> {
-    if matches!(text, "" | "." | "..") { Err(format!("{text:?} is no id")) } else { Ok(text.to_owned()) }
+    if matches!(text, "" | "." | "..") {
+        Err(format!("{text:?} is no id that a URL can have"))
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 /// One of the words of an enumeration of the API.

@@ -49,24 +49,27 @@ fn parse(text: &str, lookup: Lookup<'_>, before: Before<'_>) -> Result<Config, V
     let plain = |name: &str| lookup(name).filter(|value| is_plain(value));
     let expanded = expand(text, &plain, |reference| Ok(reference.to_owned())).map_err(|fault| vec![fault])?;
     let mut config: Config = serde_saphyr::from_str(&expanded).map_err(|error| vec![explain(&error, text)])?;
+    let fill = |location: &str, text: &str| {
+        expand(text, lookup, |reference| {
+            Err(Fault::new(location, format!("{reference} is not set in the environment")))
+        })
+        .map_err(|fault| vec![fault])
+    };
     for secret in [&mut config.connection_string, &mut config.database.connection_string].into_iter().flatten() {
-        let value = expand(secret.expose(), lookup, |reference| {
-            Err(Fault::new("connection_string", format!("{reference} is not set in the environment")))
-        });
-        *secret = Secret::new(value.map_err(|fault| vec![fault])?);
+        *secret = Secret::new(fill("connection_string", secret.expose())?);
     }
     if let Some(certificate) = &mut config.database.root_certificate {
-        let value = expand(certificate, lookup, |reference| {
-            Err(Fault::new("root_certificate", format!("{reference} is not set in the environment")))
-        });
-        *certificate = value.map_err(|fault| vec![fault])?;
+        *certificate = fill("root_certificate", certificate)?;
     }
-    for (name, secret) in &mut config.env {
-        let Some(secret) = secret else { continue };
-        let value = expand(secret.expose(), lookup, |reference| {
-            Err(Fault::new(format!("env.{name}"), format!("{reference} is not set in the environment")))
-        });
-        *secret = Secret::new(value.map_err(|fault| vec![fault])?);
+    for (name, value) in &mut config.env {
+        let Some(secret) = value else { continue };
+        *secret = Secret::new(fill(&format!("env.{name}"), secret.expose())?);
+    }
+    for (section, options) in &mut config.airflow.options {
+        for (option, value) in options {
+            let Some(secret) = value else { continue };
+            *secret = Secret::new(fill(&format!("airflow.{section}.{option}"), secret.expose())?);
+        }
     }
     config.validate(before).map(|()| config)
 }
@@ -161,13 +164,26 @@ fn unknown_key(rest: &str) -> String {
     }
 }
 
-/// Adds the line to a fault that only knows its key.
+/// Adds the line to a fault that only knows its key: the first one of that key below those that it is in.
 fn locate(mut fault: Fault, text: &str) -> Fault {
-    let key = fault.location.rsplit('.').next().unwrap_or(&fault.location);
-    if fault.line.is_none() {
-        let found = text.lines().position(|line| line.trim_start().starts_with(&format!("{key}:")));
-        fault.line = found.and_then(|index| u32::try_from(index + 1).ok());
+    if fault.line.is_some() {
+        return fault;
     }
+    let mut lines = text.lines().zip(1..);
+    let (mut parent, mut key): (Option<(&str, u32)>, String) = (None, String::new());
+    for part in fault.location.split('.') {
+        // A key can have dots itself, such as the section `common.io`.
+        key = if key.is_empty() { part.to_owned() } else { format!("{key}.{part}") };
+        let entry = format!("{key}:");
+        let inside = parent.filter(|(line, _)| line.trim_start().find(&entry).is_some_and(|at| at > 0));
+        let below = || lines.clone().find(|(line, _)| line.trim_start().starts_with(&entry));
+        if let Some(found) = inside.or_else(below) {
+            lines = text.lines().zip(1..);
+            lines.nth(found.1 as usize - 1);
+            (parent, key) = (Some(found), String::new());
+        }
+    }
+    fault.line = parent.filter(|_| key.is_empty()).map(|(_, line)| line);
     fault
 }
 
@@ -198,6 +214,17 @@ mod tests {
             ("database:\n  type: sqlite\nscheduler:\n  interval_seconds: soon\n", Some(4), "not `soon`"),
             ("database:\n  type: sqlite\nscheduler:\n  interval_seconds: 0\n", Some(4), "from 1 to 86400"),
             ("database:\n  type: postgres\n", None, "is required with"),
+            ("database:\n  type: sqlite\nairflow:\n  core:\n    max_map_lenght: 3\n", Some(5), "`max_map_length`?"),
+            ("database:\n  type: sqlite\nairflow: {core: {max_map_length: x}}\n", Some(3), "a whole number"),
+            ("database:\n  type: sqlite\nairflow:\n  max_map_length: 3\n", Some(4), "write `core: {max_map_length"),
+            ("database:\n  type: sqlite\nairflow:\n  core:\n    max_map_length: [3]\n", Some(5), "a number or"),
+            ("database:\n  type: sqlite\nairflow:\n  core:\n    max_map_length:\n", Some(5), "has no value"),
+            (
+                "database:\n  type: sqlite\nexecutor:\n  parallelism: 3\nairflow:\n  core:\n    parallelism: 3\n",
+                Some(7),
+                "set `executor.parallelism`",
+            ),
+            ("database:\n  type: sqlite\nairflow:\n  common.io:\n    x: 3\n", Some(5), "is unknown"),
         ];
         for (text, line, part) in cases {
             let fault = fault(text);
@@ -235,6 +262,11 @@ mod tests {
         let config = parse(text, &lookup, Before::Nothing).expect("valid");
         let values: Vec<_> = config.env.values().flatten().map(Secret::expose).collect();
         assert_eq!(values, ["a\"b: c#", "8080"]);
+        let text = "database:\n  type: sqlite\nairflow:\n  secrets:\n    backend_kwargs: ${PW}\n";
+        let config = parse(text, &|_| Some("{\"a\": \"b: c#\"}".to_owned()), Before::Nothing).expect("valid");
+        let kwargs = config.airflow.options["secrets"]["backend_kwargs"].as_ref().map(Secret::expose);
+        assert_eq!(kwargs, Some("{\"a\": \"b: c#\"}"));
+        let text = "database:\n  type: sqlite\nenv:\n  AIRFLOW_VAR_A: ${PW}\n  PORT: ${PORT}\n";
         let unset = fault(text);
         assert_eq!((unset.line, unset.location.as_str()), (Some(4), "env.AIRFLOW_VAR_A"), "{unset:?}");
     }

@@ -5,6 +5,7 @@ use std::{sync::OnceLock, time::Duration};
 use airflow_serverless_api::{
     Problem,
     backfill::{BackfillAction, BackfillDetail, BackfillList, CreateBackfill, DryRunBackfillList, ListBackfills},
+    backup::{BackupList, RollBack, RolledBack},
     config::Config,
     cost::{Cost, EstimateCost},
     credentials::{CredentialsStatus, PutCredentials, StoreCredentials},
@@ -16,12 +17,13 @@ use airflow_serverless_api::{
     diagnostics::Diagnostics,
     environment::{
         CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
-        ListEnvironments, UpdateEnvironment,
+        ListEnvironments, UnregisteredEnvironmentList, UpdateEnvironment,
     },
     home::Home,
     log::{ContainerLogs, ReadContainerLogs},
     operation::{ListOperations, Operation, OperationList},
     page::{Page, Written},
+    question::{self, AnswerQuestion, ListQuestions, QuestionList},
     run::{
         ClearDagRun, DagRunDetail, DagRunList, ListDagRuns, ReadLogs, RunMark, TaskLog, TriggerDagRun, UpdateDagRun,
     },
@@ -33,7 +35,12 @@ use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::{failure::Failure, presence, printer::Printer, start};
+use crate::{
+    failure::Failure,
+    presence::{self, Presence},
+    printer::Printer,
+    start,
+};
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -43,7 +50,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(180);
 /// shorter.
 const FILE_LIMIT: Duration = Duration::from_secs(390);
 /// Longest wait for the version, which costs a daemon that is well nothing.
-const VERSION_LIMIT: Duration = Duration::from_secs(5);
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
 /// For answers that go on until somebody ends them.
 pub(crate) const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 /// The largest page of a list.
@@ -63,7 +70,14 @@ impl Daemon {
         if !presence::listens(&home) {
             start::start(&home, printer).await?;
         }
-        Self::at(&home)
+        let daemon = Self::at(&home)?;
+        // One that is suspended takes connections nevertheless. What it answers matters later.
+        let asked = daemon.request(Method::GET, &["version"]).timeout(VERSION_LIMIT).send().await;
+        if asked.is_err_and(|error| error.is_timeout()) {
+            let silent = Presence::silent(&home, format!("there was no answer within {} s", VERSION_LIMIT.as_secs()));
+            return Err(Failure::Unexpected { message: silent.describe(), hint: silent.hint() });
+        }
+        Ok(daemon)
     }
 
     /// The daemon of this home, whether it runs or not.
@@ -105,6 +119,23 @@ impl Daemon {
     pub async fn delete_environment(&self, name: &EnvironmentName, purge: bool) -> Result<EnvironmentChange> {
         let request = self.request(Method::DELETE, &["environments", name.as_str()]);
         answer(request.query(&DeleteEnvironment { purge })).await
+    }
+
+    pub async fn list_unregistered_environments(&self) -> Result<UnregisteredEnvironmentList> {
+        self.get(&["unregistered-environments"]).await
+    }
+
+    pub async fn adopt_environment(&self, name: &EnvironmentName) -> Result<EnvironmentChange> {
+        answer(self.request(Method::POST, &["environments", name.as_str(), "adopt"])).await
+    }
+
+    pub async fn list_backups(&self, name: &EnvironmentName) -> Result<BackupList> {
+        self.get(&["environments", name.as_str(), "backups"]).await
+    }
+
+    pub async fn roll_back(&self, name: &EnvironmentName, backup: Option<String>) -> Result<RolledBack> {
+        let request = self.request(Method::POST, &["environments", name.as_str(), "rollback"]);
+        answer(request.json(&RollBack { backup })).await
     }
 
     pub async fn tick_environment(&self, name: &EnvironmentName) -> Result<()> {
@@ -275,6 +306,21 @@ impl Daemon {
         answer(self.request(Method::POST, &path).json(clear)).await
     }
 
+    pub async fn list_questions(&self, environment: &EnvironmentName, query: &ListQuestions) -> Result<QuestionList> {
+        let request = self.request(Method::GET, &["environments", environment.as_str(), "hitl-details"]);
+        answer(request.query(query)).await
+    }
+
+    pub async fn answer_question(
+        &self,
+        environment: &EnvironmentName,
+        (dag_id, run_id, task_id): (&str, &str, &str),
+        body: &AnswerQuestion,
+    ) -> Result<question::Response> {
+        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks", task_id];
+        answer(self.request(Method::PATCH, &[&path[..], &["hitl-details"]].concat()).json(body)).await
+    }
+
     pub async fn update_task_instance(
         &self,
         environment: &EnvironmentName,
@@ -376,14 +422,22 @@ impl Daemon {
         answer(self.request(Method::GET, path)).await
     }
 
-    /// Each part of the path is encoded: run ids hold colons and plus signs.
+    /// Each part of the path is encoded, line breaks and tabs too, which [`Url`] would drop: names hold all of them.
     pub(crate) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.extend(path);
-        }
+        let parts: String = path.iter().map(|part| format!("/{}", encoded(part))).collect();
+        url.set_path(&format!("{}{parts}", self.base.path().trim_end_matches('/')));
         self.http.request(method, url)
     }
+}
+
+/// A part of a path in percent-encoding.
+fn encoded(part: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    part.bytes().map(byte).collect()
 }
 
 /// The version of the daemon that answered, if it is another one than this program's.

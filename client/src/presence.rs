@@ -77,6 +77,12 @@ impl Presence {
         }
     }
 
+    /// A daemon that takes connections, but does not answer.
+    pub fn silent(home: &Home, why: String) -> Self {
+        let pid = Holder::of(home).and_then(|holder| holder.pid).map(number);
+        Self::Silent { pid, why }
+    }
+
     pub fn pid(&self) -> Option<u32> {
         match self {
             Self::Absent => None,

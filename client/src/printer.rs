@@ -162,6 +162,17 @@ pub fn table<R: IntoIterator<Item = Vec<String>>>(header: &[&str], rows: R) -> S
     table.to_string()
 }
 
+/// A text of any author, for a cell of a table: in one line, without control characters, and not too long.
+pub fn cell(text: &str) -> String {
+    const LONGEST: usize = 60;
+    let plain = text.replace(|character: char| character.is_control(), " ");
+    let words = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
+    }
+}
+
 /// `1.2 s`, or a dash for what is not known.
 pub fn seconds(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1} s"))
@@ -183,4 +194,16 @@ pub fn state(name: Option<&str>) -> String {
         _ => styled,
     }
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_have_one_line_that_moves_no_cursor() {
+        assert_eq!(cell("How\n much?\t\u{1b}[2JNow"), "How much? [2JNow");
+        assert_eq!(cell(&"ä".repeat(60)), "ä".repeat(60));
+        assert_eq!(cell(&"ä".repeat(61)), format!("{}…", "ä".repeat(60)));
+    }
 }

@@ -168,8 +168,9 @@ fn is_alive(pid: Pid) -> bool {
     test_kill_process(pid).is_ok() && !is_zombie
 }
 
+/// Tells a process to end, also one that is suspended, as systemd does.
 fn terminate(pid: Pid) -> Result<(), Failure> {
-    match kill_process(pid, Signal::TERM) {
+    match kill_process(pid, Signal::TERM).and_then(|()| kill_process(pid, Signal::CONT)) {
         // It has just ended, or the service manager has stopped it.
         Err(rustix::io::Errno::SRCH) => Ok(()),
         outcome => outcome.map_err(|error| Failure::unexpected(&format!("stopping airflowd (pid {pid})"), error)),
@@ -178,10 +179,7 @@ fn terminate(pid: Pid) -> Result<(), Failure> {
 
 fn still_runs(pid: Option<Pid>) -> Failure {
     let pid = pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
-    let hint = format!(
-        "`airflow-serverless daemon logs` tells what it waits for; if it is suspended, `kill -CONT {pid}` lets it go on; \
-         `kill -KILL {pid}` ends it at once"
-    );
+    let hint = format!("`airflow-serverless daemon logs` tells what it waits for; `kill -KILL {pid}` ends it at once");
     let message = format!("airflowd (pid {pid}) still runs after {} s", STOP_LIMIT.as_secs());
     Failure::Unexpected { message, hint: Some(hint) }
 }
@@ -210,8 +208,9 @@ pub fn binary() -> PathBuf {
 }
 
 fn spawn(binary: &Path, home: &Home) -> Result<Child, Failure> {
-    let output = open_output(home).map_err(|error| Failure::unexpected("opening the daemon's output", error))?;
-    let errors = output.try_clone().map_err(|error| Failure::unexpected("opening the daemon's output", error))?;
+    let failed = |error| Failure::unexpected(&format!("opening {}", home.output().display()), error);
+    let output = open_output(home).map_err(failed)?;
+    let errors = output.try_clone().map_err(failed)?;
     Command::new(binary)
         .arg("--log-file")
         .arg(home.log())

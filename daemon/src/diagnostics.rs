@@ -3,12 +3,13 @@
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use airflow_serverless_api::{
     diagnostics::{Diagnostics, DiskDiagnosis, EnvironmentDiagnosis, ModalDiagnosis, RuntimeDiagnosis},
-    environment::{Environment, EnvironmentState, ListEnvironments},
+    environment::{ConditionKind, Environment, EnvironmentState, ListEnvironments, UnregisteredEnvironmentList},
     home::Home,
     page::Page,
 };
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::{
+    airflow::Airflow,
     error::{Result, chain},
     modal::{Heartbeat, Modal},
     registry::Registry,
@@ -40,6 +42,7 @@ const STALE: Duration = Duration::from_secs(24 * 3600);
 pub struct Diagnostician {
     pub home: Home,
     pub registry: Registry,
+    pub airflow: Arc<Airflow>,
     pub runtime: Runtime,
     pub modal: Modal,
     pub heartbeat: Heartbeat,
@@ -51,11 +54,12 @@ impl Diagnostician {
         let all = self.registry.list_environments(&all).await?.environments;
         let until = Instant::now() + BEGIN_WITHIN;
         let looks: Vec<_> = all.into_iter().map(|environment| self.environment(environment, until)).collect();
-        let (runtime, modal, cloud, environments) = tokio::join!(
+        let (runtime, modal, cloud, environments, unregistered) = tokio::join!(
             self.runtime(),
             within("Local Modal", self.heartbeat.check()),
             self.cloud(),
             stream::iter(looks).buffered(AT_A_TIME).collect(),
+            self.unregistered(),
         );
         Ok(Diagnostics {
             time: Utc::now(),
@@ -68,6 +72,7 @@ impl Diagnostician {
             },
             cloud,
             environments,
+            unregistered,
             disk: disk(&self.home.data),
             left_overs: left_overs(&[std::env::temp_dir(), self.home.cache.join("validation")]),
         })
@@ -94,6 +99,14 @@ impl Diagnostician {
         Some(ModalDiagnosis { server_url, clock_ahead, error: reached.err() })
     }
 
+    async fn unregistered(&self) -> UnregisteredEnvironmentList {
+        let failed = |error| UnregisteredEnvironmentList { error: Some(error), ..Default::default() };
+        match timeout(LIMIT, self.registry.unregistered_environments()).await {
+            Ok(found) => found.unwrap_or_else(|error| failed(chain(&error))),
+            Err(_) => failed(format!("Modal did not answer within {} s", LIMIT.as_secs())),
+        }
+    }
+
     async fn runtime(&self) -> RuntimeDiagnosis {
         let python = self.runtime.base().await;
         let error = python.as_ref().err().map(|error| chain(error));
@@ -116,9 +129,15 @@ impl Diagnostician {
         } else {
             within("the Volume", self.round_trip(&environment)).await.map(|()| Some(started.elapsed().as_secs_f64()))
         };
+        let scheduler = if has_volume {
+            let environment = self.airflow.environment(&environment.name).await.unwrap_or_else(|_| environment.clone());
+            environment.condition(ConditionKind::SchedulerHealthy).cloned()
+        } else {
+            None
+        };
         let (name, target, state) = (environment.name, environment.target, environment.state);
         let (round_trip, error) = outcome.map_or_else(|error| (None, Some(error)), |seconds| (seconds, None));
-        EnvironmentDiagnosis { name, target, state, volume, round_trip, error }
+        EnvironmentDiagnosis { name, target, state, volume, round_trip, error, scheduler }
     }
 
     /// Writes a file, reads it and removes it again. (A Volume that is gone is not made again by a look at it.)
@@ -162,7 +181,7 @@ fn ahead(server: DateTime<Utc>, asked: DateTime<Utc>, answered: DateTime<Utc>) -
 }
 
 fn disk(path: &Path) -> DiskDiagnosis {
-    let found = rustix::fs::statvfs(path);
+    let found = rustix::fs::access(path, rustix::fs::Access::WRITE_OK).and_then(|()| rustix::fs::statvfs(path));
     let bytes = |blocks: fn(&rustix::fs::StatVfs) -> u64| found.as_ref().map_or(0, |disk| blocks(disk) * disk.f_frsize);
     DiskDiagnosis {
         path: path.display().to_string(),

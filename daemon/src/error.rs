@@ -14,6 +14,12 @@ pub enum Error {
     InvalidConfig(Vec<Fault>),
     #[error("there is no environment {0}")]
     EnvironmentNotFound(EnvironmentName),
+    #[error("environment {0} is deployed neither on Local Modal nor, if there are credentials, in Modal's cloud")]
+    NotDeployed(EnvironmentName),
+    #[error("environment {0} was not adopted, as its configuration is not known: {1}")]
+    NotAdopted(EnvironmentName, String),
+    #[error("data/environment.json on its Volume: {0}")]
+    Description(String),
     #[error("environment {0} exists with another configuration; nothing was changed")]
     EnvironmentDiffers(EnvironmentName),
     #[error("environment {0} is not ready yet{cause}", cause = because(.1))]
@@ -57,6 +63,11 @@ pub enum Error {
     #[error("the scheduler has not answered within {0} s; the request is kept and will still be carried out")]
     SchedulerSilent(u64),
 
+    #[error(
+        "the scheduler of environment {0} does not work: {1}; the request is kept, and is carried out once it does"
+    )]
+    SchedulerFailed(EnvironmentName, String),
+
     #[error("{0} UIs run already, which is the most that there can be")]
     TooManyUis(usize),
     #[error("the UI of environment {0} failed: {1}")]
@@ -90,6 +101,8 @@ pub enum Error {
     Runtime(#[from] RuntimeError),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("the metadata database of environment {0}, data/airflow.db, is missing on its Volume")]
+    DatabaseMissing(EnvironmentName),
     #[error("reading the metadata of environment {environment} failed")]
     Metadata { environment: EnvironmentName, source: sqlx::Error },
     #[error("the database of environment {environment} did not answer: {message}")]
@@ -104,7 +117,9 @@ pub enum Subject {
     Dag,
     Run,
     Task,
+    Question,
     Backfill,
+    Backup,
     Variable,
     Connection,
     Pool,
@@ -117,7 +132,9 @@ impl Subject {
             Self::Dag => "DAG",
             Self::Run => "DAG run",
             Self::Task => "task instance",
+            Self::Question => "question",
             Self::Backfill => "backfill",
+            Self::Backup => "backup",
             Self::Variable => "variable",
             Self::Connection => "connection",
             Self::Pool => "pool",

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::{health::Health, lock::lock, reload::Reloader, stop::Stop, tasks::Tasks};
 use crate::{
     airflow::{Airflow, Uis},
-    background::{EnvironmentReconciler, Housekeeper, steps::Tools},
+    background::{EnvironmentReconciler, Housekeeper, SchedulerObserver, steps::Tools},
     credentials::CredentialsFile,
     diagnostics::Diagnostician,
     events::Events,
@@ -165,6 +165,7 @@ impl Daemon {
         let diagnostician = Diagnostician {
             home: home.clone(),
             registry: registry.clone(),
+            airflow: airflow.clone(),
             runtime: runtime.clone(),
             modal: modal.clone(),
             heartbeat: local.heartbeat(),
@@ -173,6 +174,8 @@ impl Daemon {
         tasks.spawn("the reconciler of environments", reconciler.run(stop.clone()));
         let housekeeper = Housekeeper::new(registry.clone(), airflow.clone(), settings.registry.cleanup_interval());
         tasks.spawn("the housekeeper", housekeeper.run(stop.clone()));
+        let observer = SchedulerObserver::new(registry.clone(), airflow.clone());
+        tasks.spawn("the observer of schedulers", observer.run(stop.clone()));
         let health = Health { manager: manager.clone(), store: store.clone(), modal: local.heartbeat() };
         tasks.spawn("the watch over the daemon", health.run(stop.clone()));
         let (ended, stopped) = (local.failed(), stop.clone());

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use airflow_serverless_api::{environment::Environment, operation::OperationKind, operation::OperationState};
+use airflow_serverless_api::{
+    environment::{ConditionKind, Environment},
+    operation::OperationKind,
+    operation::OperationState,
+};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -42,6 +46,11 @@ struct StateLabels {
     state: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EnvironmentLabels {
+    environment: String,
+}
+
 /// Counted while the daemon runs; clones share the figures.
 #[derive(Clone)]
 pub struct Metrics {
@@ -50,6 +59,7 @@ pub struct Metrics {
     seconds: Family<RouteLabels, Histogram>,
     operations: Family<OperationLabels, Counter>,
     environments: Family<StateLabels, Gauge>,
+    schedulers: Family<EnvironmentLabels, Gauge>,
     resident: Gauge,
     open_files: Gauge,
 }
@@ -66,7 +76,7 @@ impl Metrics {
         let requests = Family::default();
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 4.0, 8));
         let seconds = Family::new_with_constructor(histogram);
-        let (operations, environments) = (Family::default(), Family::default());
+        let (operations, environments, schedulers) = (Family::default(), Family::default(), Family::default());
         let (resident, open_files) = (Gauge::default(), Gauge::default());
         let versions = [
             ("version", env!("CARGO_PKG_VERSION")),
@@ -83,10 +93,13 @@ impl Metrics {
         registry.register_with_unit("airflowd_http_request_duration", help, Unit::Seconds, seconds.clone());
         registry.register("airflowd_operations", "Operations that have ended", operations.clone());
         registry.register("airflowd_environments", "Environments by state", environments.clone());
+        let help = "1 if the condition SchedulerHealthy holds of an environment, 0 if not";
+        registry.register("airflowd_scheduler_healthy", help, schedulers.clone());
         let help = "Memory of the daemon, Local Modal included";
         registry.register_with_unit("process_resident_memory", help, Unit::Bytes, resident.clone());
         registry.register("process_open_fds", "Open files of the daemon", open_files.clone());
-        Self { registry: Arc::new(registry), requests, seconds, operations, environments, resident, open_files }
+        let registry = Arc::new(registry);
+        Self { registry, requests, seconds, operations, environments, schedulers, resident, open_files }
     }
 
     pub fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
@@ -105,8 +118,13 @@ impl Metrics {
     /// All figures as text, with what is looked up now.
     pub fn text(&self, environments: &[Environment]) -> Result<String, std::fmt::Error> {
         self.environments.clear();
+        self.schedulers.clear();
         for environment in environments {
             self.environments.get_or_create(&StateLabels { state: environment.state.to_string() }).inc();
+            if let Some(scheduler) = environment.condition(ConditionKind::SchedulerHealthy) {
+                let labels = EnvironmentLabels { environment: environment.name.to_string() };
+                self.schedulers.get_or_create(&labels).set(scheduler.status.into());
+            }
         }
         if let Some(process) = Process::read() {
             self.resident.set(process.resident_bytes);

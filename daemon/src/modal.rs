@@ -130,6 +130,21 @@ impl Modal {
         }
     }
 
+    /// The client of Local Modal.
+    pub fn local(&self) -> Client {
+        self.local.clone()
+    }
+
+    /// A client for each Modal environment of the workspace; none without credentials.
+    pub async fn cloud_environments(&self) -> Result<Vec<Client>, ModalError> {
+        if self.credentials.read()?.is_none() {
+            return Ok(Vec::new());
+        }
+        let cloud = self.cloud().await?;
+        let names = cloud.environments().await?;
+        Ok(names.iter().map(|name| cloud.in_environment(name)).collect())
+    }
+
     /// How the SDK reaches an environment's server.
     pub fn server(&self, target: Target, config: &Config) -> Result<Server, ModalError> {
         match target {

@@ -3,6 +3,8 @@
 //! The registry only records wishes and wakes the reconciler. It talks to Modal for one thing: what is secret goes
 //! straight to the Vault, before the wish is accepted, and is not recorded.
 
+pub mod adoption;
+
 use std::{sync::Arc, time::Duration};
 
 use airflow_serverless_api::{

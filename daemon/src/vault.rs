@@ -37,11 +37,15 @@ pub async fn keep(
     config: &Config,
     before: Option<&Config>,
 ) -> Result<()> {
-    let before = before.into_iter().flat_map(|config| config.env.keys());
-    let dropped = before.filter(|name| !config.env.contains_key(*name)).map(|name| (name.clone(), None));
-    let given =
-        config.env.iter().filter_map(|(name, value)| Some((name.clone(), Some(value.as_ref()?.expose().into()))));
-    let mut variables: HashMap<String, Option<String>> = dropped.chain(given).collect();
+    // What it still has is set after that, or is left as it is.
+    let before = before.into_iter().flat_map(Config::secret_variables);
+    let mut variables: HashMap<String, Option<String>> = before.map(|variable| (variable.name, None)).collect();
+    for variable in config.secret_variables() {
+        match variable.value {
+            Some(value) => variables.insert(variable.name, Some(value.expose().to_owned())),
+            None => variables.remove(&variable.name),
+        };
+    }
     if let Some(text) = config.secret_connection_string() {
         variables.insert(CONNECTION_STRING.to_owned(), Some(text.expose().to_owned()));
     }
@@ -55,9 +59,9 @@ pub async fn keep(
 /// Takes out of the environment's Secret what its configuration has put there, and leaves the keys, without which what
 /// stays of the environment could not be read. Tells whether there was a Secret.
 pub async fn clear(client: &Client, environment: &EnvironmentName, config: &Config) -> Result<bool> {
-    let connection_string = (config.database.kind == DatabaseKind::Postgres).then_some(CONNECTION_STRING);
-    let names = config.env.keys().map(String::as_str).chain(connection_string);
-    let variables = names.map(|name| (name.to_owned(), None)).collect();
+    let connection_string = (config.database.kind == DatabaseKind::Postgres).then(|| CONNECTION_STRING.to_owned());
+    let names = config.secret_variables().map(|variable| variable.name).chain(connection_string);
+    let variables = names.map(|name| (name, None)).collect();
     match client.update_secret(&environment.secret(), variables).await {
         Err(error) if error.is_not_found() => Ok(false),
         cleared => Ok(cleared.map(|()| true)?),

@@ -24,6 +24,10 @@ PINNED = (
     "asyncpg",
     "uv",
 )
+GATES = 20
+"""At once, in one container, so that no cron waits for a gate that waits."""
+GATE_TIMEOUT_SECONDS = 360
+"""More than the longest wait of a gate."""
 GATE_IDLE_SECONDS = 2
 IDLE_SECONDS = 90
 TICK_TIMEOUT_SECONDS = 600
@@ -67,13 +71,14 @@ def create_app(settings: Settings, settings_json: str | None = None) -> modal.Ap
     }
     task_timeout = min(settings.task_timeout + TASK_GRACE_SECONDS, LONGEST_TIMEOUT_SECONDS)
 
+    gate: Any = modal.concurrent(max_inputs=GATES)(scheduler_tick)
     app.function(
         secrets=secrets,
         schedule=modal.Period(seconds=settings.interval_seconds),
         max_containers=1,
-        timeout=60,
+        timeout=GATE_TIMEOUT_SECONDS,
         scaledown_window=GATE_IDLE_SECONDS,
-    )(scheduler_tick)
+    )(gate)
     app.function(max_containers=1, timeout=TICK_TIMEOUT_SECONDS, **heavy)(functions.run_tick)
     app.function(max_containers=settings.parallelism, timeout=task_timeout, **heavy)(functions.execute_task)
     app.function(max_containers=1, timeout=LONGEST_TIMEOUT_SECONDS, **heavy)(functions.run_triggers)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,14 @@ WORK_VARIABLE = "AIRFLOW_SERVERLESS_WORK"
 """Directory for private files of this process; a temporary one by default."""
 PACKAGES_VARIABLE = "AIRFLOW_SERVERLESS_VENVS"
 """Directory of the packages that DAG files ask for, if it is not on the volume."""
+SECRETS_BACKEND = "AIRFLOW__SECRETS__BACKEND"
+SECRETS_BACKEND_VARIABLE = "AIRFLOW_SERVERLESS_SECRETS_BACKEND"
+"""What `SECRETS_BACKEND` is in processes that run what users wrote, see `use_secrets_backend`."""
 MOUNT_PATH = "/vol"
 DATABASE = "data/airflow.db"
 """Where the published database is on the volume."""
+XCOM = "xcom"
+"""Where the payloads of XComs are on the volume."""
 BUNDLE = "dags-folder"
 """Airflow's name for the bundle that is the DAG folder."""
 PLUGINS = "plugins"
@@ -43,7 +48,8 @@ class Settings:
     """Settings of one environment, as the daemon writes them.
 
     `interval_seconds` between cron ticks, `parallelism` concurrent tasks, `task_timeout` in seconds, `root_certificate`
-    of PostgreSQL in PEM.
+    of PostgreSQL in PEM, `environment_names` of the variables that the user has set for the functions,
+    `airflow_options` {variable: value of an option of Airflow, or None if the Secret has it}.
     """
 
     environment: str
@@ -53,6 +59,8 @@ class Settings:
     parallelism: int = 16
     task_timeout: int = 3600
     dags_are_paused_at_creation: bool = False
+    environment_names: tuple[str, ...] = ()
+    airflow_options: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
@@ -67,6 +75,8 @@ class Settings:
                 parallelism=int(_part(document, "executor").get("parallelism", cls.parallelism)),
                 task_timeout=int(_part(document, "executor").get("task_timeout", cls.task_timeout)),
                 dags_are_paused_at_creation=bool(_part(document, "airflow").get("dags_are_paused_at_creation", False)),
+                environment_names=tuple(map(str, document.get("env") or ())),
+                airflow_options=_options(_part(document, "airflow")),
             )
         except KeyError as error:
             raise SettingsError(f"{SETTINGS_VARIABLE} lacks the key {error}") from error
@@ -110,6 +120,16 @@ def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return document.get(name) or {}
 
 
+def _options(sections: Mapping[str, Any]) -> dict[str, str | None]:
+    """{variable: value} of {section: {option: value}}, named as Airflow does."""
+    return {
+        f"AIRFLOW__{section.replace('.', '_')}__{option}".upper(): value
+        for section, options in sections.items()
+        if isinstance(options, Mapping)
+        for option, value in options.items()
+    }
+
+
 @dataclass(frozen=True)
 class Paths:
     """Where things are in this container."""
@@ -150,12 +170,13 @@ class Paths:
 
     @cached_property
     def xcom(self) -> Path:
-        return self.volume / "xcom"
+        return self.volume / XCOM
 
 
 def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] | None = None) -> None:
     """Write Airflow's configuration into the process environment; call it before Airflow is first used.
 
+    The environment's own options come first: an option that this package depends on cannot be another one.
     Keys and the connection string of PostgreSQL are there already: they come with the environment's Secret. Raises
     SettingsError if the connection string is not usable.
     """
@@ -167,7 +188,6 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": str(settings.dags_are_paused_at_creation),
         "CORE__PARALLELISM": str(settings.parallelism),
-        "CORE__DEFAULT_TASK_EXECUTION_TIMEOUT": str(settings.task_timeout),
         "CORE__EXECUTOR": "airflow_serverless.executor.modal_executor.ModalExecutor",
         "CORE__XCOM_BACKEND": "airflow_serverless.xcom.backend.VolumeXComBackend",
         "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
@@ -175,6 +195,9 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
         # What the validator accepted must appear, also when a file gets its DAGs from a helper module and so
         # lacks the words by which Airflow's heuristic tells DAG files from others.
         "CORE__DAG_DISCOVERY_SAFE_MODE": "False",
+        # A file is parsed because it changed: a write that is skipped would never be repeated. Less than none, as
+        # clocks differ, and are set back.
+        "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "-86400",
         "CORE__DAGBAG_IMPORT_TIMEOUT": str(PARSE_TIMEOUT_SECONDS),
         "CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "20",
         "CORE__LAZY_DISCOVER_PROVIDERS": "True",
@@ -182,17 +205,49 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
         "USAGE_DATA_COLLECTION__ENABLED": "False",
         # A tick ends when a pass changes nothing, so that a pass has to look at all active runs, not at the next 20.
         "SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "10000",
-        "SCHEDULER__CATCHUP_BY_DEFAULT": "False",
         "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+        # A task is not over before its output is, which background processes of it may keep open.
+        "WORKERS__SOCKET_CLEANUP_TIMEOUT": "3",
     }
     options.update(_postgres_options() if settings.database_type == "postgres" else _sqlite_options(paths))
     target["AIRFLOW_HOME"] = str(paths.work)
+    _put_python_on_path(paths, target)
     # Airflow resolves connections and variables in the database only in processes that say they are servers.
     target["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+    target.update({name: value for name, value in settings.airflow_options.items() if value is not None})
+    if backend := target.pop(SECRETS_BACKEND, None):
+        target[SECRETS_BACKEND_VARIABLE] = backend
     for name, value in options.items():
         target[f"AIRFLOW__{name}"] = value
     if environ is None and "airflow.settings" in sys.modules:
         _configure_orm_anew()
+
+
+def use_secrets_backend() -> bool:
+    """Have this process, which runs what users wrote, ask the environment's secrets backend; tells if there is one.
+
+    The backend can be a module in the DAG folder. Processes that live on must not depend on that: they neither keep an
+    old one nor fail with a broken one. Whoever asks them for a value has asked the backend first.
+    """
+    backend = os.environ.get(SECRETS_BACKEND_VARIABLE)
+    if backend:
+        os.environ[SECRETS_BACKEND] = backend
+    return bool(backend)
+
+
+def _put_python_on_path(paths: Paths, environ: MutableMapping[str, str]) -> None:
+    """Let tasks find `python`, as in an active virtual environment. Operators that make environments of their own use
+    it, and those that do so with uv need one that is not in a virtual environment."""
+    base = Path(getattr(sys, "_base_executable", sys.executable))
+    if not base.with_name("python").exists():
+        link = paths.work / "bin" / "python"
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(base)
+        base = link
+    first = list(dict.fromkeys([str(Path(sys.executable).parent), str(base.parent)]))
+    others = [folder for folder in (environ.get("PATH") or os.defpath).split(os.pathsep) if folder not in first]
+    environ["PATH"] = os.pathsep.join([*first, *others])
 
 
 def _configure_orm_anew() -> None:

@@ -40,19 +40,26 @@ def initialize_database() -> dict[str, Any]:
 
 def _preload() -> None:
     from airflow_serverless.config import Paths, Settings, configure_airflow
+    from airflow_serverless.imports import quick_imports
 
     configure_airflow(Settings.from_environment(), Paths.from_environment())
-    import airflow.jobs.scheduler_job_runner
-    import airflow.sdk.execution_time.supervisor
-    import airflow.sdk.execution_time.task_runner  # noqa: F401
+    with quick_imports():
+        import airflow.jobs.scheduler_job_runner
+        import airflow.sdk.execution_time.supervisor
+        import airflow.sdk.execution_time.task_runner  # noqa: F401
+        from sqlalchemy.orm import configure_mappers
 
-    import airflow_serverless.executor.worker
-    import airflow_serverless.scheduler.run  # noqa: F401
-    from airflow_serverless.dags.storage import warm_up
-    from airflow_serverless.executor import in_process
+        import airflow_serverless.executor.client
+        import airflow_serverless.executor.worker
+        import airflow_serverless.scheduler.run
+        import airflow_serverless.xcom.backend  # noqa: F401
+        from airflow_serverless.dags.storage import warm_up
+        from airflow_serverless.executor import in_process
 
-    warm_up()
-    in_process.prepare()
+        warm_up()
+        in_process.prepare()
+        # Each container would do it at its first query, for longer than a small task takes.
+        configure_mappers()
 
 
 # True in containers, and in what containers are forked from, which is no container yet.

@@ -16,12 +16,15 @@ import modal
 
 WAKE = "wake"
 DUE = "due"
+HEALTH = "health"
 PUBLISHED = "published"
+WRITTEN = "written"
 TRIGGERS = "triggers"
 TRIGGERER = "triggerer"
 QUEUED, RUNNING, SUCCESS, FAILED = "QUEUED", "RUNNING", "SUCCESS", "FAILED"
 FINAL = frozenset({SUCCESS, FAILED})
 STOPPED = "stopped: the task is no longer wanted"
+JOURNAL_PREFIX = "journal:"
 CALLBACK = "callback"
 """In the place of a launch's id, for what is executed once under an id of its own."""
 
@@ -33,7 +36,7 @@ class TaskEntry(TypedDict):
     `journals` is how many journal records the finished launch has written. `call_id` is that of the call that runs or
     ran it. The tick writes the entry before it spawns the call; from then on it is the worker's, so that the call of a
     queued launch is a note of its own (`call:…`). `ending_at`: since when the worker has been telling the database that
-    the task has ended, before it says so here (PostgreSQL only).
+    the task has ended, before it says so here (PostgreSQL only). `log_path` is relative to the folder of logs.
     """
 
     status: str
@@ -51,6 +54,7 @@ class TaskEntry(TypedDict):
     ending_at: NotRequired[float]
     journals: NotRequired[int]
     error: NotRequired[str | None]
+    log_path: NotRequired[str | None]
 
 
 class Request(TypedDict):
@@ -81,6 +85,15 @@ class CallNote(TypedDict):
     launch: str
     call_id: str | None
     at: float
+
+
+class StopNote(TypedDict):
+    """`stop:…`: why the call of a launch is about to be cancelled, for the log of its task."""
+
+    ti_id: str
+    launch: str
+    at: float
+    reason: str
 
 
 class Heartbeat(TypedDict):
@@ -158,6 +171,46 @@ class Published(TypedDict):
     generation: int
 
 
+HealthReason = Literal[
+    "database_damaged",
+    "database_locked",
+    "database_missing",
+    "database_newer",
+    "database_read_only",
+    "database_unavailable",
+    "disk_full",
+    "tick_failed",
+]
+
+
+class Failure(TypedDict):
+    """Why a tick failed: a word for programs, a sentence for people, and the end of the traceback."""
+
+    reason: HealthReason
+    message: str
+    traceback: str
+
+
+class Health(TypedDict):
+    """`health`: what the scheduler could not do, as of `at`.
+
+    `failure`: why the last tick failed; None if it did not. `quarantined`: the first records of the quarantine, each
+    {"kind", "name", "error": the last line of its traceback}; `quarantined_count`: how many there are.
+    """
+
+    at: float
+    failure: Failure | None
+    quarantined: list[dict[str, str]]
+    quarantined_count: int
+
+
+class Written(TypedDict):
+    """`written`: the journal record that holds what a running task wrote last, for other tasks to see."""
+
+    key: str
+    at: float
+
+
 class Command(TypedDict):
     """`command:{id}`: a request of the daemon; the fields beyond these depend on the kind."""
 
@@ -185,7 +238,7 @@ def task_key(dag_id: str, task_id: str, run_id: str, map_index: int) -> str:
 
 
 def journal_key(ti_id: str, launch: str, sequence: int) -> str:
-    return f"journal:{ti_id}:{launch}:{sequence}"
+    return f"{JOURNAL_PREFIX}{ti_id}:{launch}:{sequence}"
 
 
 def call_key(ti_id: str, launch: str) -> str:
@@ -194,6 +247,10 @@ def call_key(ti_id: str, launch: str) -> str:
 
 def claim_key(ti_id: str, launch: str) -> str:
     return f"claim:{ti_id}:{launch}"
+
+
+def stop_key(ti_id: str, launch: str) -> str:
+    return f"stop:{ti_id}:{launch}"
 
 
 def heartbeat_key(ti_id: str) -> str:
@@ -221,12 +278,14 @@ class Inbox:
     calls: dict[str, CallNote] = field(default_factory=dict)
     claims: dict[str, CallNote] = field(default_factory=dict)
     heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
+    stops: dict[str, StopNote] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
     replies: dict[str, Reply] = field(default_factory=dict)
     callbacks: dict[str, CallbackEntry] = field(default_factory=dict)
     events: dict[str, TriggerEventRecord] = field(default_factory=dict)
     packages: dict[str, PackagesNote] = field(default_factory=dict)
     due: DueMarker | None = None
+    health: Health | None = None
     triggers: Triggers | None = None
     triggerer: TriggererNote | None = None
 
@@ -262,6 +321,7 @@ class State:
             "call": cast("dict[str, Any]", inbox.calls),
             "claim": cast("dict[str, Any]", inbox.claims),
             "heartbeat": cast("dict[str, Any]", inbox.heartbeats),
+            "stop": cast("dict[str, Any]", inbox.stops),
             "command": cast("dict[str, Any]", inbox.commands),
             "reply": cast("dict[str, Any]", inbox.replies),
             "callback": cast("dict[str, Any]", inbox.callbacks),
@@ -274,6 +334,8 @@ class State:
                 parts[kind][key] = value
             elif key == DUE:
                 inbox.due = value
+            elif key == HEALTH:
+                inbox.health = value
             elif key == TRIGGERS:
                 inbox.triggers = value
             elif key == TRIGGERER:
@@ -297,8 +359,24 @@ class State:
     def set_due(self, marker: DueMarker) -> None:
         self.store.put(DUE, marker)
 
+    def health(self) -> Health | None:
+        return self.store.get(HEALTH)
+
+    def set_health(self, health: Health) -> None:
+        self.store.put(HEALTH, health)
+
     def published(self) -> Published | None:
         return self.store.get(PUBLISHED)
+
+    def written(self) -> Written | None:
+        return self.store.get(WRITTEN)
+
+    def journals(self) -> dict[str, JournalRecord]:
+        """All journal records that no tick has applied yet, by key."""
+        return {str(key): value for key, value in self.store.items() if str(key).startswith(JOURNAL_PREFIX)}
+
+    def has_journal(self, key: str) -> bool:
+        return self.store.contains(key)
 
     def triggers(self) -> Triggers | None:
         return self.store.get(TRIGGERS)
@@ -311,6 +389,11 @@ class State:
 
     def task(self, key: str) -> TaskEntry | None:
         return self.store.get(key)
+
+    def stop_reason(self, ti_id: str, launch: str) -> str | None:
+        """Why the call of a launch was cancelled; None if it was not the scheduler who did."""
+        note = cast("StopNote | None", self.store.get(stop_key(ti_id, launch)))
+        return note["reason"] if note else None
 
     def claim(self, claim: CallNote) -> Literal[True] | CallNote:
         """True if the launch is now the caller's, otherwise the claim that came first."""

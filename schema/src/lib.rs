@@ -4,13 +4,34 @@
 //! program wrote is refused, and not touched.
 
 mod backup;
+mod row;
 
 use std::path::{Path, PathBuf};
 
-use sqlx::{Connection, SqliteConnection, migrate::Migrator};
+use include_dir::Dir;
+use sqlx::{
+    Connection, SqlSafeStr, SqliteConnection,
+    migrate::{Migration, MigrationType, Migrator},
+};
 
 /// How many backups of a database are kept, the newest ones.
 pub const BACKUPS_KEPT: usize = 3;
+
+/// The migrations in a folder that is compiled in, each named as in `0001_first_tables.sql`.
+///
+/// # Panics
+/// If a file there has another kind of name: a mistake of the program's, which its first start shows.
+pub fn migrator(folder: &Dir<'static>) -> Migrator {
+    let migrations = folder.files().map(|file| {
+        let name = file.path().file_stem().and_then(|name| name.to_str());
+        let (version, description) =
+            name.and_then(|name| name.split_once('_')).expect("a name like 0001_first_tables.sql");
+        let version = version.parse().expect("a name that begins with a number");
+        let sql = file.contents_utf8().expect("UTF-8").into_sql_str();
+        Migration::new(version, description.replace('_', " ").into(), MigrationType::Simple, sql, false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}
 
 /// Why a database was left as it is.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +55,18 @@ pub enum BackupError {
     Copy(#[from] sqlx::Error),
     #[error(transparent)]
     Files(#[from] std::io::Error),
+}
+
+/// The copies of a database from before its migrations, oldest first.
+pub fn backups(path: &Path) -> Vec<PathBuf> {
+    backup::all(path).into_iter().map(|(_, _, path)| path).collect()
+}
+
+/// Whether an error says that the file is not a whole database: SQLITE_CORRUPT or SQLITE_NOTADB.
+pub fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<u32>().ok());
+    // The rest of the number tells more of where.
+    code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
 fn or_backup(backup: &Option<PathBuf>) -> String {

@@ -1,4 +1,4 @@
-//! Keeps a registry of the present schema for the tests of later ones: `registry-v5.db` in `tests/data`, by
+//! Keeps a registry of the present schema for the tests of later ones: `registry-vN.db` in `tests/data`, by
 //! `cargo run -p integration-tests --example freeze_registry`, after a build of `airflowd` and `airflow-serverless`.
 //! Each release that changes the schema adds one; those that are there are never made anew.
 //!

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from local_modal import REPOSITORY, wait_until
+from template import copy, fingerprint, template
 
 START_LIMIT = 30.0
 STOP_LIMIT = 60.0
+OF_PACKAGES = ("UV_", "PIP_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+"""Beginnings of variables that lead to packages, for the daemon that makes the Python runtime for all tests."""
 RUNTIMES = os.environ.get("AIRFLOW_SERVERLESS_RUNTIMES", str(REPOSITORY / "target/runtimes"))
 
 
@@ -37,19 +40,36 @@ class UnixConnection(http.client.HTTPConnection):
 class Daemon:
     """A running daemon, ended with what it started when the test is over."""
 
-    def __init__(self, settings: str = "") -> None:
-        """`settings`: what is in its airflowd.yaml."""
+    def __init__(self, settings: str = "", home: Path | None = None) -> None:
+        """`settings`: what is in its airflowd.yaml; `home`: that of a stopped daemon, to be copied."""
         # A short path: the socket's has to fit an address.
         self.root = Path(tempfile.mkdtemp(prefix="ad-"))
         self.home = self.root / "home"
         self.socket = self.home / "run/airflowd.sock"
         self.log = self.root / "airflowd.log"
+        packages = {name: value for name, value in os.environ.items() if name.startswith(OF_PACKAGES)}
         variables = {"PATH": os.environ["PATH"], "HOME": str(self.root), "AIRFLOW_SERVERLESS_RUNTIMES": RUNTIMES}
         python = {"AIRFLOW_SERVERLESS_PYTHON": sys.executable}
-        self.environment = {**variables, **python, "AIRFLOW_SERVERLESS_HOME": str(self.home)}
-        (self.home / "config").mkdir(parents=True, mode=0o700)
+        self.environment = {**packages, **variables, **python, "AIRFLOW_SERVERLESS_HOME": str(self.home)}
+        if home:
+            copy(home, self.home)
+        (self.home / "config").mkdir(parents=True, mode=0o700, exist_ok=True)
         (self.home / "config/airflowd.yaml").write_text(settings)
         self.start()
+
+    @classmethod
+    def with_dev(cls, settings: str = "") -> Daemon:
+        """A daemon with environment `dev`, ready, whose metadata are in SQLite."""
+
+        def make(folder: Path) -> None:
+            running = cls()
+            running.create_environment("dev")
+            running.stop()
+            copy(running.home, folder / "home")
+            shutil.rmtree(running.root)
+
+        daemon = (REPOSITORY / "target/debug/airflowd").stat()
+        return cls(settings, template("daemon", fingerprint(daemon.st_mtime_ns, daemon.st_size), make) / "home")
 
     def start(self) -> None:
         """Starts it, on the data that are there."""

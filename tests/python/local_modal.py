@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,12 +14,15 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import warm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).resolve().parent / "apps"
 SCRIPT_LIMIT = 90.0
 START_LIMIT = 20.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 0.5
 PRELUDE = """
 import json, os, sys, time
 import modal
@@ -31,24 +35,25 @@ def failure(call):
 """
 
 
-def cargo_output(*arguments: str) -> bytes:
-    """What a cargo command prints."""
-    return subprocess.run(["cargo", *arguments], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE).stdout
-
-
 def binary() -> Path:
     """The server's program: MODAL_LOCAL_BIN, or what the workspace built."""
     return Path(os.environ.get("MODAL_LOCAL_BIN", REPOSITORY / "target/debug/modal-local"))
 
 
 def wait_until(holds: Callable[[], Any], what: str, limit: float = 30.0) -> Any:
-    """Returns the first true value of `holds`, and fails when there is none in time."""
+    """Returns the first true value of `holds`, and fails when there is none in time.
+
+    Looks as often as a look is cheap, so that what is waited for gets most of the processor. What a look costs others
+    (a tick, or a further round of one) is not seen here, hence the shortest pause.
+    """
     until = time.monotonic() + limit
     while True:
+        began = time.monotonic()
         if value := holds():
             return value
-        assert time.monotonic() < until, f"waited {limit} s for {what}"
-        time.sleep(0.05)
+        ended = time.monotonic()
+        assert ended < until, f"waited {limit} s for {what}"
+        time.sleep(min(max(SHORTEST_PAUSE, 2 * (ended - began)), LONGEST_PAUSE))
 
 
 class LocalModal:
@@ -63,6 +68,13 @@ class LocalModal:
         self.python = sys.executable
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
+        self.session: warm.Session | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def start(self, *arguments: str) -> None:
         """Starts the server and waits until it is ready."""
@@ -86,6 +98,9 @@ class LocalModal:
         if self.process is None:
             return
         self.keep_counts()
+        if self.session:
+            self.session.close()
+            self.session = None
         self.process.send_signal(how)
         code = self.process.wait(START_LIMIT)
         self.process = None
@@ -98,13 +113,16 @@ class LocalModal:
         counts, test = os.environ.get("LOCAL_MODAL_RPCS"), os.environ.get("PYTEST_CURRENT_TEST")
         # A server may have its data elsewhere, or have ended by itself; then there is nothing to ask.
         if counts and test and (self.data / "admin.sock").exists() and self.process and self.process.poll() is None:
-            command = [binary(), "status", "--data-dir", self.data, "--json"]
-            asked = subprocess.run(command, stdout=subprocess.PIPE, timeout=20, check=False)
             # One that is not ready yet was asked for nothing.
-            if asked.returncode == 0:
-                entry = {"test": Path(test.partition("::")[0]).name, "rpcs": json.loads(asked.stdout)["rpcs"]}
+            with contextlib.suppress(subprocess.CalledProcessError):
+                entry = {"test": Path(test.partition("::")[0]).name, "rpcs": self.status()["rpcs"]}
                 with Path(counts).open("a") as file:
                     print(json.dumps(entry), file=file)
+
+    def status(self) -> Any:
+        """What the server tells of its apps, containers and queues."""
+        command = [binary(), "status", "--data-dir", self.data, "--json"]
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, timeout=20, check=True).stdout)
 
     def close(self) -> None:
         """Ends the server, and its containers, and removes its data."""
@@ -147,14 +165,15 @@ class LocalModal:
 
         `failure(call)` is the name of the exception that a call raises.
         """
-        done = subprocess.run(
-            [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
-            env=self.environment(**more),
-            capture_output=True,
-            text=True,
-            timeout=SCRIPT_LIMIT,
-            check=False,
-        )
+        script = PRELUDE + textwrap.dedent(script)
+        return self._answer(warm.run("-c", script, env=self.environment(**more), timeout=SCRIPT_LIMIT))
+
+    def ask(self, script: str) -> Any:
+        """Runs a script in the process that the previous one ran in, which is connected already."""
+        self.session = self.session or warm.Session(self.environment())
+        return self._answer(self.session.run(PRELUDE + textwrap.dedent(script), SCRIPT_LIMIT))
+
+    def _answer(self, done: subprocess.CompletedProcess[str]) -> Any:
         assert done.returncode == 0, f"{done.stderr}\n{self.log.read_text()}"
         answers = done.stdout.rpartition("\x1e")[2]
         return json.loads(answers) if answers else None
@@ -166,15 +185,7 @@ class LocalModal:
 
     def modal(self, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs the SDK's command line."""
-        command = [sys.executable, "-m", "modal", *map(str, arguments)]
-        return subprocess.run(
-            command,
-            env=self.environment(**more),
-            capture_output=True,
-            text=True,
-            timeout=SCRIPT_LIMIT,
-            check=False,
-        )
+        return warm.run("-m", "modal", *map(str, arguments), env=self.environment(**more), timeout=SCRIPT_LIMIT)
 
     def deploy(self, app_file: Path) -> subprocess.CompletedProcess[str]:
         """Runs `modal deploy`."""

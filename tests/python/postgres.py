@@ -20,6 +20,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from template import copy
+
 USER, PASSWORD = "airflow", "pass%word$HOME"
 """The password needs percent-encoding, which is easily lost between two drivers."""
 ENCODED = "pass%25word%24HOME"
@@ -71,7 +73,8 @@ def self_made(name: str) -> tuple[str, str]:
 class Postgres:
     """One server on a loopback port, which can be stopped and started again on the same data."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: Path | None = None) -> None:
+        """`cluster`: the data folder of a server that was stopped, to be copied."""
         self.root = Path(tempfile.mkdtemp(prefix="pg-"))
         self.owner = owner()
         self.process: subprocess.Popen[bytes] | None = None
@@ -82,8 +85,14 @@ class Postgres:
         if self.owner:
             for path in (self.root, secret):
                 shutil.chown(path, self.owner)
-        self.run("initdb", "-U", USER, "-A", "scram-sha-256", f"--pwfile={secret}", "-N", "-E", "UTF8", "-D", self.data)
+        if cluster:
+            copy(cluster, self.data)
+        else:
+            self._initialize(secret)
         secret.unlink()
+
+    def _initialize(self, secret: Path) -> None:
+        self.run("initdb", "-U", USER, "-A", "scram-sha-256", f"--pwfile={secret}", "-N", "-E", "UTF8", "-D", self.data)
 
     @property
     def data(self) -> Path:
@@ -149,9 +158,9 @@ class Postgres:
         """The connection string of a database."""
         return f"postgresql://{USER}:{password}@127.0.0.1:{self.port}/{database}"
 
-    def create(self, database: str) -> str:
-        """Creates a database and gives its connection string."""
-        self.execute("postgres", f'CREATE DATABASE "{database}"')
+    def create(self, database: str, template: str = "template1") -> str:
+        """Creates a database as a copy of another one and gives its connection string."""
+        self.execute("postgres", f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
         return self.url(database)
 
     def execute(self, database: str, sql: str, *parameters: object) -> list[tuple[object, ...]]:
@@ -169,9 +178,9 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Postgres]:
+def serving(cluster: Path | None = None) -> Iterator[Postgres]:
     """A server for as long as the block runs."""
-    server = Postgres()
+    server = Postgres(cluster)
     try:
         server.start()
         yield server

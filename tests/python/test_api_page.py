@@ -68,6 +68,8 @@ def opened(page: Any, operation: str) -> Any:
     return details
 
 
+# The narrowest is the hardest; there are too many for all three.
+@pytest.mark.parametrize("page", ["phone"], indirect=True)
 def test_all_operations_are_shown(page: Any, daemon: Daemon) -> None:
     document = daemon.ask("GET", "/openapi.json")[1]
     described = [operation for path in document["paths"].values() for operation in path.values()]

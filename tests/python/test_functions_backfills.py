@@ -78,6 +78,12 @@ def completed(environment: Environment, identifier: int) -> bool:
     return environment.query("SELECT completed_at IS NOT NULL FROM backfill WHERE id = ?", identifier) == [(True,)]
 
 
+def is_cancelled(environment: Environment, identifier: int) -> bool:
+    """As the daemon tells it."""
+    [(is_paused,)] = environment.query("SELECT is_paused FROM backfill WHERE id = ?", identifier)
+    return completed(environment, identifier) and bool(is_paused)
+
+
 def test_runs_of_backfills(environment: Environment) -> None:
     go = environment.modal.root / "go"
     wanted = {"dag_id": "held", **FOUR_DAYS, "max_active_runs": 2, "dag_run_conf": {"go": str(go), "word": "first"}}
@@ -118,7 +124,9 @@ def test_runs_that_exist_are_run_again_if_asked_for(environment: Environment) ->
     )["id"]
     wait_for_states(environment, "queued", "queued", "queued", "running")
     result(environment, "r-3", kind="cancel_backfill", backfill_id=cancelled)
-    assert completed(environment, cancelled)
+    assert is_cancelled(environment, cancelled)
+    refused = reply(environment, "r-3-again", kind="cancel_backfill", backfill_id=cancelled)
+    assert (refused["reason"], refused["error"]) == ("conflict", f"backfill {cancelled} is cancelled"), refused
     wait_for_states(environment, "failed", "failed", "failed", "running")
     go.touch()
     wait_for_states(environment, "failed", "failed", "failed", "success")
@@ -134,6 +142,20 @@ def test_runs_that_exist_are_run_again_if_asked_for(environment: Environment) ->
     assert words == ['"second"'] * 4
     starts = "SELECT substr(CAST(logical_date AS TEXT), 9, 2) FROM dag_run WHERE backfill_id = ? ORDER BY start_date"
     assert environment.query(starts, again) == [("01",), ("02",), ("03",)]
+
+
+def test_a_backfill_that_is_completed_while_it_is_paused_is_not_cancelled(environment: Environment) -> None:
+    """Goes on where the test before has ended."""
+    go = environment.modal.root / "go"
+    go.unlink()
+    day = {"from_date": FOUR_DAYS["from_date"], "to_date": FOUR_DAYS["from_date"], "reprocess_behavior": "completed"}
+    conf = {"go": str(go), "word": "third"}
+    paused = result(environment, "c-1", kind="create_backfill", dag_id="held", **day, dag_run_conf=conf)["id"]
+    wait_for_states(environment, "running", "success", "success", "success")
+    result(environment, "c-2", kind="pause_backfill", backfill_id=paused)
+    go.touch()
+    wait_until(lambda: completed(environment, paused), "the end of the backfill", 60)
+    assert not is_cancelled(environment, paused)
 
 
 def test_partitions(environment: Environment) -> None:

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 
-from local_modal import REPOSITORY
+from environment import Environment
+from local_modal import REPOSITORY, LocalModal
 
 
 def test_a_deployment_ends_with_who_has_asked_for_it() -> None:
@@ -39,3 +40,21 @@ def test_a_deployment_ends_with_who_has_asked_for_it() -> None:
         finally:
             process.kill()
             process.wait()
+
+
+def test_a_tick_before_the_database_is_no_failure_and_without_it_later_is() -> None:
+    with LocalModal() as modal:
+        modal.start()
+        environment = Environment(modal)
+        environment.deploy(initialize=False)
+        assert environment.call("run_tick", "cron") == {"not_initialized": True}
+        assert environment.call("initialize_database")["created"]
+        assert environment.call("run_tick", "cron")["rounds"] == 1
+        [database] = environment.volumes("data/airflow.db")
+        database.unlink()
+        environment.command("refresh", kind="refresh")
+        lost = modal.sdk("""
+        try: modal.Function.from_name("airflow-serverless-test", "run_tick").remote("cron")
+        except Exception as error: answer(str(error))
+        """)
+        assert "is missing on the Volume" in lost

@@ -19,9 +19,9 @@ import pytest
 from airflow_serverless.db.backend import SCHEDULER_LOCK
 from airflow_serverless.db.connection_string import DEFAULTS, ConnectionString, ConnectionStringError
 from airflow_serverless.db.postgres_backend import PostgresBackend
-from environment import FUNCTIONS, VARIABLE, Environment
-from local_modal import LocalModal, wait_until
-from postgres import ENCODED, PASSWORD, Postgres, serving
+from environment import FUNCTIONS, VARIABLE, Environment, deployed, postgres_server
+from local_modal import wait_until
+from postgres import ENCODED, PASSWORD, Postgres
 
 if TYPE_CHECKING:
     import modal
@@ -58,21 +58,15 @@ with DAG("patient", schedule=None, start_date=datetime(2026, 1, 1)):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    with serving() as server:
+    with postgres_server() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def environment(server: Postgres) -> Iterator[Environment]:
-    modal = LocalModal()
-    modal.start()
-    try:
-        environment = Environment(modal, server.create("airflow"))
-        environment.deploy()
+    with deployed("postgres", server=server) as environment:
         environment.upload("patient.py", DAG)
         yield environment
-    finally:
-        modal.close()
 
 
 # Prints what `answer` is given. The lock needs neither Airflow nor Modal, only the tables that tell whose this is.
@@ -163,7 +157,7 @@ def test_a_database_has_one_owner(server: Postgres) -> None:
     answer([empty, one.exists(), fault(Backend("other").exists)])
     """
     empty, exists, other = run(server, "owner", script)
-    assert empty[0] is False and "not been initialised" in empty[1] and exists is True
+    assert empty[0] is False and "not initialized" in empty[1] and exists is True
     assert "belongs to environment 'test'" in other
     server.execute("owner", "DROP TABLE airflow_serverless_environment")
     server.execute("postgres", 'CREATE DATABASE foreign_airflow TEMPLATE "owner"')
@@ -233,7 +227,10 @@ def test_a_restart_of_the_server_loses_nothing(environment: Environment, server:
 
 def test_a_tick_leaves_the_database_to_another(environment: Environment, server: Postgres) -> None:
     key = PostgresBackend("test", cast("modal.Volume", None))._key(SCHEDULER_LOCK)
-    with contextlib.closing(psycopg2.connect(server.url("airflow"))) as session, session.cursor() as cursor:
+    with (
+        contextlib.closing(psycopg2.connect(cast("str", environment.connection_string))) as session,
+        session.cursor() as cursor,
+    ):
         cursor.execute("SELECT pg_advisory_lock(%s)", (key,))
         before = environment.query("SELECT generation FROM airflow_serverless_version")
         environment.command("refresh", kind="refresh")

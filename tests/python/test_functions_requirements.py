@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from airflow_serverless.dags.requirements import Environments, RequirementsError, declared
-from environment import Environment
-from local_modal import LocalModal, wait_until
+from environment import Environment, deployed
+from local_modal import wait_until
 from wheels import make_wheel
 
 DAG = """
@@ -32,17 +32,14 @@ ASKS = '# /// script\n# requires-python = ">=3.11"\n# dependencies = ["{}"]\n# /
 
 
 @pytest.fixture(scope="module")
-def environment() -> Iterator[Environment]:
-    modal = LocalModal()
-    modal.start()
-    environment = Environment(modal)
-    wheels = modal.root / "wheels"
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    folder = tmp_path_factory.mktemp("packages")
+    wheels, configuration = folder / "wheels", folder / "uv.toml"
     for version in ("1.0", "2.0"):
         make_wheel(wheels, "greetings", version)
-    (modal.root / "uv.toml").write_text(f"no-index = true\nfind-links = [{str(wheels)!r}]\n")
-    environment.deploy(UV_CONFIG_FILE=str(modal.root / "uv.toml"))
-    yield environment
-    modal.close()
+    configuration.write_text(f"no-index = true\nfind-links = [{str(wheels)!r}]\n")
+    with deployed("sqlite", UV_CONFIG_FILE=str(configuration)) as environment:
+        yield environment
 
 
 def run(environment: Environment, dag_id: str) -> tuple[str, list[str]]:

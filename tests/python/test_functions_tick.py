@@ -87,33 +87,48 @@ def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
         yield environment
 
 
+def kill_tick(environment: Environment, fault: str) -> None:
+    [dags] = environment.volumes("dags")
+    script = textwrap.dedent(KILLED_TICK).format(fault=FAULTS[fault], volume=str(dags.parent))
+    done = environment.process("-c", script)
+    assert done.returncode == -9, done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_killed_tick_is_made_good(environment: Environment, fault: str) -> None:
     run_id = fault.replace(" ", "-")
     book = environment.modal.root / f"{run_id}.book"
     environment.command(run_id, kind="trigger", dag_id="counted", run_id=run_id, conf={"book": str(book)})
-    [dags] = environment.volumes("dags")
-    script = textwrap.dedent(KILLED_TICK).format(fault=FAULTS[fault], volume=str(dags.parent))
-    done = environment.process("-c", script)
-    assert done.returncode == -9, done.stderr[-3000:]
+    kill_tick(environment, fault)
 
     def finished() -> bool:
         environment.call("run_tick", "test")
         states = environment.query("SELECT state FROM dag_run WHERE run_id = ?", run_id)
         return states == [("success",)]
 
-    # What the gate does once a minute, without the minute.
-    environment.modal.sdk("""
-    modal.Dict.from_name("airflow-state-test").put("wake", {"reason": "test", "at": 0.0}, skip_if_exists=True)
-    """)
+    # What the cron does, without waiting for it.
+    assert environment.call("scheduler_tick")["spawned"]
     wait_until(finished, f"the run after a tick that died when {fault}", limit=90)
     assert book.read_text().splitlines() == [f"{run_id} first", f"{run_id} second"]
     tries = environment.query("SELECT task_id, try_number, state FROM task_instance WHERE run_id = ?", run_id)
     assert sorted(tries) == [("first", 1, "success"), ("second", 1, "success")]
     reply = environment.state()[f"reply:{run_id}"]
     assert reply["ok"], reply
-    left = [key for key in environment.state() if key.startswith(("command:", "journal:"))]
-    assert left == [], "the next tick left what it had dealt with"
+    left = ("command:", "journal:")
+    wait_until(
+        lambda: not [key for key in environment.state() if key.startswith(left)], "the end of what was dealt with"
+    )
+
+
+def test_an_uploaded_file_is_found_after_its_tick_was_killed(environment: Environment) -> None:
+    """Only the wake mark, which that tick has removed, announced the upload."""
+    environment.call("run_tick", "test")
+    environment.upload("announced_once.py", DAG.replace("counted", "announced_once"))
+    environment.modal.sdk('modal.Dict.from_name("airflow-state-test").put("wake", {"reason": "test", "at": 0.0})')
+    kill_tick(environment, "scheduled")
+    assert environment.call("scheduler_tick")["spawned"]
+    found = "SELECT 1 FROM dag WHERE dag_id = 'announced_once'"
+    wait_until(lambda: environment.query(found), "the DAG of the file", 60)
 
 
 BACKLOG = """

@@ -67,6 +67,40 @@ REFUSED = {
 }
 
 
+ALERT = (
+    "deadline=DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, timedelta(1), "
+    "AsyncCallback('a.b', {'x': float('nan')}))"
+)
+# Arguments of a DAG and of its task, and why Airflow cannot store it: all of it imports.
+UNSTORABLE = {
+    "an asset": ("", 'outlets=[Asset("corpus://größe/1")]', "'stored' cannot be stored: ValueError: URI must be ascii"),
+    "a description": (r'description="\udc80"', "", r"description of DAG has a character that is not valid in text"),
+    "a tag": (r'tags=["\ud800"]', "", "tags of DAG has a character"),
+    "an owner": ("", r'owner="\0"', "owner of task 'stored' has a character"),
+    "documentation": ("", r'doc_md="\udc80"', "doc_md of task 'stored' has a character"),
+    "an extra": ("", r'outlets=[Asset("s3://a/b", extra={"of": ["\udc80"]})]', "has a character"),
+    "a number": ("max_active_runs=2**70", "", "max_active_runs of DAG must be from -2147483648 to 2147483647"),
+    "a start": ('schedule="@daily", start_date=datetime.max.replace(tzinfo=UTC)', "", "year 10000 is out of range"),
+    "a size": ("max_active_tasks=2**31", "", "max_active_tasks of DAG must be from -2147483648 to 2147483647"),
+    "slots": ("", "pool_slots=2**31", "pool_slots of task 'stored' must be from"),
+    "a name": ('dag_display_name="x" * 2001', "", "dag_display_name of DAG is longer than 2000 characters"),
+    "a configuration": ("", "executor_config=True", "executor_config of task 'stored': Input should be a valid dict"),
+    "no number": (ALERT, "", "has a number that JSON does not have: nan"),
+    "a color": ("", r'task_group=TaskGroup("g", ui_color="\0")', "ui_color of g of DAG has a character"),
+    "an interval": ("schedule=relativedelta(microseconds=1)", "", "a schedule of 1e-06 s is finer"),
+    "a retry": ("", "retry_delay=timedelta(days=3_000_000)", "a retry_delay of 3000000 days ends after the last date"),
+    "a timeout": ("dagrun_timeout=timedelta.max", "", "a dagrun_timeout of 999999999 days is longer"),
+}
+STORED = """from datetime import UTC, datetime, timedelta
+from dateutil.relativedelta import relativedelta
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, AsyncCallback, DeadlineAlert, DeadlineReference, TaskGroup
+
+with DAG("stored", OF_DAG) as dag:
+    EmptyOperator(task_id="stored", OF_TASK)
+"""
+
+
 class Validator:
     """The validator in a process of its own."""
 
@@ -148,6 +182,19 @@ def test_what_cannot_work_here_is_refused_by_name(validator: Validator) -> None:
     for line, words in REFUSED.items():
         assert words in found[line]
     assert [dag["dag_id"] for dag in answer["dags"]] == ["accepted"]
+
+
+@pytest.mark.parametrize("what", UNSTORABLE)
+def test_what_cannot_be_stored_is_refused(validator: Validator, tmp_path: Path, what: str) -> None:
+    of_dag, of_task, words = UNSTORABLE[what]
+    path = tmp_path / "stored.py"
+    path.write_text(STORED.replace("OF_DAG", of_dag).replace("OF_TASK", of_task))
+    answer = validator.validate(path)
+    [error] = answer["import_errors"]
+    assert words in error["message"] and error["line"] in (6, 7), error
+    assert answer["dags"] == []
+    path.write_text(STORED.replace("OF_DAG", 'description="größe"').replace("OF_TASK", 'outlets=[Asset("s3://a/b")]'))
+    assert [dag["dag_id"] for dag in validator.validate(path)["dags"]] == ["stored"]
 
 
 def test_what_is_no_request_is_refused(validator: Validator, tmp_path: Path) -> None:

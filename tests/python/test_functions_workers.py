@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import environment as environments
-from environment import DATABASES, Environment, deployed
+from environment import DATABASES, FUNCTIONS, Environment, deployed
 from local_modal import wait_until
 
 # Each attempt writes when it begins and when it ends. One that is killed with its container never gets to its end.
@@ -100,14 +99,13 @@ EXPECTED = {
 
 @pytest.fixture(scope="module", params=DATABASES)
 def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
-    with tempfile.TemporaryDirectory(prefix="faults-") as name, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
         marks, functions = Path(name, "marks"), Path(name, "functions")
         marks.mkdir()
-        shutil.copytree(environments.FUNCTIONS, functions)
+        shutil.copytree(FUNCTIONS, functions)
         with (functions / "airflow_serverless" / "executor" / "worker.py").open("a") as worker:
             worker.write(FAULTS.replace("MARKS", repr(str(marks))))
-        patch.setattr(environments, "FUNCTIONS", functions)
-        with deployed(request.param) as environment:
+        with deployed(request.param, functions=functions) as environment:
             environment.upload("counted.py", DAG)
             yield environment
 

@@ -94,12 +94,36 @@ def test_snapshots_start_from_one_import(either: LocalModal) -> None:
     assert {one["secret"] for one in found} == {"secret"}
 
 
+def test_without_snapshots_each_container_imports_its_function(either: LocalModal) -> None:
+    script = """
+    calls = [fn("without_snapshot").spawn(0.5) for _ in range(3)]
+    answer([call.get() for call in calls])
+    """
+    found = run(either, script)
+    assert isinstance(found, list)
+    assert len({one["pid"] for one in found}) == 3
+    assert [one["imported_by"] for one in found] == [one["pid"] for one in found]
+    # The SDK was imported once, and no state of that process is found in all of them.
+    assert len({one["parent"] for one in found}) == 1
+    for values in zip(*(one["chance"] for one in found), strict=True):
+        assert len(set(values)) == 3, values
+
+
+def test_functions_that_import_the_same_share_a_snapshot(either: LocalModal) -> None:
+    script = 'answer([fn("from_snapshot").remote()["imported_by"], fn("sibling").remote(), *fn("stranger").remote()])'
+    first, sibling, stranger, given = run(either, script)  # type: ignore[misc]
+    assert first == sibling != stranger
+    assert given == "other"
+
+
 def test_snapshots_have_volumes(either: LocalModal) -> None:
     script = """
     snapshot = cls("Snapshot")
-    answer([snapshot.write.remote("forked-1"), snapshot.write.remote("forked-2")])
+    seen = [snapshot.write.remote("forked-1"), snapshot.write.remote("forked-2")]
+    answer([*seen, [entry.path for entry in modal.Volume.from_name("containers-volume").listdir("/")]])
     """
-    first, second = run(either, script)  # type: ignore[misc]
+    first, second, outside = run(either, script)  # type: ignore[misc]
+    assert {"forked-1", "forked-2"} <= set(outside)
     assert "forked-1" in first and "forked-2" not in first
     assert {"forked-1", "forked-2"} <= set(second)
 

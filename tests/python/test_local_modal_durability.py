@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -109,6 +110,33 @@ def test_nothing_that_was_acknowledged_is_lost(local_modal: LocalModal, mode: st
     assert local_modal.sdk(f"kept = json.loads({json.dumps(kept)!r})\n{CHECK}") == {kind: [] for kind in kept}
     # The Secret and the app are as they were.
     assert local_modal.sdk('answer(modal.Function.from_name("durable", "work").remote(1))') == [1, 1, "kept"]
+
+
+def scrambled(content: bytes) -> bytes:
+    return content[:4096] + b"\xff" * (len(content) - 4096)
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"no database at all" * 9, scrambled], ids=["text", "scrambled"])
+def test_a_damaged_database_is_named_with_the_way_out(
+    local_modal: LocalModal, damage: Callable[[bytes], bytes]
+) -> None:
+    local_modal.sdk("""
+    with modal.Volume.from_name("kept", create_if_missing=True).batch_upload() as batch:
+        import io
+        batch.put_file(io.BytesIO(b"content"), "/file")
+    """)
+    local_modal.stop()
+    database = local_modal.data / "state.db"
+    database.write_bytes(damage(database.read_bytes()))
+    process = local_modal.popen()
+    assert process.wait(60) != 0
+    told = local_modal.log.read_text().splitlines()[-1]
+    for words in (f"the database {database} is damaged", "move it away", f"stay in {local_modal.data / 'volumes'}"):
+        assert words in told, told
+    for path in local_modal.data.glob("state.db*"):
+        path.rename(path.with_name(f"moved-{path.name}"))
+    local_modal.start()
+    assert [path.read_bytes() for path in local_modal.data.glob("volumes/*/file")] == [b"content"]
 
 
 def test_deployments_lose_no_inputs_and_new_ones_get_new_code(local_modal: LocalModal) -> None:

@@ -96,6 +96,14 @@ def test_a_container_is_kept_warm_and_others_go(plain: LocalModal) -> None:
     wait_until(lambda: not set(single) & set(plain.containers()), "containers of one input to end")
 
 
+def test_a_process_ends_as_pythons_do(plain: LocalModal) -> None:
+    path = plain.root / "book"
+    run(plain, f'fn("leaves_it_to_the_end").remote({str(path)!r})')
+    assert path.read_text() == ""
+    wait_until(lambda: path.read_text() == "written", "the file to be written at the end")
+    assert path.with_suffix(".registered").exists()
+
+
 def test_exit_handlers_run_after_the_window(server: LocalModal) -> None:
     pid = run(server, "answer([visitor().visit.remote() for _ in range(2)][-1])")
     assert wait_until(lambda: (told := visits_told(server, pid))[0] and told[1] and told, "the exit") == [2, "2"]

@@ -63,7 +63,10 @@ def test_many_calls_of_which_some_are_cancelled(loaded: LocalModal) -> None:
     answer([type(f).__name__ if isinstance(f, BaseException) else f for f in found])
     """
     found = loaded.sdk(script)
-    assert found[::3] == ["RemoteError"] * 100
+    # What runs in the two containers is told to end, and may have come to its own end before.
+    ended = [n for n in range(0, 300, 3) if found[n] != "RemoteError"]
+    assert len(ended) <= 2
+    assert [found[n] for n in ended] == ended
     assert [f for n, f in enumerate(found) if n % 3] == [n for n in range(300) if n % 3]
 
 

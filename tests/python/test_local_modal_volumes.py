@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from local_modal import LocalModal
+from local_modal import LocalModal, wait_until
 
 TREE = ["tree", "tree/one", "tree/sub", "tree/sub/two"]
 USE = """
@@ -201,3 +202,52 @@ def test_a_failed_upload_leaves_nothing(sample_modal: LocalModal) -> None:
     """
     for version in "12":
         assert sample_modal.sdk(script.replace("VERSION", version)) == ["FileExistsError", ["b"]]
+
+
+def test_what_was_downloaded_takes_no_room(sample_modal: LocalModal) -> None:
+    """A file that is replaced while it is on offer is kept for that offer, which ends when all of it was sent."""
+    script = """
+    import io, urllib.error, urllib.request
+    from modal.client import _Client
+    from modal_proto import api_pb2
+    from modal._utils.async_utils import synchronize_api
+
+    v = modal.Volume.from_name("offers", create_if_missing=True, version=2)
+    def put(n, data):
+        with v.batch_upload(force=True) as batch: batch.put_file(io.BytesIO(data), f"f{n}")
+    old = [bytes([n]) * (9 << 20) for n in range(10)]
+    for n, data in enumerate(old): put(n, data)
+
+    async def _offer(n):
+        stub = (await _Client.from_env())._stub
+        request = api_pb2.VolumeGetFile2Request(volume_id=v.object_id, path=f"f{n}")
+        return list((await stub.VolumeGetFile2(request)).get_urls)
+    offer = synchronize_api(_offer)
+    def fetch(url):
+        try:
+            with urllib.request.urlopen(url) as answer: return answer.read()
+        except urllib.error.HTTPError as error: return error.code
+
+    half, whole = offer(0), offer(1)
+    begun = fetch(half[0])
+    fetched = b"".join(map(fetch, whole))
+    # As if the connection had broken before the end.
+    again = b"".join(map(fetch, whole))
+    for n in range(2, 10): assert b"".join(v.read_file(f"f{n}")) == old[n]
+    for n in range(10): put(n, b"new")
+    answer([len(half), fetched == old[1], again == old[1], begun + fetch(half[1]) == old[0],
+            fetch(whole[0]), b"".join(v.read_file("f1")).decode()])
+    """
+    assert sample_modal.sdk(script) == [2, True, True, True, 404, "new"]
+
+    def held() -> list[str]:
+        assert sample_modal.process
+        names = []
+        for file in Path(f"/proc/{sample_modal.process.pid}/fd").iterdir():
+            # It may be closed meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                names.append(str(file.readlink()))
+        return [name for name in names if "/volumes/" in name and name.endswith("(deleted)")]
+
+    assert len(held()) <= 4
+    wait_until(lambda: not held(), "the end of the last offers")

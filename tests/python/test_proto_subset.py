@@ -7,6 +7,7 @@ way in which a declaration may differ from the SDK's.
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from modal_proto import api_pb2
 
-from local_modal import REPOSITORY, cargo_output
+from local_modal import REPOSITORY
 
 PACKAGE = "modal.client"
 MESSAGE_FIELD = 2  # DescriptorProto.field
@@ -72,7 +73,8 @@ def relayed_fields(file: FileDescriptorProto) -> Iterator[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def ours() -> list[FileDescriptorProto]:
-    descriptors = cargo_output("run", "-q", "-p", "modal-proto", "--example", "descriptors")
+    program = REPOSITORY / "target/debug/examples/generate"
+    descriptors = subprocess.run([program, "descriptors"], check=True, stdout=subprocess.PIPE).stdout
     files = FileDescriptorSet.FromString(descriptors).file
     return [file for file in files if file.package == PACKAGE]
 

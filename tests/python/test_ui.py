@@ -124,11 +124,15 @@ def database(request: pytest.FixtureRequest) -> str:
 def daemon(database: str) -> Iterator[Daemon]:
     """A daemon with an environment in which a run has succeeded."""
     with contextlib.ExitStack() as stack:
-        string = stack.enter_context(serving()).create("airflow") if database == "postgres" else None
-        # With SQLite on Volumes as they are on Modal: what others have committed is seen after a reload.
-        running = Daemon("local_modal: {volumes: strict}" if database == "sqlite" else "")
-        stack.callback(running.close)
-        running.create_environment("dev", string)
+        if database == "postgres":
+            string = stack.enter_context(serving()).create("airflow")
+            running = Daemon()
+            stack.callback(running.close)
+            running.create_environment("dev", string)
+        else:
+            # On Volumes as they are on Modal: what others have committed is seen after a reload.
+            running = Daemon.with_dev("local_modal: {volumes: strict}")
+            stack.callback(running.close)
         base = "/v1/environments/dev/dags"
         status, answer = running.ask("PUT", f"{base}/files/shown.py?mode=create", DAG.encode(), "text/x-python")
         assert status == 200, answer

@@ -5,7 +5,7 @@ use std::{
     process::{Child, ExitStatus},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::{Installation, eventually};
 
@@ -23,6 +23,13 @@ impl Daemon {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("a signal");
+    }
+
+    /// Stops it as `kill -STOP` does, and waits until none of its threads runs any more.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+        let (_, status) = waitpid(Some(self.pid()), WaitOptions::UNTRACED).expect("its status").expect("a change");
+        assert!(status.stopped(), "{status:?}");
     }
 
     /// Waits for its end.

@@ -10,6 +10,7 @@ pub mod postgres;
 mod processes;
 pub mod requests;
 pub mod served;
+mod template;
 
 use std::{
     fs,
@@ -24,7 +25,8 @@ use tempfile::TempDir;
 
 /// Longest life of one CLI command: a cold start of everything on a busy machine.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
-const POLL: Duration = Duration::from_millis(50);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// An installation of its own: home folder, daemon, environments.
 pub struct Installation {
@@ -230,16 +232,17 @@ pub fn config(interval: u32) -> String {
     format!("database:\n  type: sqlite\nscheduler:\n  interval_seconds: {interval}\nexecutor:\n  parallelism: 4\n")
 }
 
-/// Waits for what `look` finds.
+/// Waits for what `look` finds. Looks as often as a look is cheap, so that what is waited for gets most of the processor.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
+        let began = Instant::now();
         if let Some(found) = look() {
             return found;
         }
         assert!(Instant::now() < deadline, "waited too long for {what}");
-        std::thread::park_timeout(POLL);
+        std::thread::park_timeout((began.elapsed() * 3).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
     }
 }
 

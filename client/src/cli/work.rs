@@ -18,6 +18,18 @@ pub struct DeleteEnvironment {
     pub yes: bool,
 }
 
+#[derive(Args)]
+pub struct RollBack {
+    #[command(flatten)]
+    pub environment: Environment,
+    /// The backup to restore, as `env backups` names it; if absent, the newest one that no roll-back has replaced
+    #[arg(long, value_name = "NAME")]
+    pub backup: Option<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
 #[derive(Subcommand)]
 pub enum Operations {
     /// List operations, newest first; those that have ended are kept for 7 days

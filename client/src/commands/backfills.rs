@@ -4,7 +4,7 @@ use airflow_serverless_api::backfill::{
     self, BackfillAction, BackfillDetail, BackfillList, BackfillRun, DryRunBackfill, DryRunBackfillList, ListBackfills,
 };
 
-use super::{Outcome, dags};
+use super::{Outcome, dags, env::warn_of_scheduler};
 use crate::{
     cli::{Backfill, Backfills, CreateBackfill},
     daemon::Daemon,
@@ -18,8 +18,9 @@ pub async fn run(command: Backfills, printer: &Printer) -> Outcome {
         Backfills::Create(arguments) => create(arguments, printer).await,
         Backfills::List { environment, dag_id, page } => {
             let query = ListBackfills { dag_id, limit: Some(page.limit), offset: Some(page.offset) };
-            let list = Daemon::connect(printer).await?.list_backfills(&environment.name, &query).await?;
-            printer.result(&list, listing);
+            let daemon = Daemon::connect(printer).await?;
+            printer.result(&daemon.list_backfills(&environment.name, &query).await?, listing);
+            warn_of_scheduler(&daemon, &environment.name, printer).await;
             Ok(ExitStatus::Success)
         }
         Backfills::Show(backfill) => {
@@ -80,7 +81,7 @@ fn listing(list: &BackfillList) -> String {
     let row = |backfill: &backfill::Backfill| {
         let dates = [Some(backfill.from_date), Some(backfill.to_date), Some(backfill.created_at)].map(date);
         let [from, to, created] = dates;
-        vec![backfill.id.to_string(), backfill.dag_id.clone(), condition(backfill).to_owned(), from, to, created]
+        vec![backfill.id.to_string(), backfill.dag_id.clone(), backfill.state.name().to_owned(), from, to, created]
     };
     let header = ["ID", "DAG", "STATE", "FROM (UTC)", "TO (UTC)", "CREATED (UTC)"];
     let mut text = table(&header, list.backfills.iter().map(row));
@@ -89,14 +90,6 @@ fn listing(list: &BackfillList) -> String {
         text.push_str(&format!("\n{shown} of {} backfills; `--limit` and `--offset` show others", list.total_entries));
     }
     text
-}
-
-fn condition(backfill: &backfill::Backfill) -> &'static str {
-    match (backfill.completed_at, backfill.is_paused) {
-        (Some(_), _) => "completed",
-        (None, true) => "paused",
-        (None, false) => "running",
-    }
 }
 
 fn details(detail: &BackfillDetail) -> String {
@@ -110,7 +103,7 @@ fn details(detail: &BackfillDetail) -> String {
         "backfill {} of {}: {}\n\n{}",
         backfill.id,
         backfill.dag_id,
-        condition(backfill),
+        backfill.state.name(),
         table(&["DATE (UTC)", "STATE", "RUN"], detail.dag_runs.iter().map(row))
     )
 }

@@ -263,6 +263,60 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_exported_is_imported_as_it_was() {
+        let odd = [
+            "",
+            " ",
+            "yes",
+            "1",
+            "null",
+            "~",
+            "a: b",
+            "# c",
+            "a\nb\n",
+            "\t",
+            "\u{e4}\u{1f600}",
+            "'\"\\",
+            "%2F",
+            "-",
+            "=",
+        ];
+        let long = "x y ".repeat(200);
+        for text in odd.into_iter().chain([long.as_str()]) {
+            let (plain, secret) = (Some(text.to_owned()), Some(Secret::new(text)));
+            let connection = Connection {
+                connection_id: "a.b-c".to_owned(),
+                conn_type: "my-Type".to_owned(),
+                description: plain.clone(),
+                host: plain.clone(),
+                login: None,
+                schema: plain,
+                port: Some(80),
+                password: secret,
+                extra: Some(Secret::new("{\"a\":  [1, \"\u{e4}\"]}")),
+                uri: None,
+            };
+            let expected = fields(&connection);
+            let entries = Map::from_iter([(connection.connection_id.clone(), expected.clone())]);
+            let yaml = serde_saphyr::to_string(&entries).expect("YAML");
+            let env = format!("{}={expected}\n", connection.connection_id);
+            let files = [
+                serde_json::from_str(&files::pretty(&entries)).map_err(|error| error.to_string()),
+                serde_saphyr::from_str(&yaml).map_err(|error| error.to_string()),
+                files::parse_env(&env).map_err(|faults| format!("{faults:?}")),
+            ];
+            for file in files {
+                let file: Value = file.expect("a file that can be read");
+                let made = from_file("a.b-c".to_owned(), file["a.b-c"].clone()).expect("valid");
+                let mut written = json!(made);
+                written.as_object_mut().and_then(|fields| fields.remove("connection_id"));
+                written["login"] = Value::Null;
+                assert_eq!(written, expected, "{yaml}");
+            }
+        }
+    }
+
+    #[test]
     fn entries_are_uris_or_fields() {
         let made = from_file("c".to_owned(), json!("http://h")).expect("valid");
         assert_eq!(made.uri.expect("a URI").expose(), "http://h");

@@ -36,13 +36,18 @@ pub async fn create(arguments: Create, printer: &Printer) -> Outcome {
 }
 
 /// What may have changed unnoticed, as nobody but Modal knows the old values.
-fn uncompared(config: &Config) -> &'static str {
-    match (config.database.kind, config.env.is_empty()) {
-        (DatabaseKind::Sqlite, true) => "",
-        (DatabaseKind::Sqlite, false) => " (values of `env` are not compared: `--update` sets them)",
-        (DatabaseKind::Postgres, true) => " (the connection string is not compared: `--update` sets it)",
-        (DatabaseKind::Postgres, false) => {
-            " (the connection string and values of `env` are not compared: `--update` sets them)"
-        }
+fn uncompared(config: &Config) -> String {
+    let is_postgres = config.database.kind == DatabaseKind::Postgres;
+    let has_options = config.secret_variables().any(|variable| variable.location.starts_with("airflow."));
+    let secrets = [
+        (is_postgres, "the connection string"),
+        (!config.env.is_empty(), "values of `env`"),
+        (has_options, "secrets of `airflow`"),
+    ];
+    let names: Vec<_> = secrets.into_iter().filter(|(is_there, _)| *is_there).map(|(_, name)| name).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        ["the connection string"] => " (the connection string is not compared: `--update` sets it)".to_owned(),
+        names => format!(" ({} are not compared: `--update` sets them)", names.join(" and ")),
     }
 }

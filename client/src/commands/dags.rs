@@ -5,14 +5,14 @@ use std::path::Path;
 use airflow_serverless_api::{
     dag::{
         DagDetail, DagFile, DagFileChange, DagFileList, ImportError, ImportErrorList, ListDagFiles, PutMode,
-        PutOutcome, Task, UpdateDag,
+        PutOutcome, ShadowedDag, Task, UpdateDag,
     },
     environment::EnvironmentName,
     problem::Fault,
     run::TriggerDagRun,
 };
 
-use super::{Outcome, runs};
+use super::{Outcome, env::warn_of_scheduler, runs};
 use crate::{
     cli::{self, Dags, Delete, Trigger},
     daemon::Daemon,
@@ -32,9 +32,10 @@ pub async fn run(command: Dags, printer: &Printer) -> Outcome {
         Dags::Create(arguments) => put(arguments, PutMode::Create, printer).await,
         Dags::Update(arguments) => put(arguments, PutMode::Update, printer).await,
         Dags::List(environment) => {
-            let files =
-                Daemon::connect(printer).await?.list_dag_files(&environment.name, &ListDagFiles::default()).await?;
+            let daemon = Daemon::connect(printer).await?;
+            let files = daemon.list_dag_files(&environment.name, &ListDagFiles::default()).await?;
             printer.result(&files, listing);
+            warn_of_scheduler(&daemon, &environment.name, printer).await;
             Ok(ExitStatus::Success)
         }
         Dags::Show(dag) => {
@@ -43,8 +44,10 @@ pub async fn run(command: Dags, printer: &Printer) -> Outcome {
             Ok(ExitStatus::Success)
         }
         Dags::Errors(environment) => {
-            let errors = Daemon::connect(printer).await?.list_import_errors(&environment.name).await?;
+            let daemon = Daemon::connect(printer).await?;
+            let errors = daemon.list_import_errors(&environment.name).await?;
             printer.result(&errors, import_errors);
+            warn_of_scheduler(&daemon, &environment.name, printer).await;
             Ok(ExitStatus::Success)
         }
         Dags::Delete(arguments) => delete(arguments, printer).await,
@@ -150,14 +153,15 @@ fn rows_of_file(file: &DagFile) -> Vec<Vec<String>> {
     if file.import_error.is_some() {
         return vec![row("-", "-", "import error")];
     }
-    if file.dags.is_empty() {
+    if file.dags.is_empty() && file.shadowed_dags.is_empty() {
         return vec![row("-", "-", "not parsed yet")];
     }
     let dag = |dag: &airflow_serverless_api::dag::Dag| {
         let state = if dag.is_paused { "paused" } else { "active" };
         row(&dag.dag_id, dag.timetable_summary.as_deref().unwrap_or("None"), state)
     };
-    file.dags.iter().map(dag).collect()
+    let shadowed = |it: &ShadowedDag| row(&it.dag_id, "-", &format!("the one in {} counts", it.defined_in));
+    file.dags.iter().map(dag).chain(file.shadowed_dags.iter().map(shadowed)).collect()
 }
 
 async fn delete(arguments: Delete, printer: &Printer) -> Outcome {

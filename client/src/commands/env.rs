@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use airflow_serverless_api::{
     Secret,
-    config::{Config, DatabaseKind},
-    environment::{Condition, Environment, Target},
+    backup::{Backup, BackupList},
+    config::{Airflow, Config, DatabaseKind},
+    environment::{
+        Condition, ConditionKind, Environment, EnvironmentChange, EnvironmentName, Reason, Target,
+        UnregisteredEnvironment, UnregisteredEnvironmentList,
+    },
 };
 
 use super::Outcome;
 use crate::{
-    cli::{self, DeleteEnvironment, Env},
+    cli::{self, DeleteEnvironment, Env, RollBack},
     daemon::Daemon,
     failure::{ExitStatus, Failure},
     follow,
@@ -20,8 +24,11 @@ use crate::{
 pub async fn run(command: Env, printer: &Printer) -> Outcome {
     let daemon = Daemon::connect(printer).await?;
     match command {
-        Env::List => printer.result(&daemon.list_environments().await?, |list| overview(&list.environments)),
+        Env::List => list(&daemon, printer).await?,
+        Env::Adopt(environment) => return adopt(&daemon, &environment.name, printer).await,
         Env::Delete(arguments) => return delete(&daemon, arguments, printer).await,
+        Env::Backups(environment) => printer.result(&daemon.list_backups(&environment.name).await?, backups),
+        Env::Rollback(arguments) => return roll_back(&daemon, arguments, printer).await,
         Env::Show(environment) => printer.result(&daemon.get_environment(&environment.name).await?, details),
     }
     Ok(ExitStatus::Success)
@@ -31,6 +38,46 @@ pub async fn tick(environment: cli::Environment, printer: &Printer) -> Outcome {
     Daemon::connect(printer).await?.tick_environment(&environment.name).await?;
     printer.result(&serde_json::json!({"environment": environment.name}), |_| "the scheduler has looked".to_owned());
     Ok(ExitStatus::Success)
+}
+
+/// A registry with nothing in it may have been lost.
+async fn list(daemon: &Daemon, printer: &Printer) -> Result<(), Failure> {
+    let list = daemon.list_environments().await?;
+    if list.environments.is_empty() {
+        // The list stands, whatever is known of others: an older daemon cannot say.
+        let found = daemon.list_unregistered_environments().await.unwrap_or_else(|failure| {
+            UnregisteredEnvironmentList { error: Some(failure.problem().detail), ..Default::default() }
+        });
+        for UnregisteredEnvironment { name, target, .. } in &found.environments {
+            printer.note(&format!(
+                "warning: {name} is deployed ({target}), but not in the daemon's registry; \
+                 `airflow-serverless env adopt --env {name}` takes it back"
+            ));
+        }
+        if let Some(error) = found.error {
+            printer.note(&format!("warning: there may be environments that are not listed: {error}"));
+        }
+    }
+    printer.result(&list, |list| overview(&list.environments));
+    Ok(())
+}
+
+async fn adopt(daemon: &Daemon, name: &EnvironmentName, printer: &Printer) -> Outcome {
+    let change = daemon.adopt_environment(name).await?;
+    let Some(operation) = change.operation else {
+        printer.result(&change, |_| format!("environment {name} is registered; nothing was changed"));
+        return Ok(ExitStatus::Success);
+    };
+    let operation = follow::operation(daemon, operation, printer).await?;
+    let (status, reason) = (follow::status(&operation), follow::shortfall(&operation));
+    let change = EnvironmentChange { environment: daemon.get_environment(name).await?, operation: Some(operation) };
+    printer.result(&change, |_| match reason {
+        None => format!(
+            "environment {name} is registered and ready; its folders are not watched any more (`watch add` adds them)"
+        ),
+        Some(reason) => format!("environment {name} is registered, but not ready: {reason}"),
+    });
+    Ok(status)
 }
 
 async fn delete(daemon: &Daemon, arguments: DeleteEnvironment, printer: &Printer) -> Outcome {
@@ -59,11 +106,46 @@ async fn delete(daemon: &Daemon, arguments: DeleteEnvironment, printer: &Printer
     Ok(status)
 }
 
+async fn roll_back(daemon: &Daemon, arguments: RollBack, printer: &Printer) -> Outcome {
+    let name = arguments.environment.name;
+    let known = daemon.list_backups(&name).await?.backups;
+    let wanted =
+        arguments.backup.or_else(|| known.iter().find(|backup| !backup.replaced).map(|backup| backup.name.clone()));
+    let at = known.iter().find(|backup| Some(&backup.name) == wanted.as_ref()).map(|backup| backup.created_at);
+    // What is not there is refused without a question.
+    if !arguments.yes && at.is_some() {
+        let question = format!(
+            "Load the metadata of environment {name} as of {} UTC? Runs, variables, connections and pools become what \
+             they were then, and tasks that run are ended. [y/N] ",
+            date(at)
+        );
+        let answer = printer.ask(&question).ok_or_else(nobody)?;
+        if !matches!(answer.to_lowercase().as_str(), "y" | "yes") {
+            printer.note("nothing was changed");
+            return Ok(ExitStatus::Failure);
+        }
+    }
+    let rolled_back = daemon.roll_back(&name, wanted).await?;
+    printer.result(&rolled_back, |done| format!("environment {name} goes on with its metadata of {}", done.backup));
+    Ok(ExitStatus::Success)
+}
+
+fn backups(list: &BackupList) -> String {
+    if list.backups.is_empty() {
+        return "no backups yet; with SQLite, the scheduler makes one about every hour while it is active, and keeps six"
+            .to_owned();
+    }
+    let row = |backup: &Backup| vec![backup.name.clone(), date(Some(backup.created_at)), backup.bytes.to_string()];
+    table(&["BACKUP", "CREATED (UTC)", "BYTES"], list.backups.iter().map(row))
+}
+
+fn nobody() -> Failure {
+    Failure::input("confirmation is needed, but there is no terminal", Vec::new(), Some("`--yes` confirms it"))
+}
+
 /// Asks once, and twice if data would be lost.
 fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result<bool, Failure> {
     let name = &environment.name;
-    let nobody =
-        || Failure::input("there is no terminal to ask whether you mean it", Vec::new(), Some("`--yes` means it"));
     let answer = printer.ask(&format!("Delete environment {name}? [y/N] ")).ok_or_else(nobody)?;
     if !matches!(answer.to_lowercase().as_str(), "y" | "yes") {
         return Ok(false);
@@ -90,10 +172,30 @@ fn overview(environments: &[Environment]) -> String {
             environment.state.to_string(),
             target(environment.target).to_owned(),
             database(&environment.config).to_owned(),
+            scheduler(environment),
             date(Some(environment.created_at)),
         ]
     };
-    table(&["NAME", "STATE", "TARGET", "DATABASE", "CREATED"], environments.iter().map(row))
+    table(&["NAME", "STATE", "TARGET", "DATABASE", "SCHEDULER", "CREATED"], environments.iter().map(row))
+}
+
+fn scheduler(environment: &Environment) -> String {
+    match environment.condition(ConditionKind::SchedulerHealthy) {
+        Some(found) if found.status => "healthy".to_owned(),
+        Some(found) => format!("{:?}", found.reason),
+        None => "-".to_owned(),
+    }
+}
+
+/// Tells that the scheduler does not do all that it should, where somebody looks at what it does.
+pub async fn warn_of_scheduler(daemon: &Daemon, name: &EnvironmentName, printer: &Printer) {
+    let Ok(environment) = daemon.get_environment(name).await else { return };
+    let found = environment.condition(ConditionKind::SchedulerHealthy);
+    if let Some(Condition { status: false, reason, message, .. }) = found
+        && *reason != Reason::NeverDeployed
+    {
+        printer.note(&format!("warning: the scheduler of {name}: {message}"));
+    }
 }
 
 fn details(environment: &Environment) -> String {
@@ -114,6 +216,7 @@ fn details(environment: &Environment) -> String {
         ("Dict", environment.names.dict.clone()),
         ("Secret", environment.names.secret.clone()),
         ("Variables", names(&config.env)),
+        ("Airflow", options(&config.airflow)),
         ("Created", date(Some(environment.created_at))),
         ("Updated", date(Some(environment.updated_at))),
     ];
@@ -139,6 +242,16 @@ fn conditions(conditions: &[Condition]) -> String {
 /// The names alone: nobody but Modal knows the values.
 fn names(env: &BTreeMap<String, Option<Secret>>) -> String {
     if env.is_empty() { "-".to_owned() } else { env.keys().cloned().collect::<Vec<_>>().join(", ") }
+}
+
+/// Options with their values, where others than Modal know them.
+fn options(airflow: &Airflow) -> String {
+    let option = |(section, option, value): (&str, &str, &Option<Secret>)| match value {
+        Some(value) => format!("{section}.{option}={}", value.expose()),
+        None => format!("{section}.{option}"),
+    };
+    let options: Vec<_> = airflow.iter().map(option).collect();
+    if options.is_empty() { "-".to_owned() } else { options.join(", ") }
 }
 
 fn target(target: Target) -> &'static str {

@@ -30,7 +30,10 @@ pub fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
     let bytes = fs::read(path).map_err(|error| refused(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| refused("it is not text in UTF-8".to_owned()))?;
     let parsed = match extension(path) {
-        "json" => serde_json::from_str(&text).map_err(|error| vec![(error.line(), "not valid JSON")]),
+        "json" => match inexact_numbers(&text).as_slice() {
+            [] => serde_json::from_str(&text).map_err(|error| vec![(error.line(), "not valid JSON")]),
+            lines => Err(lines.iter().map(|line| (*line, "too large a number: write it as text, in quotes")).collect()),
+        },
         "yaml" | "yml" => serde_saphyr::from_str(&text).map_err(|error| {
             let line = error.location().map_or(1, |location| location.line() as usize);
             vec![(line, "not valid YAML")]
@@ -53,8 +56,29 @@ pub fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
     }
 }
 
+/// The lines of whole numbers that would become others: those of more than 64 bits.
+fn inexact_numbers(json: &str) -> Vec<usize> {
+    let (mut lines, mut line, mut is_text, mut is_escaped) = (Vec::new(), 1, false, false);
+    let mut number = String::new();
+    for c in json.chars().chain(['\n']) {
+        if !is_text && (c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.')) {
+            number.push(c);
+            continue;
+        }
+        let is_whole = !number.is_empty() && number.trim_start_matches('-').bytes().all(|digit| digit.is_ascii_digit());
+        if is_whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+            lines.push(line);
+        }
+        number.clear();
+        is_text ^= c == '"' && !is_escaped;
+        is_escaped = is_text && c == '\\' && !is_escaped;
+        line += usize::from(c == '\n');
+    }
+    lines
+}
+
 /// `NAME=value` on each line, besides comments and empty lines.
-fn parse_env(text: &str) -> Result<Value, Vec<(usize, &'static str)>> {
+pub fn parse_env(text: &str) -> Result<Value, Vec<(usize, &'static str)>> {
     let mut entries = Map::new();
     let mut faults = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -158,6 +182,13 @@ pub fn written(noun: &str, written: &Written, action: ActionOnExisting) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_would_change_are_found() {
+        let json = "{\"a\": 18446744073709551615,\n\"b 99999999999999999999\": [-9223372036854775808],\n\
+                    \"c\\\"\": 99999999999999999999, \"d\": 1e99,\n\"e\": {\"f\":-9223372036854775809}}";
+        assert_eq!(inexact_numbers(json), [3, 4]);
+    }
 
     #[test]
     fn env_files_have_a_name_and_a_value_on_each_line() {

@@ -2,7 +2,7 @@
 
 use airflow_serverless_api::run::{ClearDagRun, DagRun, DagRunDetail, DagRunList, ListDagRuns};
 
-use super::{Outcome, tasks};
+use super::{Outcome, env::warn_of_scheduler, tasks};
 use crate::{
     cli::Runs,
     daemon::Daemon,
@@ -17,10 +17,12 @@ pub async fn run(command: Runs, printer: &Printer) -> Outcome {
         Runs::List { environment, dag_id, state, limit, offset } => {
             let query = ListDagRuns { dag_id, state, limit: Some(limit), offset: Some(offset) };
             printer.result(&daemon.list_dag_runs(&environment.name, &query).await?, listing);
+            warn_of_scheduler(&daemon, &environment.name, printer).await;
         }
         Runs::Show(run) => {
             let detail = daemon.get_dag_run(&run.environment.name, &run.dag_id, &run.run_id).await?;
             printer.result(&detail, details);
+            warn_of_scheduler(&daemon, &run.environment.name, printer).await;
         }
         Runs::Clear { run, only_failed } => {
             let path = (run.dag_id.as_str(), run.run_id.as_str());

@@ -1,17 +1,18 @@
 //! `tasks`: task instances, their logs, and how they run again.
 
 use airflow_serverless_api::{
+    question::{AnswerQuestion, ListQuestions, Question, QuestionList},
     run::{LogLine, ReadLogs, TaskLog},
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
 };
 
-use super::Outcome;
+use super::{Outcome, env::warn_of_scheduler};
 use crate::{
     cli::{Task, Tasks},
     daemon::Daemon,
     failure::{ExitStatus, Failure},
     follow,
-    printer::Printer,
+    printer::{Printer, cell, date, table},
     stream::LogEvent,
 };
 
@@ -22,6 +23,7 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
             let query = ListTaskInstances { state, limit: Some(page.limit), offset: Some(page.offset) };
             let path = (run.dag_id.as_str(), run.run_id.as_str());
             printer.result(&daemon.list_task_instances(&run.environment.name, path, &query).await?, listing);
+            warn_of_scheduler(&daemon, &run.environment.name, printer).await;
         }
         Tasks::Logs { task, try_number, follow } => {
             let query = ReadLogs { try_number, map_index: task.map_index };
@@ -51,6 +53,20 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
             let list = daemon.clear_task_instances(&task.run.environment.name, task.path(), &clear).await?;
             printer.result(&list, cleared);
         }
+        Tasks::Questions { environment, dag_id, page } => {
+            let query = ListQuestions { dag_id, limit: Some(page.limit), offset: Some(page.offset) };
+            printer.result(&daemon.list_questions(&environment.name, &query).await?, questions);
+            warn_of_scheduler(&daemon, &environment.name, printer).await;
+        }
+        Tasks::Answer { task, options, params } => {
+            let params_input = params.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| {
+                let what = format!("--params must be a JSON object such as {{\"amount\": 5}}: {error}");
+                Failure::input(what, Vec::new(), None)
+            })?;
+            let answer = AnswerQuestion { chosen_options: options, params_input, map_index: task.map_index };
+            let answered = daemon.answer_question(&task.run.environment.name, task.path(), &answer).await?;
+            printer.result(&answered, |it| format!("{} is answered: {}", it.task_id, it.chosen_options.join(", ")));
+        }
         Tasks::Mark { task, state, relatives } => {
             let update = UpdateTaskInstance {
                 new_state: state,
@@ -63,6 +79,23 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
         }
     }
     Ok(ExitStatus::Success)
+}
+
+fn questions(list: &QuestionList) -> String {
+    if list.hitl_details.is_empty() {
+        return "no question waits for an answer".to_owned();
+    }
+    let row = |it: &Question| {
+        let index = if it.map_index < 0 { String::new() } else { format!("[{}]", it.map_index) };
+        let task = format!("{}{index}", it.task_id);
+        let options = format!("{}{}", it.options.join(", "), if it.multiple { " (one or more)" } else { "" });
+        let params = it.params.as_object().into_iter().flat_map(|params| params.keys().cloned());
+        let params = params.collect::<Vec<_>>().join(", ");
+        let asked = [&it.subject, &options, &params].map(|text| cell(text));
+        [vec![it.dag_id.clone(), it.dag_run_id.clone(), task], asked.to_vec(), vec![date(it.answer_by)]].concat()
+    };
+    let header = ["DAG", "RUN", "TASK", "QUESTION", "OPTIONS", "PARAMS", "ANSWER BY (UTC)"];
+    table(&header, list.hitl_details.iter().map(row))
 }
 
 /// Prints the log as it grows until the task has ended, or its try if one was named; a failure if that has failed.

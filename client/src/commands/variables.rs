@@ -120,9 +120,8 @@ async fn export(environment: &EnvironmentName, file: &Path, printer: &Printer) -
 /// What an import reads back as the same variable.
 fn to_file(variable: Variable) -> (String, Value) {
     let text = shown(variable.value.as_ref());
-    // JSON that is a text would be read back as what the text holds.
     let value = match serde_json::from_str::<Value>(&text) {
-        Ok(value) if !value.is_string() => value,
+        Ok(value) if is_stored_as(&value, &text) => value,
         _ => Value::String(text),
     };
     let is_ambiguous = value.get("value").is_some();
@@ -131,6 +130,23 @@ fn to_file(variable: Variable) -> (String, Value) {
         description => json!({"value": value, "description": description}),
     };
     (variable.key, entry)
+}
+
+/// Whether Airflow stores the value as exactly this text: Python's `json.dumps(value, indent=2)`. That writes some
+/// floats and all that is not ASCII in another way than Rust does, and JSON that is a text would be read back as what
+/// the text holds.
+fn is_stored_as(value: &Value, text: &str) -> bool {
+    let is_same = serde_json::to_string_pretty(value).is_ok_and(|pretty| pretty == text);
+    !value.is_string() && !has_float(value) && text.is_ascii() && is_same
+}
+
+fn has_float(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(items) => items.iter().any(has_float),
+        Value::Object(fields) => fields.values().any(has_float),
+        _ => false,
+    }
 }
 
 fn shown(value: Option<&Secret>) -> String {
@@ -163,16 +179,34 @@ fn listing(list: &VariableList) -> String {
 mod tests {
     use super::*;
 
+    /// What the scheduler stores of a value that is imported.
+    fn stored(value: Value) -> String {
+        value.as_str().map_or_else(|| serde_json::to_string_pretty(&value).expect("JSON"), str::to_owned)
+    }
+
     #[test]
     fn what_is_exported_is_imported_as_it_was() {
-        let stored = ["plain", "7", "\"quoted\"", "{\n  \"a\": 1\n}", "{\"value\": 2}", "[]"];
-        for text in stored {
-            let variable =
-                Variable { key: "k".to_owned(), value: Some(Secret::new(text)), description: None, is_encrypted: true };
-            let NewVariable { value, .. } = from_file(to_file(variable));
-            let back = value.as_str().map(str::to_owned).unwrap_or_else(|| value.to_string());
-            let same = |text: &str| serde_json::from_str(text).unwrap_or(Value::String(text.to_owned()));
-            assert_eq!(same(&back), same(text), "{text}");
+        let texts =
+            ["plain", "", " ", "7", "-0", "1.10", "1e5", "1e-05", "123456789012345678901234567890", "null", "True"];
+        let json = ["true", "\"quoted\"", "{\n  \"a\": 1\n}", "{\"a\":1}", "{\"b\": 1, \"a\": 2}", "[]", " [1]"];
+        let odd = ["{\"value\": 2}", "{\n  \"value\": 2\n}", "[\n  \"\u{e4}\"\n]", "a\nb\n", "\u{1f600}\t", "NaN"];
+        for text in texts.into_iter().chain(json).chain(odd) {
+            for description in [None, Some(""), Some("why\n\u{e4}")] {
+                let description = description.map(str::to_owned);
+                let value = Some(Secret::new(text));
+                let variable = Variable { key: "k".to_owned(), value, description, is_encrypted: true };
+                let entry = to_file(variable.clone());
+                let file = serde_json::to_string_pretty(&entry).expect("JSON");
+                let back = from_file(serde_json::from_str(&file).expect("the same"));
+                assert_eq!((stored(back.value), back.description), (text.to_owned(), variable.description), "{file}");
+            }
         }
+        let pretty = Variable {
+            key: "k".to_owned(),
+            value: Some(Secret::new("{\n  \"a\": [\n    1\n  ]\n}")),
+            description: None,
+            is_encrypted: true,
+        };
+        assert_eq!(to_file(pretty).1, json!({"a": [1]}), "JSON is shown as such");
     }
 }

@@ -2,8 +2,8 @@
 
 use airflow_serverless_api::{
     backfill::{
-        Backfill, BackfillAction, BackfillDetail, BackfillList, BackfillRun, CreateBackfill, DryRunBackfillList,
-        ListBackfills,
+        Backfill, BackfillAction, BackfillDetail, BackfillList, BackfillRun, BackfillState, CreateBackfill,
+        DryRunBackfillList, ListBackfills,
     },
     environment::EnvironmentName,
     page::limit,
@@ -11,7 +11,7 @@ use airflow_serverless_api::{
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::Airflow;
 use crate::error::{Error, Reason, Result, Subject};
@@ -24,23 +24,33 @@ const RUNS: &str = "SELECT dates.logical_date, dates.partition_key, runs.run_id,
                     FROM backfill_dag_run AS dates LEFT JOIN dag_run AS runs ON runs.id = dates.dag_run_id
                     WHERE dates.backfill_id = $1 ORDER BY dates.sort_ordinal";
 
-#[derive(FromRow, Deserialize)]
-struct BackfillRow {
-    id: i64,
-    dag_id: String,
-    from_date: DateTime<Utc>,
-    to_date: DateTime<Utc>,
-    dag_run_conf: Option<String>,
-    is_paused: Option<bool>,
-    reprocess_behavior: String,
-    max_active_runs: i32,
-    created_at: DateTime<Utc>,
-    completed_at: Option<DateTime<Utc>>,
-    updated_at: DateTime<Utc>,
+row! {
+    #[derive(Deserialize)]
+    struct BackfillRow {
+        id: i64,
+        dag_id: String,
+        from_date: DateTime<Utc>,
+        to_date: DateTime<Utc>,
+        dag_run_conf: Option<String>,
+        is_paused: Option<bool>,
+        reprocess_behavior: String,
+        max_active_runs: i32,
+        created_at: DateTime<Utc>,
+        completed_at: Option<DateTime<Utc>>,
+        updated_at: DateTime<Utc>,
+    }
 }
 
 impl From<BackfillRow> for Backfill {
     fn from(row: BackfillRow) -> Self {
+        let is_paused = row.is_paused.unwrap_or(false);
+        // Airflow pauses a backfill that is cancelled, and ticks unpause those that are completed otherwise.
+        let state = match (row.completed_at, is_paused) {
+            (None, false) => BackfillState::Running,
+            (None, true) => BackfillState::Paused,
+            (Some(_), false) => BackfillState::Completed,
+            (Some(_), true) => BackfillState::Cancelled,
+        };
         let conf = row.dag_run_conf.and_then(|text| serde_json::from_str(&text).ok()).filter(Value::is_object);
         Self {
             id: row.id,
@@ -48,7 +58,8 @@ impl From<BackfillRow> for Backfill {
             from_date: row.from_date,
             to_date: row.to_date,
             dag_run_conf: conf.unwrap_or_else(|| json!({})),
-            is_paused: row.is_paused.unwrap_or(false),
+            state,
+            is_paused,
             reprocess_behavior: row.reprocess_behavior,
             max_active_runs: row.max_active_runs,
             created_at: row.created_at,
@@ -58,13 +69,15 @@ impl From<BackfillRow> for Backfill {
     }
 }
 
-#[derive(FromRow, Deserialize)]
-struct RunRow {
-    logical_date: Option<DateTime<Utc>>,
-    partition_key: Option<String>,
-    run_id: Option<String>,
-    state: Option<String>,
-    exception_reason: Option<String>,
+row! {
+    #[derive(Deserialize)]
+    struct RunRow {
+        logical_date: Option<DateTime<Utc>>,
+        partition_key: Option<String>,
+        run_id: Option<String>,
+        state: Option<String>,
+        exception_reason: Option<String>,
+    }
 }
 
 impl From<RunRow> for BackfillRun {
@@ -108,9 +121,7 @@ impl Airflow {
 
     /// Backfills, newest first.
     pub async fn list_backfills(&self, environment: &EnvironmentName, query: &ListBackfills) -> Result<BackfillList> {
-        let Some(metadata) = self.metadata(environment).await? else {
-            return Ok(BackfillList { backfills: Vec::new(), total_entries: 0 });
-        };
+        let metadata = self.metadata(environment).await?;
         let filter = "($1 IS NULL OR dag_id = $1)";
         let sql = format!("{BACKFILL} WHERE {filter} ORDER BY id DESC LIMIT $2 OFFSET $3");
         let parameters = [json!(query.dag_id), json!(limit(query.limit)), json!(query.offset.unwrap_or(0))];
@@ -122,7 +133,7 @@ impl Airflow {
     /// A backfill with its dates.
     pub async fn backfill(&self, environment: &EnvironmentName, id: i64) -> Result<BackfillDetail> {
         let missing = || Error::NotFound(Subject::Backfill, id.to_string(), environment.clone());
-        let metadata = self.metadata(environment).await?.ok_or_else(missing)?;
+        let metadata = self.metadata(environment).await?;
         let id = [json!(id)];
         let found: Vec<BackfillRow> = metadata.query(&format!("{BACKFILL} WHERE id = $1"), &id).await?;
         let backfill = found.into_iter().next().map(Backfill::from).ok_or_else(missing)?;

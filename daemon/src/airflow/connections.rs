@@ -7,7 +7,7 @@ use airflow_serverless_api::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::{Airflow, variables::page_arguments};
 use crate::error::{Result, Subject};
@@ -15,15 +15,17 @@ use crate::error::{Result, Subject};
 const LIST: &str = "SELECT conn_id, conn_type, description, host, login, schema, port FROM connection
                     ORDER BY conn_id LIMIT $1 OFFSET $2";
 
-#[derive(FromRow, Deserialize)]
-struct Row {
-    conn_id: String,
-    conn_type: String,
-    description: Option<String>,
-    host: Option<String>,
-    login: Option<String>,
-    schema: Option<String>,
-    port: Option<i32>,
+row! {
+    #[derive(Deserialize)]
+    struct Row {
+        conn_id: String,
+        conn_type: String,
+        description: Option<String>,
+        host: Option<String>,
+        login: Option<String>,
+        schema: Option<String>,
+        port: Option<i32>,
+    }
 }
 
 impl From<Row> for Connection {
@@ -58,12 +60,16 @@ impl Airflow {
     }
 
     pub async fn put_connections(&self, environment: &EnvironmentName, request: &PutConnections) -> Result<Written> {
-        self.command(environment, (Subject::Connection, "put_connections"), json!(request)).await
+        let written = self.command(environment, (Subject::Connection, "put_connections"), json!(request)).await;
+        self.values.invalidate(environment);
+        written
     }
 
     pub async fn delete_connection(&self, environment: &EnvironmentName, id: &str) -> Result<()> {
         let arguments = json!({"connection_id": id});
-        let _: Value = self.command(environment, (Subject::Connection, "delete_connection"), arguments).await?;
-        Ok(())
+        let deleted: Result<Value> =
+            self.command(environment, (Subject::Connection, "delete_connection"), arguments).await;
+        self.values.invalidate(environment);
+        deleted.map(|_| ())
     }
 }

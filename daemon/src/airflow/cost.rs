@@ -7,7 +7,7 @@ use airflow_serverless_api::{
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::json;
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::Airflow;
 use crate::error::Result;
@@ -32,10 +32,12 @@ const DAY_SECONDS: f64 = 86_400.0;
 const TRIES: &str = "SELECT start_date, end_date FROM task_instance WHERE start_date >= $1
                      UNION ALL SELECT start_date, end_date FROM task_instance_history WHERE start_date >= $1";
 
-#[derive(FromRow, Deserialize)]
-struct Try {
-    start_date: DateTime<Utc>,
-    end_date: Option<DateTime<Utc>>,
+row! {
+    #[derive(Deserialize)]
+    struct Try {
+        start_date: DateTime<Utc>,
+        end_date: Option<DateTime<Utc>>,
+    }
 }
 
 impl Airflow {
@@ -45,10 +47,8 @@ impl Airflow {
         let to = (self.clock)();
         let earliest = to - TimeDelta::days(query.days.unwrap_or(DAYS).clamp(1, LONGEST_DAYS).into());
         let from = earliest.max(deployed.created_at);
-        let tries: Vec<Try> = match self.metadata(environment).await? {
-            Some(metadata) => metadata.query(TRIES, &[json!(from.format("%Y-%m-%d %H:%M:%S").to_string())]).await?,
-            None => Vec::new(),
-        };
+        let metadata = self.metadata(environment).await?;
+        let tries: Vec<Try> = metadata.query(TRIES, &[json!(from.format("%Y-%m-%d %H:%M:%S").to_string())]).await?;
         let seconds = |at: DateTime<Utc>| (at - from).num_milliseconds() as f64 / 1000.0;
         let spans = tries.iter().map(|run| (seconds(run.start_date), seconds(run.end_date.unwrap_or(to)))).collect();
         Ok(estimate(spans, (from, to), deployed.config.scheduler.interval_seconds.into()))

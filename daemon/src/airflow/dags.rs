@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use airflow_serverless_api::{
     dag::{
         Dag, DagDeletion, DagDetail, DagFile, DagFileList, ImportError, ImportErrorList, ListDagFiles,
-        ListImportErrors, Task, UpdateDag,
+        ListImportErrors, ShadowedDag, Task, UpdateDag,
     },
     environment::EnvironmentName,
     page::limit,
@@ -14,25 +14,27 @@ use chrono::{DateTime, Utc};
 use modal_client::{Entry, EntryKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::{
     Airflow, DAGS,
     files::{PLUGINS, check_path},
     metadata::Metadata,
 };
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Result, Subject, chain};
 
-#[derive(FromRow, Deserialize)]
-struct DagRow {
-    dag_id: String,
-    relative_fileloc: Option<String>,
-    is_paused: bool,
-    is_stale: bool,
-    has_import_errors: bool,
-    timetable_summary: Option<String>,
-    next_dagrun: Option<DateTime<Utc>>,
-    last_parsed_time: Option<DateTime<Utc>>,
+row! {
+    #[derive(Deserialize)]
+    struct DagRow {
+        dag_id: String,
+        relative_fileloc: Option<String>,
+        is_paused: bool,
+        is_stale: bool,
+        has_import_errors: bool,
+        timetable_summary: Option<String>,
+        next_dagrun: Option<DateTime<Utc>>,
+        last_parsed_time: Option<DateTime<Utc>>,
+    }
 }
 
 impl From<DagRow> for Dag {
@@ -50,38 +52,46 @@ impl From<DagRow> for Dag {
     }
 }
 
-#[derive(FromRow, Deserialize)]
-struct ImportErrorRow {
-    filename: String,
-    timestamp: Option<DateTime<Utc>>,
-    stacktrace: String,
+row! {
+    #[derive(Deserialize)]
+    struct ImportErrorRow {
+        filename: String,
+        timestamp: Option<DateTime<Utc>>,
+        stacktrace: String,
+    }
 }
 
 const DETAIL: &str = "SELECT description, coalesce(owners, '') AS owners, next_dagrun_create_after, max_active_runs,
                              max_active_tasks
                       FROM dag WHERE dag_id = $1";
 
-#[derive(FromRow, Deserialize)]
-struct DetailRow {
-    description: Option<String>,
-    owners: String,
-    next_dagrun_create_after: Option<DateTime<Utc>>,
-    max_active_runs: Option<i32>,
-    max_active_tasks: i32,
+row! {
+    #[derive(Deserialize)]
+    struct DetailRow {
+        description: Option<String>,
+        owners: String,
+        next_dagrun_create_after: Option<DateTime<Utc>>,
+        max_active_runs: Option<i32>,
+        max_active_tasks: i32,
+    }
 }
 
-#[derive(FromRow, Deserialize)]
-struct TagRow {
-    name: String,
+row! {
+    #[derive(Deserialize)]
+    struct TagRow {
+        name: String,
+    }
 }
 
 /// The newest version of the DAG as Airflow serialises it.
 const SERIALIZED: &str = "SELECT CAST(data AS TEXT) AS data FROM serialized_dag WHERE dag_id = $1
                           ORDER BY created_at DESC LIMIT 1";
 
-#[derive(FromRow, Deserialize)]
-struct SerializedRow {
-    data: Option<String>,
+row! {
+    #[derive(Deserialize)]
+    struct SerializedRow {
+        data: Option<String>,
+    }
 }
 
 /// The tasks of a serialised DAG. Each is an object with `__var`, which has what the task sets of its own.
@@ -119,6 +129,27 @@ async fn import_errors(metadata: &Metadata) -> Result<Vec<ImportError>> {
     Ok(metadata.query(SQL, &[]).await?.into_iter().map(error).collect())
 }
 
+row! {
+    /// A DAG that the scheduler has found in a file, and the file whose DAG of this id counts.
+    #[derive(Deserialize)]
+    pub(super) struct Definition {
+        pub path: String,
+        pub dag_id: String,
+        pub defined_in: String,
+    }
+}
+
+/// Nothing before the first tick of a version that has this table.
+pub(super) async fn definitions(metadata: &Metadata) -> Vec<Definition> {
+    let sql = "SELECT found.path, found.dag_id, dag.relative_fileloc AS defined_in
+               FROM airflow_serverless_definition AS found JOIN dag ON dag.dag_id = found.dag_id
+               WHERE dag.relative_fileloc IS NOT NULL AND NOT dag.is_stale ORDER BY found.path, found.dag_id";
+    metadata.query(sql, &[]).await.unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "what files define is not known");
+        Vec::new()
+    })
+}
+
 impl Airflow {
     /// A page of the Python files of the DAG folder, without plugins, each with what the scheduler found in it.
     pub async fn list_dag_files(&self, environment: &EnvironmentName, wanted: &ListDagFiles) -> Result<DagFileList> {
@@ -133,18 +164,24 @@ impl Airflow {
         let volume = self.volume(environment).await?;
         let entries = volume.list(&format!("/{DAGS}"), true).await?;
         let (mut found, mut errors) = (HashMap::<String, Vec<Dag>>::new(), HashMap::new());
-        if let Some(metadata) = self.metadata(environment).await? {
-            for dag in dags(&metadata).await?.into_iter().filter(|dag| !dag.is_stale) {
-                found.entry(dag.relative_fileloc.clone().unwrap_or_default()).or_default().push(dag);
-            }
-            for error in import_errors(&metadata).await? {
-                errors.insert(error.filename.clone(), error);
+        let mut shadowed = HashMap::<String, Vec<ShadowedDag>>::new();
+        let metadata = self.metadata(environment).await?;
+        for dag in dags(&metadata).await?.into_iter().filter(|dag| !dag.is_stale) {
+            found.entry(dag.relative_fileloc.clone().unwrap_or_default()).or_default().push(dag);
+        }
+        for error in import_errors(&metadata).await? {
+            errors.insert(error.filename.clone(), error);
+        }
+        for Definition { path, dag_id, defined_in } in definitions(&metadata).await {
+            if path != defined_in {
+                shadowed.entry(path).or_default().push(ShadowedDag { dag_id, defined_in });
             }
         }
         let mut files: Vec<DagFile> = entries.into_iter().filter_map(python_file).collect();
         for file in &mut files {
             file.dags = found.remove(&file.filename).unwrap_or_default();
             file.import_error = errors.remove(&file.filename);
+            file.shadowed_dags = shadowed.remove(&file.filename).unwrap_or_default();
         }
         files.sort_by(|a, b| a.filename.cmp(&b.filename));
         Ok(files)
@@ -163,10 +200,7 @@ impl Airflow {
         environment: &EnvironmentName,
         wanted: &ListImportErrors,
     ) -> Result<ImportErrorList> {
-        let all = match self.metadata(environment).await? {
-            Some(metadata) => import_errors(&metadata).await?,
-            None => Vec::new(),
-        };
+        let all = import_errors(&self.metadata(environment).await?).await?;
         let total_entries = all.len() as i64;
         let (offset, limit) = (wanted.offset.unwrap_or(0) as usize, limit(wanted.limit) as usize);
         Ok(ImportErrorList { import_errors: all.into_iter().skip(offset).take(limit).collect(), total_entries })
@@ -175,7 +209,7 @@ impl Airflow {
     /// A DAG that is in a file, with its tasks.
     pub async fn dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<DagDetail> {
         let missing = || Error::DagNotFound(dag_id.to_owned(), environment.clone());
-        let metadata = self.metadata(environment).await?.ok_or_else(missing)?;
+        let metadata = self.metadata(environment).await?;
         let id = [json!(dag_id)];
         let dag = dags(&metadata).await?.into_iter().find(|dag| dag.dag_id == dag_id && !dag.is_stale);
         let dag = dag.ok_or_else(missing)?;
@@ -281,6 +315,7 @@ fn python_file(entry: Entry) -> Option<DagFile> {
         modified_at: DateTime::from_timestamp(entry.modified as i64, 0),
         dags: Vec::new(),
         import_error: None,
+        shadowed_dags: Vec::new(),
     })
 }
 
@@ -308,6 +343,7 @@ mod tests {
             modified_at: None,
             dags,
             import_error,
+            shadowed_dags: Vec::new(),
         };
         let chosen = |wanted: ListDagFiles| {
             let mut files = vec![

@@ -7,14 +7,15 @@ use airflow_serverless_api::{
     environment::EnvironmentName,
     event::EventKind,
     problem::Fault,
+    watch::FileWarning,
 };
 use modal_client::{EntryKind, File, Volume};
 use serde_json::json;
 
 use super::{Airflow, DAGS};
 use crate::{
-    error::{Error, Result},
-    runtime::{Validator, Verdict},
+    error::{Error, Result, chain},
+    runtime::{ValidationRequest, Verdict},
 };
 
 /// Folder of Airflow's plugins in that of the DAG files, and what names of files in there begin with.
@@ -53,16 +54,43 @@ impl Airflow {
             (Some(_), PutMode::Update) => PutOutcome::Updated,
             (None, PutMode::Create) => PutOutcome::Created,
         };
-        let verdict = self.validate(&volume, filename, &content).await?;
+        let verdict = self.validate(environment, (&volume, filename), &content).await?;
         if outcome != PutOutcome::Unchanged {
             volume.put(vec![File { path, content }]).await?;
         }
         // Also for what was there already: whoever put it may have been cut off before.
         self.wake_scheduler(environment, "upload").await?;
-        if outcome != PutOutcome::Unchanged {
-            self.record(EventKind::DagFilesUploaded, environment, json!({"filenames": [filename]})).await;
+        let ids = verdict.dags.iter().map(|dag| dag.dag_id.clone()).collect();
+        let mut warnings = verdict.warnings;
+        match self.shared_with(environment, filename, ids).await {
+            Ok(shared) => warnings.extend(shared),
+            // The file is uploaded, whatever is known of others.
+            Err(error) => tracing::warn!(error = chain(&error), "files that define the same DAGs are not known"),
         }
-        Ok(DagFileChange { filename: filename.to_owned(), outcome, dags: verdict.dags, warnings: verdict.warnings })
+        if outcome != PutOutcome::Unchanged {
+            let told = |message: &String| FileWarning { file: filename.to_owned(), message: message.clone() };
+            let told: Vec<FileWarning> = warnings.iter().map(told).collect();
+            let data = json!({"filenames": [filename], "warnings": told});
+            self.record(EventKind::DagFilesUploaded, environment, data).await;
+        }
+        Ok(DagFileChange { filename: filename.to_owned(), outcome, dags: verdict.dags, warnings })
+    }
+
+    /// Warnings of the other files that define a DAG of this one, which has just been uploaded.
+    async fn shared_with(
+        &self,
+        environment: &EnvironmentName,
+        filename: &str,
+        ids: Vec<String>,
+    ) -> Result<Vec<String>> {
+        self.note_definitions(environment, [(filename.to_owned(), ids)]).await?;
+        self.load_definitions(environment).await?;
+        let mut warnings = Vec::new();
+        for shared in self.shared_ids(environment).await?.iter().filter(|it| it.files.iter().any(|it| it == filename)) {
+            let others = shared.files.iter().filter(|other| *other != filename);
+            warnings.extend(others.map(|other| shared.describe(filename, other)));
+        }
+        Ok(warnings)
     }
 
     /// Removes a DAG file or a plugin, if what is there `is_expected`; returns once the scheduler has looked at what is
@@ -89,6 +117,7 @@ impl Airflow {
 
     pub(super) async fn remove_dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<()> {
         self.volume(environment).await?.remove(&format!("/{DAGS}/{filename}")).await?;
+        self.note_definitions(environment, [(filename.to_owned(), Vec::new())]).await?;
         self.record(EventKind::DagFilesRemoved, environment, json!({"filenames": [filename]})).await;
         Ok(())
     }
@@ -103,19 +132,46 @@ impl Airflow {
         self.wake_scheduler(environment, "upload").await
     }
 
-    pub(crate) fn validator(&self) -> &Validator {
-        &self.validator
+    /// How many files can be validated at once.
+    pub(crate) fn validations_at_once(&self) -> usize {
+        self.validator.at_once()
+    }
+
+    /// Imports a file of the DAG folder `root` as the scheduler does, with the environment's Variables, Connections and
+    /// environment variables.
+    pub(crate) async fn validate_file(
+        &self,
+        environment: &EnvironmentName,
+        path: &Path,
+        root: &Path,
+    ) -> Result<Verdict> {
+        let config = self.registry.deployed_environment(environment).await?.config;
+        let names: Vec<String> = config.secret_variables().map(|variable| variable.name).collect();
+        let known = self.values.cached(environment);
+        let options = &config.airflow.options;
+        let request = ValidationRequest { path, root, options, names: &names, values: known.as_deref() };
+        let verdict = self.validator.validate(request).await?;
+        if !verdict.needs_values {
+            return Ok(verdict);
+        }
+        let values = self.values(environment).await?;
+        Ok(self.validator.validate(ValidationRequest { values: Some(&values), ..request }).await?)
     }
 
     /// Imports the content under its own name, so that messages speak of the file as the user knows it, beside the
     /// plugins that are on the Volume.
-    async fn validate(&self, volume: &Volume, filename: &str, content: &[u8]) -> Result<Verdict> {
+    async fn validate(
+        &self,
+        environment: &EnvironmentName,
+        (volume, filename): (&Volume, &str),
+        content: &[u8],
+    ) -> Result<Verdict> {
         let folder = ScratchFolder::new(self.scratch.join(uuid::Uuid::now_v7().to_string()))?;
         for (path, content) in plugins(volume).await? {
             folder.write(&path, &content)?;
         }
         let path = folder.write(filename, content)?;
-        let verdict = self.validator.validate(&path, &folder.0).await?;
+        let verdict = self.validate_file(environment, &path, &folder.0).await?;
         let mut faults: Vec<Fault> = verdict
             .import_errors
             .iter()

@@ -21,6 +21,7 @@ use chrono::{DateTime, Utc};
 use modal_client::{Function, Outcome};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use sqlite_schema::row;
 use sqlx::{
     FromRow, SqlitePool,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow},
@@ -125,9 +126,11 @@ impl Metadata {
     }
 }
 
-#[derive(FromRow, Deserialize)]
-struct Count {
-    count: i64,
+row! {
+    #[derive(Deserialize)]
+    struct Count {
+        count: i64,
+    }
 }
 
 impl Metadata {
@@ -147,25 +150,23 @@ impl Airflow {
         table: &str,
         page: &Page,
     ) -> Result<(Vec<T>, i64)> {
-        let Some(metadata) = self.metadata(environment).await? else {
-            return Ok((Vec::new(), 0));
-        };
+        let metadata = self.metadata(environment).await?;
         let rows = metadata.query(sql, &[json!(page.limit()), json!(page.offset())]).await?;
         Ok((rows, metadata.count(table, &[]).await?))
     }
 
-    /// The newest metadata; `None` before the database was initialised.
-    pub(super) async fn metadata(&self, name: &EnvironmentName) -> Result<Option<Metadata>> {
+    /// The newest metadata of an environment that is deployed.
+    pub(super) async fn metadata(&self, name: &EnvironmentName) -> Result<Metadata> {
         let environment = self.registry.deployed_environment(name).await?;
         let source = match environment.config.database.kind {
-            DatabaseKind::Sqlite => self.snapshot(&environment).await?.map(Source::Sqlite),
+            DatabaseKind::Sqlite => Source::Sqlite(self.snapshot(&environment).await?),
             DatabaseKind::Postgres => {
                 let client = self.modal.client(environment.target, &environment.config).await?;
                 let function = client.function(&environment.names.app, "query_metadata").await?;
-                Some(Source::Postgres(Box::new(function)))
+                Source::Postgres(Box::new(function))
             }
         };
-        Ok(source.map(|source| Metadata { environment: name.clone(), source }))
+        Ok(Metadata { environment: name.clone(), source })
     }
 
     /// Forgets the metadata of environments that are gone.
@@ -176,7 +177,7 @@ impl Airflow {
         self.metadata.retain(|name| names.iter().any(|there| there.as_str() == name)).await.map_err(failed)
     }
 
-    async fn snapshot(&self, environment: &Environment) -> Result<Option<SqlitePool>> {
+    async fn snapshot(&self, environment: &Environment) -> Result<SqlitePool> {
         let Environment { name, names, target, config, created_at, .. } = environment;
         let client = self.modal.client(*target, config).await?;
         let volume = client.volume(&names.volume).await?;
@@ -188,11 +189,10 @@ impl Airflow {
             && snapshot.generation == generation
             && snapshot.created_at == *created_at
         {
-            return Ok(Some(snapshot.pool.clone()));
+            return Ok(snapshot.pool.clone());
         }
-        let Some(content) = volume.read(DATABASE).await? else {
-            return Ok(None);
-        };
+        // An environment that is deployed has had one.
+        let content = volume.read(DATABASE).await?.ok_or_else(|| Error::DatabaseMissing(name.clone()))?;
         let path = self.metadata.folder.join(format!("{name}.db"));
         // It may be large, and the disk slow.
         tokio::task::block_in_place(|| replace(&path, &content))?;
@@ -200,7 +200,7 @@ impl Airflow {
         let pool = open(&path).await.map_err(failed)?;
         // The number was read first: a publication in between is seen as newer the next time, never as older.
         *slot = Some(Snapshot { created_at: *created_at, generation: generation.unwrap_or(-1), pool: pool.clone() });
-        Ok(Some(pool))
+        Ok(pool)
     }
 }
 

@@ -4,20 +4,25 @@
 //! command to the scheduler ([`scheduler`]), which alone writes the database.
 
 mod backfills;
+mod backups;
 pub mod command_id;
 mod connections;
 mod cost;
 mod dags;
+mod definitions;
 mod files;
 mod follow;
+mod health;
 mod logs;
 mod metadata;
 mod output;
 mod pools;
+mod questions;
 mod runs;
 mod scheduler;
 mod tasks;
 mod ui;
+mod values;
 mod variables;
 
 use std::path::PathBuf;
@@ -34,6 +39,7 @@ use crate::{
     runtime::Validator,
 };
 
+pub(crate) use definitions::SharedId;
 pub use files::MAX_FILE_BYTES;
 pub(crate) use files::PLUGINS;
 pub use follow::Piece;
@@ -48,6 +54,9 @@ pub struct Airflow {
     validator: Validator,
     metadata: metadata::MetadataCache,
     uis: Uis,
+    values: values::Values,
+    definitions: definitions::Definitions,
+    overdue: health::Overdue,
     /// Held from the look at a DAG file to its change, so that of two creations only one finds nothing there.
     files: Locks,
     /// Where files wait for the validator.
@@ -61,7 +70,10 @@ impl Airflow {
         let metadata = metadata::MetadataCache::new(cache.join("metadata"));
         let scratch = cache.join("validation");
         files::sweep(&scratch);
-        Self { registry, modal, validator, metadata, uis, files: Locks::default(), scratch, clock }
+        let values = values::Values::default();
+        let (definitions, overdue) = (definitions::Definitions::default(), health::Overdue::default());
+        let files = Locks::default();
+        Self { registry, modal, validator, metadata, uis, values, definitions, overdue, files, scratch, clock }
     }
 
     /// Ends what runs beside the daemon.
@@ -77,6 +89,12 @@ impl Airflow {
     /// The client of the server on which an environment runs that is deployed.
     async fn client(&self, environment: &EnvironmentName) -> Result<Client> {
         let environment = self.registry.deployed_environment(environment).await?;
+        Ok(self.modal.client(environment.target, &environment.config).await?)
+    }
+
+    /// The client of the server on which an environment runs, or is about to.
+    async fn client_of_any(&self, environment: &EnvironmentName) -> Result<Client> {
+        let environment = self.registry.wanted_environment(environment).await?;
         Ok(self.modal.client(environment.target, &environment.config).await?)
     }
 

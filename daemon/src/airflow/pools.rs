@@ -7,19 +7,21 @@ use airflow_serverless_api::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::Airflow;
 use crate::error::{Error, Result, Subject};
 
 const COLUMNS: &str = "SELECT pool, slots, description, include_deferred FROM slot_pool";
 
-#[derive(FromRow, Deserialize)]
-struct Row {
-    pool: String,
-    slots: i32,
-    description: Option<String>,
-    include_deferred: bool,
+row! {
+    #[derive(Deserialize)]
+    struct Row {
+        pool: String,
+        slots: i32,
+        description: Option<String>,
+        include_deferred: bool,
+    }
 }
 
 impl From<Row> for Pool {
@@ -37,7 +39,7 @@ impl Airflow {
 
     pub async fn pool(&self, environment: &EnvironmentName, name: &str) -> Result<Pool> {
         let missing = || Error::NotFound(Subject::Pool, name.to_owned(), environment.clone());
-        let metadata = self.metadata(environment).await?.ok_or_else(missing)?;
+        let metadata = self.metadata(environment).await?;
         let rows: Vec<Row> = metadata.query(&format!("{COLUMNS} WHERE pool = $1"), &[json!(name)]).await?;
         rows.into_iter().next().map(Pool::from).ok_or_else(missing)
     }

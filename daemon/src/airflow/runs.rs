@@ -10,7 +10,7 @@ use airflow_serverless_api::{
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::Airflow;
 use crate::error::{Error, Result, Subject};
@@ -24,17 +24,19 @@ const TASKS: &str = "SELECT task_id, map_index, state, try_number, max_tries, op
                      FROM task_instance WHERE dag_id = $1 AND run_id = $2
                      ORDER BY start_date IS NULL, start_date, task_id, map_index";
 
-#[derive(FromRow, Deserialize)]
-struct RunRow {
-    dag_id: String,
-    run_id: String,
-    state: String,
-    run_type: String,
-    logical_date: Option<DateTime<Utc>>,
-    queued_at: Option<DateTime<Utc>>,
-    start_date: Option<DateTime<Utc>>,
-    end_date: Option<DateTime<Utc>>,
-    conf: Option<String>,
+row! {
+    #[derive(Deserialize)]
+    struct RunRow {
+        dag_id: String,
+        run_id: String,
+        state: String,
+        run_type: String,
+        logical_date: Option<DateTime<Utc>>,
+        queued_at: Option<DateTime<Utc>>,
+        start_date: Option<DateTime<Utc>>,
+        end_date: Option<DateTime<Utc>>,
+        conf: Option<String>,
+    }
 }
 
 impl From<RunRow> for DagRun {
@@ -89,17 +91,19 @@ struct TaskEntry {
     started_at: Option<f64>,
 }
 
-#[derive(FromRow, Deserialize)]
-struct TaskRow {
-    task_id: String,
-    map_index: i32,
-    state: Option<String>,
-    try_number: i32,
-    max_tries: i32,
-    operator: Option<String>,
-    start_date: Option<DateTime<Utc>>,
-    end_date: Option<DateTime<Utc>>,
-    duration: Option<f64>,
+row! {
+    #[derive(Deserialize)]
+    struct TaskRow {
+        task_id: String,
+        map_index: i32,
+        state: Option<String>,
+        try_number: i32,
+        max_tries: i32,
+        operator: Option<String>,
+        start_date: Option<DateTime<Utc>>,
+        end_date: Option<DateTime<Utc>>,
+        duration: Option<f64>,
+    }
 }
 
 impl From<TaskRow> for TaskInstance {
@@ -142,9 +146,7 @@ impl Airflow {
 
     /// Runs, newest first.
     pub async fn list_dag_runs(&self, environment: &EnvironmentName, query: &ListDagRuns) -> Result<DagRunList> {
-        let Some(metadata) = self.metadata(environment).await? else {
-            return Ok(DagRunList { dag_runs: Vec::new(), total_entries: 0 });
-        };
+        let metadata = self.metadata(environment).await?;
         let filter = "($1 IS NULL OR dag_id = $1) AND ($2 IS NULL OR state = $2)";
         let sql =
             format!("{RUN} WHERE {filter} ORDER BY coalesce(start_date, queued_at) DESC, id DESC LIMIT $3 OFFSET $4");
@@ -183,7 +185,7 @@ impl Airflow {
     /// One run with its task instances.
     pub async fn dag_run(&self, environment: &EnvironmentName, dag_id: &str, run_id: &str) -> Result<DagRunDetail> {
         let missing = || Error::RunNotFound(dag_id.to_owned(), run_id.to_owned());
-        let metadata = self.metadata(environment).await?.ok_or_else(missing)?;
+        let metadata = self.metadata(environment).await?;
         let parameters = [json!(dag_id), json!(run_id)];
         let runs: Vec<RunRow> =
             metadata.query(&format!("{RUN} WHERE dag_id = $1 AND run_id = $2"), &parameters).await?;

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use airflow_serverless_api::environment::EnvironmentName;
-use modal_client::{Client, Dict};
+use modal_client::{Client, Dict, FunctionCall};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use super::{Airflow, command_id};
-use crate::error::{Error, Reason, Result, Subject};
+use crate::error::{Error, Reason, Result, Subject, chain};
 
 /// Longest wait for a reply: a cold start of the scheduler, a tick under way and the command's own tick.
 const REPLY_LIMIT: Duration = Duration::from_secs(90);
@@ -37,25 +37,39 @@ impl Airflow {
     pub(super) async fn wake_scheduler(&self, environment: &EnvironmentName, reason: &str) -> Result<()> {
         let client = self.client(environment).await?;
         let dict = client.dict(&environment.dict()).await?;
-        self.wake(environment, (&client, &dict), reason).await
+        self.wake(environment, (&client, &dict), reason).await.map(drop)
     }
 
-    async fn wake(&self, environment: &EnvironmentName, (client, dict): (&Client, &Dict), reason: &str) -> Result<()> {
+    async fn wake(
+        &self,
+        environment: &EnvironmentName,
+        (client, dict): (&Client, &Dict),
+        reason: &str,
+    ) -> Result<FunctionCall> {
         let mark = json!({"reason": reason, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
         dict.put_if_absent("wake", &mark).await?;
         let tick = client.function(&environment.app(), "run_tick").await?;
-        tick.spawn((reason,)).await?;
-        Ok(())
+        Ok(tick.spawn((reason,)).await?)
     }
 
     /// Has the scheduler carry out a command and waits for its reply.
     pub(super) async fn command<T: DeserializeOwned>(
         &self,
         environment: &EnvironmentName,
-        (subject, kind): (Subject, &str),
+        command: (Subject, &str),
         arguments: Value,
     ) -> Result<T> {
         let client = self.client(environment).await?;
+        self.command_by(&client, environment, command, arguments).await
+    }
+
+    pub(super) async fn command_by<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        environment: &EnvironmentName,
+        (subject, kind): (Subject, &str),
+        arguments: Value,
+    ) -> Result<T> {
         let dict = client.dict(&environment.dict()).await?;
         let id = command_id::next().to_string();
         let mut command = json!({"id": id, "kind": kind, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
@@ -63,21 +77,40 @@ impl Airflow {
             command.extend(arguments);
         }
         dict.put(&format!("command:{id}"), &command).await?;
-        self.wake(environment, (&client, &dict), kind).await?;
-        let deadline = Instant::now() + REPLY_LIMIT;
+        let tick = self.wake(environment, (client, &dict), kind).await?;
         let key = format!("reply:{id}");
-        while Instant::now() < deadline {
-            if let Some(reply) = dict.pop::<Reply>(&key).await? {
-                let refused =
-                    |message| Error::Refused { subject, reason: reply.reason.unwrap_or(Reason::Invalid), message };
-                if !reply.ok {
-                    return Err(refused(reply.error.unwrap_or_default()));
-                }
-                return serde_json::from_value(reply.result)
-                    .map_err(|_| refused(format!("the reply to {kind:?} does not have the expected form")));
+        let Some(reply) = wait(&dict, &key, &tick).await? else {
+            return Err(self.scheduler_failure(environment, Error::SchedulerSilent(REPLY_LIMIT.as_secs())).await);
+        };
+        let refused = |message| Error::Refused { subject, reason: reply.reason.unwrap_or(Reason::Invalid), message };
+        if !reply.ok {
+            return Err(refused(reply.error.unwrap_or_default()));
+        }
+        serde_json::from_value(reply.result)
+            .map_err(|_| refused(format!("the reply to {kind:?} does not have the expected form")))
+    }
+}
+
+/// Waits for a reply; none comes if the tick fails that was to give it, or in time.
+async fn wait(dict: &Dict, key: &str, tick: &FunctionCall) -> Result<Option<Reply>> {
+    let replied = async {
+        loop {
+            if let Some(reply) = dict.pop::<Reply>(key).await? {
+                return Ok::<_, Error>(reply);
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(Error::SchedulerSilent(REPLY_LIMIT.as_secs()))
+    };
+    let failed = async {
+        match tick.wait::<Value>(REPLY_LIMIT).await {
+            // It has done its work, or left it to another one.
+            Ok(_) => tokio::time::sleep(REPLY_LIMIT).await,
+            Err(error) => tracing::warn!(error = chain(&error), "a tick failed that was waited for"),
+        }
+    };
+    tokio::select! {
+        reply = timeout(REPLY_LIMIT, replied) => reply.ok().transpose(),
+        // The reply may have come in the moment before.
+        () = failed => Ok(dict.pop(key).await?),
     }
 }

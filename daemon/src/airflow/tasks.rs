@@ -81,7 +81,7 @@ impl Airflow {
 }
 
 /// The fields of the request together with the names of what it is about.
-fn arguments((dag_id, run_id, task_id): (&str, &str, &str), request: &impl Serialize) -> Value {
+pub(super) fn arguments((dag_id, run_id, task_id): (&str, &str, &str), request: &impl Serialize) -> Value {
     let mut arguments = json!({"dag_id": dag_id, "run_id": run_id, "task_id": task_id});
     if let (Some(all), Value::Object(fields)) = (arguments.as_object_mut(), json!(request)) {
         all.extend(fields);

@@ -7,18 +7,20 @@ use airflow_serverless_api::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::Airflow;
 use crate::error::{Result, Subject};
 
 const LIST: &str = "SELECT key, description, is_encrypted FROM variable ORDER BY key LIMIT $1 OFFSET $2";
 
-#[derive(FromRow, Deserialize)]
-struct Row {
-    key: String,
-    description: Option<String>,
-    is_encrypted: bool,
+row! {
+    #[derive(Deserialize)]
+    struct Row {
+        key: String,
+        description: Option<String>,
+        is_encrypted: bool,
+    }
 }
 
 impl From<Row> for Variable {
@@ -42,12 +44,16 @@ impl Airflow {
     }
 
     pub async fn put_variables(&self, environment: &EnvironmentName, request: &PutVariables) -> Result<Written> {
-        self.command(environment, (Subject::Variable, "put_variables"), json!(request)).await
+        let written = self.command(environment, (Subject::Variable, "put_variables"), json!(request)).await;
+        self.values.invalidate(environment);
+        written
     }
 
     pub async fn delete_variable(&self, environment: &EnvironmentName, key: &str) -> Result<()> {
-        let _: Value = self.command(environment, (Subject::Variable, "delete_variable"), json!({"key": key})).await?;
-        Ok(())
+        let deleted: Result<Value> =
+            self.command(environment, (Subject::Variable, "delete_variable"), json!({"key": key})).await;
+        self.values.invalidate(environment);
+        deleted.map(|_| ())
     }
 }
 

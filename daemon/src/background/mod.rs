@@ -3,7 +3,9 @@
 mod environments;
 mod housekeeping;
 mod recorder;
+mod schedulers;
 pub mod steps;
 
 pub use environments::EnvironmentReconciler;
 pub use housekeeping::Housekeeper;
+pub use schedulers::SchedulerObserver;

@@ -5,7 +5,14 @@ use std::time::Duration;
 use airflow_serverless_api::environment::Environment;
 use modal_client::{Client, NO_ARGUMENTS, Outcome, SecretOutcome};
 
-use crate::{error::Result, modal::Modal, progress::Progress, registry::Deletion, runtime::Runtime, vault};
+use crate::{
+    error::Result,
+    modal::Modal,
+    progress::Progress,
+    registry::{Deletion, adoption},
+    runtime::Runtime,
+    vault,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
@@ -80,7 +87,10 @@ impl Tools {
         match kind {
             StepKind::Config => Ok(summary(environment)),
             StepKind::App => client.get_or_create_app(&names.app).await.map(|_| names.app.clone()).map_err(Into::into),
-            StepKind::Volume => client.volume(&names.volume).await.map(|_| names.volume.clone()).map_err(Into::into),
+            StepKind::Volume => {
+                adoption::describe(&client.volume(&names.volume).await?, environment).await?;
+                Ok(names.volume.clone())
+            }
             StepKind::Dict => client.dict(&names.dict).await.map(|_| names.dict.clone()).map_err(Into::into),
             StepKind::Secret => secret(&client, environment).await,
             StepKind::Runtime => {

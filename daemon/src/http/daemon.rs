@@ -6,6 +6,7 @@ use axum::{Json, extract::State};
 use super::{
     Services,
     problem::{Answer, Failure},
+    storage,
 };
 use crate::error::chain;
 
@@ -15,7 +16,7 @@ pub(super) async fn get_health() -> Json<Health> {
     Json(Health { status: "ok".to_owned() })
 }
 
-/// Whether the daemon can do its work: its registry answers, and so does Local Modal
+/// Whether the daemon can do its work: its folders can be written, and its registry and Local Modal answer
 #[utoipa::path(
     get, path = "/v1/ready", tag = "daemon",
     responses(
@@ -23,6 +24,7 @@ pub(super) async fn get_health() -> Json<Health> {
     )
 )]
 pub(super) async fn get_readiness(State(services): State<Services>) -> Answer<Json<Health>> {
+    storage::check(&services.diagnostician.home).map_err(Failure::not_ready)?;
     services.registry.check().await.map_err(|error| Failure::not_ready(chain(&error)))?;
     Ok(Json(Health { status: "ok".to_owned() }))
 }

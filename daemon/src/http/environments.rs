@@ -2,7 +2,7 @@
 
 use airflow_serverless_api::environment::{
     CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
-    ListEnvironments, UpdateEnvironment,
+    ListEnvironments, UnregisteredEnvironmentList, UpdateEnvironment,
 };
 use axum::{
     Json,
@@ -47,6 +47,33 @@ pub(super) async fn create_environment(
     Ok(accepted(services.registry.create_environment(request).await?))
 }
 
+/// Environments that are deployed, but not in the registry, by name
+#[utoipa::path(
+    get, path = "/v1/unregistered-environments", tag = "environments",
+    responses((status = 200, body = UnregisteredEnvironmentList))
+)]
+pub(super) async fn list_unregistered_environments(
+    State(services): State<Services>,
+) -> Answer<Json<UnregisteredEnvironmentList>> {
+    Ok(Json(services.registry.unregistered_environments().await?))
+}
+
+/// Registers an environment that is deployed, but not in the registry, and deploys it again
+#[utoipa::path(
+    post, path = "/v1/environments/{environment}/adopt", tag = "environments",
+    params(("environment" = EnvironmentName, Path)),
+    responses(
+        (status = 200, description = "It is registered already", body = EnvironmentChange),
+        (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
+    )
+)]
+pub(super) async fn adopt_environment(
+    State(services): State<Services>,
+    Path(name): Path<EnvironmentName>,
+) -> Answer<Response> {
+    Ok(accepted(services.registry.adopt_environment(&name).await?))
+}
+
 /// One environment
 #[utoipa::path(
     get, path = "/v1/environments/{environment}", tag = "environments",
@@ -57,7 +84,7 @@ pub(super) async fn get_environment(
     State(services): State<Services>,
     Path(name): Path<EnvironmentName>,
 ) -> Answer<Json<Environment>> {
-    Ok(Json(services.registry.environment(&name).await?))
+    Ok(Json(services.airflow.environment(&name).await?))
 }
 
 /// Applies another configuration; with `If-Match` only to what was read

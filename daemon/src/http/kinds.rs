@@ -44,6 +44,7 @@ kinds! {
     INVALID_CONFIG: UNPROCESSABLE_ENTITY, "invalid-config", "The configuration is not valid";
     ENVIRONMENT_NOT_FOUND: NOT_FOUND, "environment-not-found", "No such environment";
     ENVIRONMENT_EXISTS: CONFLICT, "environment-exists", "The environment exists";
+    ENVIRONMENT_NOT_ADOPTABLE: CONFLICT, "environment-not-adoptable", "The environment cannot be adopted";
     ENVIRONMENT_NOT_READY: CONFLICT, "environment-not-ready", "The environment is not ready";
     ENVIRONMENT_DELETING: CONFLICT, "environment-deleting", "The environment is being deleted";
     OPERATION_NOT_CANCELLABLE: CONFLICT, "operation-not-cancellable", "The operation cannot be cancelled";
@@ -80,9 +81,11 @@ kinds! {
     INVALID_RUN_ID: UNPROCESSABLE_ENTITY, "invalid-run-id", "Not an id for a DAG run";
     TASK_INSTANCE_NOT_FOUND: NOT_FOUND, "task-instance-not-found", "No such task instance";
     TASK_INSTANCE_UNCHANGED: CONFLICT, "task-instance-unchanged", "The task is in this state already";
+    QUESTION_CONFLICT: CONFLICT, "question-conflict", "The question does not wait for an answer";
     LOG_NOT_FOUND: NOT_FOUND, "log-not-found", "No such log";
     BACKFILL_NOT_FOUND: NOT_FOUND, "backfill-not-found", "No such backfill";
     BACKFILL_CONFLICT: CONFLICT, "backfill-conflict", "The state of a backfill does not allow it";
+    BACKUP_NOT_FOUND: NOT_FOUND, "backup-not-found", "No such backup";
     VARIABLE_NOT_FOUND: NOT_FOUND, "variable-not-found", "No such variable";
     VARIABLE_EXISTS: CONFLICT, "variable-exists", "The variable exists";
     CONNECTION_NOT_FOUND: NOT_FOUND, "connection-not-found", "No such connection";
@@ -91,6 +94,7 @@ kinds! {
     POOL_EXISTS: CONFLICT, "pool-exists", "The pool exists";
     REFUSED: UNPROCESSABLE_ENTITY, "refused", "The scheduler refused";
     DATABASE_UNAVAILABLE: BAD_GATEWAY, "database-unavailable", "No answer from the database";
+    SCHEDULER_FAILED: BAD_GATEWAY, "scheduler-failed", "The scheduler does not work";
     SCHEDULER_SILENT: GATEWAY_TIMEOUT, "scheduler-silent", "No answer from the scheduler";
 }
 

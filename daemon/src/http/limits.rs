@@ -22,8 +22,8 @@ const MAX_STREAMS: usize = 256;
 /// Longest time until an answer begins. What is behind it has limits of its own, of which the longest is that of a DAG
 /// file whose packages are installed before it is tried; the CLI's are longer.
 pub(super) const ANSWER: Duration = Duration::from_secs(360);
-/// The same, where the daemon knows the answer by itself.
-pub(super) const OWN_ANSWER: Duration = Duration::from_secs(30);
+/// The same, where the daemon knows the answer by itself. A body that comes too slowly has its own answer, so it is later.
+pub(super) const OWN_ANSWER: Duration = BODY.saturating_add(Duration::from_secs(10));
 /// The same, where a request may wait for news.
 pub(super) const NEWS: Duration = Duration::from_secs(45);
 /// Longest time in which the body of a request has to be there.

@@ -1,6 +1,7 @@
 //! The REST API: [`router`] reads as its table of contents. Handlers extract, make one call and wrap the answer.
 
 mod backfills;
+mod backups;
 mod connections;
 mod cost;
 mod credentials;
@@ -14,6 +15,7 @@ mod events;
 mod extract;
 mod finish;
 mod frame;
+mod gone;
 mod guard;
 mod idempotency;
 mod kinds;
@@ -24,7 +26,9 @@ mod operations;
 mod page;
 mod pools;
 mod problem;
+mod questions;
 mod runs;
+mod storage;
 mod tasks;
 mod ui;
 mod variables;
@@ -107,8 +111,12 @@ fn routes() -> OpenApiRouter<Services> {
             routes!(environments::get_environment, environments::update_environment, environments::delete_environment)
                 .layer(own()),
         )
+        .routes(routes!(environments::list_unregistered_environments))
+        .routes(routes!(environments::adopt_environment))
         .routes(routes!(diagnostics::run_diagnostics))
         .routes(routes!(environments::tick_environment))
+        .routes(routes!(backups::list_backups))
+        .routes(routes!(backups::roll_back))
         .routes(routes!(cost::estimate_cost))
         .routes(routes!(logs::get_container_logs))
         .routes(routes!(logs::follow_container_logs).layer(stream()))
@@ -131,6 +139,8 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(tasks::clear_task_instances))
         .routes(routes!(tasks::get_task_log))
         .routes(routes!(tasks::follow_task_log).layer(stream()))
+        .routes(routes!(questions::list_questions))
+        .routes(routes!(questions::answer_question))
         .routes(routes!(backfills::list_backfills, backfills::create_backfill))
         .routes(routes!(backfills::dry_run_backfill))
         .routes(routes!(backfills::get_backfill))
@@ -156,9 +166,11 @@ pub fn router(services: Services) -> Router {
         .merge(page::routes())
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
+        .layer(from_fn_with_state(services.clone(), gone::explain))
         .layer(from_fn(etag::conditional))
         .layer(from_fn_with_state(Arc::new(document::blind_to_if_match(&document)), etag::refuse_unexpected))
         .layer(from_fn_with_state(services.clone(), idempotency::once))
+        .layer(from_fn_with_state(services.clone(), storage::required))
         .layer(limits::json_bytes())
         .layer(from_fn_with_state(limits::ANSWER, limits::within))
         .layer(from_fn_with_state(limits::requests(), limits::shed))

@@ -17,6 +17,8 @@ const DAGS_HINT: &str = "`airflow-serverless dags list` shows the DAGs of an env
 
 const RUNS_HINT: &str = "`airflow-serverless runs list` shows the runs";
 
+const QUESTIONS_HINT: &str = "`airflow-serverless tasks questions` shows the questions that wait";
+
 const OVERWRITE_HINT: &str = "`overwrite` as the action on existing ones replaces them, `skip` leaves them as they are";
 
 const WATCH_HINT: &str = "`airflow-serverless watch remove DIR` ends the other watch; its files stay on the Volume";
@@ -60,7 +62,9 @@ impl Failure {
             Subject::Task => {
                 (kinds::TASK_INSTANCE_NOT_FOUND, "`airflow-serverless runs show` shows the tasks of a run")
             }
+            Subject::Question => (kinds::TASK_INSTANCE_NOT_FOUND, QUESTIONS_HINT),
             Subject::Backfill => (kinds::BACKFILL_NOT_FOUND, "`airflow-serverless backfills list` shows the backfills"),
+            Subject::Backup => (kinds::BACKUP_NOT_FOUND, "`airflow-serverless env backups` shows the backups"),
             Subject::Variable => (kinds::VARIABLE_NOT_FOUND, "`airflow-serverless variables list` shows the variables"),
             Subject::Connection => {
                 (kinds::CONNECTION_NOT_FOUND, "`airflow-serverless connections list` shows the connections")
@@ -74,6 +78,9 @@ impl Failure {
         let (kind, hint) = match subject {
             Subject::Dag | Subject::Run => (kinds::DAG_RUN_EXISTS, RUNS_HINT),
             Subject::Task => (kinds::TASK_INSTANCE_UNCHANGED, "`airflow-serverless tasks clear` lets it run again"),
+            Subject::Question => (kinds::QUESTION_CONFLICT, QUESTIONS_HINT),
+            // Nothing about a backup can be in conflict with another one.
+            Subject::Backup => (kinds::REFUSED, "`airflow-serverless env backups` shows the backups"),
             Subject::Backfill => (
                 kinds::BACKFILL_CONFLICT,
                 "`airflow-serverless backfills list` shows the backfills, `backfills cancel` ends one",
@@ -127,8 +134,17 @@ impl From<Error> for Failure {
         match &error {
             Error::InvalidConfig(faults) => Self::new(&kinds::INVALID_CONFIG, detail).errors(faults),
             Error::EnvironmentNotFound(name) => Self::new(&kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
-                "`airflow-serverless create --env {name} --config config.yaml` creates it; \
+                "`airflow-serverless create --env {name} --config config.yaml` creates it, \
+                     `airflow-serverless env adopt --env {name}` takes it back if it is still on Modal; \
                      `airflow-serverless env list` shows those that exist"
+            )),
+            Error::NotDeployed(name) => Self::new(&kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
+                "`airflow-serverless create --env {name} --config config.yaml` creates it, or finds its data again after \
+                     `env delete`"
+            )),
+            Error::NotAdopted(name, _) => Self::new(&kinds::ENVIRONMENT_NOT_ADOPTABLE, detail).hint(format!(
+                "`airflow-serverless create --env {name} --config config.yaml` with its configuration takes it over; \
+                     its data stay"
             )),
             Error::EnvironmentDiffers(name) => Self::new(&kinds::ENVIRONMENT_EXISTS, detail).hint(format!(
                 "`airflow-serverless create --env {name} --config FILE --update` applies the new configuration"
@@ -171,6 +187,14 @@ impl From<Error> for Failure {
             }
             Error::Refused { subject, reason: Reason::Conflict, .. } => Self::conflict(*subject, detail),
             Error::Refused { reason: Reason::Invalid, .. } => Self::new(&kinds::REFUSED, detail),
+            Error::SchedulerFailed(name, _) => Self::new(&kinds::SCHEDULER_FAILED, detail)
+                .hint(format!("`airflow-serverless env show --env {name}` tells how it is; \
+                     `airflow-serverless env rollback --env {name}` loads a backup of a damaged database")),
+            Error::Metadata { environment, .. } => Self::new(&kinds::DATABASE_UNAVAILABLE, detail)
+                .hint(format!("`airflow-serverless env show --env {environment}` tells whether the database is damaged")),
+            Error::DatabaseMissing(environment) => Self::new(&kinds::DATABASE_UNAVAILABLE, detail).hint(format!(
+                "`airflow-serverless env backups --env {environment}` lists its backups, `env rollback` loads one"
+            )),
             Error::SchedulerSilent(_) => Self::new(&kinds::SCHEDULER_SILENT, detail),
             Error::Database { .. } => Self::new(&kinds::DATABASE_UNAVAILABLE, detail)
                 .hint("see whether the server of the connection string runs, and lets Modal in"),
@@ -204,7 +228,7 @@ impl From<Error> for Failure {
             Error::Modal(_)
             | Error::Runtime(_)
             | Error::Store(_)
-            | Error::Metadata { .. }
+            | Error::Description(_)
             | Error::Files { .. }
             | Error::Watch(_) => {
                 tracing::error!(error = detail, "a request failed");

@@ -38,6 +38,7 @@ impl Runtime {
             "scheduler": config.scheduler,
             "executor": config.executor,
             "airflow": config.airflow,
+            "env": config.secret_variables().map(|variable| variable.name).collect::<Vec<_>>(),
         });
         let mut command = self.command();
         command

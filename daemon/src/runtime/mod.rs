@@ -24,7 +24,7 @@ use tokio::{
 };
 
 pub use ui::{UiProcess, UiWord};
-pub use validator::{Fault, Validator, Verdict};
+pub use validator::{Fault, ValidationRequest, Validator, Verdict};
 
 use crate::progress::Progress;
 
@@ -53,7 +53,8 @@ pub enum RuntimeError {
 pub struct Runtime {
     /// The virtual environment; its name carries the hash of the lock file.
     venv: PathBuf,
-    /// The folder that holds the package, for PYTHONPATH; its name carries the hash of the package.
+    /// The folder that holds the package, for PYTHONPATH; its name carries the hash of the package. It lies beside the
+    /// virtual environment, so that who shares that shares what Python has compiled here.
     functions: PathBuf,
     uv_cache: PathBuf,
     /// What DAG files ask for beyond the runtime, as the validator has it.
@@ -66,7 +67,7 @@ impl Runtime {
         let runtimes = shared.map_or_else(|| home.data.join("runtime"), PathBuf::from);
         Self {
             venv: runtimes.join(source::lock_hash()),
-            functions: home.data.join("functions").join(source::package_hash()),
+            functions: runtimes.join("functions").join(source::package_hash()),
             uv_cache: home.cache.join("uv"),
             packages: home.cache.join("venvs"),
         }

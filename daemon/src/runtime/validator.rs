@@ -1,18 +1,22 @@
 //! The warm validator: a Python process that has imported Airflow and forks a child for each file.
 //!
 //! It starts with the first file (that one waits for the import), ends when nobody has asked it for a while, and is
-//! started again if it dies.
+//! started again if it dies. Airflow reads many options when it is imported: environments with other options have
+//! another process.
 
 mod process;
 
 use std::{
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use airflow_serverless_api::dag::ValidatedDag;
+use airflow_serverless_api::{config::Options, dag::ValidatedDag};
+use futures::future::join_all;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::{
     sync::{Mutex, Semaphore},
     time::Instant,
@@ -24,12 +28,28 @@ use super::{Runtime, RuntimeError};
 /// Files that are checked at once, if there are as many processors: each may take one, and much memory.
 const MOST_AT_ONCE: usize = 4;
 
+/// A request to import a file of the DAG folder `root` as the scheduler does.
+#[derive(Clone, Copy)]
+pub struct ValidationRequest<'a> {
+    pub path: &'a Path,
+    pub root: &'a Path,
+    /// The environment's Airflow options by their sections, without those that are secret.
+    pub options: &'a BTreeMap<String, Options>,
+    /// The names of the environment variables that the user has set.
+    pub names: &'a [String],
+    /// The environment's Variables, Connections and environment variables, if they were loaded.
+    pub values: Option<&'a serde_json::Value>,
+}
+
 /// What the validator says of a file.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Verdict {
     pub dags: Vec<ValidatedDag>,
     pub import_errors: Vec<Fault>,
     pub warnings: Vec<String>,
+    /// The import requested a value, but the request had none: ignore all other fields.
+    #[serde(default)]
+    pub needs_values: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -49,11 +69,12 @@ struct Inner {
     idle: Duration,
     at_once: usize,
     permits: Semaphore,
-    slot: Mutex<Slot>,
+    /// The processes by the options that they have, as JSON.
+    slots: Mutex<HashMap<String, Slot>>,
 }
 
 struct Slot {
-    process: Option<Arc<Process>>,
+    process: Arc<Process>,
     used: Instant,
 }
 
@@ -67,17 +88,18 @@ impl Validator {
             tracing::warn!(path = %work.display(), %error, "the validator's old files could not be removed");
         }
         let at_once = std::thread::available_parallelism().map_or(1, |count| count.get().min(MOST_AT_ONCE));
-        let slot = Mutex::new(Slot { process: None, used: Instant::now() });
-        Self(Arc::new(Inner { runtime, work, idle, at_once, permits: Semaphore::new(at_once), slot }))
+        let (permits, slots) = (Semaphore::new(at_once), Mutex::default());
+        Self(Arc::new(Inner { runtime, work, idle, at_once, permits, slots }))
     }
 
-    /// Imports a file of the DAG folder `root` as the scheduler would and says what is in it, or what is wrong with it.
-    pub async fn validate(&self, path: &Path, root: &Path) -> Result<Verdict, RuntimeError> {
+    /// Imports a file and reports its DAGs or its import errors.
+    pub async fn validate(&self, request: ValidationRequest<'_>) -> Result<Verdict, RuntimeError> {
+        let path = request.path;
         let failed = |reason: String| RuntimeError::Validator { file: file_name(path), reason };
         let closed = |_| failed("the daemon stops".to_owned());
         let first = {
             let _permit = self.0.permits.acquire().await.map_err(closed)?;
-            self.attempt(path, root).await?
+            self.attempt(&request).await?
         };
         let reason = match first {
             Ok(verdict) => return Ok(verdict),
@@ -89,7 +111,7 @@ impl Validator {
         // It may have been another file that it died of; alone, there is only one that it can be.
         let all = u32::try_from(self.0.at_once).unwrap_or(1);
         let _alone = self.0.permits.acquire_many(all).await.map_err(closed)?;
-        match self.attempt(path, root).await? {
+        match self.attempt(&request).await? {
             Ok(verdict) => Ok(verdict),
             Err(NoAnswer::Said(reason)) => Err(failed(reason)),
             Err(NoAnswer::Ended) => Ok(Verdict::refusal("importing the file ends the process that imports it")),
@@ -102,61 +124,61 @@ impl Validator {
         self.0.at_once
     }
 
-    async fn attempt(&self, path: &Path, root: &Path) -> Result<Result<Verdict, NoAnswer>, RuntimeError> {
-        let process = self.process().await?;
-        let answer = process.ask(path, root).await;
-        let mut slot = self.0.slot.lock().await;
-        slot.used = Instant::now();
-        let is_current = slot.process.as_ref().is_some_and(|current| Arc::ptr_eq(current, &process));
-        if matches!(answer, Err(NoAnswer::Ended | NoAnswer::Late)) && is_current {
-            slot.process = None;
-            process.stop().await;
+    async fn attempt(&self, request: &ValidationRequest<'_>) -> Result<Result<Verdict, NoAnswer>, RuntimeError> {
+        let options = json!(request.options).to_string();
+        let process = self.process(&options).await?;
+        let answer = process.ask(request).await;
+        let mut slots = self.0.slots.lock().await;
+        if let Some(slot) = slots.get_mut(&options)
+            && Arc::ptr_eq(&slot.process, &process)
+        {
+            slot.used = Instant::now();
+            if matches!(answer, Err(NoAnswer::Ended | NoAnswer::Late)) {
+                slots.remove(&options);
+                process.stop().await;
+            }
         }
         Ok(answer)
     }
 
-    async fn process(&self) -> Result<Arc<Process>, RuntimeError> {
-        let mut slot = self.0.slot.lock().await;
-        slot.used = Instant::now();
-        if let Some(process) = &slot.process
-            && process.is_running()
+    async fn process(&self, options: &str) -> Result<Arc<Process>, RuntimeError> {
+        let mut slots = self.0.slots.lock().await;
+        if let Some(slot) = slots.get_mut(options)
+            && slot.process.is_running()
         {
-            return Ok(process.clone());
+            slot.used = Instant::now();
+            return Ok(slot.process.clone());
         }
-        let process = Arc::new(Process::start(&self.0.runtime, &self.0.work, self.0.at_once).await?);
-        slot.process = Some(process.clone());
-        slot.used = Instant::now();
-        tokio::spawn(end_when_idle(Arc::downgrade(&self.0), process.clone()));
+        let process = Arc::new(Process::start(&self.0.runtime, &self.0.work, options, self.0.at_once).await?);
+        slots.insert(options.to_owned(), Slot { process: process.clone(), used: Instant::now() });
+        tokio::spawn(end_when_idle(Arc::downgrade(&self.0), options.to_owned(), process.clone()));
         Ok(process)
     }
 
-    /// Ends the process, if one runs, for good.
+    /// Ends the processes, for good.
     pub async fn stop(&self) {
         self.0.permits.close();
-        if let Some(process) = self.0.slot.lock().await.process.take() {
-            process.stop().await;
-        }
+        let slots = std::mem::take(&mut *self.0.slots.lock().await);
+        join_all(slots.values().map(|slot| slot.process.stop())).await;
     }
 }
 
 /// Ends a process that nobody has asked for a while: it has more memory than all else here.
-async fn end_when_idle(validator: Weak<Inner>, process: Arc<Process>) {
+async fn end_when_idle(validator: Weak<Inner>, options: String, process: Arc<Process>) {
     loop {
         let Some(inner) = validator.upgrade() else { return };
-        let mut slot = inner.slot.lock().await;
-        if !slot.process.as_ref().is_some_and(|current| Arc::ptr_eq(current, &process)) {
-            return;
-        }
+        let mut slots = inner.slots.lock().await;
+        let Some(slot) = slots.get(&options).filter(|slot| Arc::ptr_eq(&slot.process, &process)) else { return };
         let idle_at = slot.used + inner.idle;
         let is_asked = inner.permits.available_permits() < inner.at_once;
         if idle_at <= Instant::now() && !is_asked {
-            slot.process = None;
+            slots.remove(&options);
             tracing::debug!("the validator is idle, and ends");
             process.stop().await;
             return;
         }
         let wait = if is_asked { inner.idle } else { idle_at.saturating_duration_since(Instant::now()) };
-        drop(slot);
+        drop(slots);
         drop(inner);
         tokio::time::sleep(wait).await;
     }

@@ -8,30 +8,32 @@ use airflow_serverless_api::{
     page::limit,
 };
 use chrono::{DateTime, Utc};
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::{
     NewOperation, OperationChange, Result, Statement, Store, StoreError, decode, encode, from_word, query, word,
 };
 use crate::registry::{Deletion, Wish};
 
-#[derive(FromRow)]
-struct Row {
-    name: String,
-    target: String,
-    config: String,
-    generation: i64,
-    observed_generation: i64,
-    error: Option<String>,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    deletion: Option<String>,
-    cancelled_generation: i64,
-    failed_step: Option<String>,
-    attempts: i64,
-    retry_at: Option<DateTime<Utc>>,
-    available_at: Option<DateTime<Utc>>,
-    reconciled_at: Option<DateTime<Utc>>,
+row! {
+    struct Row {
+        name: String,
+        target: String,
+        config: String,
+        generation: i64,
+        observed_generation: i64,
+        error: Option<String>,
+        created_at: DateTime<Utc>,
+        updated_at: DateTime<Utc>,
+        deletion: Option<String>,
+        cancelled_generation: i64,
+        failed_step: Option<String>,
+        attempts: i64,
+        retry_at: Option<DateTime<Utc>>,
+        available_at: Option<DateTime<Utc>>,
+        reconciled_at: Option<DateTime<Utc>>,
+        scheduler: Option<String>,
+    }
 }
 
 impl Row {
@@ -51,7 +53,7 @@ impl Row {
         self.cancelled_generation == self.generation
     }
 
-    fn conditions(&self) -> Vec<Condition> {
+    fn conditions(&self) -> Result<Vec<Condition>> {
         let since = |at: Option<DateTime<Utc>>| at.unwrap_or(self.created_at);
         let condition = |kind, (status, reason, message): (bool, Reason, String), at| Condition {
             kind,
@@ -60,10 +62,20 @@ impl Row {
             message,
             last_transition_at: since(at),
         };
-        vec![
+        let scheduler = match (&self.scheduler, self.observed_generation) {
+            (Some(scheduler), 1..) => decode::<Condition>("condition", scheduler)?,
+            (None, 1..) => condition(
+                ConditionKind::SchedulerHealthy,
+                (true, Reason::Unobserved, "it has not been looked at yet".to_owned()),
+                self.available_at,
+            ),
+            _ => condition(ConditionKind::SchedulerHealthy, self.available(), self.available_at),
+        };
+        Ok(vec![
             condition(ConditionKind::Available, self.available(), self.available_at),
             condition(ConditionKind::Reconciled, self.reconciled(), self.reconciled_at),
-        ]
+            scheduler,
+        ])
     }
 
     fn available(&self) -> (bool, Reason, String) {
@@ -95,7 +107,7 @@ impl TryFrom<Row> for Environment {
 
     fn try_from(row: Row) -> Result<Self> {
         let name: EnvironmentName = from_word("environment name", &row.name)?;
-        let conditions = row.conditions();
+        let conditions = row.conditions()?;
         Ok(Self {
             names: (&name).into(),
             name,
@@ -372,6 +384,14 @@ impl Store {
             .bind(name.to_string()),
         };
         self.end("recording an environment's state", change, ended, now).await
+    }
+
+    /// Records how the scheduler is.
+    pub async fn observe_scheduler(&self, name: &EnvironmentName, condition: &Condition) -> Result<()> {
+        let update = sqlx::query("UPDATE environment SET scheduler = ? WHERE name = ?")
+            .bind(encode("condition", condition)?)
+            .bind(name.to_string());
+        self.change_by("recording the state of a scheduler", update).await.map(|_| ())
     }
 
     /// Lets the work on the wanted generation rest, and ends its operation; the wish stays as it is.

@@ -6,17 +6,18 @@ use airflow_serverless_api::{
 };
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::{Result, Store, StoreError, decode, encode, from_word, query, word};
 
-#[derive(FromRow)]
-struct Row {
-    id: i64,
-    kind: String,
-    environment: String,
-    data: String,
-    created_at: DateTime<Utc>,
+row! {
+    struct Row {
+        id: i64,
+        kind: String,
+        environment: String,
+        data: String,
+        created_at: DateTime<Utc>,
+    }
 }
 
 impl TryFrom<Row> for Event {

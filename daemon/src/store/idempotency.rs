@@ -1,20 +1,22 @@
 //! Answers to requests with an `Idempotency-Key`.
 
 use chrono::{DateTime, Utc};
-use sqlx::FromRow;
+use sqlite_schema::row;
 
 use super::{Result, Store, query};
 
-/// What is known of a key.
-#[derive(Debug, FromRow)]
-pub struct Known {
-    /// Hash of the request that had it first.
-    pub request: String,
-    /// When that was.
-    pub created_at: DateTime<Utc>,
-    status: Option<u16>,
-    location: Option<String>,
-    body: Option<Vec<u8>>,
+row! {
+    /// What is known of a key.
+    #[derive(Debug)]
+    pub struct Known {
+        /// Hash of the request that had it first.
+        pub request: String,
+        /// When that was.
+        pub created_at: DateTime<Utc>,
+        status: Option<u16>,
+        location: Option<String>,
+        body: Option<Vec<u8>>,
+    }
 }
 
 /// An answer as it is kept.

@@ -9,9 +9,11 @@ mod watches;
 
 use std::{os::unix::fs::OpenOptionsExt, path::Path};
 
+use include_dir::{Dir, include_dir};
 use sqlite_schema::{SchemaError, Upgrade, upgrade};
 use sqlx::{
     SqlitePool,
+    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -20,11 +22,13 @@ pub use idempotency::KeptAnswer;
 pub use operations::{NewOperation, OperationChange};
 pub use watches::{Progress, WatchRow};
 
+static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
+
 const JOURNAL_BYTES: &str = "1048576";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the registry at {path} cannot be opened")]
+    #[error("the registry at {path} cannot be opened{}", way_out(.source))]
     Open { path: String, source: sqlx::Error },
     #[error("the registry cannot be used")]
     Schema(#[from] SchemaError),
@@ -32,6 +36,17 @@ pub enum StoreError {
     Query { operation: &'static str, source: sqlx::Error },
     #[error("the registry holds a {what} that this version cannot read")]
     Decode { what: &'static str, source: serde_json::Error },
+}
+
+/// What to do about a registry that is damaged.
+fn way_out(error: &sqlx::Error) -> &'static str {
+    if sqlite_schema::is_damage(error) {
+        ", as it is damaged. Put a copy in its place if there is one; or move it away, with the files beside it whose names \
+         begin alike: `airflow-serverless env list` then lists the environments that are still deployed, and `env adopt` \
+         takes them back"
+    } else {
+        ""
+    }
 }
 
 impl StoreError {
@@ -42,6 +57,10 @@ impl StoreError {
 }
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+fn migrations() -> Migrator {
+    sqlite_schema::migrator(&MIGRATIONS)
+}
 
 /// Gives a query's error the name of what was being done.
 fn query(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
@@ -94,7 +113,7 @@ impl Store {
         let pool = pool.connect_with(options).await.map_err(open)?;
         let mut connection = pool.acquire().await.map_err(open)?;
         let version = env!("CARGO_PKG_VERSION");
-        match upgrade(&mut connection, path, &sqlx::migrate!(), version).await? {
+        match upgrade(&mut connection, path, &migrations(), version).await? {
             Upgrade::Migrated { from, to, backup } => {
                 tracing::info!(from, to, backup = %backup.display(), "the registry was migrated to a new schema");
             }
@@ -161,7 +180,7 @@ mod tests {
     /// A change of the schema without a frozen registry of it would never be tested by the changes after it.
     #[test]
     fn the_newest_schema_is_frozen() {
-        let newest = sqlx::migrate!().iter().map(|migration| migration.version).max().expect("migrations");
+        let newest = migrations().iter().map(|migration| migration.version).max().expect("migrations");
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
         assert!(data.join(format!("registry-v{newest}.db")).exists(), "run the example freeze_registry");
     }

@@ -6,7 +6,8 @@ use airflow_serverless_api::{
     page::limit,
 };
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, SqliteConnection};
+use sqlite_schema::row;
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::{Result, Statement, Store, StoreError, decode, encode, from_word, query, word};
@@ -27,17 +28,18 @@ pub struct OperationChange<'a> {
     pub error: Option<&'a str>,
 }
 
-#[derive(FromRow)]
-struct Row {
-    id: String,
-    kind: String,
-    environment: String,
-    state: String,
-    steps: String,
-    error: Option<String>,
-    revision: i64,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
+row! {
+    struct Row {
+        id: String,
+        kind: String,
+        environment: String,
+        state: String,
+        steps: String,
+        error: Option<String>,
+        revision: i64,
+        created_at: DateTime<Utc>,
+        updated_at: DateTime<Utc>,
+    }
 }
 
 impl TryFrom<Row> for Operation {

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use airflow_serverless_api::environment::EnvironmentName;
 use chrono::{DateTime, Utc};
-use sqlx::{FromRow, QueryBuilder, Sqlite, Transaction};
+use sqlite_schema::row;
+use sqlx::{QueryBuilder, Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::{Result, Store, StoreError, decode, encode, from_word, query};
@@ -43,17 +44,18 @@ impl Progress {
     }
 }
 
-#[derive(FromRow)]
-struct Row {
-    id: String,
-    environment: String,
-    directory: String,
-    deletes: bool,
-    patterns: String,
-    identity: Option<String>,
-    uploads: i64,
-    synced_at: Option<DateTime<Utc>>,
-    created_at: DateTime<Utc>,
+row! {
+    struct Row {
+        id: String,
+        environment: String,
+        directory: String,
+        deletes: bool,
+        patterns: String,
+        identity: Option<String>,
+        uploads: i64,
+        synced_at: Option<DateTime<Utc>>,
+        created_at: DateTime<Utc>,
+    }
 }
 
 impl TryFrom<Row> for WatchRow {
@@ -74,17 +76,18 @@ impl TryFrom<Row> for WatchRow {
     }
 }
 
-#[derive(FromRow)]
-struct FileRow {
-    path: String,
-    sha256: Option<Vec<u8>>,
-    size: i64,
-    modified: i64,
-    changed: i64,
-    inode: i64,
-    imports: String,
-    uploaded_at: i64,
-    on_volume: Option<i64>,
+row! {
+    struct FileRow {
+        path: String,
+        sha256: Option<Vec<u8>>,
+        size: i64,
+        modified: i64,
+        changed: i64,
+        inode: i64,
+        imports: String,
+        uploaded_at: i64,
+        on_volume: Option<i64>,
+    }
 }
 
 impl From<FileRow> for (Name, Record) {

@@ -3,19 +3,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
-use airflow_serverless_api::watch::{FileWarning, InvalidFile};
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    watch::{FileWarning, InvalidFile},
+};
 use tokio::task::JoinSet;
 
 use super::{
     imports::Graph,
     record::{Locals, Name},
 };
-use crate::{
-    error::{Error, Result},
-    runtime::{Validator, Verdict},
-};
+use crate::{airflow::Airflow, error::Result, runtime::Verdict};
 
 /// What is wrong with files; those that are fine are not in it.
 pub type Faults = BTreeMap<Name, Vec<InvalidFile>>;
@@ -25,6 +26,8 @@ pub type Faults = BTreeMap<Name, Vec<InvalidFile>>;
 pub struct Verdicts {
     pub faults: Faults,
     pub warnings: BTreeMap<Name, Vec<FileWarning>>,
+    /// The ids of the DAGs in files that were tried and found to be fine, and are not known to be on the Volume.
+    pub dags: BTreeMap<Name, Vec<String>>,
 }
 
 impl Verdicts {
@@ -32,9 +35,21 @@ impl Verdicts {
     pub fn retain(&mut self, is_tried: impl Fn(&Name) -> bool) {
         self.faults.retain(|path, _| is_tried(path));
         self.warnings.retain(|path, _| is_tried(path));
+        self.dags.retain(|path, _| is_tried(path));
     }
 
-    fn set(&mut self, file: Name, faults: Vec<InvalidFile>, warnings: Vec<FileWarning>) {
+    /// Takes out the ids of the DAGs in files that are on the Volume now.
+    pub fn take_dags(&mut self, is_there: impl Fn(&Name) -> bool) -> Vec<(String, Vec<String>)> {
+        let there: Vec<Name> = self.dags.keys().filter(|path| is_there(path)).cloned().collect();
+        there.iter().filter_map(|path| Some((path.to_string(), self.dags.remove(path)?))).collect()
+    }
+
+    fn set(&mut self, file: Name, faults: Vec<InvalidFile>, warnings: Vec<FileWarning>, dags: Vec<String>) {
+        if faults.is_empty() {
+            drop(self.dags.insert(file.clone(), dags))
+        } else {
+            drop(self.dags.remove(&file))
+        }
         if faults.is_empty() {
             drop(self.faults.remove(&file))
         } else {
@@ -60,20 +75,25 @@ pub fn affected<'a>(
 }
 
 /// Tries the files, several at once, and writes down what there is to say of each of them now.
-pub async fn check(validator: &Validator, root: &Path, files: BTreeSet<Name>, verdicts: &mut Verdicts) -> Result<()> {
+pub async fn check(
+    (airflow, environment): (&Arc<Airflow>, &EnvironmentName),
+    root: &Path,
+    files: BTreeSet<Name>,
+    verdicts: &mut Verdicts,
+) -> Result<()> {
     let mut running = JoinSet::new();
     for file in files {
-        if running.len() > validator.at_once() {
+        if running.len() > airflow.validations_at_once() {
             note(running.join_next().await, root, verdicts)?;
         }
-        let (validator, folder) = (validator.clone(), root.to_owned());
+        let (airflow, environment, folder) = (airflow.clone(), environment.clone(), root.to_owned());
         running.spawn(async move {
             let path = folder.join(&*file);
-            match validator.validate(&path, &folder).await {
+            match airflow.validate_file(&environment, &path, &folder).await {
                 Ok(verdict) => Ok((file, Some(verdict))),
                 // It was removed meanwhile, which the next round takes up.
                 Err(_) if !path.is_file() => Ok((file, None)),
-                Err(error) => Err(Error::from(error)),
+                Err(error) => Err(error),
             }
         });
     }
@@ -90,8 +110,10 @@ fn note(checked: Checked, root: &Path, verdicts: &mut Verdicts) -> Result<()> {
         None => {}
         Some(Ok(checked)) => {
             let (file, verdict) = checked?;
-            let (faults, warnings) = verdict.map(|verdict| describe(&file, root, verdict)).unwrap_or_default();
-            verdicts.set(file, faults, warnings);
+            let verdict = verdict.unwrap_or_default();
+            let dags = verdict.dags.iter().map(|dag| dag.dag_id.clone()).collect();
+            let (faults, warnings) = describe(&file, root, verdict);
+            verdicts.set(file, faults, warnings, dags);
         }
         // It is not aborted, so it panicked; so does this then.
         Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),

@@ -15,7 +15,7 @@ use super::{
     events::{Folders, QUIET},
     imports::imports,
     record::{Digest, Local, Locals, Name, Record, Records, Role, Stamp},
-    rules::{MAX_FILE_BYTES, Patterns},
+    rules::{MAX_FILE_BYTES, Rules},
     scan::{Identity, Scan, ScanError, plain, scan},
 };
 
@@ -49,13 +49,13 @@ impl Look {
 /// Looks at the folder; blocking. Files are read that are neither as they were at the last look nor as recorded.
 pub fn look(
     root: &Path,
-    patterns: &Patterns,
+    rules: &Rules,
     folders: &mut Folders,
     (last, records): (&Locals, &Records),
 ) -> Result<Look, ScanError> {
     folders.begin();
-    let scanned = scan(root, patterns, folders);
-    folders.finish();
+    let scanned = scan(root, rules, folders);
+    folders.finish(scanned.is_ok());
     let mut scan = scanned?;
     let (mut locals, mut contents, mut kept) = (Locals::new(), Vec::new(), 0);
     let now = now();

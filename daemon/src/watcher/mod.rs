@@ -9,6 +9,7 @@ mod events;
 mod findings;
 mod hold;
 mod imports;
+mod links;
 mod look;
 mod plan;
 mod record;
@@ -42,9 +43,9 @@ pub use self::record::{Name, Record, Records, Stamp};
 use self::{
     events::Folders,
     round::{Memory, Round},
-    rules::Patterns,
+    rules::{Patterns, Rules},
     scan::{Nobody, normal, scan},
-    status::{Shared, Status, describe},
+    status::{Shared, Status, describe, shared_dags},
     task::{Running, Task},
 };
 use crate::{
@@ -67,8 +68,8 @@ pub struct Watchers {
     registry: Registry,
     airflow: Arc<Airflow>,
     settings: settings::Watch,
-    /// Where the daemon itself writes: watching that would never end.
-    own: Vec<PathBuf>,
+    /// Where the daemon itself writes: [`Rules::own`].
+    own: Arc<[PathBuf]>,
     running: Mutex<HashMap<Uuid, Running>>,
     stop: CancellationToken,
 }
@@ -80,7 +81,7 @@ impl Watchers {
         (settings, home): (settings::Watch, &Home),
         stop: CancellationToken,
     ) -> Self {
-        let own = [&home.data, &home.state, &home.cache, &home.runtime].map(|folder| real(folder)).to_vec();
+        let own = [&home.data, &home.state, &home.cache, &home.runtime].map(|folder| real(folder)).into();
         let store = registry.store.clone();
         Self { store, registry, airflow, settings, own, running: Mutex::default(), stop }
     }
@@ -111,7 +112,7 @@ impl Watchers {
         self.registry.wanted_environment(&request.environment).await?;
         let directory = self.directory(&request.directory)?;
         let invalid = |error: ignore::Error| Error::InvalidWatch(vec![Fault::new("patterns", error.to_string())]);
-        let patterns = Patterns::new(&request.patterns).map_err(invalid)?;
+        let rules = Rules { patterns: Patterns::new(&request.patterns).map_err(invalid)?, own: self.own.clone() };
         // Held to the end, so that of two requests for one folder only one begins to watch it.
         let mut running = self.running.lock().await;
         // Those whose environments are gone.
@@ -148,7 +149,7 @@ impl Watchers {
             synced_at: None,
             created_at: (self.registry.clock)(),
         };
-        self.refuse_conflicts(&row, &directory, &patterns).await?;
+        self.refuse_conflicts(&row, &directory, rules).await?;
         if let Err(error) = self.store.insert_watch(&row).await {
             // It may have gone meanwhile.
             self.registry.wanted_environment(&row.environment).await?;
@@ -211,7 +212,7 @@ impl Watchers {
             store: self.store.clone(),
             airflow: self.airflow.clone(),
             clock: self.registry.clock,
-            patterns: Patterns::new(&row.patterns).map_err(invalid)?,
+            rules: Rules { patterns: Patterns::new(&row.patterns).map_err(invalid)?, own: self.own.clone() },
             folders: Arc::new(std::sync::Mutex::new(Folders::new(alarm, root.clone()))),
             shared: shared.clone(),
             memory: Memory::default(),
@@ -234,7 +235,12 @@ impl Watchers {
     async fn describe(&self, row: WatchRow, shared: Option<Arc<Shared>>) -> Watch {
         let Some(shared) = shared else { return describe(&row, Status::of(&row), None) };
         let only_on_volume = self.only_on_volume(&row, &shared).await;
-        describe(&row, shared.status(), only_on_volume)
+        let mut status = shared.status();
+        let locals = shared.locals();
+        // Not known before the environment is deployed.
+        let shared_ids = self.airflow.shared_ids(&row.environment).await.unwrap_or_default();
+        status.warnings.extend(shared_dags(&shared_ids, |path| locals.contains_key(path)));
+        describe(&row, status, only_on_volume)
     }
 
     /// `None` if the Volume cannot be asked, of which the watch's own state tells more.
@@ -260,9 +266,9 @@ impl Watchers {
     }
 
     /// Two watches of one environment cannot both say what a file is like.
-    async fn refuse_conflicts(&self, row: &WatchRow, directory: &Path, patterns: &Patterns) -> Result<()> {
-        let (root, patterns) = (directory.to_owned(), patterns.clone());
-        let scanned = tokio::task::spawn_blocking(move || scan(&root, &patterns, &mut Nobody)).await;
+    async fn refuse_conflicts(&self, row: &WatchRow, directory: &Path, rules: Rules) -> Result<()> {
+        let root = directory.to_owned();
+        let scanned = tokio::task::spawn_blocking(move || scan(&root, &rules, &mut Nobody)).await;
         let scanned = scanned.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let scanned = scanned.map_err(|error| Error::InvalidWatch(vec![Fault::new("directory", error.to_string())]))?;
         let names: Vec<Name> = scanned.files.into_keys().collect();

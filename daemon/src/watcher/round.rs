@@ -15,7 +15,7 @@ use airflow_serverless_api::{
 };
 use modal_client::Volume;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     check::{Verdicts, affected, check},
@@ -25,14 +25,14 @@ use super::{
     look::{Look, digest, look},
     plan::{Plan, Remotes, View, plan},
     record::{Locals, Name, Record, Records},
-    rules::Patterns,
+    rules::Rules,
     scan::ScanError,
-    status::Shared,
+    status::{Shared, shared_dags},
     upload,
 };
 use crate::{
-    airflow::Airflow,
-    error::{Error, Result},
+    airflow::{Airflow, SharedId},
+    error::{Error, Result, chain},
     registry::Clock,
     store::{Progress, Store, WatchRow},
 };
@@ -44,7 +44,7 @@ pub struct Round {
     pub clock: Clock,
     pub row: WatchRow,
     pub root: PathBuf,
-    pub patterns: Patterns,
+    pub rules: Rules,
     pub folders: Arc<Mutex<Folders>>,
     pub shared: Arc<Shared>,
     pub memory: Memory,
@@ -59,6 +59,8 @@ pub struct Memory {
     /// The folder as it was when files were last tried, and those that did not import.
     tried: Option<Arc<Locals>>,
     verdicts: Verdicts,
+    /// Whether it was asked which files define which DAGs.
+    knows_definitions: bool,
     /// Looks in a row at a folder that somebody was writing to.
     restless_looks: u32,
     /// How long the last look took.
@@ -72,8 +74,11 @@ const MOST_RESTLESS_LOOKS: u32 = 10;
 /// branch's.
 const FILLED_AFTER: Duration = Duration::from_secs(5);
 
-/// Names in an event.
+/// Names, and warnings, in an event.
 const MOST_NAMES: usize = 100;
+
+/// Longest wait for what the scheduler has published of the DAGs in files.
+const DEFINITIONS_LIMIT: Duration = Duration::from_secs(3);
 
 /// How a round ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -106,7 +111,7 @@ impl Round {
             Err(ScanError::Read(source)) => {
                 return Err(Error::Files { action: "reading", path: self.row.directory.clone(), source });
             }
-            Err(error @ ScanError::TooMany) => return Err(Error::Watch(error.to_string())),
+            Err(error) => return Err(Error::Watch(error.to_string())),
         };
         let (device, number, (seconds, nanoseconds)) = look.identity;
         let identity = format!("{device}:{number}:{seconds}.{nanoseconds}");
@@ -168,12 +173,12 @@ impl Round {
     }
 
     async fn look(&mut self, records: &Arc<Records>) -> Result<Look, ScanError> {
-        let (root, patterns, folders) = (self.root.clone(), self.patterns.clone(), self.folders.clone());
+        let (root, rules, folders) = (self.root.clone(), self.rules.clone(), self.folders.clone());
         let (last, records) = (self.shared.locals(), records.clone());
         let started = Instant::now();
         let looked = tokio::task::spawn_blocking(move || {
             let mut folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
-            look(&root, &patterns, &mut folders, (&last, &records))
+            look(&root, &rules, &mut folders, (&last, &records))
         });
         let looked = looked.await;
         self.memory.look_took = started.elapsed();
@@ -202,7 +207,7 @@ impl Round {
         let mut again = self.carry_out(&mut found, &locals, volume, progress).await?;
         if !later.is_empty() {
             // What did not import before may have lacked what has just come.
-            check(self.airflow.validator(), &self.root, later, &mut self.memory.verdicts).await?;
+            check((&self.airflow, &self.row.environment), &self.root, later, &mut self.memory.verdicts).await?;
             again |= self.carry_out(&mut found, &locals, volume, Progress::default()).await?;
         }
         Ok(if again { Outcome::Again } else { Outcome::Done })
@@ -260,7 +265,7 @@ impl Round {
         // What was wrong may have passed, as a package index does that was not reached.
         let is_later = |path: &&Name| (compares || !fresh.is_empty()) && !affected.contains(*path);
         let later = verdicts.faults.keys().filter(is_later).cloned().collect();
-        check(self.airflow.validator(), &self.root, affected, verdicts).await?;
+        check((&self.airflow, &self.row.environment), &self.root, affected, verdicts).await?;
         self.memory.tried = Some(locals.clone());
         Ok(later)
     }
@@ -312,8 +317,12 @@ impl Round {
             // Before it is written down: whoever is killed in between does it again.
             self.airflow.dags_changed(&self.row.environment).await?;
         }
-        self.tell(EventKind::DagFilesUploaded, &uploaded).await;
-        self.tell(EventKind::DagFilesRemoved, &removed).await;
+        let is_there = |path: &Name| locals.contains_key(path) && !held.why.contains_key(path);
+        let ids = self.memory.verdicts.take_dags(is_there);
+        let ids = ids.into_iter().chain(removed.iter().map(|path| (path.to_string(), Vec::new())));
+        let warnings = self.warnings(&uploaded, ids.collect()).await;
+        self.tell(EventKind::DagFilesUploaded, &uploaded, Some(&warnings)).await;
+        self.tell(EventKind::DagFilesRemoved, &removed, None).await;
         progress.forgotten.extend(removed);
         self.save(progress).await?;
         found.settle(&held.why);
@@ -322,10 +331,42 @@ impl Round {
         Ok(held.has_moved || !back.is_empty())
     }
 
-    async fn tell(&self, kind: EventKind, files: &[Name]) {
+    /// What there is to warn of uploaded files. `ids` are those of the DAGs in files that were uploaded or removed.
+    async fn warnings(&mut self, uploaded: &[Name], ids: Vec<(String, Vec<String>)>) -> Vec<FileWarning> {
+        let verdicts = &self.memory.verdicts.warnings;
+        let mut warnings: Vec<FileWarning> =
+            uploaded.iter().filter_map(|path| verdicts.get(path)).flatten().cloned().collect();
+        match self.shared_ids(!uploaded.is_empty(), ids).await {
+            Ok(shared) => {
+                let uploaded: BTreeSet<&str> = uploaded.iter().map(|path| &**path).collect();
+                warnings.extend(shared_dags(&shared, |path| uploaded.contains(path)));
+            }
+            // They are uploaded, whatever is known of others.
+            Err(error) => tracing::warn!(error = chain(&error), "files that define the same DAGs are not known"),
+        }
+        warnings
+    }
+
+    async fn shared_ids(&mut self, has_uploaded: bool, ids: Vec<(String, Vec<String>)>) -> Result<Vec<SharedId>> {
+        let environment = &self.row.environment;
+        self.airflow.note_definitions(environment, ids).await?;
+        if has_uploaded || !self.memory.knows_definitions {
+            // Without an answer in time, what was known before has to do.
+            if let Ok(loaded) = timeout(DEFINITIONS_LIMIT, self.airflow.load_definitions(environment)).await {
+                loaded?;
+            }
+            self.memory.knows_definitions = true;
+        }
+        self.airflow.shared_ids(environment).await
+    }
+
+    async fn tell(&self, kind: EventKind, files: &[Name], warnings: Option<&[FileWarning]>) {
         if !files.is_empty() {
             let names: Vec<&str> = files.iter().take(MOST_NAMES).map(|name| &**name).collect();
-            let data = json!({"watch_id": self.row.id, "filenames": names, "total_entries": files.len()});
+            let mut data = json!({"watch_id": self.row.id, "filenames": names, "total_entries": files.len()});
+            if let Some(warnings) = warnings {
+                data["warnings"] = json!(warnings[..warnings.len().min(MOST_NAMES)]);
+            }
             self.airflow.record(kind, &self.row.environment, data).await;
         }
     }

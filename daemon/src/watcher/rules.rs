@@ -1,6 +1,9 @@
 //! Which files belong on the Volume: what a DAG may need, and nothing of what tools leave beside it.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
@@ -74,8 +77,23 @@ pub fn refusal(path: &str, bytes: u64) -> Option<String> {
     }
 }
 
+/// What a watch leaves out.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    pub patterns: Patterns,
+    /// Where the daemon itself writes, without links in the paths: watching that would never end.
+    pub own: Arc<[PathBuf]>,
+}
+
+impl Rules {
+    /// Whether the daemon writes to this folder, below it, or to one that it is in.
+    pub fn has_own_files(&self, real: &Path) -> bool {
+        self.own.iter().any(|own| own.starts_with(real) || real.starts_with(own))
+    }
+}
+
 /// What the user restricts a watch to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Patterns(Option<Gitignore>);
 
 impl Patterns {

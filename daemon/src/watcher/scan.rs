@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::{self, Metadata},
     io,
     os::unix::fs::MetadataExt,
@@ -12,12 +13,13 @@ use std::{
 use airflow_serverless_api::watch::InvalidFile;
 
 use super::{
+    links::resolve,
     record::{Name, Role, Stamp},
-    rules::{self, IGNORE_FILE, Ignores, Patterns},
+    rules::{self, IGNORE_FILE, Ignores, Rules},
 };
 use crate::airflow::PLUGINS;
 
-/// A folder with more is none of DAGs: somebody watches a home directory.
+/// Most files, and most folders. A folder with more is none of DAGs: somebody watches a home directory.
 const MOST_FILES: usize = 100_000;
 const DEEPEST: usize = 64;
 
@@ -56,32 +58,41 @@ pub enum ScanError {
     Missing,
     #[error("the folder cannot be read")]
     Read(#[source] io::Error),
-    #[error("there are more than {MOST_FILES} files: watch a folder that has only DAGs and what they need")]
+    #[error("the folder is a link to one with files of the daemon")]
+    Own,
+    #[error("there are more than {MOST_FILES} files or folders: watch a folder that has only DAGs and what they need")]
     TooMany,
+    #[error("there are more than {MOST_FILES} files or folders, with those behind the link {0}: link to fewer")]
+    TooManyBehind(String),
 }
 
-/// Who wants to know of folders before they are read, and of files elsewhere that are linked to.
+/// Learns which folders a scan depends on, each before it is read. Paths have no links in them.
 pub trait Visitor {
+    /// A folder whose files belong on the Volume.
     fn folder(&mut self, path: &Path, identity: Identity);
-    fn linked_file(&mut self, path: &Path, identity: Identity);
+    /// An entry of a folder on the way to the root or to the target of a link, whether it exists or not.
+    fn step(&mut self, folder: &Path, name: &OsStr);
 }
 
 /// Looks at all files below the folder. Links are followed wherever they lead.
-pub fn scan(root: &Path, patterns: &Patterns, visitor: &mut dyn Visitor) -> Result<Scan, ScanError> {
-    let metadata = fs::metadata(root).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ScanError::Missing,
-        _ => ScanError::Read(error),
-    })?;
+pub fn scan(root: &Path, rules: &Rules, visitor: &mut dyn Visitor) -> Result<Scan, ScanError> {
+    let is_absence = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    let failed = |error| if is_absence(&error) { ScanError::Missing } else { ScanError::Read(error) };
+    let real = resolve(Path::new("/"), root, visitor).map_err(failed)?;
+    let metadata = fs::metadata(&real).map_err(failed)?;
     if !metadata.is_dir() {
         return Err(ScanError::Missing);
     }
+    if rules.has_own_files(&real) {
+        return Err(ScanError::Own);
+    }
     let identity = identity(&metadata);
     let scan = Scan { identity, files: BTreeMap::new(), invalid: Vec::new(), hidden: Vec::new() };
-    let mut walk = Walk { patterns, visitor, ignores: Ignores::default(), above: Vec::new(), scan };
-    walk.folder(root, "", identity, false).map_err(|error| match error {
-        FolderError::Read(error) if error.kind() == io::ErrorKind::NotFound => ScanError::Missing,
-        FolderError::Read(error) => ScanError::Read(error),
-        FolderError::TooMany => ScanError::TooMany,
+    let mut walk = Walk { rules, visitor, ignores: Ignores::default(), above: Vec::new(), folders: 0, scan };
+    walk.folder(Place { path: root, real: &real, name: "" }, identity, false).map_err(|error| match error {
+        FolderError::Read(error) => failed(error),
+        FolderError::TooMany(None) => ScanError::TooMany,
+        FolderError::TooMany(Some(link)) => ScanError::TooManyBehind(link),
     })?;
     Ok(walk.scan)
 }
@@ -91,87 +102,128 @@ pub fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino(), (made.as_secs(), made.subsec_nanos()))
 }
 
+/// Where a folder or file is.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// From the root as the user gave it.
+    path: &'a Path,
+    /// Without links.
+    real: &'a Path,
+    /// Path below the root.
+    name: &'a str,
+}
+
 struct Walk<'a> {
-    patterns: &'a Patterns,
+    rules: &'a Rules,
     visitor: &'a mut dyn Visitor,
     ignores: Ignores,
-    /// The folders from the root down to here: a link to one of them is a loop.
-    above: Vec<Identity>,
+    /// The folders from the root down to here.
+    above: Vec<(PathBuf, Identity)>,
+    /// How many were entered.
+    folders: usize,
     scan: Scan,
 }
 
 enum FolderError {
     Read(io::Error),
-    TooMany,
+    /// Behind this link, if any.
+    TooMany(Option<String>),
 }
 
 impl Walk<'_> {
-    fn folder(&mut self, path: &Path, name: &str, identity: Identity, ignored: bool) -> Result<(), FolderError> {
+    fn folder(&mut self, place: Place<'_>, identity: Identity, ignored: bool) -> Result<(), FolderError> {
+        self.folders += 1;
+        self.check_limit()?;
         // First the watch, then the look: nothing can come in between unseen.
-        self.visitor.folder(path, identity);
-        let entries = fs::read_dir(path).map_err(FolderError::Read)?;
+        self.visitor.folder(place.real, identity);
+        let entries = fs::read_dir(place.real).map_err(FolderError::Read)?;
         let outer = self.ignores.len();
-        if let Ok(text) = fs::read_to_string(path.join(IGNORE_FILE)) {
-            self.ignores.push(path, &text);
+        if let Ok(text) = fs::read_to_string(place.real.join(IGNORE_FILE)) {
+            self.ignores.push(place.path, &text);
         }
-        self.above.push(identity);
+        self.above.push((place.real.to_owned(), identity));
         let walked = entries.into_iter().try_for_each(|entry| {
             let entry = entry.map_err(FolderError::Read)?;
-            self.entry(&entry, name, ignored)
+            self.entry(&entry, place, ignored)
         });
         self.above.pop();
         self.ignores.truncate(outer);
         walked
     }
 
-    fn entry(&mut self, entry: &fs::DirEntry, folder: &str, ignored: bool) -> Result<(), FolderError> {
+    fn check_limit(&self) -> Result<(), FolderError> {
+        let counts = [self.scan.files.len(), self.scan.invalid.len(), self.folders];
+        if counts.iter().any(|count| *count > MOST_FILES) { Err(FolderError::TooMany(None)) } else { Ok(()) }
+    }
+
+    fn entry(&mut self, entry: &fs::DirEntry, folder: Place<'_>, ignored: bool) -> Result<(), FolderError> {
         let name = entry.file_name();
         let shown = name.to_string_lossy();
         if !rules::is_of_use(&shown) {
             return Ok(());
         }
-        let path = entry.path();
-        let below = if folder.is_empty() { shown.to_string() } else { format!("{folder}/{shown}") };
+        let path = folder.path.join(&name);
+        let below = if folder.name.is_empty() { shown.to_string() } else { format!("{}/{shown}", folder.name) };
         let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
-        let metadata = match if is_link { fs::metadata(&path) } else { entry.metadata() } {
-            Ok(metadata) => metadata,
+        let found = match is_link {
+            true => resolve(folder.real, Path::new(&name), self.visitor)
+                .and_then(|real| fs::symlink_metadata(&real).map(|metadata| (real, metadata))),
+            false => entry.metadata().map(|metadata| (entry.path(), metadata)),
+        };
+        let (real, metadata) = match found {
+            Ok(found) => found,
             // It has just been removed.
             Err(error) if !is_link && error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => {
                 let what = if is_link { "the link leads nowhere" } else { "it cannot be read" };
                 self.unseen(below, format!("{what}: {}", plain(&error)));
-                return Ok(());
+                return self.check_limit();
             }
         };
+        let place = Place { path: &path, real: &real, name: &below };
         if metadata.is_dir() {
-            return self.subfolder(&path, below, &metadata, ignored);
+            return self.subfolder(place, is_link, &metadata, ignored);
         }
-        if metadata.is_file() && !rules::is_passing_file(&shown) && self.patterns.allow(&below) {
-            if is_link && let Ok(target) = path.canonicalize() {
-                self.visitor.linked_file(&target, identity(&metadata));
-            }
+        if metadata.is_file() && !rules::is_passing_file(&shown) && self.rules.patterns.allow(&below) {
             self.file(&path, &below, name.to_str().is_none(), &metadata, ignored);
         }
-        if self.scan.files.len() > MOST_FILES { Err(FolderError::TooMany) } else { Ok(()) }
+        self.check_limit()
     }
 
-    fn subfolder(&mut self, path: &Path, below: String, metadata: &Metadata, ignored: bool) -> Result<(), FolderError> {
+    fn subfolder(
+        &mut self,
+        place: Place<'_>,
+        is_link: bool,
+        metadata: &Metadata,
+        ignored: bool,
+    ) -> Result<(), FolderError> {
         let identity = identity(metadata);
-        if self.above.contains(&identity) || self.above.len() >= DEEPEST {
-            self.unseen(below, "the link leads back to a folder above it".to_owned());
+        let is_above = |(real, known): &(PathBuf, Identity)| *known == identity || real.starts_with(place.real);
+        let refusal = if self.above.iter().any(is_above) {
+            Some("the link leads back to a folder above it")
+        } else if is_link && self.rules.has_own_files(place.real) {
+            Some("the link leads to files of the daemon")
+        } else if self.above.len() >= DEEPEST {
+            Some("it is in too many folders")
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.unseen(place.name.to_owned(), refusal.to_owned());
+            return self.check_limit();
+        }
+        if rules::is_virtual_environment(place.real) {
             return Ok(());
         }
-        if rules::is_virtual_environment(path) {
-            return Ok(());
-        }
-        let ignored = ignored || self.ignores.ignore(path, true);
-        match self.folder(path, &below, identity, ignored) {
+        let ignored = ignored || self.ignores.ignore(place.path, true);
+        match self.folder(place, identity, ignored) {
             // It has just been removed, or a part of it.
             Err(FolderError::Read(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(FolderError::Read(error)) => {
-                self.unseen(below, format!("the folder cannot be read: {}", plain(&error)));
+                self.unseen(place.name.to_owned(), format!("the folder cannot be read: {}", plain(&error)));
                 Ok(())
             }
+            Err(FolderError::TooMany(None)) if is_link => Err(FolderError::TooMany(Some(place.name.to_owned()))),
             walked => walked,
         }
     }
@@ -212,7 +264,7 @@ pub struct Nobody;
 
 impl Visitor for Nobody {
     fn folder(&mut self, _path: &Path, _identity: Identity) {}
-    fn linked_file(&mut self, _path: &Path, _identity: Identity) {}
+    fn step(&mut self, _folder: &Path, _name: &OsStr) {}
 }
 
 /// The folder as the user gave it, without what only makes it longer; `None` if it is not absolute or leads up.
@@ -230,7 +282,7 @@ mod tests {
     use super::*;
 
     fn look(root: &Path) -> Scan {
-        scan(root, &Patterns::new(&[]).expect("patterns"), &mut Nobody).expect("a scan")
+        scan(root, &Rules::default(), &mut Nobody).expect("a scan")
     }
 
     fn write(root: &Path, name: &str, text: &str) {
@@ -299,13 +351,57 @@ mod tests {
     }
 
     #[test]
+    fn links_to_what_has_no_end_are_refused() {
+        let (folder, data) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let root = folder.path().join("dags");
+        write(&root, "etl.py", "");
+        write(data.path(), "state/registry.db", "");
+        symlink("/", root.join("all")).expect("a link");
+        symlink("..", root.join("up")).expect("a link");
+        symlink("circle", root.join("circle")).expect("a link");
+        symlink(data.path(), root.join("data")).expect("a link");
+        symlink(data.path().join("state"), root.join("state")).expect("a link");
+        let own = [data.path().join("state").canonicalize().expect("a folder")].into();
+        let scan = scan(&root, &Rules { own, ..Rules::default() }, &mut Nobody).expect("a scan");
+        assert_eq!(names(&scan), ["etl.py"]);
+        let mut told: Vec<_> = scan.invalid.iter().map(|fault| (fault.file.as_str(), fault.message.as_str())).collect();
+        told.sort_unstable();
+        let (above, own) = ("the link leads back to a folder above it", "the link leads to files of the daemon");
+        let circle = "the link leads nowhere: too many levels of symbolic links";
+        assert_eq!(told, [("all", above), ("circle", circle), ("data", own), ("state", own), ("up", above)]);
+    }
+
+    /// Each folder has two links to the next one, so that there are twice as many paths with each.
+    #[test]
+    fn folders_have_a_limit_that_names_the_link() {
+        let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        for number in 0..20 {
+            let here = other.path().join(number.to_string());
+            fs::create_dir(&here).expect("a folder");
+            for name in ["a", "b"] {
+                symlink(format!("../{}", number + 1), here.join(name)).expect("a link");
+            }
+        }
+        fs::create_dir(other.path().join("20")).expect("a folder");
+        fs::create_dir(folder.path().join("team")).expect("a folder");
+        symlink(other.path().join("0"), folder.path().join("team/many")).expect("a link");
+        let error = scan(folder.path(), &Rules::default(), &mut Nobody).expect_err("too many");
+        let message = error.to_string();
+        assert!(
+            message.starts_with("there are more than 100000 files or folders, with those behind the link "),
+            "{message}"
+        );
+        assert!(message.contains(" team/many/"), "{message}");
+    }
+
+    #[test]
     fn a_folder_that_is_gone_is_not_an_empty_one() {
         let folder = tempfile::tempdir().expect("a folder");
-        let patterns = Patterns::new(&[]).expect("patterns");
-        let gone = scan(&folder.path().join("gone"), &patterns, &mut Nobody);
+        let rules = Rules::default();
+        let gone = scan(&folder.path().join("gone"), &rules, &mut Nobody);
         assert!(matches!(gone, Err(ScanError::Missing)));
         write(folder.path(), "file", "");
-        assert!(matches!(scan(&folder.path().join("file"), &patterns, &mut Nobody), Err(ScanError::Missing)));
+        assert!(matches!(scan(&folder.path().join("file"), &rules, &mut Nobody), Err(ScanError::Missing)));
         assert!(look(folder.path()).files.len() == 1);
     }
 

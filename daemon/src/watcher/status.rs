@@ -15,7 +15,7 @@ use super::{
     record::{Locals, Name},
     rules,
 };
-use crate::store::WatchRow;
+use crate::{airflow::SharedId, store::WatchRow};
 
 /// Entries of each list in an answer.
 const MOST_ENTRIES: usize = 100;
@@ -106,6 +106,20 @@ impl Shared {
         }
         found
     }
+}
+
+/// Warnings of files that define a DAG of another file, if one of the two `is_of_interest`.
+pub fn shared_dags(shared: &[SharedId], is_of_interest: impl Fn(&str) -> bool) -> Vec<FileWarning> {
+    let mut warnings = Vec::new();
+    for shared in shared {
+        let counting = shared.owner.as_ref().unwrap_or(&shared.files[0]);
+        for file in shared.files.iter().filter(|file| *file != counting) {
+            if is_of_interest(file) || is_of_interest(counting) {
+                warnings.push(FileWarning { file: file.clone(), message: shared.describe(file, counting) });
+            }
+        }
+    }
+    warnings
 }
 
 /// The answer to whoever asks.

@@ -28,7 +28,7 @@ use crate::{
 
 /// A look at folder and Volume without an event, for whatever the events and others have missed.
 const PERIOD: Duration = Duration::from_secs(900);
-/// How often it is made sure that the folder is still the one that is watched: of a folder above it nobody tells.
+/// How often it is made sure that the folder is still the one that is watched: of a mount nobody tells.
 const IDENTITY_PERIOD: Duration = Duration::from_secs(60);
 /// How often a folder that is gone is looked for.
 const ABSENCE_PERIOD: Duration = Duration::from_secs(2);

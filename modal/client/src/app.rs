@@ -1,8 +1,8 @@
 //! Apps.
 
 use modal_proto::{
-    AppGetByDeploymentNameRequest, AppGetLifecycleRequest, AppGetOrCreateRequest, AppState, AppStopRequest,
-    AppStopSource, ObjectCreationType,
+    AppGetByDeploymentNameRequest, AppGetLifecycleRequest, AppGetOrCreateRequest, AppListRequest, AppState,
+    AppStopRequest, AppStopSource, ObjectCreationType,
 };
 
 use crate::{
@@ -19,6 +19,13 @@ impl Client {
             environment_name: self.environment_name(),
         };
         Ok(rpc!(self, app_get_or_create, request)?.app_id)
+    }
+
+    /// The names of the Apps that are deployed.
+    pub async fn deployed_apps(&self) -> Result<Vec<String>> {
+        let request = AppListRequest { environment_name: self.environment_name() };
+        let apps = rpc!(self, app_list, request)?.apps;
+        Ok(apps.into_iter().filter(|app| app.state() == AppState::Deployed).map(|app| app.name).collect())
     }
 
     /// Stops the deployed App of this name: its schedules, calls and containers end. Tells whether there was one.

@@ -32,15 +32,20 @@ impl Client {
         Ok(Dict { client: self.clone(), id })
     }
 
-    /// Removes the Dict of this name with all that is in it; tells whether there was one.
-    pub async fn delete_dict(&self, name: &str) -> Result<bool> {
+    /// The Dict of this name, if there is one.
+    pub async fn find_dict(&self, name: &str) -> Result<Option<Dict>> {
         let request = DictGetOrCreateRequest {
             deployment_name: name.to_owned(),
             environment_name: self.environment_name(),
             ..Default::default()
         };
-        let Some(it) = found(rpc!(self, dict_get_or_create, request))? else { return Ok(false) };
-        let dict_id = it.dict_id;
+        let it = found(rpc!(self, dict_get_or_create, request))?;
+        Ok(it.map(|it| Dict { client: self.clone(), id: it.dict_id }))
+    }
+
+    /// Removes the Dict of this name with all that is in it; tells whether there was one.
+    pub async fn delete_dict(&self, name: &str) -> Result<bool> {
+        let Some(Dict { id: dict_id, .. }) = self.find_dict(name).await? else { return Ok(false) };
         Ok(found(rpc!(self, dict_delete, DictDeleteRequest { dict_id }))?.is_some())
     }
 }

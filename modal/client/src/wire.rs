@@ -95,6 +95,11 @@ impl Client {
         Ok(rpc!(self, workspace_name_lookup, ())?.workspace_name)
     }
 
+    /// The names of the workspace's Modal environments.
+    pub async fn environments(&self) -> Result<Vec<String>> {
+        Ok(rpc!(self, environment_list, ())?.items.into_iter().map(|item| item.name).collect())
+    }
+
     /// Asks the server whether it is there and takes this client.
     pub async fn hello(&self) -> Result<()> {
         rpc!(self, client_hello, ()).map(|_| ())

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use include_dir::{Dir, include_dir};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlite_schema::{SchemaError, Upgrade, upgrade};
 use sqlx::{
@@ -23,6 +24,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
+
 /// Most changes of one commit; more waiters than this share the next one.
 const COMMIT_LIMIT: usize = 2_000;
 /// Rows of one statement. Each statement is a trip to the database's thread and back, which costs more than its rows.
@@ -33,6 +36,17 @@ const STATEMENT_ROWS: usize = 64;
 pub enum StoreError {
     #[error("the database could not be opened")]
     Open(#[source] sqlx::Error),
+    #[error(
+        "the database {path} is damaged. Put a copy in its place if there is one{}; or move it away, and all files beside it \
+         whose names begin the same: then apps, Dicts, Queues and Secrets are gone, and the files of Volumes stay in \
+         {volumes}", beside(.path)
+    )]
+    Damaged {
+        path: String,
+        volumes: String,
+        #[source]
+        source: sqlx::Error,
+    },
     #[error("the database cannot be used")]
     Schema(#[from] SchemaError),
     #[error("the database could not be read")]
@@ -50,7 +64,26 @@ pub enum StoreError {
     Closed,
 }
 
+/// Names the copies that were made before migrations.
+fn beside(path: &str) -> String {
+    let found = sqlite_schema::backups(Path::new(path));
+    found.last().map(|backup| format!(", such as {}", backup.display())).unwrap_or_default()
+}
+
 impl StoreError {
+    /// Names the file and the way out, if the error is of a damaged one.
+    fn explained(self, path: &Path) -> Self {
+        match self {
+            Self::Open(source) | Self::Read(source) | Self::Schema(SchemaError::Read { source, .. })
+                if sqlite_schema::is_damage(&source) =>
+            {
+                let volumes = path.with_file_name("volumes").display().to_string();
+                Self::Damaged { path: path.display().to_string(), volumes, source }
+            }
+            other => other,
+        }
+    }
+
     /// Whether a newer version wrote the database.
     pub fn is_newer(&self) -> bool {
         matches!(self, Self::Schema(SchemaError::Newer { .. }))
@@ -162,6 +195,10 @@ impl Store {
     /// Opens (or creates) the database, brings its schema up to date and reads every record.
     /// Should the writer fail, `failed` is cancelled.
     pub async fn open(path: &Path, failed: CancellationToken) -> Result<(Self, Vec<StoredRow>), StoreError> {
+        Self::open_whole(path, failed).await.map_err(|error| error.explained(path))
+    }
+
+    async fn open_whole(path: &Path, failed: CancellationToken) -> Result<(Self, Vec<StoredRow>), StoreError> {
         let mut connection = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -172,7 +209,7 @@ impl Store {
             .connect()
             .await
             .map_err(StoreError::Open)?;
-        match upgrade(&mut connection, path, &sqlx::migrate!(), env!("CARGO_PKG_VERSION")).await? {
+        match upgrade(&mut connection, path, &sqlite_schema::migrator(&MIGRATIONS), env!("CARGO_PKG_VERSION")).await? {
             Upgrade::Migrated { from, to, backup } => {
                 tracing::info!(from, to, backup = %backup.display(), "Local Modal's database has a new schema");
             }
@@ -317,6 +354,29 @@ mod tests {
 
     fn put(id: &str) -> Vec<Change> {
         vec![Change::put(&Thing { id: id.to_owned() })]
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Moment {
+        id: String,
+        seconds: f64,
+    }
+
+    impl Record for Moment {
+        const KIND: &'static str = "moment";
+        fn id(&self) -> &str {
+            &self.id
+        }
+    }
+
+    #[test]
+    fn times_are_loaded_as_they_were_stored() {
+        for step in 0..1000 {
+            let seconds = 1_795_909_265.0 + f64::from(step) / 7919.0;
+            let moment = Moment { id: step.to_string(), seconds };
+            let row = StoredRow::after(Change::put(&moment)).unwrap();
+            assert_eq!(row.decode::<Moment>().unwrap(), moment);
+        }
     }
 
     #[tokio::test]

@@ -42,12 +42,7 @@ impl Keep {
     pub fn of(state: &State) -> Self {
         let running = state.tasks.values().map(|task| &task.definition);
         Self {
-            trees: state
-                .definitions
-                .values()
-                .chain(running)
-                .map(|definition| definition.code_id().to_owned())
-                .collect(),
+            trees: state.definitions.values().chain(running).map(|definition| state.tree_name(definition)).collect(),
             calls: state.calls.keys().cloned().collect(),
             environments: state.images.values().filter_map(|image| Some(image.built.as_ref()?.key.clone())).collect(),
             files: state.referenced_files().collect(),

@@ -5,12 +5,28 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from airflow_serverless.commands import backfills, connections, dags, pools, runs, tasks, variables
+from airflow_serverless.commands import (
+    backfills,
+    connections,
+    dags,
+    database,
+    pools,
+    questions,
+    runs,
+    tasks,
+    values,
+    variables,
+)
 from airflow_serverless.commands.command import CommandError, Handler, Reason
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
+from airflow_serverless.scheduler.quarantine import is_systemic
 from airflow_serverless.state import Command, Reply
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 CHANGES: Mapping[str, Handler] = {
     "pause": dags.pause,
@@ -20,6 +36,7 @@ CHANGES: Mapping[str, Handler] = {
     "mark_run": runs.mark,
     "clear_tasks": tasks.clear,
     "mark_tasks": tasks.mark,
+    "answer_task": questions.answer,
     "create_backfill": backfills.create,
     "pause_backfill": backfills.pause,
     "unpause_backfill": backfills.unpause,
@@ -30,17 +47,21 @@ CHANGES: Mapping[str, Handler] = {
     "delete_connection": connections.delete,
     "put_pools": pools.put,
     "delete_pool": pools.delete,
+    database.ROLL_BACK: database.roll_back,
 }
 """Applied once, however often they are seen: their replies are kept in the database."""
 READS: Mapping[str, Handler] = {
     "refresh": dags.refresh,
     "dry_run_backfill": backfills.dry_run,
+    "get_values": values.get,
     "list_variables": variables.list_all,
     "get_variable": variables.get,
     "list_connections": connections.list_all,
     "get_connection": connections.get,
 }
 """Answered whenever they are seen. Their replies are kept nowhere but in the Dict, for they may hold secrets."""
+VALUE_COMMANDS = frozenset({"put_variables", "delete_variable", "put_connections", "delete_connection"})
+"""They change values that DAG files can read while they are imported."""
 STOPPING = frozenset({"clear_run", "mark_run", "clear_tasks", "mark_tasks"})
 REPLY_SECONDS = 300.0
 """The daemon waits for less: a reply that is older is nobody's any more, and may hold secrets."""
@@ -57,10 +78,21 @@ def apply(commands: Mapping[str, Command], backend: DatabaseBackend) -> dict[str
             continue
         with backend.transaction() as connection:
             earlier = tables.get_reply(connection, command["id"])
-            reply = json.loads(earlier) if earlier else _carry_out(CHANGES.get(command["kind"]), command)
+            reply = json.loads(earlier) if earlier else _change(command, connection)
             tables.set_reply(connection, command["id"], json.dumps(reply))
         replies[key] = reply
     return replies
+
+
+def _change(command: Command, connection: Connection) -> Reply:
+    """Carry out the command as a whole, or not at all: Airflow's functions may commit before they fail."""
+    savepoint = connection.begin_nested()
+    reply = _carry_out(CHANGES.get(command["kind"]), command)
+    if reply["ok"]:
+        savepoint.commit()
+    else:
+        savepoint.rollback()
+    return reply
 
 
 def ready(commands: Mapping[str, Command], begun: Collection[tuple[str, str]], now: float) -> dict[str, Command]:
@@ -86,6 +118,11 @@ def may_stop_tasks(commands: Iterable[Command]) -> bool:
     return any(command["kind"] in STOPPING for command in commands)
 
 
+def may_change_dags(commands: Iterable[Command]) -> bool:
+    """Whether DAG files may have to be parsed again."""
+    return any(command["kind"] in VALUE_COMMANDS for command in commands)
+
+
 def _carry_out(handler: Handler | None, command: Command) -> Reply:
     kind = command["kind"]
     if handler is None:
@@ -96,7 +133,9 @@ def _carry_out(handler: Handler | None, command: Command) -> Reply:
         return _refusal(f"the command {kind!r} lacks {error}", "invalid")
     except CommandError as error:
         return _refusal(str(error), error.reason)
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and is_systemic(error):
+            raise
         # A command that ended the tick would end all that follow, too: it stays until it has a reply.
         traceback.print_exc()
         return _refusal(f"the command {kind!r} failed: {type(error).__name__}: {error}", "invalid")

@@ -73,7 +73,10 @@ def unpause(request: Request) -> Result:
 
 
 def cancel(request: Request) -> Result:
-    """`backfill_id`: fail its runs that are queued, and let another backfill begin. Runs that have begun go on."""
+    """`backfill_id`: fail its runs that are queued, and let another backfill begin. Runs that have begun go on.
+
+    As with Airflow, a backfill that is completed and paused is one that was cancelled.
+    """
     from airflow._shared.timezones import timezone
     from airflow.models.backfill import BackfillDagRun
     from airflow.models.dagrun import DagRun
@@ -156,5 +159,6 @@ def _unfinished(backfill_id: int, session: Session) -> Backfill:
     if backfill is None:
         raise CommandError(f"there is no backfill {backfill_id}", "not_found")
     if backfill.completed_at is not None:
-        raise CommandError(f"backfill {backfill_id} is completed", "conflict")
+        state = "cancelled" if backfill.is_paused else "completed"
+        raise CommandError(f"backfill {backfill_id} is {state}", "conflict")
     return backfill

@@ -84,13 +84,13 @@ def select_existing(name: Any, wanted: Iterable[str], request: Request, noun: st
     return existing
 
 
-def valid_key(key: str, most: int, noun: str) -> str:
-    """The key, if Airflow takes it as the name of a variable or connection."""
-    from airflow.exceptions import AirflowException
-    from airflow.utils.helpers import validate_key
+def valid_name(name: str, most: int, noun: str) -> str:
+    """The name of a variable or pool: stock Airflow takes any text.
 
-    try:
-        validate_key(key, most)
-    except (AirflowException, TypeError) as error:
-        raise CommandError(f"{noun}: {error}") from error
-    return key
+    Raises CommandError for one that is empty, too long for PostgreSQL, or that no task could ask for.
+    """
+    if not 1 <= len(name) <= most:
+        raise CommandError(f"the name of a {noun} must have 1 to {most} characters, not {len(name)}")
+    if "\n" in name or "\0" in name:
+        raise CommandError(f"{noun} {name!r}: a name must have no line break and no NUL, as no task could ask for it")
+    return name

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
-from airflow_serverless.commands.command import CommandError, Request, Result, page, select_existing, valid_key
+from airflow_serverless.commands.command import CommandError, Request, Result, page, select_existing
 
 if TYPE_CHECKING:
     from airflow.models.connection import Connection
     from sqlalchemy.orm import Session
 
 LONGEST_ID = 200
+ID = re.compile(r"[\w.-]+")
+"""What Airflow's REST API and command line take."""
 FIELDS = frozenset({"conn_type", "description", "host", "login", "password", "schema", "port", "extra"})
 
 
@@ -43,7 +46,7 @@ def put(request: Request) -> Result:
     from airflow.utils.session import create_session
     from sqlalchemy import delete
 
-    ids = [valid_key(entry["connection_id"], LONGEST_ID, "connection") for entry in request["connections"]]
+    ids = [_valid_id(entry["connection_id"]) for entry in request["connections"]]
     entries = {key: _made(key, entry) for key, entry in zip(ids, request["connections"], strict=True)}
     with create_session() as session:
         existing = select_existing(Connection.conn_id, entries, request, "connections", session)
@@ -60,6 +63,13 @@ def delete(request: Request) -> Result:
     with create_session() as session:
         session.delete(_existing(request["connection_id"], session))
     return {}
+
+
+def _valid_id(connection_id: str) -> str:
+    if len(connection_id) > LONGEST_ID or not ID.fullmatch(connection_id):
+        words = f"an id has 1 to {LONGEST_ID} letters, digits, '_', '-' and '.'"
+        raise CommandError(f"connection {connection_id!r}: {words}")
+    return connection_id
 
 
 def _existing(connection_id: str, session: Session) -> Connection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_serverless.commands.command import CommandError, Request, Result, select_existing
+from airflow_serverless.commands.command import CommandError, Request, Result, select_existing, valid_name
 
 LONGEST_NAME = 256
 UNLIMITED = -1
@@ -14,7 +14,7 @@ def put(request: Request) -> Result:
     from airflow.models.pool import Pool
     from airflow.utils.session import create_session
 
-    entries = {_valid_name(entry["name"]): entry for entry in request["pools"]}
+    entries = {valid_name(entry["name"], LONGEST_NAME, "pool"): entry for entry in request["pools"]}
     for name, entry in entries.items():
         if entry["slots"] < UNLIMITED:
             raise CommandError(f"pool {name!r}: slots must be 0 or more, or {UNLIMITED} for no limit")
@@ -26,7 +26,7 @@ def put(request: Request) -> Result:
             Pool.create_or_update_pool(
                 name,
                 entry["slots"],
-                entry.get("description") or "",
+                entry.get("description"),
                 bool(entry.get("include_deferred")),
                 session=session,
             )
@@ -47,9 +47,3 @@ def delete(request: Request) -> Result:
     except AirflowException as error:
         raise CommandError(str(error)) from error
     return {}
-
-
-def _valid_name(name: str) -> str:
-    if not name or len(name) > LONGEST_NAME:
-        raise CommandError(f"the name of a pool must have 1 to {LONGEST_NAME} characters")
-    return name

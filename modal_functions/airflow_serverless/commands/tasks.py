@@ -26,7 +26,7 @@ def clear(request: Request) -> Result:
 
     with create_session() as session:
         run, dag = run_with_dag(request["dag_id"], request["run_id"], session)
-        _check_exists(request, dag, session)
+        check_exists(request, dag, session)
         options: dict[str, Any] = {
             "task_ids": _with_relatives(request, dag, session),
             "run_id": run.run_id,
@@ -49,7 +49,7 @@ def mark(request: Request) -> Result:
         raise CommandError(f"a task cannot be marked {state!r}: use {', '.join(MARKS)}")
     with create_session() as session:
         run, dag = run_with_dag(request["dag_id"], request["run_id"], session)
-        _check_exists(request, dag, session)
+        check_exists(request, dag, session)
         changed = dag.set_task_instance_state(
             task_id=task_id,
             map_indexes=None if map_index is None else [map_index],
@@ -78,7 +78,8 @@ def reruns_latest(dag: SerializedDAG, fallback: bool = False) -> bool:
     return conf.getboolean("core", "rerun_with_latest_version", fallback=fallback) if wanted is None else bool(wanted)
 
 
-def _check_exists(request: Request, dag: SerializedDAG, session: Session) -> None:
+def check_exists(request: Request, dag: SerializedDAG, session: Session) -> None:
+    """Refuse a request for a task, or an index of a mapped one, that is not there."""
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import select
 

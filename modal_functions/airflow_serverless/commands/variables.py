@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from airflow_serverless.commands.command import CommandError, Request, Result, page, select_existing, valid_key
+from airflow_serverless.commands.command import CommandError, Request, Result, page, select_existing, valid_name
 
 if TYPE_CHECKING:
     from airflow.models.variable import Variable
@@ -47,7 +47,7 @@ def put(request: Request) -> Result:
     from airflow.models.variable import Variable
     from airflow.utils.session import create_session
 
-    entries = {valid_key(entry["key"], LONGEST_KEY, "variable"): entry for entry in request["variables"]}
+    entries = {valid_name(entry["key"], LONGEST_KEY, "variable"): entry for entry in request["variables"]}
     with create_session() as session:
         existing = select_existing(Variable.key, entries, request, "variables", session)
         written = [key for key in entries if key not in existing]

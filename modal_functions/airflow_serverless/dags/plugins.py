@@ -20,6 +20,7 @@ from typing import Any, TypedDict
 
 from airflow_serverless.config import PLUGINS
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
+from airflow_serverless.dags.lookups import Lookups
 
 Stamp = tuple[str, int, int, int]
 MACROS = "airflow.sdk.execution_time.macros"
@@ -35,14 +36,16 @@ KEEPERS = (
 
 class Loaded(TypedDict):
     """`sources`: files that define plugins; `errors`: {file: traceback, or a reason without one}; files are paths in
-    the DAG folder. `is_safe`: whether loading the plugins can do no harm to a process that has to live on."""
+    the DAG folder. `is_safe`: whether loading the plugins can do no harm to a process that has to live on.
+    `needs_values`: an import requested a value, but none were passed; ignore all other fields."""
 
     sources: list[str]
     errors: dict[str, str]
     is_safe: bool
+    needs_values: bool
 
 
-NOTHING: Loaded = {"sources": [], "errors": {}, "is_safe": True}
+NOTHING: Loaded = {"sources": [], "errors": {}, "is_safe": True, "needs_values": False}
 
 _known: dict[Path, tuple[list[Stamp], str]] = {}
 """{DAG folder: its plugins as they were when this process last looked, and their digest}; one, once it has."""
@@ -71,8 +74,8 @@ def follow(root: Path) -> bool:
     return digest != known
 
 
-def load(root: Path, limits: Limits) -> Loaded:
-    """Load the plugins of the DAG folder `root` into this process.
+def load(root: Path, limits: Limits, lookups: Lookups) -> Loaded:
+    """Load the plugins of the DAG folder `root` into this process, with `lookups` for the child.
 
     They are tried in a child first: what ends, hangs or crashes there is not loaded here, nor is anything beside it.
     """
@@ -80,7 +83,7 @@ def load(root: Path, limits: Limits) -> Loaded:
         return NOTHING
     from airflow import plugins_manager, settings
 
-    loaded = try_out(root, limits)
+    loaded = try_out(root, limits, lookups)
     if not loaded["is_safe"]:
         # For Airflow there are none then, in this process and those that it forks.
         settings.PLUGINS_FOLDER = str(root / PLUGINS / ".none")
@@ -88,13 +91,18 @@ def load(root: Path, limits: Limits) -> Loaded:
     return loaded
 
 
-def try_out(root: Path, limits: Limits) -> Loaded:
-    """Load the plugins of the DAG folder `root` in a child."""
+def try_out(root: Path, limits: Limits, lookups: Lookups) -> Loaded:
+    """Load the plugins of the DAG folder `root` in a child, with the values of `lookups`."""
+
+    def load_recorded() -> Loaded:
+        lookups.install()
+        return {**_load(root, limits.seconds), "needs_values": lookups.needs_values}
+
     try:
-        loaded: Loaded = run_in_child(lambda: _load(root, limits.seconds), limits.with_grace())
+        loaded: Loaded = run_in_child(load_recorded, limits.with_grace())
     except ChildFailed as failure:
         reason = f"importing the plugins {failure}; none of them is used until that is mended"
-        return {"sources": [], "errors": {PLUGINS: reason}, "is_safe": False}
+        return {**NOTHING, "errors": {PLUGINS: reason}, "is_safe": False}
     return loaded
 
 
@@ -110,12 +118,12 @@ def _load(root: Path, seconds: float) -> Loaded:
         # Airflow lets plugins end the process; so we know where it was.
         frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
         path = next((frame for frame in reversed(frames) if frame.is_relative_to(root)), root / PLUGINS)
-        return {"sources": [], "errors": {_relative(path, root): _traceback(error, root)}, "is_safe": False}
+        return {**NOTHING, "errors": {_relative(path, root): _traceback(error, root)}, "is_safe": False}
     failed = {_file(name, root): message for name, message in failures.items()}
     return {
+        **NOTHING,
         "sources": [_relative(_file(str(plugin.source), root), root) for plugin in found],
         "errors": {_relative(file, root): _explanation(file, message, root) for file, message in failed.items()},
-        "is_safe": True,
     }
 
 

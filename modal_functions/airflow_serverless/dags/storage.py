@@ -8,12 +8,18 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow_serverless.config import BUNDLE
 from airflow_serverless.dags import plugins, refusals, requirements
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
+from airflow_serverless.dags.lookups import Lookups
+from airflow_serverless.dags.reads import Read, recorded
 from airflow_serverless.dags.refusals import Refusal
+from airflow_serverless.dags.values import Write
+
+if TYPE_CHECKING:
+    from airflow_serverless.dags.trial import Trial
 
 
 class ParsedDag(TypedDict):
@@ -35,51 +41,75 @@ class FileError(TypedDict):
 
 
 class ParsedFile(TypedDict):
+    """`reads`: what the import read, see `reads.py`; `writes`: the Variables that it set. `needs_values`: the import
+    requested a value, but none were passed; ignore all other fields."""
+
     dags: list[ParsedDag]
     import_errors: list[FileError]
     warnings: list[str]
+    reads: list[Read]
+    writes: list[Write]
+    needs_values: bool
 
 
-def parse_isolated(path: Path, root: Path, limits: Limits, packages: Path | None = None) -> ParsedFile:
+def parse_isolated(
+    path: Path,
+    root: Path,
+    limits: Limits,
+    lookups: Lookups,
+    packages: Path | None = None,
+    trial: Trial | None = None,
+) -> ParsedFile:
     """Parse `path` as part of the DAG folder `root` in a child process; never raises for what the file does.
 
-    `packages` is where the packages are that the file asks for.
+    `lookups` has the values that the file may read. `packages` is where the packages are that it asks for. With a
+    `trial` its DAGs are also stored there.
 
     Airflow's own import timeout comes first, as it can name the line; a file that evades it is killed a little later.
     """
+
+    def parse() -> ParsedFile:
+        parsed = parse_file(path, root, limits.seconds, lookups)
+        return trial.check(path, root, parsed) if trial and not parsed["needs_values"] else parsed
+
     try:
         with requirements.active_in_children(packages):
-            parsed: ParsedFile = run_in_child(lambda: parse_file(path, root, limits.seconds), limits.with_grace())
+            parsed: ParsedFile = run_in_child(parse, limits.with_grace())
+            # JSON has lists only.
+            parsed["reads"] = [(kind, name) for kind, name in parsed["reads"]]
     except ChildFailed as failure:
         return refused(path, root, f"{path.name} {failure} while it was imported")
     return parsed
 
 
-def check_plugin(path: Path, root: Path, limits: Limits) -> ParsedFile:
+def check_plugin(path: Path, root: Path, limits: Limits, lookups: Lookups) -> ParsedFile:
     """Load the plugins of the DAG folder `root` in a child process; tells of what is wrong with the one in `path`."""
     name = path.relative_to(root).as_posix()
-    loaded = plugins.try_out(root, limits)
+    loaded = plugins.try_out(root, limits, lookups)
     found = {file: text for file, text in loaded["errors"].items() if file == name or not loaded["is_safe"]}
     hint = f"{name} defines no plugin: only what a class that extends AirflowPlugin lists is known to Airflow"
-    return {
-        "dags": [],
-        "import_errors": [_error(path, root, _message(text, limits.seconds), text) for text in found.values()],
-        "warnings": [] if found or name in loaded["sources"] else [hint],
-    }
+    errors = [_error(path, root, _message(text, limits.seconds), text) for text in found.values()]
+    hints = [] if found or name in loaded["sources"] else [hint]
+    return {**_empty(), "import_errors": errors, "warnings": hints, "needs_values": loaded["needs_values"]}
+
+
+def _empty() -> ParsedFile:
+    return {"dags": [], "import_errors": [], "warnings": [], "reads": [], "writes": [], "needs_values": False}
 
 
 def refused(path: Path, root: Path, reason: str) -> ParsedFile:
     """The answer for a file that is not imported, for this reason."""
-    return {"dags": [], "import_errors": [_error(path, root, reason, reason)], "warnings": []}
+    return {**_empty(), "import_errors": [_error(path, root, reason, reason)]}
 
 
-def parse_file(path: Path, root: Path, seconds: float) -> ParsedFile:
+def parse_file(path: Path, root: Path, seconds: float, lookups: Lookups) -> ParsedFile:
     """Import the file within so many seconds, validate and serialise its DAGs.
 
     Leaves traces in the interpreter and its environment: use a child.
     """
     os.environ["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = str(seconds)
     plugins.follow(root)
+    lookups.install()
     from airflow.dag_processing.dagbag import BundleDagBag
     from airflow.exceptions import AirflowDagDuplicatedIdException
     from airflow.sdk import DAG
@@ -95,7 +125,7 @@ def parse_file(path: Path, root: Path, seconds: float) -> ParsedFile:
 
     # Airflow collects DAGs in sets, where one that looks like another would replace it before anybody can tell.
     DAG.__eq__, DAG.__hash__ = object.__eq__, object.__hash__  # type: ignore[method-assign]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), recorded(root) as reads:
         warnings.simplefilter("default")
         bag = StrictDagBag(
             dag_folder=str(path), bundle_path=root, bundle_name=BUNDLE, load_op_links=False, safe_mode=False
@@ -116,7 +146,14 @@ def parse_file(path: Path, root: Path, seconds: float) -> ParsedFile:
         dags.append({"dag_id": dag.dag_id, "schedule": schedule, "task_count": len(dag.tasks), "data": data})
     # Only what the user's own files cause: they cannot do anything about warnings between other packages.
     own = [line for lines in bag.captured_warnings.values() for line in lines if line.startswith(str(root))]
-    return {"dags": dags, "import_errors": errors, "warnings": own}
+    return {
+        "dags": dags,
+        "import_errors": errors,
+        "warnings": own,
+        "reads": sorted(reads | lookups.reads),
+        "writes": lookups.writes,
+        "needs_values": lookups.needs_values,
+    }
 
 
 def _import_error(path: Path, root: Path, text: str, seconds: float) -> FileError:

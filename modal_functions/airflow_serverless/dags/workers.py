@@ -28,6 +28,8 @@ MOST_BYTES = 8 << 20
 """Of one answer or one request."""
 CHUNK = 1 << 16
 GRACE_SECONDS = 2.0
+IDLE_SECONDS = 5.0
+"""A worker that has had nothing to do for as long ends: a fork is cheap, and a copy of Airflow that waits is not."""
 
 
 @dataclass
@@ -62,7 +64,10 @@ class Pool:
         self._selector.register(source, selectors.EVENT_READ)
         try:
             while True:
-                for key, _ in self._selector.select():
+                ready = self._selector.select(IDLE_SECONDS if self._workers else None)
+                if not ready:
+                    self._end_idle()
+                for key, _ in ready:
                     if key.fd == source:
                         chunk = os.read(source, CHUNK)
                         if not chunk:
@@ -125,6 +130,10 @@ class Pool:
             self._repeated.discard(worker.line or b"")
             worker.buffer.clear()
             worker.line = None
+
+    def _end_idle(self) -> None:
+        for worker in [worker for worker in self._workers.values() if worker.line is None]:
+            self._bury(worker)
 
     def _bury(self, worker: Worker) -> None:
         self._selector.unregister(worker.answers)

@@ -17,6 +17,22 @@ class DatabaseError(RuntimeError):
     """The database is missing, not ready, or no longer ours to write."""
 
 
+class NotInitialized(DatabaseError):
+    """`initialize_database` has not published a database yet, or it was lost since."""
+
+
+class DatabaseDamaged(DatabaseError):
+    """What is published is not a whole database."""
+
+
+class DatabaseOlder(DatabaseError):
+    """`initialize_database` has yet to bring the database to this version of Airflow."""
+
+
+class DatabaseNewer(DatabaseError):
+    """The database is of a newer version of Airflow."""
+
+
 class LockLost(DatabaseError):
     """The lock ended or went to another holder; nothing was written."""
 
@@ -40,10 +56,25 @@ class DatabaseBackend(ABC):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A connection whose changes are published together with those that Airflow's ORM makes inside the block."""
-        with self.get_connection() as connection:
-            yield connection
-            connection.commit()
+        """A connection whose changes are committed together with those that Airflow's ORM makes inside the block.
+
+        Meanwhile the ORM works in savepoints of this one transaction, wherever it opens and commits its sessions.
+        """
+        from airflow import settings
+
+        sessions = settings.Session
+        assert sessions is not None
+        with self.get_connection() as connection, connection.begin():
+            if connection.dialect.name == "sqlite":
+                # Its driver would begin the transaction with the first change, which may be in a savepoint.
+                connection.exec_driver_sql("BEGIN")
+            sessions.remove()
+            sessions.configure(bind=connection, join_transaction_mode="create_savepoint")
+            try:
+                yield connection
+            finally:
+                sessions.remove()
+                sessions.configure(bind=settings.get_engine(), join_transaction_mode="conditional_savepoint")
 
     @abstractmethod
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
@@ -57,14 +88,32 @@ class DatabaseBackend(ABC):
     def exists(self) -> bool:
         """Whether the database was initialised. Raises DatabaseError if it is somebody else's."""
 
+    def was_lost(self) -> bool:
+        """Whether there is none although there was one, of which there are backups."""
+        return False
+
     @abstractmethod
     def load(self) -> None:
-        """Let Airflow's ORM see the published state. Raises DatabaseError if there is none."""
+        """Let Airflow's ORM see the published state. Raises NotInitialized if there is none, and DatabaseDamaged."""
 
     @abstractmethod
     def publish(self) -> int:
         """Make all changes durable and visible to others; returns the new generation. Raises LockLost."""
 
+    def roll_back(self, backup: str, generation: int) -> bool:
+        """Load a backup in place of the published state, as one of at least this generation; False if there is none."""
+        return False
+
     @abstractmethod
     def discard(self) -> None:
         """Forget changes that were not published."""
+
+
+def close_orm() -> None:
+    """Close pooled connections, so that the file under them can be read or replaced as a whole."""
+    from airflow import settings
+
+    if settings.engine is not None:
+        settings.engine.dispose()
+    if settings.async_engine is not None:
+        settings.async_engine.sync_engine.dispose()

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from airflow_serverless.db import tables
-from airflow_serverless.db.backend import SCHEDULER_LOCK, DatabaseBackend, DatabaseError
+from airflow_serverless.db.backend import SCHEDULER_LOCK, DatabaseBackend, DatabaseError, DatabaseOlder
+from airflow_serverless.db.revision import check_revision
 from airflow_serverless.scheduler.context import TickContext
+from airflow_serverless.state import HEALTH
 
 LOCK_TIMEOUT_SECONDS = 120
+REASON = "deployment"
 
 
 def initialize_database() -> dict[str, Any]:
-    """Idempotent. Returns {"created": bool, "migrated": bool, "generation": int}."""
+    """Idempotent. Returns {"created": bool, "migrated": bool, "generation": int}.
+
+    Raises NotInitialized if the database was lost and has backups.
+
+    Starts a tick if there was a database: DAG files may read variables and options that were deployed just now.
+    """
     context = TickContext.of_process()
+    initialized = _initialize(context)
+    if not initialized["created"]:
+        context.state.wake(REASON)
+        context.launcher.spawn_tick(REASON)
+    return initialized
+
+
+def _initialize(context: TickContext) -> dict[str, Any]:
     backend = context.backend
     if not backend.acquire_lock(SCHEDULER_LOCK, LOCK_TIMEOUT_SECONDS):
         raise DatabaseError("the scheduler lock is held by another process")
     try:
+        # It may be of an environment that was deleted since. The next tick tells what is true now.
+        context.state.remove([HEALTH])
         created = not backend.exists()
-        if not created:
+        # In the place of a lost one, an empty one would look as if all was well: loading says what to do.
+        if not created or backend.was_lost():
             backend.load()
-            if _is_current(backend):
+            with contextlib.suppress(DatabaseOlder):
+                check_revision(backend)
                 return {"created": False, "migrated": False, "generation": backend.generation}
         _migrate(backend, context.settings.environment)
         context.paths.dags.mkdir(parents=True, exist_ok=True)
@@ -32,15 +53,6 @@ def initialize_database() -> dict[str, Any]:
         raise
     finally:
         backend.release_lock(SCHEDULER_LOCK)
-
-
-def _is_current(backend: DatabaseBackend) -> bool:
-    from airflow.utils.db import _REVISION_HEADS_MAP
-    from sqlalchemy import text
-
-    with backend.get_connection() as connection:
-        revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return bool(revision == list(_REVISION_HEADS_MAP.values())[-1])
 
 
 def _migrate(backend: DatabaseBackend, environment: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from airflow_serverless.db import tables
-from airflow_serverless.db.backend import DatabaseBackend, DatabaseError, LockLost
+from airflow_serverless.db.backend import DatabaseBackend, DatabaseError, LockLost, NotInitialized, close_orm
 from airflow_serverless.db.connection_string import ConnectionString
 
 POLL_SECONDS = 0.2
@@ -43,22 +43,6 @@ class PostgresBackend(DatabaseBackend):
     @property
     def generation(self) -> int:
         return self._generation
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """One transaction for both: meanwhile the ORM works in savepoints of it, wherever it opens its sessions."""
-        from airflow import settings
-
-        sessions = settings.Session
-        assert sessions is not None
-        with self.get_connection() as connection, connection.begin():
-            sessions.remove()
-            sessions.configure(bind=connection, join_transaction_mode="create_savepoint")
-            try:
-                yield connection
-            finally:
-                sessions.remove()
-                sessions.configure(bind=settings.get_engine(), join_transaction_mode="conditional_savepoint")
 
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
         deadline = time.monotonic() + timeout
@@ -100,7 +84,7 @@ class PostgresBackend(DatabaseBackend):
         # The DAG folder and XComs are there whatever holds the metadata.
         self._volume.reload()
         if not self.exists():
-            raise DatabaseError("the metadata database has not been initialised")
+            raise NotInitialized("the metadata database is not initialized")
         self._assert_held()
         with explained(), self.get_connection() as connection:
             self._generation, _ = tables.get_version(connection)
@@ -115,7 +99,8 @@ class PostgresBackend(DatabaseBackend):
         return generation
 
     def discard(self) -> None:
-        """Nothing: each step is whole by itself, and what it left undone is found by the next tick."""
+        """Close the connections, which may be read-only since a failover. The next tick finds what was left undone."""
+        close_orm()
 
     def _assert_held(self) -> list[Connection]:
         if not self._locks:

@@ -10,13 +10,22 @@ from pathlib import Path
 
 import modal
 from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_serverless.config import Paths
-from airflow_serverless.db import tables
-from airflow_serverless.db.backend import DatabaseBackend, DatabaseError, LockLost
+from airflow_serverless.config import DATABASE, Paths
+from airflow_serverless.db import backups, tables
+from airflow_serverless.db.backend import (
+    DatabaseBackend,
+    DatabaseDamaged,
+    DatabaseError,
+    LockLost,
+    NotInitialized,
+    close_orm,
+)
 from airflow_serverless.db.dict_lock import DictLock
 
 BUSY_SECONDS = 30
+MAGIC = b"SQLite format 3\0"
 
 
 class SqliteBackend(DatabaseBackend):
@@ -36,8 +45,11 @@ class SqliteBackend(DatabaseBackend):
 
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
         lock = DictLock(self._store, lock_name, modal.current_function_call_id())
-        published = self._paths.published_database
-        fence = snapshot_version(published)[1] if published.exists() else 0
+        try:
+            _, fence = snapshot_version(self._paths.published_database)
+        except (NotInitialized, DatabaseDamaged):
+            # It is `load` that tells, or a backup is loaded.
+            fence = 0
         if not lock.acquire(timeout, above=fence):
             return False
         self._locks[lock_name] = lock
@@ -52,9 +64,12 @@ class SqliteBackend(DatabaseBackend):
         self._volume.reload()
         return self._paths.published_database.exists()
 
+    def was_lost(self) -> bool:
+        published = self._paths.published_database
+        return not published.exists() and bool(backups.names(published))
+
     def load(self) -> None:
-        if not self.exists():
-            raise DatabaseError("the metadata database has not been initialised")
+        self._volume.reload()
         generation, fence = snapshot_version(self._paths.published_database)
         for lock in self._locks.values():
             # An equal fence is this tenure's own: an earlier round of the same tick has published.
@@ -64,6 +79,18 @@ class SqliteBackend(DatabaseBackend):
             copy_snapshot(self._paths.published_database, self._paths.local_database)
         self._generation = generation
         self._copy_is_current = True
+
+    def roll_back(self, backup: str, generation: int) -> bool:
+        self._volume.reload()
+        published = self._paths.published_database
+        if not backups.can_be_loaded(published, backup):
+            return False
+        of_backup, _ = snapshot_version(path := backups.path_of(published, backup))
+        backups.keep_replaced(published, generation, backup)
+        copy_snapshot(path, self._paths.local_database)
+        self._generation = max(generation, of_backup)
+        self._copy_is_current = True
+        return True
 
     def publish(self) -> int:
         lock = next(iter(self._locks.values()), None)
@@ -76,6 +103,7 @@ class SqliteBackend(DatabaseBackend):
             connection.commit()
         close_orm()
         _checkpoint(self._paths.local_database)
+        backups.keep(self._paths.published_database, self._generation)
         _replace(self._paths.local_database, self._paths.published_database, lock)
         self._volume.commit()
         self._generation = generation
@@ -87,11 +115,54 @@ class SqliteBackend(DatabaseBackend):
 
 
 def snapshot_version(path: Path) -> tuple[int, int]:
-    """Generation and fence of a snapshot, without locking it: on the volume it is never changed in place."""
+    """Generation and fence of a snapshot, without locking it: on the volume it is never changed in place.
+
+    Raises NotInitialized if there is none, and DatabaseDamaged if it is not whole.
+    """
+    _check_header(path)
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True), poolclass=NullPool)
-    with engine.connect() as connection:
-        return tables.get_version(connection)
+    try:
+        with engine.connect() as connection:
+            return tables.get_version(connection)
+    except SQLAlchemyError as error:
+        raise _damaged(path, str(getattr(error, "orig", error))) from error
+
+
+def _check_header(path: Path) -> None:
+    """Raise unless its first bytes say that a file is a whole database: SQLite looks only at what it reads.
+
+    See "The Database Header" in SQLite's description of its file format.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except FileNotFoundError:
+        raise NotInitialized(
+            f"the metadata database {DATABASE} is missing on the Volume; {_way_out(path, '')}"
+        ) from None
+    size = path.stat().st_size
+    if not size:
+        raise _damaged(path, "it is empty")
+    if not header.startswith(MAGIC) or len(header) < 100:
+        raise _damaged(path, "it is not a SQLite database")
+    page_size = int.from_bytes(header[16:18]) if header[16:18] != b"\0\1" else 65536
+    wanted = page_size * int.from_bytes(header[28:32])
+    if size < wanted:
+        raise _damaged(path, f"it has {size} of {wanted} bytes")
+
+
+def _damaged(path: Path, why: str) -> DatabaseDamaged:
+    return DatabaseDamaged(
+        f"the metadata database {DATABASE} on the Volume is damaged: {why}; {_way_out(path, 'move it away, ')}"
+    )
+
+
+def _way_out(path: Path, first: str) -> str:
+    known = backups.names(path)
+    if known:
+        return f"the newest backup is {known[0]}, which `env rollback` loads"
+    return f"there is no backup: {first}delete the environment, and create it again"
 
 
 def copy_snapshot(source: Path, target: Path) -> None:
@@ -115,16 +186,6 @@ def _checkpoint(path: Path) -> None:
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise DatabaseError("a connection was left open; the database cannot be published")
-
-
-def close_orm() -> None:
-    """Close pooled connections, so that the file under them can be read or replaced as a whole."""
-    from airflow import settings
-
-    if settings.engine is not None:
-        settings.engine.dispose()
-    if settings.async_engine is not None:
-        settings.async_engine.sync_engine.dispose()
 
 
 def _replace(source: Path, target: Path, lock: DictLock) -> None:

@@ -6,7 +6,8 @@ Each function takes a SQLAlchemy connection to either database; who calls it com
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from sqlalchemy import (
     CheckConstraint,
@@ -54,6 +55,20 @@ FILE = Table(
     Column("digest", Text, nullable=False),
     Column("kind", Text, nullable=False),
 )
+DEFINITION = Table(
+    "airflow_serverless_definition",
+    SCHEMA,
+    Column("path", Text, primary_key=True),
+    Column("dag_id", Text, primary_key=True),
+)
+READ = Table(
+    "airflow_serverless_read",
+    SCHEMA,
+    Column("path", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+)
 COMMAND = Table(
     "airflow_serverless_command",
     SCHEMA,
@@ -61,6 +76,29 @@ COMMAND = Table(
     Column("reply", Text, nullable=False),
     Column("updated_at", Double, nullable=False),
 )
+QUARANTINE = Table(
+    "airflow_serverless_quarantine",
+    SCHEMA,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("traceback", Text, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("first_at", Double, nullable=False),
+    Column("retry_at", Double, nullable=False),
+    Column("software", Text, nullable=False),
+)
+
+
+class QuarantineRecord(NamedTuple):
+    """What failed and is left out. Times in seconds since the epoch; `software` is what it failed with."""
+
+    kind: str
+    name: str
+    traceback: str
+    failures: int
+    first_at: float
+    retry_at: float
+    software: str
 
 
 def create(connection: Connection, environment: str) -> None:
@@ -70,6 +108,12 @@ def create(connection: Connection, environment: str) -> None:
         connection.execute(insert(VERSION).values(one=1, generation=0, fence=0))
     if connection.execute(select(ENVIRONMENT)).first() is None:
         connection.execute(insert(ENVIRONMENT).values(name=environment))
+
+
+def add_missing(connection: Connection) -> None:
+    """Create the tables that a database of an earlier version lacks: ticks may come before its next migration."""
+    if SCHEMA.tables.keys() - set(inspect(connection).get_table_names()):
+        SCHEMA.create_all(connection)
 
 
 def owner(connection: Connection) -> str | None:
@@ -119,6 +163,47 @@ def set_files(connection: Connection, files: Iterable[tuple[str, str, str]]) -> 
     connection.execute(delete(FILE))
     if rows := [{"path": path, "digest": digest, "kind": kind} for path, digest, kind in files]:
         connection.execute(insert(FILE), rows)
+
+
+def get_definitions(connection: Connection) -> dict[str, set[str]]:
+    """{path in the DAG folder: ids of the DAGs in the file}."""
+    found: dict[str, set[str]] = {}
+    for path, dag_id in connection.execute(select(DEFINITION.c.path, DEFINITION.c.dag_id)):
+        found.setdefault(path, set()).add(dag_id)
+    return found
+
+
+def set_definitions(connection: Connection, path: str, dag_ids: Iterable[str]) -> None:
+    """Replace what is noted of a file."""
+    connection.execute(delete(DEFINITION).where(DEFINITION.c.path == path))
+    if rows := [{"path": path, "dag_id": dag_id} for dag_id in dag_ids]:
+        connection.execute(insert(DEFINITION), rows)
+
+
+def get_reads(connection: Connection) -> dict[str, dict[tuple[str, str], str]]:
+    """{path in the DAG folder: {(kind, name) of what was read when it was parsed: its state then}}."""
+    found: dict[str, dict[tuple[str, str], str]] = {}
+    for path, kind, name, state in connection.execute(select(READ.c.path, READ.c.kind, READ.c.name, READ.c.state)):
+        found.setdefault(path, {})[kind, name] = state
+    return found
+
+
+def set_reads(connection: Connection, path: str, states: Mapping[tuple[str, str], str]) -> None:
+    """Replace the recorded reads of a file."""
+    connection.execute(delete(READ).where(READ.c.path == path))
+    if rows := [{"path": path, "kind": kind, "name": name, "state": state} for (kind, name), state in states.items()]:
+        connection.execute(insert(READ), rows)
+
+
+def get_quarantine(connection: Connection) -> list[QuarantineRecord]:
+    return [QuarantineRecord(*row) for row in connection.execute(select(QUARANTINE))]
+
+
+def set_quarantine(connection: Connection, kind: str, name: str, record: QuarantineRecord | None) -> None:
+    """Replace the record of this kind and name, or remove it."""
+    connection.execute(delete(QUARANTINE).where(QUARANTINE.c.kind == kind, QUARANTINE.c.name == name))
+    if record is not None:
+        connection.execute(insert(QUARANTINE).values(**record._asdict()))
 
 
 def get_reply(connection: Connection, command_id: str) -> str | None:

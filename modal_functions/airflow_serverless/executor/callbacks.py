@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from airflow_serverless.executor.context import Worker
     from airflow_serverless.executor.execution_api import TaskApi
+    from airflow_serverless.executor.processes import Processes
 
 LOGS = "callbacks"
 
 
-def execute_callback(worker: Worker, payload: Mapping[str, Any]) -> dict[str, Any]:
+def execute_callback(worker: Worker, payload: Mapping[str, Any], processes: Processes) -> dict[str, Any]:
     """Run the callback of an id, unless it has ended or another call has begun it.
 
     `payload`: {"callback": its id, "generation": least generation of the snapshot, and either "workload": Airflow's
@@ -45,8 +46,13 @@ def execute_callback(worker: Worker, payload: Mapping[str, Any]) -> dict[str, An
     try:
         api = worker.open_api(entry["id"], CALLBACK, int(payload["generation"]))
         error = _run(payload, worker, api.client())
+        if error:
+            processes.end()
         worker.volume.commit()
-    except Exception as failure:
+    except BaseException as failure:
+        processes.end()
+        if not isinstance(failure, Exception):
+            raise
         _end(worker, entry, f"{type(failure).__name__}: {failure}")
         raise
     return _end(worker, entry, error, api)

@@ -12,7 +12,8 @@ import modal
 
 from airflow_serverless.config import DATABASE, Paths, Settings, configure_airflow
 from airflow_serverless.dags import plugins
-from airflow_serverless.executor import execution_api, in_process
+from airflow_serverless.db.backend import DatabaseDamaged, NotInitialized
+from airflow_serverless.executor import execution_api, in_process, limit, output
 from airflow_serverless.executor.launcher import Launcher
 from airflow_serverless.state import State, TaskEntry
 
@@ -69,10 +70,13 @@ class Worker:
 
         self.refresh(generation)
         execution_api.hasten_supervisor_exit()
+        output.keep_order()
+        limit.log_timeouts()
+        limit.limit_executions(self.settings.task_timeout)
         if self.settings.database_type == "postgres":
             return DirectApi(in_process.transport(), self.state, ti_id, launch, self)
         in_process.leave_listeners_to_the_tick()
-        return JournalWriter(in_process.transport(), self.state, ti_id, launch, self, generation)
+        return JournalWriter(in_process.transport(), self.state, ti_id, launch, self)
 
     def refresh(self, generation: int) -> None:
         """See the volume as it is now, with its plugins, and a database of at least this generation."""
@@ -83,28 +87,24 @@ class Worker:
         if plugins.follow(self.paths.dags):
             in_process.forget_dags()
 
-    def fetch_newer_snapshot(self, generation: int) -> int:
-        """Make a private copy of what is published if that is newer than this generation; returns that of the copy.
+    def fetch_newer_snapshot(self, generation: int) -> None:
+        """Make a private copy of what is published if that is newer than this generation.
 
         The Volume is not reloaded for it, which could not be done while the log of a task is open.
         """
-        from airflow_serverless.db.sqlite_backend import copy_snapshot, snapshot_version
+        from airflow_serverless.db.sqlite_backend import copy_snapshot
 
         published = self.state.published()
         if published is None or published["generation"] <= generation:
-            return generation
+            return
         download = self.paths.work / "published.db"
         with download.open("wb") as file:
             for chunk in self.volume.read_file(DATABASE):
                 file.write(chunk)
         copy_snapshot(download, self.paths.local_database)
-        found, _ = snapshot_version(download)
-        return found
 
     def _fetch_snapshot(self, generation: int) -> None:
         """Make a private copy of a snapshot that knows the task; an older one would refuse to let it start."""
-        from sqlalchemy.exc import OperationalError
-
         from airflow_serverless.db.sqlite_backend import copy_snapshot, snapshot_version
 
         found = 0
@@ -114,7 +114,7 @@ class Worker:
             self.volume.reload()
             try:
                 found, _ = snapshot_version(self.paths.published_database)
-            except OperationalError:
+            except (NotInitialized, DatabaseDamaged):
                 continue
             if found >= generation:
                 copy_snapshot(self.paths.published_database, self.paths.local_database)

@@ -29,22 +29,24 @@ class DirectApi(TaskApi):
     """
 
     def __init__(self, inner: httpx.BaseTransport, state: State, ti_id: str, launch: str, worker: Worker) -> None:
-        super().__init__(inner, state, ti_id, launch)
-        self._worker = worker
+        super().__init__(inner, state, ti_id, launch, worker)
         self._held: list[httpx.Request] = []
         self._last_heartbeat = 0.0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         body = request.read()
         path = request.url.raw_path.decode()
-        if request.method == "PATCH" and path.endswith("/state"):
+        operation = execution_api.operation(path)
+        if operation == "state":
             self._held.append(request)
             self.final_state = str(json.loads(body)["state"])
             return httpx.Response(204, request=request)
+        if execution_api.pushes_payload(request.method, path, body):
+            self._worker.volume.commit()
         answer = self._inner.handle_request(request)
-        if path.endswith("/heartbeat"):
+        if operation == "heartbeat":
             self._heartbeat()
-        elif request.method == "POST" and "/dag-runs/" in path and answer.is_success:
+        elif request.method == "POST" and path.startswith("/dag-runs/") and answer.is_success:
             # Another run was triggered, and this task may wait for it.
             self._worker.wake("a task triggered a run")
         return answer

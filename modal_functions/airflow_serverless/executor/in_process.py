@@ -123,19 +123,30 @@ def _keep_newest_version_only() -> None:
     """Airflow builds the routes of all API versions on the first request, which takes seconds.
 
     Worker, scheduler and API are one installation here, so only the newest version is ever asked for. The last version
-    of a bundle may carry no changes, hence a new one. Routes that exist only for older versions must go as well.
+    of a bundle may carry no changes, hence a new one. Routes that exist only for older versions must go as well. The
+    rest is served as Airflow defines it: nothing is derived for other versions, which would take half a second.
     """
     from airflow.api_fastapi.execution_api import versions
     from airflow.api_fastapi.execution_api.routes import execution_api_router
-    from cadwyn import HeadVersion, Version, VersionBundle
-    from cadwyn.route_generation import _DELETED_ROUTE_TAG
+    from cadwyn import HeadVersion, Version, VersionBundle, applications
+    from cadwyn.route_generation import _DELETED_ROUTE_TAG, GeneratedRouters
+    from fastapi import APIRouter
 
     if len(versions.bundle.versions) == 1:
         return
-    versions.bundle = VersionBundle(HeadVersion(), Version(versions.bundle.versions[0].value))
+    newest = newest_version()
+    versions.bundle = VersionBundle(HeadVersion(), Version(newest))
     execution_api_router.routes[:] = [
         route for route in execution_api_router.routes if _DELETED_ROUTE_TAG not in (getattr(route, "tags", None) or [])
     ]
+    generate = applications.generate_versioned_routers
+
+    def generate_versioned_routers(router: Any, versions: Any, **options: Any) -> Any:
+        if [str(version.value) for version in versions] != [newest]:
+            return generate(router, versions, **options)
+        return GeneratedRouters({newest: router}, {newest: APIRouter()})
+
+    applications.generate_versioned_routers = generate_versioned_routers
 
 
 def _remember_dependencies() -> None:

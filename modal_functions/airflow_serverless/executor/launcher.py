@@ -30,6 +30,10 @@ class Launcher:
         """Start `run_tick`; callers leave the wake mark first."""
         return self._spawn("run_tick", reason)
 
+    def spawn_gate(self) -> str:
+        """Start `scheduler_tick`, which waits for what is due soon."""
+        return self._spawn("scheduler_tick")
+
     def spawn_triggerer(self) -> str:
         """Start `run_triggers`; callers leave the note of a triggerer first."""
         return self._spawn("run_triggers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,17 @@ class Launch:
 
     id: str
     workload: ExecuteTask
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a `ModalExecutor` holds at one moment."""
+
+    launches: list[Launch]
+    running: set[Any]
+    queued_tasks: dict[Any, Any]
+    queued_callbacks: dict[Any, Any]
+    event_buffer: dict[Any, Any]
 
 
 class ModalExecutor(BaseExecutor):
@@ -50,9 +61,26 @@ class ModalExecutor(BaseExecutor):
         """Start a task that is queued already, under the launch id that the database has."""
         self._launches.append(launch)
 
+    def withdraw(self, keys: Iterable[Any]) -> None:
+        """Forget the launches of these tasks; the next round finds them queued without one."""
+        withdrawn = set(keys)
+        self._launches = [launch for launch in self._launches if launch.workload.key not in withdrawn]
+
     def take_launches(self) -> list[Launch]:
         launches, self._launches = self._launches, []
         return launches
+
+    def checkpoint(self) -> Checkpoint:
+        """The state of the executor, to `restore` when the transaction that changed it is rolled back."""
+        queued = dict(self.queued_tasks), dict(self.queued_callbacks)
+        return Checkpoint(list(self._launches), set(self.running), *queued, dict(self.event_buffer))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self._launches = list(checkpoint.launches)
+        self.running = set(checkpoint.running)
+        self.queued_tasks = dict(checkpoint.queued_tasks)
+        self.queued_callbacks = dict(checkpoint.queued_callbacks)
+        self.event_buffer = dict(checkpoint.event_buffer)
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         for workload in workload_items:

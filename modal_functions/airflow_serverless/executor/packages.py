@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from os import PathLike
@@ -29,13 +28,11 @@ def of_file(worker: Worker, path: str | PathLike[str]) -> Path | None:
 
 
 def of_task(worker: Worker, workload: ExecuteTask) -> Path | None:
-    """The same for a task. Raises AttemptFailed after it has written the resolver's words to the task's log."""
+    """The same for a task. Raises AttemptFailed with the resolver's words."""
     try:
         return of_file(worker, workload.dag_rel_path)
     except RequirementsError as error:
-        message = f"The requirements of {workload.dag_rel_path} cannot be installed: {error}"
-        add_to_log(worker, workload, message)
-        raise AttemptFailed(message) from error
+        raise AttemptFailed(f"The requirements of {workload.dag_rel_path} cannot be installed: {error}") from error
 
 
 def install(worker: Worker, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,16 +49,3 @@ def install(worker: Worker, payload: Mapping[str, Any]) -> dict[str, Any]:
     worker.state.update({packages_key(name): {**note, "at": time.time()}})
     worker.wake("packages were installed")
     return {"status": note["status"], "error": note["error"]}
-
-
-def add_to_log(worker: Worker, workload: ExecuteTask, message: str) -> None:
-    """Add a line to the log of a task, whose process cannot write it."""
-    from airflow._shared.timezones import timezone
-
-    if not workload.log_path:
-        return
-    path = worker.paths.logs / workload.log_path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = {"timestamp": timezone.utcnow().isoformat(), "level": "error", "event": message, "logger": "task"}
-    with path.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(line) + "\n")

@@ -8,6 +8,7 @@ from typing import Any
 import modal
 
 from airflow_serverless.executor.context import Worker
+from airflow_serverless.executor.processes import Processes
 
 LONGEST_SECONDS = 12 * 3600.0
 """After this it hands over to a fresh one, well within its timeout."""
@@ -21,14 +22,16 @@ def run_triggers() -> dict[str, Any]:
     triggers = worker.state.triggers()
     if triggers is None or not triggers["created"]:
         return {"events": 0}
-    supervisor = TriggerSupervisor.begin(
-        worker, modal.current_function_call_id(), triggers["generation"], time.monotonic() + LONGEST_SECONDS
-    )
-    try:
-        supervisor.run()
-    finally:
-        supervisor.kill(escalation_delay=10, force=True)
-        supervisor.publish_logs()
+    with Processes() as processes:
+        supervisor = TriggerSupervisor.begin(
+            worker, modal.current_function_call_id(), triggers["generation"], time.monotonic() + LONGEST_SECONDS
+        )
+        try:
+            supervisor.run()
+        finally:
+            supervisor.kill(escalation_delay=10, force=True)
+            processes.end()
+            supervisor.publish_logs()
     if not supervisor.is_alive_at_end:
         raise RuntimeError("the process that runs the triggers died; its log is above")
     return {"events": supervisor.told}

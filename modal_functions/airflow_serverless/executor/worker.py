@@ -14,11 +14,12 @@ from airflow_serverless.executor import packages
 from airflow_serverless.executor.callbacks import execute_callback
 from airflow_serverless.executor.context import AttemptFailed, Worker
 from airflow_serverless.executor.limit import limited
-from airflow_serverless.executor.packages import add_to_log
-from airflow_serverless.executor.processes import stop_children
+from airflow_serverless.executor.processes import Processes
+from airflow_serverless.executor.task_log import add_to_log
 from airflow_serverless.state import FAILED, FINAL, RUNNING, STOPPED, SUCCESS, CallNote, TaskEntry
 
 UNSUCCESSFUL = frozenset({"failed", "up_for_retry"})
+LOST = "the container was lost while the task ran"
 
 
 def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,10 +30,15 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
     or the reason why nothing was done}.
     """
     worker = Worker.of_process()
-    if "callback" in payload:
-        return execute_callback(worker, payload)
-    if "requirements" in payload:
-        return packages.install(worker, payload)
+    with Processes() as processes:
+        if "callback" in payload:
+            return execute_callback(worker, payload, processes)
+        if "requirements" in payload:
+            return packages.install(worker, payload)
+        return _run_launch(worker, payload, processes)
+
+
+def _run_launch(worker: Worker, payload: Mapping[str, Any], processes: Processes) -> dict[str, Any]:
     call_id = modal.current_function_call_id()
     entry = worker.state.task(payload["key"])
     if entry is None or entry["launch"] != payload["launch"] or entry["status"] in FINAL:
@@ -42,33 +48,42 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
     if holder is not True:
         if holder["call_id"] != call_id:
             return {"status": "claimed by another call"}
-        # The same call comes a second time only if the container of the first time is gone.
-        return _report(worker, payload["key"], entry, FAILED, "the container was lost while the task ran")
+        # The same call comes a second time only if the container of the first time is gone. Its log may be here.
+        worker.volume.reload()
+        return _report(worker, payload, entry, LOST)
     if not worker.is_wanted(entry):
         return {"status": "obsolete"}
     entry = {**entry, "status": RUNNING, "call_id": call_id, "started_at": time.time()}
     worker.state.update({payload["key"]: entry})
     try:
-        succeeded = _run(worker, payload, entry)
+        succeeded = _run(worker, payload, entry, processes)
     except AttemptFailed as failure:
-        return _report(worker, payload["key"], entry, FAILED, str(failure))
+        return _report(worker, payload, entry, str(failure))
     except InputCancellation:
         # Nothing of the task runs any more: now it may begin anew.
-        _report(worker, payload["key"], entry, FAILED, STOPPED)
+        reason = worker.state.stop_reason(entry["ti_id"], entry["launch"])
+        _report(worker, payload, entry, STOPPED, f"The task was stopped: {reason or 'it is no longer wanted'}")
         raise
     except Exception as error:
-        _report(worker, payload["key"], entry, FAILED, f"{type(error).__name__}: {error}")
+        _report(worker, payload, entry, f"{type(error).__name__}: {error}")
         raise
     worker.wake("a task ended")
     return {"status": SUCCESS if succeeded else FAILED}
 
 
-def _report(worker: Worker, key: str, entry: TaskEntry, status: str, error: str) -> dict[str, Any]:
-    """Write the final state of a launch that tells the database nothing more."""
-    if not _is_replaced(worker, key, entry):
-        worker.state.update({key: {**entry, "status": status, "completed_at": time.time(), "error": error}})
-    worker.wake("a task ended")
-    return {"status": status, "error": error}
+def _report(
+    worker: Worker, payload: Mapping[str, Any], entry: TaskEntry, error: str, line: str | None = None
+) -> dict[str, Any]:
+    """Write the failure of a launch that tells the database nothing more; `line` is for its log, if not the error."""
+    key = payload["key"]
+    try:
+        add_to_log(worker.paths.logs, payload["workload"].get("log_path"), line or error)
+        worker.volume.commit()
+    finally:
+        if not _is_replaced(worker, key, entry):
+            worker.state.update({key: {**entry, "status": FAILED, "completed_at": time.time(), "error": error}})
+        worker.wake("a task ended")
+    return {"status": FAILED, "error": error}
 
 
 def _is_replaced(worker: Worker, key: str, entry: TaskEntry) -> bool:
@@ -77,17 +92,22 @@ def _is_replaced(worker: Worker, key: str, entry: TaskEntry) -> bool:
     return current is not None and current["launch"] != entry["launch"]
 
 
-def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
+def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry, processes: Processes) -> bool:
     """Whether the task's process ended well; the API carries what Airflow is to know."""
     from airflow.executors.workloads.task import ExecuteTask
     from airflow.sdk.execution_time.supervisor import supervise_task
 
     api = worker.open_api(entry["ti_id"], entry["launch"], int(payload["generation"]))
     workload = ExecuteTask.model_validate(payload["workload"])
+
+    def say(words: str) -> None:
+        add_to_log(worker.paths.logs, workload.log_path, words)
+
+    failed = True
     try:
         with (
             active_in_children(packages.of_task(worker, workload)),
-            limited(worker.settings.task_timeout, lambda words: add_to_log(worker, workload, words)) as limit,
+            limited(worker.settings.task_timeout, processes, say) as limit,
         ):
             code = supervise_task(
                 ti=workload.ti,  # type: ignore[arg-type]
@@ -97,14 +117,14 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry) -> bool:
                 log_path=workload.log_path,
                 client=api.client(),
             )
-    except BaseException:
-        # Most of all a cancelled call: its task was cleared or marked, and must not go on beside its successor.
-        stop_children()
-        raise
+        failed = code != 0 or api.final_state is None or api.final_state in UNSUCCESSFUL
     finally:
+        # A call may be cancelled: its task was cleared or marked, and must not go on beside its successor. One that
+        # has failed, or that Airflow has ended, must not go on beside its next try.
+        if failed:
+            processes.end()
         # Logs and XComs have to be on the volume before anybody is told that they are.
         worker.volume.commit()
-    failed = code != 0 or api.final_state in UNSUCCESSFUL
     if _is_replaced(worker, payload["key"], entry):
         return False
     error = limit.exceeded or (f"the task's process ended with status {code}" if code != 0 else None)

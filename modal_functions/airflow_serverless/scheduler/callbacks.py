@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
 from airflow_serverless.executor.launcher import Launcher
+from airflow_serverless.scheduler.quarantine import CALLBACK_ROW, Quarantine
 from airflow_serverless.scheduler.reconcile import SILENCE_SECONDS, UNSTARTED_SECONDS
 from airflow_serverless.state import (
     CALLBACK,
@@ -104,7 +105,7 @@ def _close(entry: CallbackEntry, session: Session) -> None:
     callback.output = entry.get("error")
 
 
-def pending(inbox: Inbox) -> list[CallbackLaunch]:
+def pending(inbox: Inbox, quarantine: Quarantine) -> list[CallbackLaunch]:
     """What the database has and the Dict does not know of, or knows of for long without a call."""
     from airflow.models.callback import Callback, CallbackType
     from airflow.utils.session import create_session
@@ -123,7 +124,12 @@ def pending(inbox: Inbox) -> list[CallbackLaunch]:
     )
     with create_session() as session:
         rows = session.scalars(select(Callback).where(waiting).order_by(Callback.priority_weight.desc()))
-        launches = [_launch(row, session) for row in rows if str(row.id) not in known]
+        launches = []
+        for row in rows:
+            if str(row.id) in known or quarantine.is_held(CALLBACK_ROW, str(row.id)):
+                continue
+            with quarantine.guard(CALLBACK_ROW, str(row.id)):
+                launches.append(_launch(row, session))
         return [launch for launch in launches if launch is not None]
 
 

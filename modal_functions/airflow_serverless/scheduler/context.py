@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,6 +12,7 @@ from airflow_serverless.config import Paths, Settings, configure_airflow
 from airflow_serverless.dags.requirements import Environments
 from airflow_serverless.db.backend import DatabaseBackend
 from airflow_serverless.executor.launcher import Launcher
+from airflow_serverless.executor.task_log import add_to_log
 from airflow_serverless.scheduler.dags import DagFolder
 from airflow_serverless.state import State
 
@@ -20,6 +22,7 @@ class TickContext:
     settings: Settings
     paths: Paths
     state: State
+    volume: modal.Volume
     backend: DatabaseBackend
     launcher: Launcher
     folder: DagFolder
@@ -28,6 +31,14 @@ class TickContext:
     def of_process(cls) -> TickContext:
         """The one of this process; configures Airflow when first asked for."""
         return _context()
+
+    def explain(self, lines: Mapping[str, str]) -> None:
+        """Add {path of a task's log: line} to the logs. The next commit of the Volume makes it visible to others."""
+        if lines:
+            # What a container that is gone has committed must not be replaced by what was seen here before.
+            self.volume.reload()
+            for path, line in lines.items():
+                add_to_log(self.paths.logs, path, line)
 
 
 @cache
@@ -41,9 +52,10 @@ def _context() -> TickContext:
         settings,
         paths,
         state,
+        volume,
         _backend(settings, paths, volume, state),
         Launcher(settings.app_name),
-        DagFolder(paths.dags, Environments(paths.packages)),
+        DagFolder(paths.dags, Environments(paths.packages), frozenset(settings.environment_names)),
     )
 
 

@@ -5,33 +5,42 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from airflow_serverless.config import BUNDLE, PARSE_TIMEOUT_SECONDS
-from airflow_serverless.dags import plugins, requirements
+from airflow_serverless.dags import plugins, requirements, values
 from airflow_serverless.dags.isolation import Limits
+from airflow_serverless.dags.lookups import Lookups
 from airflow_serverless.dags.requirements import Environments, RequirementsError
 from airflow_serverless.dags.storage import ParsedFile, parse_isolated, refused
+from airflow_serverless.dags.values import Values
+from airflow_serverless.dags.write import NotStored, not_stored, printable, write
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
 from airflow_serverless.executor import in_process
+from airflow_serverless.scheduler.definitions import Definitions
+from airflow_serverless.scheduler.listing import IGNORE_FILE, Listing, list_dag_files, walk
+from airflow_serverless.scheduler.quarantine import FILE, FOLDER, LONGEST_PATH, PATH, Quarantine, is_systemic
+from airflow_serverless.scheduler.reads import ObservedState, Reads
 from airflow_serverless.state import FAILED, PackagesNote, packages_key
 
 LIMITS = Limits(seconds=PARSE_TIMEOUT_SECONDS, memory_mb=4096)
-DAG, HELPER, BROKEN, DATA = "dag", "helper", "broken", "data"
+PARSED, BROKEN, DATA = "parsed", "broken", "data"
+"""Kinds of files: parsed without errors, parsed with errors, not a DAG file."""
 
 
 @dataclass
 class Synced:
     """Files that were parsed and files that vanished, relative to the DAG folder; and what has to be installed before
-    other files can be parsed, by the names of their environments."""
+    other files can be parsed, by the names of their environments. `next_clock`: when the next file that
+    reads the clock is due, in seconds since the epoch."""
 
     parsed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    next_clock: float | None = None
 
     def __bool__(self) -> bool:
         return bool(self.parsed or self.removed)
@@ -40,48 +49,72 @@ class Synced:
 class DagFolder:
     """The DAG folder as a warm process knows it; content digests are kept for files that look untouched."""
 
-    def __init__(self, root: Path, environments: Environments) -> None:
+    def __init__(self, root: Path, environments: Environments, environment_names: frozenset[str]) -> None:
         self._root = root
         self._environments = environments
-        self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+        self._environment_names = environment_names
+        self._digests: dict[str, tuple[tuple[int, ...], str]] = {}
         self._plugins = plugins.NOTHING
+        self._values: Values | None = None
 
     def follow_plugins(self) -> None:
         """Have this process go by the plugins that are in the folder now."""
         if plugins.follow(self._root):
             in_process.forget_dags()
-            self._plugins = plugins.load(self._root, LIMITS)
+            self._plugins = plugins.load(self._root, LIMITS, Lookups(values.load_values()))
 
-    def sync(self, backend: DatabaseBackend, notes: Mapping[str, PackagesNote]) -> Synced:
+    def sync(self, backend: DatabaseBackend, notes: Mapping[str, PackagesNote], quarantine: Quarantine) -> Synced:
         """Parse changed files, with the plugins that this process follows, and write the result through Airflow's ORM.
 
-        A file whose packages are not installed yet is left for a later tick, as what it was.
+        A file whose packages are not installed yet is left for a later tick, as what it was. A file that cannot be
+        written has an import error, and is quarantined.
         """
-        present = self._present()
+        present = self._present(quarantine)
         connection = backend.get_connection()
         try:
             known = tables.get_files(connection)
-            result = Synced()
+            reads, observed, result = Reads(connection), ObservedState(present), Synced()
             changed = {path for path, digest in present.items() if known.get(path, ("", ""))[0] != digest}
             gone = known.keys() - present.keys()
-            if not changed and not gone:
+            retried = {path for path in quarantine.names(FILE) if not quarantine.is_held(FILE, path)}
+            parsed_before = {path for path, (_, kind) in known.items() if kind != DATA}
+            outdated = reads.outdated(parsed_before, observed)
+            if not changed and not gone and not retried and not outdated:
+                result.next_clock = reads.next_clock()
                 return result
-            candidates = self._dag_files()
+            self._values = None
+            listed = self._dag_files(parsed_before, quarantine)
+            candidates = listed & present.keys()
             kinds = {path: (known[path][1] if path in known else DATA) for path in present}
-            for path in sorted(_to_parse(candidates, changed, gone, known)):
-                kind = self._parse(path, notes, result)
-                if kind is None:
+            definitions = Definitions(connection)
+            waiting = (_to_parse(candidates, changed, gone, known, reads) | retried | outdated) & candidates
+            waiting |= definitions.keep_only(candidates)
+            reads.keep_only(candidates)
+            while waiting:
+                path = min(waiting)
+                waiting.remove(path)
+                parsed = self._parse(path, notes, result)
+                if parsed is None:
                     # As before, so that it is found to have changed again.
                     present[path] = known.get(path, ("", ""))[0]
                     continue
-                kinds[path] = kind
+                dag_ids = [dag["dag_id"] for dag in parsed["dags"]]
+                duplicates = definitions.duplicates(path, dag_ids)
+                kinds[path] = self._store(path, _without(parsed, duplicates), quarantine)
+                reads.put(path, parsed["reads"], observed)
+                if kinds[path] != BROKEN:
+                    waiting |= definitions.put(path, dag_ids)
                 result.parsed.append(path)
             result.removed = sorted(gone)
+            result.next_clock = reads.next_clock()
+            quarantine.keep_only(FILE, [*present, FOLDER])
             _forget_missing(candidates)
             _write_plugin_errors(self._plugins["errors"])
             self._environments.collect(self._used(candidates))
             rows = [(path, digest, kinds[path] if path in candidates else DATA) for path, digest in present.items()]
             tables.set_files(connection, rows)
+            definitions.save(connection)
+            reads.save(connection)
             connection.commit()
             return result
         finally:
@@ -89,16 +122,17 @@ class DagFolder:
 
     def _walk(self) -> Iterator[str]:
         """All files that can matter to a DAG, relative to the folder."""
-        for directory, names, files in os.walk(self._root):
+        for folder, names, files in walk(self._root):
             names[:] = [name for name in names if name != "__pycache__" and not name.startswith(".")]
             for name in files:
-                if name == ".airflowignore" or not name.startswith("."):
-                    yield (Path(directory) / name).relative_to(self._root).as_posix()
+                if name == IGNORE_FILE or not name.startswith("."):
+                    yield (folder / name).relative_to(self._root).as_posix()
 
     def _digest(self, path: str) -> str:
         file = self._root / path
         status = file.stat()
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        # `cp -p` and `touch -r` preserve mtime, but not ctime.
+        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
         remembered = self._digests.get(path)
         if remembered and remembered[0] == stamp:
             return remembered[1]
@@ -106,24 +140,42 @@ class DagFolder:
         self._digests[path] = (stamp, digest)
         return digest
 
-    def _present(self) -> dict[str, str]:
-        """{path: digest} of all files. A plugin is another one when it loads otherwise than it did."""
-        present = {path: self._digest(path) for path in self._walk()}
+    def _present(self, quarantine: Quarantine) -> dict[str, str]:
+        """{path: digest} of all files that can be read. A plugin is another one when it loads otherwise than it did."""
+        present, unreadable = {}, set[str]()
+        for path in self._walk():
+            try:
+                # The database takes text only.
+                path.encode()
+                present[path] = self._digest(path)
+            except FileNotFoundError:
+                # A link that leads nowhere, or a file that was removed a moment ago.
+                continue
+            except (OSError, UnicodeEncodeError) as error:
+                quarantine.add(PATH, path, error)
+                unreadable.add(path)
+        quarantine.keep_only(PATH, unreadable)
         if self._plugins["errors"]:
             suffix = json.dumps([sorted(self._plugins["errors"]), self._plugins["is_safe"]])
             present |= {path: digest + suffix for path, digest in present.items() if plugins.is_plugin(path)}
         return present
 
-    def _dag_files(self) -> set[str]:
-        """Python files and archives that .airflowignore leaves in, without plugins."""
-        from airflow.dag_processing.importers import get_importer_registry
+    def _dag_files(self, known: set[str], quarantine: Quarantine) -> set[str]:
+        """Python files and archives that .airflowignore leaves in, without plugins; `known` without a list."""
+        listing: Listing | None = None
+        with quarantine.guard(FILE, FOLDER):
+            listing = list_dag_files(self._root)
+        if listing is None:
+            return known
+        ignore_files = {path for path in quarantine.names(FILE) if PurePosixPath(path).name == IGNORE_FILE}
+        for path in ignore_files - listing.faults.keys():
+            quarantine.release(FILE, path)
+        for path, fault in listing.faults.items():
+            quarantine.add(FILE, path, fault)
+        return {path for path in listing.files if not plugins.is_plugin(path)}
 
-        found = get_importer_registry().list_dag_files(str(self._root), safe_mode=False)
-        paths = {Path(path).relative_to(self._root).as_posix() for path in found}
-        return {path for path in paths if not plugins.is_plugin(path)}
-
-    def _parse(self, path: str, notes: Mapping[str, PackagesNote], result: Synced) -> str | None:
-        """Parse one file and write what came of it; returns the kind of file that it is, or None if it has to wait."""
+    def _parse(self, path: str, notes: Mapping[str, PackagesNote], result: Synced) -> ParsedFile | None:
+        """What is in a file, or None if it has to wait for its packages."""
         file = self._root / path
         try:
             asked = requirements.declared(file, self._root)
@@ -136,13 +188,37 @@ class DagFolder:
             if asked and packages is None and not failed:
                 result.missing[Environments.name(asked)] = asked
                 return None
-            parsed = parse_isolated(file, self._root, LIMITS, packages)
+            parsed = self._import(file, packages)
             if note is not None and failed and packages is None and parsed["import_errors"]:
                 parsed = refused(file, self._root, f"its requirements cannot be installed: {note['error']}")
-        _write(path, parsed)
-        if parsed["import_errors"]:
-            return BROKEN
-        return DAG if parsed["dags"] else HELPER
+        return parsed
+
+    def _import(self, file: Path, packages: Path | None) -> ParsedFile:
+        """Import a file. Loads the environment's values only when a file first requests one, because most do not."""
+        parsed = parse_isolated(file, self._root, LIMITS, Lookups(self._values, self._environment_names), packages)
+        if parsed["needs_values"]:
+            self._values = values.load_values()
+            return self._import(file, packages)
+        return parsed
+
+    def _store(self, path: str, parsed: ParsedFile, quarantine: Quarantine) -> str:
+        """Write what is in a file; returns its kind."""
+        with quarantine.guard(FILE, path):
+            try:
+                if parsed["writes"]:
+                    values.apply_writes(parsed["writes"])
+                    self._values = None
+                errors = write(path, parsed["dags"], parsed["import_errors"])
+            except BaseException as error:
+                if is_systemic(error):
+                    raise
+                # Airflow's tables have what was there before, and why the new content is not.
+                write(path, [], not_stored(self._root / path, self._root, error))
+                raise
+            if errors and not parsed["import_errors"]:
+                raise NotStored(errors)
+            return BROKEN if errors else PARSED
+        return BROKEN
 
     def _used(self, candidates: set[str]) -> set[str]:
         """Names of the environments that files ask for."""
@@ -154,51 +230,29 @@ class DagFolder:
         return used
 
 
-def _to_parse(candidates: set[str], changed: set[str], gone: set[str], known: dict[str, tuple[str, str]]) -> set[str]:
-    """Changed files; with them the broken ones, which may lack what has just come. If something changed that others
-    may import or read, everything: which file depends on which is not known."""
+def _to_parse(
+    candidates: set[str], changed: set[str], gone: set[str], known: dict[str, tuple[str, str]], reads: Reads
+) -> set[str]:
+    """Changed files, and files with import errors, which the change may fix.
+
+    All files if a plugin has changed, or a file that no DAG file is known to read: the read may be undetectable, as in
+    a subprocess.
+    """
     touched = changed | gone
-    if any(plugins.is_plugin(path) or (path in known and known[path][1] in (HELPER, DATA)) for path in touched):
+    was_parsed = {path for path, (_, kind) in known.items() if kind != DATA}
+    if any(plugins.is_plugin(path) for path in touched):
+        return candidates
+    if any(not reads.has_reader(path) for path in touched - candidates - was_parsed):
         return candidates
     broken = {path for path, (_, kind) in known.items() if kind == BROKEN}
-    unseen = {path for path in candidates if path not in known}
-    return (changed | broken | unseen) & candidates
+    # It may have been left out before, as by .airflowignore.
+    unseen = candidates - was_parsed
+    return changed | broken | unseen
 
 
-def _write(path: str, parsed: ParsedFile) -> None:
-    from airflow._shared.timezones import timezone
-    from airflow.dag_processing.collection import update_dag_parsing_results_in_db
-    from airflow.models.dag import DagModel
-    from airflow.serialization.serialized_objects import LazyDeserializedDAG
-    from airflow.utils.session import create_session
-    from sqlalchemy import or_, select
-
-    now = timezone.utcnow()
-    dags = [LazyDeserializedDAG(data=dag["data"], last_loaded=now) for dag in parsed["dags"]]
-    errors = {(BUNDLE, path): "\n\n".join(error["traceback"] for error in parsed["import_errors"])}
-    with create_session() as session:
-        update_dag_parsing_results_in_db(
-            BUNDLE,
-            None,
-            dags,
-            errors if parsed["import_errors"] else {},
-            None,
-            set(),
-            session=session,
-            files_parsed={(BUNDLE, path)},
-        )
-        if parsed["import_errors"]:
-            return
-        found = [dag["dag_id"] for dag in parsed["dags"]]
-        stale = select(DagModel).where(
-            DagModel.bundle_name == BUNDLE,
-            # DAGs of an archive are in files of its own.
-            or_(DagModel.relative_fileloc == path, DagModel.relative_fileloc.startswith(f"{path}/", autoescape=True)),
-            DagModel.is_stale.is_(False),
-            DagModel.dag_id.not_in(found),
-        )
-        for model in session.scalars(stale):
-            model.is_stale = True
+def _without(parsed: ParsedFile, dag_ids: set[str]) -> ParsedFile:
+    """The file without DAGs for which another file counts."""
+    return {**parsed, "dags": [dag for dag in parsed["dags"] if dag["dag_id"] not in dag_ids]}
 
 
 def _archive(place: str) -> set[str]:
@@ -235,5 +289,10 @@ def _write_plugin_errors(errors: Mapping[str, str]) -> None:
     with create_session() as session:
         for path, text in errors.items():
             session.add(
-                ParseImportError(filename=path, bundle_name=BUNDLE, timestamp=timezone.utcnow(), stacktrace=text)
+                ParseImportError(
+                    filename=path[-LONGEST_PATH:],
+                    bundle_name=BUNDLE,
+                    timestamp=timezone.utcnow(),
+                    stacktrace=printable(text),
+                )
             )

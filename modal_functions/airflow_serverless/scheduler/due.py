@@ -10,24 +10,43 @@ from typing import TYPE_CHECKING
 from airflow_serverless.state import DueMarker
 
 if TYPE_CHECKING:
+    from airflow.models.dagbag import DBDagBag
     from sqlalchemy import ColumnElement
 
+    from airflow_serverless.scheduler.quarantine import Quarantine
+
 FULL_TICK_SECONDS = 300.0
-"""A tick runs at least this often, for what has no due time (timeouts of runs, files changed by other means)."""
+"""A tick runs at least this often, for what has no due time (files changed by other means)."""
+LONGEST_WAIT_SECONDS = 300.0
+"""Of a gate. With a longer interval, what is due later than this waits for the next cron."""
+CRON_LATE_SECONDS = 5.0
 MOST_RETRIES = 200
 
 
-def compute(generation: int, deferred: bool) -> DueMarker:
-    """The marker as of now; times are seconds since the epoch."""
-    now = time.time()
-    times = [moment.timestamp() for moment in _moments() if moment is not None]
+def compute(
+    generation: int, deferred: bool, quarantine: Quarantine, bag: DBDagBag, next_clock: float | None
+) -> DueMarker:
+    """The marker as of now; times are seconds since the epoch.
+
+    `bag`: the DAGs that the tick has loaded. `next_clock`: when the next file that reads the clock is due, for which no
+    gate waits: it would never end.
+    """
+    full_tick_at = time.time() + FULL_TICK_SECONDS
+    times = [moment.timestamp() for moment in _moments(quarantine, bag) if moment is not None]
+    if (retry_at := quarantine.next_retry()) is not None:
+        times.append(retry_at)
     return {
-        "next_due": min(times) if times else None,
+        "next_due": min(times, default=None),
         "active": _is_active(),
         "deferred": deferred,
         "generation": generation,
-        "full_tick_at": now + FULL_TICK_SECONDS,
+        "full_tick_at": full_tick_at if next_clock is None else min(full_tick_at, next_clock),
     }
+
+
+def look_ahead(interval_seconds: int) -> float:
+    """How many seconds ahead a gate waits for a due time: until the next cron, unless that comes late."""
+    return min(interval_seconds + CRON_LATE_SECONDS, LONGEST_WAIT_SECONDS)
 
 
 def is_due(marker: DueMarker | None, now: float) -> str | None:
@@ -54,7 +73,8 @@ def _is_active() -> bool:
         return session.scalar(select(TaskInstance.id).where(TaskInstance.state.in_(states)).limit(1)) is not None
 
 
-def _moments() -> Iterator[datetime.datetime | None]:
+def _moments(quarantine: Quarantine, bag: DBDagBag) -> Iterator[datetime.datetime | None]:
+    from airflow._shared.timezones import timezone
     from airflow.models.dag import DagModel
     from airflow.models.dagrun import DagRun
     from airflow.models.deadline import Deadline
@@ -64,20 +84,23 @@ def _moments() -> Iterator[datetime.datetime | None]:
     from airflow.utils.state import DagRunState, TaskInstanceState
     from sqlalchemy import func, select
 
-    live = _live()
+    live, unfinished = _live(), (DagRunState.QUEUED, DagRunState.RUNNING)
     with create_session() as session:
         has_room = DagModel.exceeds_max_non_backfill.is_(False)
         yield session.scalar(select(func.min(DagModel.next_dagrun_create_after)).where(has_room, *live))
-        yield session.scalar(
-            select(func.min(DagRun.run_after))
-            .join(DagModel, DagModel.dag_id == DagRun.dag_id)
-            .where(DagRun.state == DagRunState.QUEUED, DagRun.run_after > func.now(), *live)
-        )
+        for moment in (DagRun.run_after, DagRun.logical_date):
+            yield session.scalar(
+                select(func.min(moment))
+                .join(DagModel, DagModel.dag_id == DagRun.dag_id)
+                .where(DagRun.state.in_(unfinished), moment > timezone.utcnow(), *live)
+            )
+        # A task that was deleted from its DAG and has come back has no state, but waits nevertheless.
+        is_back = TaskInstance.state.is_(None) & (TaskReschedule.reschedule_date > timezone.utcnow())
         yield session.scalar(
             select(func.max(TaskReschedule.reschedule_date).label("at"))
             .join(TaskInstance, TaskInstance.id == TaskReschedule.ti_id)
             .join(DagModel, DagModel.dag_id == TaskInstance.dag_id)
-            .where(TaskInstance.state == TaskInstanceState.UP_FOR_RESCHEDULE, *live)
+            .where((TaskInstance.state == TaskInstanceState.UP_FOR_RESCHEDULE) | is_back, *live)
             .group_by(TaskInstance.id)
             .order_by("at")
             .limit(1)
@@ -85,7 +108,8 @@ def _moments() -> Iterator[datetime.datetime | None]:
         waiting = (TaskInstanceState.DEFERRED, TaskInstanceState.AWAITING_INPUT)
         yield session.scalar(select(func.min(TaskInstance.trigger_timeout)).where(TaskInstance.state.in_(waiting)))
         yield session.scalar(select(func.min(Deadline.deadline_time)).where(~Deadline.missed))
-    yield from _retry_times()
+    yield from _run_timeouts(quarantine, bag)
+    yield from _retry_times(quarantine, bag)
 
 
 def _live() -> tuple[ColumnElement[bool], ...]:
@@ -95,23 +119,59 @@ def _live() -> tuple[ColumnElement[bool], ...]:
     return DagModel.is_paused.is_(False), DagModel.is_stale.is_(False)
 
 
-def _retry_times() -> Iterator[datetime.datetime]:
+def _run_timeouts(quarantine: Quarantine, bag: DBDagBag) -> Iterator[datetime.datetime | None]:
+    """When the oldest running run of each DAG that limits their time exceeds it."""
     from airflow.models.dag import DagModel
-    from airflow.models.dagbag import DBDagBag
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState
+    from sqlalchemy import select
+
+    from airflow_serverless.scheduler.quarantine import RUN, run_name
+
+    seen = set[str]()
+    with create_session() as session:
+        running = (
+            select(DagRun)
+            .join(DagModel, DagModel.dag_id == DagRun.dag_id)
+            .where(DagRun.state == DagRunState.RUNNING, DagRun.start_date.is_not(None), *_live())
+            .order_by(DagRun.start_date)
+        )
+        for run in session.scalars(running):
+            name = run_name(run.dag_id, run.run_id)
+            if run.dag_id in seen or quarantine.is_held(RUN, name):
+                continue
+            seen.add(run.dag_id)
+            dag = None
+            with quarantine.guard(RUN, name):
+                dag = bag.get_dag_for_run(dag_run=run, session=session)
+            if run.start_date and dag is not None and dag.dagrun_timeout:
+                yield run.start_date + dag.dagrun_timeout
+
+
+def _retry_times(quarantine: Quarantine, bag: DBDagBag) -> Iterator[datetime.datetime | None]:
+    from airflow.models.dag import DagModel
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from airflow.utils.state import TaskInstanceState
     from sqlalchemy import select
 
-    bag = DBDagBag()
+    from airflow_serverless.scheduler.quarantine import RUN, run_name
+
     with create_session() as session:
         waiting = (
             select(TaskInstance)
             .join(DagModel, DagModel.dag_id == TaskInstance.dag_id)
             .where(TaskInstance.state == TaskInstanceState.UP_FOR_RETRY, *_live())
         )
-        for ti in session.scalars(waiting.limit(MOST_RETRIES)):
-            dag = bag.get_dag_for_run(dag_run=ti.dag_run, session=session)
-            if dag is not None and dag.has_task(ti.task_id):
-                ti.task = dag.get_task(ti.task_id)
-                yield ti.next_retry_datetime()
+        for ti in session.scalars(waiting.order_by(TaskInstance.end_date).limit(MOST_RETRIES)):
+            name = run_name(ti.dag_id, ti.run_id)
+            if quarantine.is_held(RUN, name):
+                continue
+            moment = None
+            with quarantine.guard(RUN, name):
+                dag = bag.get_dag_for_run(dag_run=ti.dag_run, session=session)
+                if dag is not None and dag.has_task(ti.task_id):
+                    ti.task = dag.get_task(ti.task_id)
+                    moment = ti.next_retry_datetime()
+            yield moment

@@ -1,18 +1,20 @@
-"""Replays what tasks recorded, against the real database, before anything else of a tick looks at it."""
+"""Replays what tasks recorded: ticks on the real database, before anything else, and tasks on their copies of it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from airflow_serverless.db import tables
-from airflow_serverless.db.backend import DatabaseBackend
 from airflow_serverless.executor import execution_api, in_process
-from airflow_serverless.state import Inbox, JournalRecord, Request
+from airflow_serverless.state import JournalRecord, Request
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 SETTLED = frozenset({"success", "failed", "skipped", "up_for_retry"})
 
@@ -26,35 +28,34 @@ class Replayed:
     keys: list[str] = field(default_factory=list)
 
 
-def replay(inbox: Inbox, backend: DatabaseBackend) -> Replayed:
-    """Apply all journal records that follow on what was applied before; others wait for those missing."""
+def replay(journals: Mapping[str, JournalRecord], connection: Connection) -> Replayed:
+    """Apply all journal records that follow on what was applied before; others wait for those missing.
+
+    `connection` is one to the database of Airflow's ORM, and commits how far each launch was applied.
+    """
     result = Replayed()
-    launches: dict[tuple[str, str], list[tuple[str, JournalRecord]]] = defaultdict(list)
-    for key, record in inbox.journals.items():
-        launches[record["ti_id"], record["launch"]].append((key, record))
-    if not launches:
+    if not journals:
         return result
-    connection = backend.get_connection()
-    try:
-        due: list[tuple[float, tuple[str, str], Request]] = []
-        offsets: dict[tuple[str, str], tuple[int, bool]] = {}
-        for launch, records in launches.items():
-            sequence, aborted = tables.get_offset(connection, *launch)
-            for key, record in sorted(records, key=lambda item: item[1]["sequence"]):
-                if record["sequence"] > sequence:
-                    break
-                result.keys.append(key)
-                if record["sequence"] == sequence:
-                    due.extend((request["at"], launch, request) for request in record["requests"])
-                    sequence += 1
-            offsets[launch] = (sequence, aborted)
-        # Across tasks the order of the workers' clocks; within a task the order of its requests (the sort is stable).
-        dropped = _apply(sorted(due, key=lambda item: item[0]), {k for k, v in offsets.items() if v[1]}, result)
-        for launch, (sequence, _) in offsets.items():
-            tables.set_offset(connection, *launch, sequence, launch in dropped)
-        connection.commit()
-    finally:
-        connection.close()
+    launches: dict[tuple[str, str], list[tuple[str, JournalRecord]]] = defaultdict(list)
+    for key, record in journals.items():
+        launches[record["ti_id"], record["launch"]].append((key, record))
+    due: list[tuple[float, tuple[str, str], Request]] = []
+    offsets: dict[tuple[str, str], tuple[int, bool]] = {}
+    for launch, records in launches.items():
+        sequence, aborted = tables.get_offset(connection, *launch)
+        for key, record in sorted(records, key=lambda item: item[1]["sequence"]):
+            if record["sequence"] > sequence:
+                break
+            result.keys.append(key)
+            if record["sequence"] == sequence:
+                due.extend((request["at"], launch, request) for request in record["requests"])
+                sequence += 1
+        offsets[launch] = (sequence, aborted)
+    # Across tasks the order of the workers' clocks; within a task the order of its requests (the sort is stable).
+    dropped = _apply(sorted(due, key=lambda item: item[0]), {k for k, v in offsets.items() if v[1]}, result)
+    for launch, (sequence, _) in offsets.items():
+        tables.set_offset(connection, *launch, sequence, launch in dropped)
+    connection.commit()
     return result
 
 
@@ -72,7 +73,7 @@ def _apply(
                 continue
             line = f"{request['method']} {request['path']}: {request['status']} there, {answer.status_code} here"
             result.mismatches.append(line)
-            if request["path"].endswith("/run") and not _is_settled(answer):
+            if execution_api.operation(request["path"]) == "run" and not _is_settled(answer):
                 # The task instance has moved on (cleared, killed, retried): nothing of this launch may count.
                 dropped.add(launch)
     return dropped

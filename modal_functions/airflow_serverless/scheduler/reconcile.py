@@ -19,14 +19,20 @@ from airflow_serverless.state import (
     STOPPED,
     Inbox,
     State,
+    StopNote,
     TaskEntry,
     heartbeat_key,
+    journal_key,
+    stop_key,
     task_key,
 )
 
 if TYPE_CHECKING:
     from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import Connection
     from sqlalchemy.orm import Session
+
+    from airflow_serverless.scheduler.context import TickContext
 
 SILENCE_SECONDS = 20.0
 """A call without news for so long is asked for its state."""
@@ -40,20 +46,31 @@ STOP_SECONDS = 10.0
 """Longer than a worker takes to end the processes of a task whose call was cancelled."""
 LATELY_SECONDS = 5.0
 """What is queued ahead waits about so long, if the next tasks take as long as the last ones."""
+CLEARED = "it was cleared"
 KEPT_SECONDS = 3600.0
 """How long the final state of a task stays in the Dict; a call that comes back late finds it there."""
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """A launch that is not wanted any more, and why."""
+
+    entry: TaskEntry
+    reason: str
 
 
 @dataclass
 class Reconciled:
     """`again`: news is on its way that could not be judged yet. `unwanted`: entries whose calls are to be stopped.
-    `begun`: (DAG, run) of tasks whose workers have begun, but not told the database."""
+    `begun`: (DAG, run) of tasks whose workers have begun, but not told the database. `explained`: {path of a log: why
+    its task ended, which it could not log itself}."""
 
     events: int = 0
     again: bool = False
-    unwanted: dict[str, TaskEntry] = field(default_factory=dict)
+    unwanted: dict[str, Unwanted] = field(default_factory=dict)
     expired: list[str] = field(default_factory=list)
     begun: set[tuple[str, str]] = field(default_factory=set)
+    explained: dict[str, str] = field(default_factory=dict)
 
 
 def apply_heartbeats(inbox: Inbox) -> None:
@@ -112,25 +129,24 @@ def reconcile(
                     elif ti.state == TaskInstanceState.RESTARTING:
                         _report(ti, FAILED, None, executor)
                 elif entry["status"] in FINAL:
-                    offset, _ = tables.get_offset(connection, entry["ti_id"], launch)
-                    if offset < entry.get("journals", 0):
+                    if _has_unapplied(entry, state, connection):
                         result.again = True
                         continue
                     _report(ti, entry["status"], entry.get("error"), executor)
                     result.events += 1
                 elif ti.state == TaskInstanceState.RESTARTING:
-                    result.unwanted[key] = entry
+                    result.unwanted[key] = Unwanted(entry, CLEARED)
                 elif _last_news(entry, inbox) < now - SILENCE_SECONDS:
                     silent[key] = entry
             for key, outcome in _ask(silent, inbox, launcher).items():
-                _judge(key, silent[key], outcome, state, executor, session, result)
+                _judge(key, silent[key], outcome, state, executor, session, connection, result)
+            for key, entry in inbox.tasks.items():
+                if entry["status"] not in FINAL and entry["launch"] not in wanted:
+                    result.unwanted[key] = Unwanted(entry, _why_unwanted(entry, session))
     finally:
         connection.close()
     for key, entry in inbox.tasks.items():
-        if entry["status"] not in FINAL:
-            if entry["launch"] not in wanted:
-                result.unwanted[key] = entry
-        elif (entry["completed_at"] or 0) < now - KEPT_SECONDS:
+        if entry["status"] in FINAL and (entry["completed_at"] or 0) < now - KEPT_SECONDS:
             result.expired.append(key)
     return result
 
@@ -161,7 +177,7 @@ def finished_keys(inbox: Inbox) -> list[str]:
     current = {(entry["ti_id"], entry["launch"]): entry["status"] for entry in inbox.tasks.values()}
     oldest = time.time() - KEPT_SECONDS
     keys = []
-    for notes in (inbox.calls, inbox.claims, inbox.heartbeats):
+    for notes in (inbox.calls, inbox.claims, inbox.heartbeats, inbox.stops):
         for key, note in notes.items():
             status = current.get((note["ti_id"], note["launch"]))
             if status in FINAL or (status is None and note["at"] < oldest):
@@ -169,16 +185,36 @@ def finished_keys(inbox: Inbox) -> list[str]:
     return keys
 
 
-def stop_unwanted(
-    unwanted: dict[str, TaskEntry], inbox: Inbox, state: State, launcher: Launcher, patience: float = 0.0
-) -> bool:
+def _why_unwanted(entry: TaskEntry, session: Session) -> str:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.state import State as States
+    from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import select
+
+    names = {name: entry[name] for name in ("dag_id", "task_id", "run_id", "map_index")}
+    ti = session.scalar(select(TaskInstance).filter_by(**names))
+    if ti is None:
+        return "its run was deleted"
+    if ti.state == TaskInstanceState.UP_FOR_RETRY:
+        return "the scheduler ended this try, and will start another one"
+    if ti.state == TaskInstanceState.REMOVED:
+        return "it was deleted from its DAG"
+    if ti.state in States.finished:
+        return f"it was marked {ti.state}; its run is {ti.get_dagrun(session=session).state}"
+    return CLEARED
+
+
+def stop_unwanted(unwanted: dict[str, Unwanted], inbox: Inbox, context: TickContext, patience: float = 0.0) -> bool:
     """Cancel calls whose tasks were cleared, killed or replaced; True if some have ended by that.
 
     One that runs ends its processes first and says so itself: only then may the task run again. It is given
     `patience` seconds for that where the next one is about to be started. What ended in the meantime is left as it is.
     """
+    state, launcher = context.state, context.launcher
     ended = False
-    for key, entry in unwanted.items():
+    explained = {}
+    for key, launch in unwanted.items():
+        entry = launch.entry
         current = state.task(key)
         if current is None or current["launch"] != entry["launch"] or current["status"] in FINAL:
             continue
@@ -186,12 +222,25 @@ def stop_unwanted(
             # The database knows the end already, and this entry is about to.
             continue
         if call_id := inbox.call_id(current):
+            ti_id, stop = entry["ti_id"], stop_key(entry["ti_id"], entry["launch"])
+            if stop not in inbox.stops:
+                note: StopNote = {"ti_id": ti_id, "launch": entry["launch"], "at": time.time(), "reason": launch.reason}
+                state.update({stop: note})
             launcher.cancel(call_id)
             if not _has_ended(call_id, launcher, patience):
                 continue
+        if (latest := state.task(key)) is None or latest["launch"] != entry["launch"] or latest["status"] in FINAL:
+            # Its worker has said so meanwhile, to the log as well.
+            ended = True
+            continue
+        if latest["status"] == RUNNING and (log := latest.get("log_path")):
+            explained[log] = f"The task was stopped: {launch.reason}"
         stopped = {"status": FAILED, "completed_at": time.time(), "error": STOPPED}
-        state.update({key: {**current, **stopped}})
+        state.update({key: {**latest, **stopped}})
         ended = True
+    if explained:
+        context.explain(explained)
+        context.volume.commit()
     return ended
 
 
@@ -228,6 +277,17 @@ def _report(ti: TaskInstance, status: str, error: str | None, executor: ModalExe
         executor.fail(ti.key, error)
 
 
+def _has_unapplied(entry: TaskEntry, state: State, connection: Connection) -> bool:
+    """Whether a launch that has ended left a journal record that is not in the database yet.
+
+    How many there are one says only that ended by itself. The next record of another one is in the Dict, or none is.
+    """
+    offset, _ = tables.get_offset(connection, entry["ti_id"], entry["launch"])
+    if "journals" in entry:
+        return offset < entry["journals"]
+    return state.has_journal(journal_key(entry["ti_id"], entry["launch"], offset))
+
+
 def _last_news(entry: TaskEntry, inbox: Inbox) -> float:
     beat = inbox.heartbeats.get(heartbeat_key(entry["ti_id"]))
     beaten_at = beat["at"] if beat and beat["launch"] == entry["launch"] else 0.0
@@ -252,6 +312,7 @@ def _judge(
     state: State,
     executor: ModalExecutor,
     session: Session,
+    connection: Connection,
     result: Reconciled,
 ) -> None:
     from airflow.models.taskinstance import TaskInstance
@@ -266,11 +327,13 @@ def _judge(
             _relaunch(ti, executor, session)
         return
     current = state.task(key)
-    if current is None or current["status"] in FINAL:
+    if current is None or current["status"] in FINAL or _has_unapplied(current, state, connection):
         # It ended between the look at the Dict and the question: the next look will find its journal too.
         result.again = True
         return
     error = outcome.error or "its call ended without a result"
+    if log := entry.get("log_path"):
+        result.explained[log] = f"The task's call ended without a result: {error}"
     _report(ti, FAILED, error, executor)
     lost = {**current, "status": FAILED, "completed_at": time.time(), "error": error}
     state.update({key: lost})

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_serverless import commands
-from airflow_serverless.db.backend import SCHEDULER_LOCK
-from airflow_serverless.scheduler import due
+from airflow_serverless.commands import database
+from airflow_serverless.db import tables
+from airflow_serverless.db.backend import SCHEDULER_LOCK, DatabaseError, DatabaseOlder, NotInitialized
+from airflow_serverless.db.revision import check_revision
+from airflow_serverless.scheduler import due, health
 from airflow_serverless.scheduler.context import TickContext
 from airflow_serverless.state import (
     FINAL,
@@ -21,6 +24,7 @@ from airflow_serverless.state import (
     Inbox,
     Published,
     Reply,
+    State,
     TaskEntry,
     call_key,
     task_key,
@@ -28,6 +32,7 @@ from airflow_serverless.state import (
 
 if TYPE_CHECKING:
     from airflow_serverless.executor.modal_executor import Launch
+    from airflow_serverless.scheduler.reconcile import Unwanted
 
 LONGEST_SECONDS = 240.0
 """After this a tick hands over to a fresh one, well within its timeout."""
@@ -76,6 +81,8 @@ def run_tick(reason: str) -> dict[str, Any]:
             return {"busy": True}
         while True:
             looked_at, began = time.time(), time.monotonic()
+            # The round removes the entries that triggered it. If it is killed, the gate has to start another tick.
+            _set_due_now(state, inbox.due)
             marker = _round(context, inbox, counters)
             ended = time.monotonic()
             rest = min(ended - began, counters.in_flight * GATHERING_SECONDS)
@@ -83,54 +90,77 @@ def run_tick(reason: str) -> dict[str, Any]:
                 break
             state.take_wake()
             inbox = state.inbox()
-    except BaseException:
+    except BaseException as error:
         context.backend.discard()
-        # It has taken the mark of others, whose news are still to be looked at: by the next cron at the latest.
-        if due_marker := state.due():
-            state.set_due({**due_marker, "next_due": time.time()})
+        # The cron may come before `initialize_database`. Whoever has published or sends a command has seen a database.
+        if isinstance(error, NotInitialized) and state.published() is None and not inbox.commands:
+            return {"not_initialized": True}
+        if isinstance(error, DatabaseOlder):
+            # These functions were deployed a moment ago, and `initialize_database` is about to follow.
+            return {"not_migrated": True}
+        _set_due_now(state, state.due())
+        health.report_failure(state, error)
         raise
     finally:
         context.backend.release_lock(SCHEDULER_LOCK)
     if state.is_awake():
         context.launcher.spawn_tick("woken at the end of a tick")
+    elif _awaited(marker, looked_at, due.look_ahead(context.settings.interval_seconds)) is not None:
+        context.launcher.spawn_gate()
     return {"seconds": round(time.monotonic() - started, 3), **vars(counters)}
+
+
+def _set_due_now(state: State, marker: DueMarker | None) -> None:
+    """Set the due time to now, so that the gate starts another tick at its next check."""
+    if marker:
+        state.set_due({**marker, "next_due": time.time()})
 
 
 def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     """Load, replay, reconcile, parse, schedule, publish, and only then tell the world."""
     from airflow_serverless.executor.modal_executor import ModalExecutor
     from airflow_serverless.scheduler import callbacks, journal, packages, reconcile, triggers
+    from airflow_serverless.scheduler.quarantine import Quarantine, show
     from airflow_serverless.scheduler.tick import Tick
 
     backend, state, launcher = context.backend, context.state, context.launcher
-    backend.load()
+    _load(context, inbox)
+    with backend.transaction() as connection:
+        tables.add_missing(connection)
+        quarantine = Quarantine.load(connection)
     context.folder.follow_plugins()
-    replayed = journal.replay(inbox, backend)
+    with backend.get_connection() as connection:
+        replayed = journal.replay(inbox.journals, connection)
     reconcile.apply_heartbeats(inbox)
     fired = triggers.apply_events(inbox)
     most_running = context.settings.parallelism
     executor = ModalExecutor(most_running + min(most_running, reconcile.ended_lately(inbox)))
-    tick = Tick(executor)
+    tick = Tick(executor, quarantine)
     found = reconcile.reconcile(inbox, backend, executor, launcher, state)
+    context.explain(found.explained)
     settled = callbacks.settle(inbox, backend, launcher)
-    synced = context.folder.sync(backend, inbox.packages)
+    synced = context.folder.sync(backend, inbox.packages, quarantine)
     replies = commands.apply(commands.ready(inbox.commands, found.begun, time.time()), backend)
     tick.maintain(reconcile.standstill(inbox, most_running))
     is_quiet = tick.run_until_quiet()
     deferred = triggers.wanted()
-    pending = callbacks.pending(inbox)
-    marker = due.compute(backend.generation + 1, bool(deferred))
+    pending = callbacks.pending(inbox, quarantine)
+    marker = due.compute(backend.generation + 1, bool(deferred), quarantine, tick.dag_bag, synced.next_clock)
+    if quarantine.is_of_interest:
+        show(quarantine)
+        with backend.transaction() as connection:
+            quarantine.save(connection)
     generation = backend.publish()
 
     launches = executor.take_launches()
     _announce(context, generation, inbox, replies)
-    reconcile.stop_unwanted(_replaced(launches, inbox), inbox, state, launcher, reconcile.STOP_SECONDS)
+    reconcile.stop_unwanted(_replaced(launches, inbox), inbox, context, reconcile.STOP_SECONDS)
     _launch(context, launches, generation)
     packages.install(synced.missing, inbox, state, launcher)
     callbacks.start(pending, generation, state, launcher)
     triggers.announce(deferred, generation, inbox, state, launcher)
     executor.end()
-    stopped = reconcile.stop_unwanted(found.unwanted, inbox, state, launcher)
+    stopped = reconcile.stop_unwanted(found.unwanted, inbox, context)
     state.remove(
         [
             *replayed.keys,
@@ -149,7 +179,10 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     elif stopped or commands.may_stop_tasks(inbox.commands.values()):
         # What was stopped is reported as such by the next round; what a command made unwanted is found there first.
         state.wake("calls are no longer wanted")
+    elif commands.may_change_dags(inbox.commands.values()):
+        state.wake("what DAG files read may have changed")
     state.set_due(marker)
+    health.report(state, inbox.health, quarantine)
 
     counters.rounds += 1
     counters.replayed += replayed.requests
@@ -160,6 +193,43 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     counters.generation = generation
     counters.in_flight = len(executor.running)
     return marker
+
+
+def _load(context: TickContext, inbox: Inbox) -> None:
+    """Load the published database, or the backup that a command wants in its place."""
+    backend, state = context.backend, context.state
+    wanted = database.wanted(inbox.commands)
+    try:
+        backend.load()
+        check_revision(backend)
+        with backend.get_connection() as connection:
+            # A tick that was killed after it had published has carried it out.
+            wanted = [command for command in wanted if not tables.get_reply(connection, command["id"])]
+    except DatabaseError:
+        if not wanted:
+            raise
+    published = state.published()
+    generation = published["generation"] if published else 0
+    for command in wanted:
+        if backend.roll_back(str(command.get("backup")), generation):
+            command["is_loaded"] = True  # type: ignore[typeddict-unknown-key]
+            _forget_launches(context, inbox)
+            check_revision(backend)
+            return
+    if wanted:
+        # They are refused by name, once there is a database.
+        backend.load()
+
+
+def _forget_launches(context: TickContext, inbox: Inbox) -> None:
+    """End all tasks that run: a backup knows nothing of what they have told since, and lets them begin anew."""
+    for entry in inbox.tasks.values():
+        if entry["status"] not in FINAL and (call_id := inbox.call_id(entry)):
+            context.launcher.cancel(call_id)
+    parts: list[dict[str, Any]] = [inbox.tasks, inbox.journals, inbox.calls, inbox.claims, inbox.heartbeats]
+    for part in parts:
+        context.state.remove(part)
+        part.clear()
 
 
 def _announce(context: TickContext, generation: int, inbox: Inbox, replies: dict[str, Reply]) -> None:
@@ -174,11 +244,13 @@ def _announce(context: TickContext, generation: int, inbox: Inbox, replies: dict
     context.state.remove(replies)
 
 
-def _replaced(launches: list[Launch], inbox: Inbox) -> dict[str, TaskEntry]:
-    """Entries of launches that these replace: of tasks that were cleared when they had begun without our knowledge."""
+def _replaced(launches: list[Launch], inbox: Inbox) -> dict[str, Unwanted]:
+    """Launches that these replace: of tasks that were cleared when they had begun without our knowledge."""
+    from airflow_serverless.scheduler.reconcile import CLEARED, Unwanted
+
     entries = {_key(launch): launch.id for launch in launches}
     return {
-        key: entry
+        key: Unwanted(entry, CLEARED)
         for key, entry in inbox.tasks.items()
         if entry["status"] not in FINAL and entry["launch"] != entries.get(key, entry["launch"])
     }
@@ -222,17 +294,23 @@ def _entry(launch: Launch) -> TaskEntry:
         "try_number": ti.try_number,
         "ti_id": str(ti.id),
         "launch": launch.id,
+        "log_path": launch.workload.log_path,
     }
 
 
-def _linger(context: TickContext, marker: DueMarker, looked_at: float, rested_at: float) -> bool:
-    """Wait for a due time that is near, or for news; True if there is something to do, not before `rested_at`.
+def _awaited(marker: DueMarker, looked_at: float, seconds: float) -> float | None:
+    """The next due time, if it comes within so many seconds.
 
     What was due when the last round began, at `looked_at`, and still is, another round now would leave as well.
     """
-    until = marker["next_due"]
-    if until is None or not looked_at - CLOCK_SECONDS <= until <= time.time() + LINGER_SECONDS:
-        until = 0.0
+    next_due = marker["next_due"]
+    is_near = next_due is not None and looked_at - CLOCK_SECONDS <= next_due <= time.time() + seconds
+    return next_due if is_near else None
+
+
+def _linger(context: TickContext, marker: DueMarker, looked_at: float, rested_at: float) -> bool:
+    """Wait for a due time that is near, or for news; True if there is something to do, not before `rested_at`."""
+    until = _awaited(marker, looked_at, LINGER_SECONDS) or 0.0
     while True:
         if context.state.is_awake():
             threading.Event().wait(max(0.0, rested_at - time.monotonic()))

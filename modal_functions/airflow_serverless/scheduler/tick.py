@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow.jobs.job import Job, JobState
-from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+from airflow_serverless.scheduler.runner import ContainedRunner
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+    from airflow.models.dagbag import DBDagBag
 
     from airflow_serverless.executor.modal_executor import ModalExecutor
+    from airflow_serverless.scheduler.quarantine import Quarantine
 
 MOST_PASSES = 50
 TIDY_UP_SECONDS = 10.0
@@ -26,17 +28,20 @@ class Tick:
     _tidied_up_at: ClassVar[float] = -math.inf
     """When this process last did what nobody waits for."""
 
-    def __init__(self, executor: ModalExecutor) -> None:
+    def __init__(self, executor: ModalExecutor, quarantine: Quarantine) -> None:
         from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
 
         self._executor = executor
-        self._runner = SchedulerJobRunner(
-            job=_persistent_job(), num_runs=1, scheduler_idle_sleep_time=0, executors=[executor]
-        )
+        self._runner = ContainedRunner(_persistent_job(), executor, quarantine)
         self._runner._parallelism = executor.parallelism
         executor.job_id = self._runner.job.id
         executor.callback_sink = DatabaseCallbackSink()
         executor.start()
+
+    @property
+    def dag_bag(self) -> DBDagBag:
+        """The DAGs of the runs that this tick has scheduled."""
+        return self._runner.scheduler_dag_bag
 
     def maintain(self, standstill: float) -> None:
         """What the scheduler's loop does by timers, which would never strike in the life of a tick.
@@ -44,18 +49,20 @@ class Tick:
         A task that is queued for long is stuck only after as long a `standstill`, in seconds, of all tasks.
         """
         runner = self._runner
-        runner.check_trigger_timeouts()
-        runner.check_awaiting_input_timeouts()
-        runner._find_and_purge_task_instances_without_heartbeats()
+        runner.forget_ended()
+        runner.step("trigger timeouts", runner.check_trigger_timeouts)
+        runner.step("timeouts of input", runner.check_awaiting_input_timeouts)
+        runner.step("removed tasks", _forget_waits_of_removed)
+        runner.step("tasks without heartbeats", runner._find_and_purge_task_instances_without_heartbeats)
         if standstill > runner._task_queued_timeout:
-            runner._handle_tasks_stuck_in_queued()
+            runner.step("tasks stuck in queued", runner._handle_tasks_stuck_in_queued)
         now = time.monotonic()
         if now - Tick._tidied_up_at >= TIDY_UP_SECONDS:
             Tick._tidied_up_at = now
-            runner.adopt_or_reset_orphaned_tasks()
-            runner._update_dag_run_state_for_paused_dags()
-            runner._update_asset_orphanage()
-            runner._remove_unreferenced_triggers()
+            runner.step("orphaned tasks", runner.adopt_or_reset_orphaned_tasks)
+            runner.step("runs of paused DAGs", runner._update_dag_run_state_for_paused_dags)
+            runner.step("orphaned assets", runner._update_asset_orphanage)
+            runner.step("unreferenced triggers", runner._remove_unreferenced_triggers)
 
     def run_until_quiet(self) -> bool:
         """Make passes until they lead to nothing any more; False if there were too many of them.
@@ -74,26 +81,45 @@ class Tick:
         else:
             return False
         # Another backfill of the DAG may begin, and people wait for it: this is not put off to the next tidying up.
-        self._runner._mark_backfills_complete()
+        self._runner.step("completed backfills", self._mark_backfills_complete)
         return True
 
-    def _pass(self) -> int:
+    def _mark_backfills_complete(self) -> None:
+        """As Airflow does, but none of them stays paused: that is how one is told that was cancelled."""
+        from airflow.models.backfill import Backfill
         from airflow.utils.session import create_session
+        from sqlalchemy import select
 
+        with create_session() as session:
+            paused = session.scalars(
+                select(Backfill).where(Backfill.completed_at.is_(None), Backfill.is_paused.is_(True))
+            ).all()
+            self._runner._mark_backfills_complete(session=session)
+            for backfill in paused:
+                backfill.is_paused = backfill.completed_at is None
+
+    def _pass(self) -> int:
         runner, executor = self._runner, self._executor
         runner._dag_id_to_team_name = {}
-        with create_session() as session:
-            queued: int = runner._do_scheduling(session)
-            session.expunge_all()
+        queued = runner.schedule()
         executor.heartbeat()
-        with create_session() as session:
-            runner._process_executor_events(executor=executor, session=session)
-        with create_session() as session:
-            runner._process_task_event_logs(executor._task_event_logs, session)
-        with create_session() as session:
-            _handle_missed_deadlines(session)
-            runner._enqueue_executor_callbacks(session)
+        runner.process_events()
+        runner.step("logs of task events", self._log_task_events)
+        runner.step("missed deadlines", _handle_missed_deadlines)
+        runner.step("callbacks", self._enqueue_callbacks)
         return queued
+
+    def _log_task_events(self) -> None:
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            self._runner._process_task_event_logs(self._executor._task_event_logs, session)
+
+    def _enqueue_callbacks(self) -> None:
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            self._runner._enqueue_executor_callbacks(session)
 
 
 def _persistent_job() -> Job:
@@ -154,11 +180,31 @@ class _Progress:
         return cls(found, states, waiting)
 
 
-def _handle_missed_deadlines(session: Session) -> None:
+def _handle_missed_deadlines() -> None:
     from airflow._shared.timezones import timezone
     from airflow.models.deadline import Deadline
+    from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    missed = select(Deadline).where(Deadline.deadline_time < timezone.utcnow()).where(~Deadline.missed)
-    for deadline in session.scalars(missed):
-        deadline.handle_miss(session)
+    with create_session() as session:
+        missed = select(Deadline).where(Deadline.deadline_time < timezone.utcnow()).where(~Deadline.missed)
+        for deadline in session.scalars(missed):
+            deadline.handle_miss(session)
+
+
+def _forget_waits_of_removed() -> None:
+    """Let tasks that were deleted from their DAG begin anew if they come back.
+
+    Airflow would go on with what was to follow their trigger or answer, as if that had come.
+    """
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from airflow.utils.state import TaskInstanceState
+    from sqlalchemy import update
+
+    with create_session() as session:
+        session.execute(
+            update(TaskInstance)
+            .where(TaskInstance.state == TaskInstanceState.REMOVED, TaskInstance.next_method.is_not(None))
+            .values(next_method=None, next_kwargs=None, trigger_id=None, trigger_timeout=None)
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 from airflow_serverless.executor.launcher import Launcher
@@ -28,12 +29,28 @@ def apply_events(inbox: Inbox) -> list[str]:
             trigger = session.get(Trigger, record["trigger_id"])
             if trigger is None or trigger.created_date.isoformat() != record["created"]:
                 continue
-            if record["event"] is None:
-                Trigger.submit_failure(trigger.id, record["traceback"], session=session)
-            else:
-                Trigger.submit_event(trigger.id, _decode(record["event"]), session=session)
+            failure = record["traceback"] if record["event"] is None else _submit(trigger.id, record["event"], session)
+            if failure is not None:
+                Trigger.submit_failure(trigger.id, failure, session=session)
             session.flush()
     return list(inbox.events)
+
+
+def _submit(trigger_id: int, event: str, session: Session) -> list[str] | None:
+    """Resume the tasks that wait for the trigger; returns the lines of a traceback if the event is not usable."""
+    from airflow.models.trigger import Trigger
+
+    from airflow_serverless.dags.write import printable
+    from airflow_serverless.scheduler.quarantine import is_systemic
+
+    try:
+        with session.begin_nested():
+            Trigger.submit_event(trigger_id, _decode(event), session=session)
+    except BaseException as error:
+        if is_systemic(error):
+            raise
+        return [printable(line) for line in traceback.format_exception(error)]
+    return None
 
 
 def _decode(text: str) -> TriggerEvent:

@@ -91,10 +91,11 @@ def _configure(settings: Settings, paths: Paths, name: str, more: dict[str, str]
 def _airflow(paths: Paths) -> App:
     from airflow.api_fastapi.app import create_app
 
-    from airflow_serverless.dags import plugins
+    from airflow_serverless.dags import plugins, values
+    from airflow_serverless.dags.lookups import Lookups
     from airflow_serverless.scheduler.dags import LIMITS
     from airflow_serverless.ui.xcom import XComValues
 
     # They bring timetables, and may bring pages of their own. Those that end a process must not end this one.
-    plugins.load(paths.dags, LIMITS)
+    plugins.load(paths.dags, LIMITS, Lookups(values.load_values()))
     return XComValues(create_app(apps="core"))

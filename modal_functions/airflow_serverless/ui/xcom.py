@@ -41,6 +41,8 @@ def _show_payloads() -> None:
     from sqlalchemy import event
     from sqlalchemy.orm.attributes import set_committed_value
 
+    import airflow_serverless.xcom.backend  # noqa: F401  # The UI reads what tasks wrote as they do.
+
     @event.listens_for(XComModel, "load")
     def show(entry: XComModel, _context: Any) -> None:
         if _is_shown.get():

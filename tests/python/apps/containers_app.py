@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import modal
@@ -96,6 +99,25 @@ def from_snapshot(delay: float = 0.0) -> dict[str, object]:
         "secret": os.environ["GIVEN"],
         "volumes": os.environ.get("MODAL_LOCAL_VOLUMES"),
     }
+
+
+@app.function(image=image, enable_memory_snapshot=True, secrets=[modal.Secret.from_dict({"GIVEN": "secret"})])
+def sibling() -> int:
+    """Imports the same in the same surroundings."""
+    return IMPORTED_BY
+
+
+@app.function(image=image, enable_memory_snapshot=True, secrets=[modal.Secret.from_dict({"GIVEN": "other"})])
+def stranger() -> tuple[int, str]:
+    """Has another variable, on which its imports could depend."""
+    return IMPORTED_BY, os.environ["GIVEN"]
+
+
+@app.function(image=image, single_use_containers=True)
+def without_snapshot(delay: float = 0.0) -> dict[str, object]:
+    time.sleep(delay)
+    chance = [random.random(), uuid.uuid4().hex, Path(tempfile.mkdtemp()).name]
+    return {"pid": os.getpid(), "imported_by": IMPORTED_BY, "parent": os.getppid(), "chance": chance}
 
 
 @app.cls(image=image, volumes={MOUNT: volume}, enable_memory_snapshot=True, single_use_containers=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import time
@@ -30,7 +31,7 @@ def flaky_at_first(name: str) -> int:
     return attempt
 
 
-@app.function(timeout=1, retries=modal.Retries(max_retries=1, initial_delay=0.0))
+@app.function(timeout=1, startup_timeout=60, retries=modal.Retries(max_retries=1, initial_delay=0.0))
 def slow_at_first(name: str) -> int:
     attempt = notes[name] = notes.get(name, 0) + 1
     if attempt == 1:
@@ -38,7 +39,7 @@ def slow_at_first(name: str) -> int:
     return attempt
 
 
-@app.function(timeout=1, retries=modal.Retries(max_retries=1, initial_delay=0.0))
+@app.function(timeout=1, startup_timeout=60, retries=modal.Retries(max_retries=1, initial_delay=0.0))
 def always_slow(name: str) -> None:
     notes[name] = notes.get(name, 0) + 1
     time.sleep(60)
@@ -52,6 +53,15 @@ def warm() -> int:
 @app.function(single_use_containers=True)
 def once() -> int:
     return os.getpid()
+
+
+@app.function(scaledown_window=2)
+def leaves_it_to_the_end(path: str) -> None:
+    """Neither closes the file that it writes, nor does now what it has registered for the end of its process."""
+    global book  # noqa: PLW0603
+    book = Path(path).open("w")  # noqa: SIM115
+    book.write("written")
+    atexit.register(Path(f"{path}.registered").touch)
 
 
 @app.cls(scaledown_window=2, volumes={MOUNT: volume})

@@ -101,7 +101,7 @@ def fail_until(name: str, successes_at: int) -> int:
     return attempt
 
 
-@app.function(image=image, timeout=1)
+@app.function(image=image, timeout=1, startup_timeout=60)
 def too_slow(marker: str) -> None:
     notes[marker] = os.getpid()
     time.sleep(60)
@@ -164,7 +164,7 @@ def leave_child(marker: str) -> None:
     time.sleep(600)
 
 
-@app.function(image=image, timeout=2)
+@app.function(image=image, timeout=2, startup_timeout=60)
 def detach(marker: str) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     notes[marker] = child.pid

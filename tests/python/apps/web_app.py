@@ -135,7 +135,7 @@ def plain() -> Callable[..., list[bytes]]:
     return respond
 
 
-@app.function(image=image, timeout=2)
+@app.function(image=image, timeout=2, startup_timeout=60)
 @modal.asgi_app()
 def raw() -> Callable[..., Any]:
     """Without a framework that hides what goes wrong."""

@@ -15,8 +15,7 @@ fn dates(backfill: &Value) -> Vec<String> {
 
 #[test]
 fn from_a_trial_to_the_end_of_all_runs() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     it.upload("backfilled.py");
     let three_days = ["--dag-id", "backfilled", "--from-date", "2026-01-01", "--to-date", "2026-01-03T00:00:00Z"];
     let create = |more: &[&str]| it.dev("backfills create", &[&three_days, more].concat());
@@ -59,8 +58,10 @@ fn from_a_trial_to_the_end_of_all_runs() {
     on("backfills cancel", &[]).succeeded();
     let cancelled = on("backfills show", &["--json"]).succeeded().json();
     assert!(cancelled["completed_at"].is_string(), "{cancelled}");
+    assert_eq!(cancelled["state"], "cancelled");
+    assert!(it.dev("backfills list", &["--limit", "1"]).succeeded().stdout.contains("cancelled"));
     assert_eq!(dates(&cancelled), ["2026-01-01 failed", "2026-01-02 failed", "2026-01-03 failed"]);
-    on("backfills cancel", &[]).refused(&["backfill 3 is completed"]);
+    on("backfills cancel", &[]).refused(&["backfill 3 is cancelled"]);
     let listed = it.dev("backfills list", &["--limit", "2", "--json"]).succeeded().json();
     assert_eq!((&listed["total_entries"], &listed["backfills"][0]["id"]), (&3.into(), &3.into()));
     refusals(&it);

@@ -68,8 +68,7 @@ fn configurations() {
 
 #[test]
 fn dag_files() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let cases: &[(&str, &str, &[&str])] = &[
         ("no_dags.py", "x = 1\n", &["no_dags.py", "defines no DAG"]),
         ("empty.py", "", &["empty.py", "defines no DAG"]),

@@ -1,12 +1,28 @@
 //! Environments in Modal's cloud, which another Local Modal plays: over TCP, with a token of its own.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
 };
 
 use integration_tests::{Installation, binaries, python, text};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+/// A DAG file whose task ends well if the environment has its variable.
+const NEEDS_PLACE: &str = r#"
+import os
+from airflow.sdk import DAG, task
+
+with DAG("needs"):
+
+    @task
+    def place():
+        assert os.environ["PLACE"] == "far"
+
+    place()
+"#;
 
 /// Ends with the test.
 struct Cloud {
@@ -67,7 +83,8 @@ fn environments_run_in_the_cloud_with_credentials() {
     assert!(!status.stdout.contains(&cloud.secret) && !status.stderr.contains(&cloud.secret), "{status:?}");
     assert_eq!(status.json()["token_id"], "ak-local");
 
-    let config = it.write("cloud.yaml", &format!("target: modal\n{}", integration_tests::config(3600)));
+    let config =
+        it.write("cloud.yaml", &format!("target: modal\n{}env:\n  PLACE: far\n", integration_tests::config(3600)));
     let config = config.to_str().expect("text");
     it.cli(&["create", "--env", "far", "--config", config]).succeeded();
     assert_eq!(it.cli(&["env", "show", "--env", "far", "--json"]).json()["target"], "modal");
@@ -92,6 +109,8 @@ fn environments_run_in_the_cloud_with_credentials() {
     let clock = clock.unwrap_or_else(|| panic!("no clock in {report:#}"));
     assert!(clock["verdict"] == "ok" && text(&clock["detail"]).ends_with("as at Modal"), "{clock}");
 
+    a_lost_registry_is_told_and_its_environments_are_adopted(&it);
+
     // Without credentials it goes on, but cannot be reached from here.
     it.cli(&["auth", "logout"]).succeeded();
     it.cli(&["dags", "list", "--env", "far"]).refused(&["no credentials", "auth login"]);
@@ -102,4 +121,59 @@ fn environments_run_in_the_cloud_with_credentials() {
 
     let kept = it.files_with(&cloud.secret);
     assert_eq!(kept, [it.home().join("data/credentials.json")]);
+}
+
+/// With an environment on Local Modal and one in the cloud, whose tasks need a value of the Secret.
+fn a_lost_registry_is_told_and_its_environments_are_adopted(it: &Installation) {
+    let environments = || it.cli(&["env", "list", "--json"]).succeeded().json()["total_entries"].clone();
+    let adopt = |name| it.cli(&["env", "adopt", "--env", name]);
+    assert!(adopt("dev").succeeded().stdout.contains("nothing was changed"));
+    it.cli(&["daemon", "stop"]).succeeded();
+    let data = it.home().join("data");
+    let registry = data.join("registry.db");
+    let whole = fs::read(&registry).expect("the registry");
+    fs::write(&registry, "damaged").expect("a damaged registry");
+    let refused = it.cli(&["daemon", "start"]);
+    assert_ne!(refused.code, 0, "{refused:#?}");
+    for words in ["registry.db", "is damaged", "move it away", "env adopt"] {
+        assert!(refused.stderr.contains(words), "no {words:?} in {refused:#?}");
+    }
+    fs::write(&registry, whole).expect("the registry");
+    for file in fs::read_dir(&data).expect("a folder").map(|file| file.expect("a file").path()) {
+        if file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("registry.db")) {
+            fs::remove_file(file).expect("a file of the registry");
+        }
+    }
+
+    it.cli(&["daemon", "start"]).succeeded();
+    let listed = it.cli(&["env", "list"]).succeeded();
+    for words in ["dev is deployed (local), but not", "far is deployed (modal), but not", "env adopt --env far"] {
+        assert!(listed.stderr.contains(words), "no {words:?} in {listed:#?}");
+    }
+    it.dev("env show", &[]).refused(&["there is no environment dev", "env adopt --env dev"]);
+    let report = it.cli(&["doctor", "--json"]).succeeded().json();
+    let checks = report["checks"].as_array().expect("checks");
+    let check = checks.iter().find(|check| check["name"] == "registry").expect("the check");
+    assert!(check["verdict"] == "warning" && text(&check["detail"]).ends_with("not registered: dev"), "{check}");
+    adopt("other").refused(&["deployed neither on Local Modal nor"]);
+
+    adopt("far").succeeded();
+    let description = it.volume().join("data/environment.json");
+    let content = fs::read(&description).expect("the description");
+    for (damage, words) in [("{}", "missing field"), ("", "EOF")] {
+        fs::write(&description, damage).expect("a damaged description");
+        adopt("dev").refused(&["was not adopted", "data/environment.json", words, "create --env dev"]);
+    }
+    assert_eq!(environments(), 1);
+    fs::write(&description, content).expect("the description");
+    adopt("dev").succeeded();
+    assert_eq!(environments(), 2);
+    it.dev("dags list", &[]).succeeded();
+    let shown = it.cli(&["env", "show", "--env", "far", "--json"]).json();
+    assert_eq!((&shown["target"], &shown["config"]["scheduler"]["interval_seconds"]), (&json!("modal"), &json!(3600)));
+    let needs = it.write("needs.py", NEEDS_PLACE);
+    it.cli(&["dags", "create", "--env", "far", "--file", needs.to_str().expect("text")]).succeeded();
+    let run = it.cli(&["dags", "trigger", "--env", "far", "--dag-id", "needs", "--wait", "--json"]).succeeded().json();
+    assert_eq!(text(&run["state"]), "success");
+    it.cli(&["runs", "list", "--env", "far", "--dag-id", "greeting"]).succeeded();
 }

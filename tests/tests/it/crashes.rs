@@ -65,8 +65,7 @@ fn are_gone(pids: &[u32]) {
 
 #[test]
 fn no_attempt_is_lost_and_none_runs_twice() {
-    let it = Installation::new();
-    it.create_dev(2).succeeded();
+    let it = Installation::with_dev(2);
 
     // An upload that was accepted is there after a crash, and the scheduler learns of it.
     it.upload("interrupted.py");
@@ -111,8 +110,7 @@ fn no_attempt_is_lost_and_none_runs_twice() {
 
 #[test]
 fn an_interrupted_request_can_be_repeated() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     it.upload("greeting.py");
     let run_id = "asked-for-once";
     let trigger = ["dags", "trigger", "--env", "dev", "--dag-id", "greeting", "--run-id", run_id];

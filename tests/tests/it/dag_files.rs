@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use integration_tests::{Installation, dag_file, text};
+use integration_tests::{Installation, dag_file, eventually, text};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -43,8 +43,7 @@ fn filenames(list: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn files_are_changed_as_they_were_read_listed_in_pages_and_told_of() {
-    let it = Installation::new();
-    it.create_dev(3600).succeeded();
+    let it = Installation::with_dev(3600);
     let api = Api::new(&it);
     let pair = fs::read_to_string(dag_file("pair.py")).expect("a file");
     let other = format!("{pair}\n# Changed.\n");
@@ -84,10 +83,11 @@ async fn files_are_changed_as_they_were_read_listed_in_pages_and_told_of() {
     }
     let uploaded = told.next("dag_files.uploaded").await;
     assert_eq!((&uploaded["filenames"], &uploaded["total_entries"]), (&json!(["watched.py"]), &json!(1)));
-    let listed = it.cli(&["watch", "list", "--json"]).succeeded().json();
-    let [warning] = listed["watches"][0]["warnings"].as_array().expect("warnings").as_slice() else {
-        panic!("{listed}");
-    };
+    let [warning] = uploaded["warnings"].as_array().expect("warnings").as_slice() else { panic!("{uploaded}") };
+    eventually("the same warning in the list", || {
+        let listed = it.cli(&["watch", "list", "--json"]).succeeded().json();
+        (listed["watches"][0]["warnings"] == uploaded["warnings"]).then_some(())
+    });
     assert!(text(&warning["message"]).contains("mind this") && warning["file"] == "watched.py", "{warning}");
     fs::write(watched.join("broken.py"), "import nothing_of_this_name\n").expect("a file");
     assert_eq!(told.next("watch.state").await["state"], "invalid");
@@ -104,6 +104,48 @@ async fn files_are_changed_as_they_were_read_listed_in_pages_and_told_of() {
     assert_eq!(filenames(&paused), ["pair.py"]);
     assert_eq!(paused["files"][0]["dags"].as_array().expect("DAGs").len(), 1, "{paused}");
     assert_eq!(api.problem(Method::GET, &format!("{DAGS}?limit=0"), None).await, (400, "invalid-request".to_owned()));
+
+    // Files with one DAG id are named, also if they come together and the scheduler has parsed neither.
+    let twin = "from airflow.sdk import DAG\ndag = DAG('NAME', schedule=None)\n";
+    let put = async |name: &str, dag_id: &str| {
+        let path = format!("{DAGS}/files/{name}.py?mode=create");
+        api.json(Method::PUT, &path, Some(&twin.replace("NAME", dag_id))).await
+    };
+    assert_eq!(put("anna", "sister").await["warnings"], json!([]));
+    let second = put("berta", "sister").await;
+    let words = "berta.py and anna.py both define DAG sister: the one ";
+    assert!(second["warnings"][0].as_str().is_some_and(|it| it.starts_with(words)), "{second}");
+    let batch = it.root().join("batch");
+    fs::create_dir(&batch).expect("a folder");
+    for name in ["one", "two"] {
+        fs::write(batch.join(name).with_extension("py"), twin.replace("NAME", "brother")).expect("a file");
+    }
+    fs::rename(&batch, watched.join("batch")).expect("moved");
+    let uploaded = loop {
+        let uploaded = told.next("dag_files.uploaded").await;
+        if uploaded["watch_id"] != Value::Null {
+            break uploaded;
+        }
+    };
+    assert_eq!(uploaded["filenames"], json!(["batch/one.py", "batch/two.py"]));
+    let words = "batch/two.py and batch/one.py both define DAG brother: the one ";
+    let message = &uploaded["warnings"][0]["message"];
+    let is_told = message.as_str().is_some_and(|it| it.starts_with(words));
+    assert!(uploaded["warnings"][0]["file"] == "batch/two.py" && is_told, "{uploaded}");
+    let shown = it.cli(&["watch", "list"]).succeeded().stdout;
+    assert!(shown.contains(&format!("warning: batch/two.py: {words}")) && !shown.contains("DAG sister"), "{shown}");
+    // With a file that came another way, and no more once it is another DAG.
+    assert_eq!(put("clara", "brother").await["warnings"].as_array().map(Vec::len), Some(2));
+    fs::write(watched.join("batch/two.py"), twin.replace("NAME", "cousin")).expect("a file");
+    let uploaded = loop {
+        let uploaded = told.next("dag_files.uploaded").await;
+        if uploaded["filenames"] == json!(["batch/two.py"]) {
+            break uploaded;
+        }
+    };
+    assert_eq!(uploaded["warnings"], json!([]));
+    let shown = it.cli(&["watch", "list"]).succeeded().stdout;
+    assert!(shown.contains("clara.py and batch/one.py both") && !shown.contains("batch/two.py and"), "{shown}");
 
     assert_eq!(send_if(&api, (Method::DELETE, FILE), &etag(&api, FILE).await, "").await.status(), 200);
     assert_eq!(told.next("dag_files.removed").await["filenames"], json!(["pair.py"]));

@@ -89,8 +89,7 @@ fn what_is_wrong_is_found() {
 
 #[test]
 fn a_volume_that_is_gone_is_not_made_by_a_look_at_it() {
-    let it = Installation::new();
-    it.create_dev(3600).succeeded();
+    let it = Installation::with_dev(3600);
     let mut delete = Command::new(python());
     delete.args(["-m", "modal", "volume", "delete", "airflow-dags-dev", "--yes"]);
     delete.env("MODAL_SERVER_URL", format!("unix://{}", it.home().join("run/modal.sock").display()));

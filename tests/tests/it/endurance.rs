@@ -44,7 +44,7 @@ struct Growth {
 
 #[test]
 fn days_of_work_leave_nothing_behind() {
-    endure(&Day { environments: 46, saves: 9 }, &Growth { memory_kib: 3 << 10, modal_kib: 512, rest_kib: 1 << 10 });
+    endure(&Day { environments: 46, saves: 3 }, &Growth { memory_kib: 3 << 10, modal_kib: 512, rest_kib: 1 << 10 });
 }
 
 /// `make endurance`

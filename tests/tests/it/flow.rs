@@ -61,8 +61,7 @@ fn from_nothing_to_a_finished_run() {
 
 #[test]
 fn tasks_end_as_on_stock_airflow() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     it.upload("outcomes.py");
 
     let (done, run) = it.run_dag("retried", &[]);
@@ -89,8 +88,7 @@ fn tasks_end_as_on_stock_airflow() {
 
 #[test]
 fn files_are_updated_and_deleted() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     it.upload("greeting.py");
     it.upload("pair.py");
     let (_, run) = it.run_dag("greeting", &[]);
@@ -126,8 +124,7 @@ fn files_are_updated_and_deleted() {
 
 #[test]
 fn the_cron_starts_runs_by_itself() {
-    let it = Installation::new();
-    it.create_dev(1).succeeded();
+    let it = Installation::with_dev(1);
     it.upload("steady.py");
     let scheduled = || {
         let runs = it.dev("runs list", &["--dag-id", "steady", "--json"]).json();
@@ -149,8 +146,7 @@ fn the_cron_starts_runs_by_itself() {
 
 #[test]
 fn plugins_come_before_the_dags_that_need_them() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let (report, plugin) = (dag_file("report.py"), dag_file("plugins/quarterly.py"));
     it.dev("dags create", &["--file", report.to_str().expect("text")]).refused(&["report.py:3", "'quarterly'"]);
     let uploaded = it.dev("dags create", &["--file", plugin.to_str().expect("text"), "--json"]).succeeded().json();

@@ -238,8 +238,7 @@ fn told_twice_it_ends_at_once() {
 
 #[test]
 fn requests_under_way_are_answered() {
-    let it = Installation::new();
-    it.create_dev(3600).succeeded();
+    let it = Installation::with_dev(3600);
     // The validator is warm; what takes long is the file.
     it.upload("greeting.py");
     let (asked, go) = (it.root().join("asked"), it.root().join("go"));
@@ -345,11 +344,11 @@ fn a_daemon_of_another_version_is_named() {
 
     assert!(!it.socket().exists(), "a socket of the last daemon");
     let listener = UnixListener::bind(it.socket()).expect("a socket");
-    // A connection to look whether somebody listens, and one with a request, for each command.
+    // A connection to look whether somebody listens, and three with a request, for each command.
     let other = std::thread::spawn(move || {
         for _ in 0..2 {
             drop(listener.accept().expect("a connection"));
-            serve_as_another_version(listener.try_clone().expect("a copy"), 1);
+            serve_as_another_version(listener.try_clone().expect("a copy"), 3);
         }
     });
     for format in [&["env", "list"][..], &["env", "list", "--json"]] {

@@ -16,8 +16,7 @@ fn found<'a>(log: &Value, words: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn a_trigger_speaks_in_the_log_of_its_task() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     it.upload("deferring.py");
     let file = it.root().join("file");
     let conf = json!({"file": file}).to_string();
@@ -53,8 +52,7 @@ fn a_trigger_speaks_in_the_log_of_its_task() {
 
 #[test]
 fn what_containers_print_is_shown_and_followed() {
-    let it = Installation::new();
-    it.create_dev(3600).succeeded();
+    let it = Installation::with_dev(3600);
     it.upload("greeting.py");
     let follow = ["logs", "--env", "dev", "--tail", "0", "--follow", "--json"];
     let mut following = it.spawn(&follow);

@@ -12,6 +12,7 @@ mod dag_files;
 mod doctor;
 mod endurance;
 mod flow;
+mod health;
 mod kills;
 mod lifecycle;
 mod limits;

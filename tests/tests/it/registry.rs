@@ -210,8 +210,7 @@ async fn a_failed_step_is_shown_and_tried_again() {
 // The request goes on while the test waits for what comes of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_sent_again_does_its_work_once() {
-    let it = Installation::new();
-    it.create_dev(3600).succeeded();
+    let it = Installation::with_dev(3600);
     it.upload("greeting.py");
     it.dev("tick", &[]).succeeded();
     let api = Api::new(&it);

@@ -34,8 +34,7 @@ fn touch(path: &Path) {
 
 #[test]
 fn everything_survives_stops_and_crashes() {
-    let it = Installation::new();
-    it.create_dev(2).succeeded();
+    let it = Installation::with_dev(2);
     it.upload("patient.py");
     it.upload("steady.py");
 

@@ -1,6 +1,7 @@
 //! Each setting of `config.yaml` does what it says, and a changed one does so after `create --update`.
 
-use integration_tests::{Installation, config, eventually, states};
+use integration_tests::{Installation, config, eventually, requests::Request, states};
+use serde_json::json;
 
 #[test]
 fn settings_take_effect() {
@@ -55,6 +56,93 @@ fn settings_take_effect() {
         let runs = it.dev("runs list", &["--dag-id", "steady", "--json"]).json();
         (runs["dag_runs"][0]["run_type"] == "scheduled").then_some(())
     });
+    options_of_airflow_are_checked(&it);
+    options_of_airflow_take_effect(&it);
+}
+
+fn options_of_airflow_are_checked(it: &Installation) {
+    let refused = |options: &str, parts: &[&str]| {
+        let file = it.write("bad.yaml", &format!("{}airflow:\n{options}", config(3600)));
+        it.dev("create", &["--config", file.to_str().expect("text"), "--update"]).refused(parts);
+    };
+    refused("  core:\n    parallelism: 3\n", &["bad.yaml", "airflow.core.parallelism:9", "set `executor.parallelism`"]);
+    refused("  core:\n    max_map_lenght: 3\n", &["airflow.core.max_map_lenght:9", "did you mean `max_map_length`?"]);
+    refused("  core:\n    max_map_length: many\n", &["airflow.core.max_map_length:9", "must be a whole number"]);
+    refused("  default_task_retries: 2\n", &[":8", "write `core: {default_task_retries: …}`"]);
+    let options = json!({"api": {"secret_key": "x"}, "core": {"max_map_length": true}});
+    let mut wanted = it.dev("env show", &["--json"]).succeeded().json()["config"].clone();
+    wanted["airflow"] = options;
+    let patch = Request::new("PATCH /v1/environments/dev").json(&json!({"config": wanted}));
+    let problem = patch.send(&it.socket()).expect("an answer").expect(&[422]);
+    let locations: Vec<_> =
+        problem["errors"].as_array().expect("errors").iter().map(|error| &error["location"]).collect();
+    assert_eq!(locations, ["airflow.api.secret_key", "airflow.core.max_map_length"], "{problem}");
+}
+
+const VAULT: &str = "from airflow.secrets import BaseSecretsBackend\n\
+                     class Vault(BaseSecretsBackend):\n    \
+                         def __init__(self, owner):\n        \
+                             super().__init__()\n        \
+                             self.owner = owner\n    \
+                         def get_variable(self, key, team_name=None):\n        \
+                             return str(len(self.owner)) if key == 'vaulted' else None\n";
+
+/// In the check before an upload, in the scheduler and in tasks. What is secret is kept in the Secret alone.
+fn options_of_airflow_take_effect(it: &Installation) {
+    const OWNER: &str = "own-7c21";
+    let update = |options: &str| {
+        let file = it.write("options.yaml", &format!("{}airflow:\n{options}", config(3600)));
+        let mut command = it.command("airflow-serverless");
+        command.env("OWNER", OWNER).args(["create", "--env", "dev", "--update", "--config"]).arg(file);
+        let output = command.output().expect("the command");
+        assert!(output.status.success(), "{output:?}");
+    };
+    let options = |kwargs: &str| {
+        format!(
+            "  core:\n    default_task_retries: 1\n    default_task_retry_delay: 0\n  secrets:\n    \
+               backend: vault.Vault\n    backend_kwargs: {kwargs}\n"
+        )
+    };
+    update(&options(r#"'{"owner": "${OWNER}"}'"#));
+    let shown = it.dev("env show", &["--json"]).succeeded().json()["config"]["airflow"].clone();
+    let secrets = json!({"backend": "vault.Vault", "backend_kwargs": null});
+    assert_eq!((&shown["core"]["default_task_retries"], &shown["secrets"]), (&json!("1"), &secrets), "{shown}");
+    let lines = it.dev("env show", &[]).succeeded().stdout;
+    assert!(lines.contains("core.default_task_retries=1") && lines.contains("secrets.backend_kwargs"), "{lines}");
+
+    std::fs::create_dir(it.root().join("plugins")).expect("a folder");
+    let create = |name: &str, source: &str| {
+        let file = it.write(name, source);
+        it.dev("dags create", &["--file", file.to_str().expect("text"), "--json"]).succeeded().json()
+    };
+    create("plugins/vault.py", VAULT);
+    let source = "from airflow.sdk import DAG, Variable, get_current_context, task\n\
+                  with DAG('vaulted', schedule=None):\n    \
+                      for number in range(int(Variable.get('vaulted'))):\n        \
+                          @task(task_id=f'task{number}')\n        \
+                          def one(number=number):\n            \
+                              print('vaulted', Variable.get('vaulted'), Variable.get('missing', 'nowhere'))\n            \
+                              if number == 0 and get_current_context()['ti'].try_number == 1:\n                \
+                                  raise ValueError('once')\n        \
+                          one()\n";
+    assert_eq!(create("vaulted.py", source)["dags"][0]["task_count"], OWNER.len());
+    let (done, run) = it.run_dag("vaulted", &[]);
+    done.succeeded();
+    let tasks = states(&run);
+    assert_eq!((tasks.len(), tasks[0].2, tasks[1].2), (OWNER.len(), 2, 1), "{tasks:?}");
+    assert!(it.task_log(&run, "task1", &[]).contains("vaulted 8 nowhere"));
+
+    // An update without the value keeps it, and one without the option removes it.
+    update(&options(""));
+    it.run_dag("vaulted", &[]).0.succeeded();
+    let kept = it.files_with(OWNER).into_iter().find(|file| !file.starts_with(it.home().join("data/modal")));
+    assert_eq!(kept, None, "a secret was left in a file of the daemon");
+    update("  core: {default_task_retries: 0}\n");
+    let errors = eventually("the parse without a secrets backend", || {
+        let errors = it.dev("dags errors", &["--json"]).succeeded().json();
+        (errors["total_entries"] == 1).then_some(errors)
+    });
+    assert!(errors.to_string().contains("vaulted not found"), "{errors}");
 }
 
 /// With strict Volumes a commit or reload that is missing somewhere shows, as it would on Modal.

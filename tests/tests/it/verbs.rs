@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use integration_tests::{Installation, config, eventually, requests::Request, states, text};
+use integration_tests::{Installation, config, dag_file, eventually, requests::Request, states, text};
 use serde_json::{Value, json};
 
 /// The run once it is in this state.
@@ -26,8 +26,7 @@ fn names(list: &Value) -> Vec<String> {
 
 #[test]
 fn tasks_run_again_or_are_marked() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     it.upload("verbs.py");
 
     let mended = it.root().join("mended");
@@ -72,6 +71,8 @@ fn tasks_run_again_or_are_marked() {
     it.dev("dags show", &["--dag-id", "absent"]).refused(&["no DAG absent", "dags list"]);
 
     a_running_task_is_stopped(&it);
+    a_question_is_answered(&it);
+    two_files_with_one_dag_are_named(&it);
     let broken = it.volume().join("dags/broken.py");
     std::fs::write(broken, "import nowhere\n").expect("a file");
     it.dev("dags unpause", &["--dag-id", "endless"]).succeeded();
@@ -165,12 +166,12 @@ fn variables_connections_and_pools() {
     assert!(hidden.contains("visible") && !hidden.contains("tok-7f3a91"), "{hidden}");
     it.dev("variables get", &["absent"]).refused(&["no variable 'absent'", "variables list"]);
     assert_eq!(it.dev("variables get", &["absent", "--default", "7"]).succeeded().stdout, "7\n");
-    it.dev("variables set", &["not a key", "1"]).refused(&["alphanumeric"]);
     let file =
         it.write("new.json", r#"{"plain": "changed", "deep": {"a": [1]}, "noted": {"value": 2, "description": "n"}}"#);
     it.dev("variables import", &[&path(&file), "--action-on-existing-key", "fail"]).refused(&["plain", "nothing was"]);
     let imported = it.dev("variables import", &[&path(&file), "-a", "skip", "--json"]).succeeded().json();
     assert_eq!(imported, json!({"written": ["deep", "noted"], "skipped": ["plain"]}));
+    dag_files_see_the_environment(&it);
     let exported = it.root().join("out.json");
     it.dev("variables export", &[&path(&exported)]).succeeded();
     assert_eq!(std::fs::metadata(&exported).expect("a file").permissions().mode() & 0o777, 0o600);
@@ -207,6 +208,8 @@ fn variables_connections_and_pools() {
     it.dev("connections add", &twice).refused(&["for one value only"]);
     it.dev("variables export", &["variables.env"]).refused(&["would be JSON", ".json"]);
     it.dev("connections delete", &["absent"]).refused(&["no connection 'absent'", "connections list"]);
+    it.dev("connections add", &["a b", "--conn-type", "http"]).refused(&["'a b'", "1 to 200 letters"]);
+    odd_names_and_values_are_kept(&it);
 
     it.dev("pools set", &["few", "2", "for the API", "--include-deferred"]).succeeded();
     it.dev("pools set", &["few", "-3", "x"]).refused(&["slots must be"]);
@@ -246,4 +249,169 @@ fn variables_connections_and_pools() {
         assert!(!found, "{secret} lies in the database in clear text");
         assert!(!it.log().contains(secret) && !log.contains(secret), "{secret} is in a log");
     }
+}
+
+/// By the command line, in files and in URLs.
+fn odd_names_and_values_are_kept(it: &Installation) {
+    let names =
+        ["a/b", "a/../b", " a b ", "50%", "50%25", "#1", "a?b=1", "gr\u{fc}\u{df}e", "a..b", "tab\there", "\\\"&+;"];
+    let longest = "\u{e4}".repeat(250);
+    let values = ["", "7", "1.10", "{\"a\":1}", "line\nbreak\n", "\"quoted\"", "null", "\u{fc}", " ", "1e5", "[1, 2]"];
+    let mut entries: serde_json::Map<String, Value> =
+        names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    entries.insert(longest.clone(), json!({"value": {"value": [true, null]}, "description": "why\n\u{e4}"}));
+    let file = it.write("odd.json", &Value::Object(entries).to_string());
+    let before = it.dev("variables export", &["-"]).succeeded().stdout;
+    it.dev("variables import", &[file.to_str().expect("text")]).succeeded();
+    let exported = it.root().join("exported.json");
+    let export = || {
+        it.dev("variables export", &[exported.to_str().expect("text")]).succeeded();
+        std::fs::read_to_string(&exported).expect("the export")
+    };
+    let all = export();
+    let encoded = |name: &str| name.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    for (name, value) in names.iter().zip(values) {
+        let path = format!("/v1/environments/dev/variables/{}", encoded(name));
+        let found =
+            Request::new(format!("GET {path}?show_values=true")).send(&it.socket()).expect("an answer").expect(&[200]);
+        assert_eq!((&found["key"], &found["value"]), (&json!(name), &json!(value)), "{found}");
+        let deleted = Request::new(format!("DELETE {path}")).send(&it.socket()).expect("an answer");
+        assert_eq!(deleted.status, 204, "{deleted:?}");
+    }
+    it.dev("variables get", &[&longest]).succeeded();
+    it.dev("variables delete", &[&longest]).succeeded();
+    assert_eq!(it.dev("variables export", &["-"]).succeeded().stdout, before);
+    it.dev("variables import", &[exported.to_str().expect("text")]).succeeded();
+    assert_eq!(export(), all);
+    for (name, value) in names.iter().zip(values).take(6) {
+        assert_eq!(it.dev("variables get", &[name, "--json"]).succeeded().json()["value"], value, "{name}");
+        it.dev("variables set", &[name, "another", "--description", "d"]).succeeded();
+        assert_eq!(it.dev("variables get", &[name, "--json"]).succeeded().json()["value"], "another", "{name}");
+    }
+    for name in names.iter().chain([&longest.as_str()]) {
+        it.dev("variables delete", &[name]).succeeded();
+    }
+    it.dev("variables set", &["", "1"]).refused(&["1 to 250 characters"]);
+    it.dev("variables set", &[&format!("{longest}x"), "1"]).refused(&["1 to 250 characters, not 251"]);
+    it.dev("variables set", &["a\nb", "1"]).refused(&["no line break"]);
+    let dots = it.dev("variables delete", &[".."]);
+    assert!(dots.code == 2 && dots.stderr.contains("is no id that a URL can have"), "{dots:#?}");
+    it.dev("variables set", &["..", "dots"]).succeeded();
+    let path = "/v1/environments/dev/variables/%2E%2E";
+    let found = Request::new(format!("GET {path}")).send(&it.socket()).expect("an answer").expect(&[200]);
+    assert_eq!((&found["key"], &found["value"]), (&json!(".."), &json!("dots")), "{found}");
+    let deleted = Request::new(format!("DELETE {path}")).send(&it.socket()).expect("an answer");
+    assert_eq!(deleted.status, 204, "{deleted:?}");
+    let large = it.write("large.json", "{\n\"a\": 123456789012345678901\n}");
+    it.dev("variables import", &[large.to_str().expect("text")]).refused(&["large.json:2", "write it as text"]);
+
+    let pools = ["a/b #1?", "50%", "\u{fc} "];
+    for pool in pools {
+        it.dev("pools set", &[pool, "2", "odd\n\u{e4}"]).succeeded();
+    }
+    let file = it.root().join("odd-pools.json");
+    let file = file.to_str().expect("text");
+    it.dev("pools export", &[file]).succeeded();
+    let listed = it.dev("pools list", &["--json"]).succeeded().json();
+    for pool in pools {
+        it.dev("pools delete", &[pool]).succeeded();
+        it.dev("pools get", &[pool]).refused(&["no pool"]);
+    }
+    it.dev("pools import", &[file]).succeeded();
+    assert_eq!(it.dev("pools list", &["--json"]).succeeded().json(), listed);
+    for pool in pools {
+        it.dev("pools delete", &[pool]).succeeded();
+    }
+}
+
+/// At an upload, from a watched folder, and in the scheduler alike.
+fn a_question_is_answered(it: &Installation) {
+    assert!(it.dev("tasks questions", &[]).succeeded().stdout.contains("no question waits"));
+    it.upload("asks.py");
+    it.dev("dags trigger", &["--dag-id", "asks", "--run-id", "q"]).succeeded();
+    let question = eventually("the question", || {
+        let list = it.dev("tasks questions", &["--dag-id", "asks", "--json"]).succeeded().json();
+        (list["total_entries"] == 1).then(|| list["hitl_details"][0].clone())
+    });
+    assert_eq!((&question["options"], &question["answer_by"]), (&json!(["some", "all"]), &Value::Null), "{question}");
+    assert_eq!(question["params"]["amount"]["value"], 1, "{question}");
+    let shown = it.dev("tasks questions", &[]).succeeded();
+    assert!(shown.stdout.contains("How much?") && shown.stdout.contains("some, all  amount"), "{shown:#?}");
+    let answer = |more: &[&str]| {
+        it.dev("tasks answer", &[&["--dag-id", "asks", "--run-id", "q", "--task-id", "asks"], more].concat())
+    };
+    answer(&["--option", "none"]).refused(&["unknown options", "'some', 'all'"]);
+    answer(&["--option", "all", "--params", "5"]).refused(&["must be a JSON object"]);
+    answer(&["--option", "all", "--params", "{\"amount\": \"x\"}"]).refused(&["'amount'", "is not of type 'integer'"]);
+    answer(&["--option", "-x", "--map-index", "-1"]).refused(&["unknown options: '-x'"]);
+    answer(&["--option", "all", "--params", "{\"amount\": 5}"]).succeeded();
+    reached(it, "asks", "q", "success");
+    answer(&["--option", "some"]).refused(&["was answered by", "tasks questions"]);
+    let path = "/v1/environments/dev/dags/asks/runs/q/tasks/other/hitl-details";
+    let request = Request::new(format!("PATCH {path}")).json(&json!({"chosen_options": ["all"]}));
+    let problem = request.send(&it.socket()).expect("an answer").expect(&[404]);
+    assert!(text(&problem["detail"]).contains("no task 'other'"), "{problem}");
+}
+
+/// The upload of the second one says so, and the list which one counts.
+fn two_files_with_one_dag_are_named(it: &Installation) {
+    let source = std::fs::read_to_string(dag_file("greeting.py")).expect("a DAG file");
+    let put = |command: &str, name: &str| {
+        let file = it.write(name, &source);
+        it.dev(command, &["--file", file.to_str().expect("text")]).succeeded()
+    };
+    assert_eq!(put("dags create", "one.py").stderr, "");
+    it.dev("tick", &[]).succeeded();
+    let second = put("dags create", "two.py");
+    let words = "warning: two.py and one.py both define DAG greeting: the one in one.py counts";
+    assert!(second.stderr.contains(words), "{second:#?}");
+    it.dev("tick", &[]).succeeded();
+    let listed = it.dev("dags list", &[]).succeeded().stdout;
+    let row = |file: &str| listed.lines().find(|line| line.contains(file)).unwrap_or_default().to_owned();
+    assert!(row("two.py ").contains("the one in one.py counts"), "{listed}");
+    let first = put("dags update", "one.py");
+    assert!(
+        first.stderr.contains("one.py and two.py both define DAG greeting: the one in one.py counts"),
+        "{first:#?}"
+    );
+    it.dev("dags delete", &["--file", "one.py"]).succeeded();
+    let files = it.dev("dags list", &["--json"]).succeeded().json();
+    let two = files["files"].as_array().expect("files").iter().find(|file| file["filename"] == "two.py");
+    let two = two.expect("the second file");
+    assert_eq!((&two["dags"][0]["dag_id"], &two["shadowed_dags"]), (&json!("greeting"), &Value::Null), "{two}");
+}
+
+fn dag_files_see_the_environment(it: &Installation) {
+    let source = "import os\nfrom airflow.sdk import DAG, Connection, Variable, task\n\
+                  with DAG('reader', schedule=None, tags=[Connection.get('warehouse').host]):\n    \
+                      for name in Variable.get('names', deserialize_json=True):\n        \
+                          task(task_id=name)(lambda: 1)()\n    \
+                      task(task_id='in-' + os.environ['AIRFLOW_VAR_REGION'][:2])(lambda: 1)()\n";
+    let file = it.write("reader.py", source);
+    let file = file.to_str().expect("text");
+    it.dev("dags create", &["--file", file]).refused(&["reader.py:3", "warehouse"]);
+    it.dev(
+        "connections add",
+        &["warehouse", "--conn-type", "http", "--conn-host", "one", "--conn-password", "pw-40c1"],
+    )
+    .succeeded();
+    it.dev("dags create", &["--file", file]).refused(&["reader.py:4", "names not found"]);
+    it.dev("variables set", &["names", "[\"a\"]"]).succeeded();
+    let created = it.dev("dags create", &["--file", file, "--json"]).succeeded().json();
+    assert_eq!(created["dags"][0]["task_count"], 2, "{created}");
+    it.dev("variables set", &["names", "[\"a\", \"b\"]"]).succeeded();
+    let (_, run) = it.run_dag("reader", &[]);
+    assert_eq!(states(&run).into_iter().map(|(task, ..)| task).collect::<Vec<_>>(), ["a", "b", "in-eu"]);
+
+    let folder = it.root().join("readers");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join("watched.py"), source.replace("'reader'", "'watched'")).expect("a file");
+    let folder = folder.to_str().expect("text");
+    let watched = it.dev("watch add", &[folder, "--wait", "--json"]).succeeded().json();
+    assert_eq!((&watched["state"], &watched["total_in_sync"]), (&json!("in_sync"), &json!(1)), "{watched}");
+    it.dev("watch remove", &[folder]).succeeded();
+    it.dev("variables delete", &["names"]).succeeded();
+    it.dev("connections delete", &["warehouse"]).succeeded();
+    let kept = it.files_with("pw-40c1").into_iter().find(|file| !file.starts_with(it.home().join("data/modal")));
+    assert_eq!(kept, None, "a value was left in a file of the daemon");
 }

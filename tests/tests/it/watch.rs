@@ -1,6 +1,7 @@
 //! Watches: whatever way a file is saved, it comes to the Volume, once and as a whole; what is broken does not.
 
 mod life;
+mod links;
 mod saves;
 
 use std::{
@@ -8,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use integration_tests::{Installation, eventually};
+use integration_tests::{Installation, eventually, text};
 use serde_json::Value;
 
 /// A folder that is watched for environment `dev`.
@@ -20,7 +21,9 @@ struct Watched<'a> {
 impl<'a> Watched<'a> {
     fn add(it: &'a Installation, name: &str, more: &[&str]) -> Self {
         let folder = it.root().join(name);
-        fs::create_dir_all(&folder).expect("a folder");
+        if !folder.exists() {
+            fs::create_dir_all(&folder).expect("a folder");
+        }
         let watched = Self { it, folder };
         let mut arguments = vec![watched.folder.to_str().expect("text")];
         arguments.extend(more);
@@ -75,6 +78,10 @@ impl<'a> Watched<'a> {
 fn write(path: &Path, content: &str) {
     fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
     fs::write(path, content).expect("a written file");
+}
+
+fn names(files: &Value) -> Vec<&str> {
+    files.as_array().expect("files").iter().map(|file| text(&file["file"])).collect()
 }
 
 /// A DAG file that can be told from others by a word.

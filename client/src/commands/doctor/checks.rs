@@ -9,7 +9,7 @@ use std::{
 use airflow_serverless_api::{
     daemon::Version,
     diagnostics::{Diagnostics, DiskDiagnosis, EnvironmentDiagnosis, ModalDiagnosis, RuntimeDiagnosis},
-    environment::{EnvironmentState, Target},
+    environment::{Condition, EnvironmentState, Reason, Target, UnregisteredEnvironment, UnregisteredEnvironmentList},
     home::Home,
     watch::{Watch, WatchMode},
 };
@@ -180,10 +180,19 @@ pub fn diagnosed(found: &Diagnostics, asked: DateTime<Utc>, answered: DateTime<U
         credentials(found.cloud.as_ref()),
         clock(found.time, (asked, answered), found.cloud.as_ref().and_then(|cloud| cloud.clock_ahead)),
         crons(&found.environments),
+        registry(&found.unregistered),
         disk(&found.disk),
         left_overs(&found.left_overs),
     ];
-    checks.extend(found.environments.iter().flat_map(|it| [environment(it), volume(it)]));
+    checks.extend(
+        found
+            .environments
+            .iter()
+            .flat_map(|it| {
+                [Some(environment(it)), it.scheduler.as_ref().map(|found| scheduler(it, found)), Some(volume(it))]
+            })
+            .flatten(),
+    );
     checks
 }
 
@@ -198,6 +207,23 @@ fn runtime(found: &RuntimeDiagnosis) -> Check {
             let detail = error.clone().unwrap_or_else(|| "there is no Python 3.11 or newer".to_owned());
             failure(name, detail, "install Python 3.11 or newer, or set AIRFLOW_SERVERLESS_PYTHON for the daemon")
         }
+    }
+}
+
+/// Others may have deployed to the same workspace; whatever is on Local Modal is this daemon's own.
+fn registry(found: &UnregisteredEnvironmentList) -> Check {
+    let name = "registry";
+    let (local, others): (Vec<_>, Vec<_>) = found.environments.iter().partition(|it| it.target == Target::Local);
+    let names = |of: &[&UnregisteredEnvironment]| of.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (local.as_slice(), others.as_slice(), &found.error) {
+        ([first, ..], ..) => warning(
+            name,
+            format!("Local Modal has environments that are not registered: {}", names(&local)),
+            format!("`airflow-serverless env adopt --env {}` takes one back", first.name),
+        ),
+        (_, _, Some(error)) => ok(name, format!("whether it knows all environments was not seen: {error}")),
+        ([], [], _) => ok(name, "knows all environments that are deployed"),
+        _ => ok(name, format!("Modal's cloud has others, which `env adopt` registers: {}", names(&others))),
     }
 }
 
@@ -250,7 +276,11 @@ fn crons(environments: &[EnvironmentDiagnosis]) -> Check {
 
 fn disk(found: &DiskDiagnosis) -> Check {
     if let Some(error) = &found.error {
-        return failure("disk", format!("{}: {error}", found.path), "make the data folder readable for the daemon");
+        return failure(
+            "disk",
+            format!("{}: {error}", found.path),
+            "make the data folder readable and writable for the daemon",
+        );
     }
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let detail = format!("{} of {} are free at {}", gib(found.free_bytes), gib(found.total_bytes), found.path);
@@ -279,6 +309,24 @@ fn environment(found: &EnvironmentDiagnosis) -> Check {
         EnvironmentState::Degraded => failure(name, "degraded", fix),
         #[allow(unreachable_patterns, reason = "states that are added need no word here")]
         other => warning(name, other.to_string(), fix),
+    }
+}
+
+fn scheduler(environment: &EnvironmentDiagnosis, found: &Condition) -> Check {
+    let (name, environment) = (format!("scheduler of {}", environment.name), &environment.name);
+    let detail = found.message.clone();
+    match found.reason {
+        _ if found.status => ok(name, detail),
+        Reason::Quarantined => warning(name, detail, format!("`airflow-serverless dags errors --env {environment}`")),
+        Reason::DatabaseDamaged | Reason::DatabaseMissing => {
+            let fix = format!(
+                "`airflow-serverless env backups --env {environment}` lists the backups, and `env rollback` restores one"
+            );
+            failure(name, detail, fix)
+        }
+        Reason::DatabaseNewer => failure(name, detail, "install the newer version of airflow-serverless again"),
+        Reason::DiskFull => failure(name, detail, "make room where the database and the Volume are"),
+        _ => failure(name, detail, format!("`airflow-serverless logs --env {environment}` shows what ticks print")),
     }
 }
 
@@ -322,6 +370,7 @@ mod tests {
             volume: String::new(),
             round_trip: None,
             error: None,
+            scheduler: None,
         };
         let verdict = |count| crons(&(0..count).map(environment).collect::<Vec<_>>()).verdict;
         assert_eq!((verdict(CRONS), verdict(CRONS + 1)), (Verdict::Ok, Verdict::Warning));

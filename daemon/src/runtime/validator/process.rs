@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Runtime, RuntimeError, Verdict};
+use super::{Runtime, RuntimeError, ValidationRequest, Verdict};
 
 /// Longest import of one file.
 const FILE_LIMIT: Duration = Duration::from_secs(30);
@@ -67,8 +67,9 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a process and waits until it has imported Airflow. It works in a folder of its own below `work`.
-    pub async fn start(runtime: &Runtime, work: &Path, at_once: usize) -> Result<Self, RuntimeError> {
+    /// Starts a process and waits until it has imported Airflow with its `options`, in JSON. It works in a folder of its
+    /// own below `work`.
+    pub async fn start(runtime: &Runtime, work: &Path, options: &str, at_once: usize) -> Result<Self, RuntimeError> {
         const TOOL: &str = "the DAG validator";
         let failed = |reason: String| RuntimeError::Tool { tool: TOOL, reason };
         let folder = work.join(uuid::Uuid::now_v7().simple().to_string());
@@ -78,6 +79,7 @@ impl Process {
         let mut command = runtime.command();
         command
             .args(["-m", "airflow_serverless.dags.validator", "--workers", &at_once.to_string()])
+            .env("AIRFLOW_SERVERLESS_SETTINGS", format!(r#"{{"environment": "validator", "airflow": {options}}}"#))
             .envs(runtime.package_variables())
             // All temporary files, those of the users' code included, go with the folder.
             .env("TMPDIR", &folder.0)
@@ -106,15 +108,17 @@ impl Process {
         !self.ended.is_cancelled() && !self.stop.is_cancelled()
     }
 
-    pub async fn ask(&self, path: &Path, root: &Path) -> Result<Verdict, NoAnswer> {
+    pub async fn ask(&self, request: &ValidationRequest<'_>) -> Result<Verdict, NoAnswer> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
         let _forget = Forget { waiting: &self.waiting, id };
         let question = json!({
             "id": id,
-            "path": path,
-            "root": root,
+            "path": request.path,
+            "root": request.root,
+            "names": request.names,
+            "values": request.values,
             "timeout_seconds": FILE_LIMIT.as_secs(),
             "memory_mb": MEMORY_LIMIT_MB,
         });

@@ -1,4 +1,4 @@
-//! The files of a container: those of its image and its mounts, merged into one tree per definition.
+//! The files of a container: those of its image and its mounts, merged into one tree that functions of an app share.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ pub const HOME: &str = "root";
 /// the image has.
 pub async fn materialise(shared: &Shared, definition: &Definition, image: &Environment) -> Result<PathBuf, Error> {
     let trees = shared.options.data_dir.join("trees");
-    let tree = trees.join(definition.code_id());
+    let tree = trees.join(shared.read(|state| state.tree_name(definition)));
     if tree.is_dir() {
         return Ok(tree);
     }
@@ -53,7 +53,7 @@ pub async fn materialise(shared: &Shared, definition: &Definition, image: &Envir
                 fs::set_permissions(&target, fs::Permissions::from_mode(mode.unwrap_or(0o644) & 0o777 | 0o600))?;
             }
             match fs::rename(&building, &tree) {
-                // Another container of the same definition was quicker.
+                // Another container with the same files was quicker.
                 Err(_) if tree.is_dir() => fs::remove_dir_all(&building),
                 outcome => outcome,
             }

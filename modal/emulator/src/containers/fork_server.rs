@@ -1,8 +1,9 @@
-//! Fork servers: what stands in for memory snapshots. A process that has imported a function's module forks its
-//! containers, which so start in the time of a fork instead of that of the imports.
+//! Fork servers: processes that have imported the SDK and fork containers, which so start in the time of a fork instead
+//! of that of the imports. For functions with memory snapshots they have imported the module of the function, too.
+//! Functions that would import the same in the same surroundings share one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -10,8 +11,11 @@ use std::{
     time::Duration,
 };
 
+use modal_proto::VolumeMount;
+use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -22,18 +26,50 @@ use tokio_util::sync::CancellationToken;
 use super::{
     output::Output,
     process::{Process, describe},
+    spec::{Spec, Variables},
 };
-use crate::shared::Shared;
+use crate::{error::Error, images::Environment, shared::Shared, state::Definition};
 
-/// How long a server without containers stays. It holds what its module imported, so not for ever; and a function
+/// How long a server without containers stays. It holds what a module imported, so not for ever; and a function
 /// that is called by the minute or the quarter of an hour should find it.
-const IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
+const SNAPSHOT_IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// The running fork servers, by definition.
+/// How long one stays that has imported the SDK only, which is done in a moment.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The running fork servers.
 #[derive(Default)]
 pub struct ForkServers {
-    servers: Mutex<HashMap<String, mpsc::UnboundedSender<Request>>>,
+    servers: Mutex<HashMap<ForkServerKey, Running>>,
     starting: tokio::sync::Mutex<()>,
+}
+
+struct Running {
+    requests: mpsc::UnboundedSender<Request>,
+    /// The definitions whose containers it forks.
+    definitions: BTreeSet<String>,
+}
+
+/// A digest of all that the imports of a container can depend on. Containers with the same key are forked from the same
+/// server; those of different apps never are, as what a server prints goes to the log of one app.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ForkServerKey([u8; 32]);
+
+impl ForkServerKey {
+    /// `variables` are those that all containers of the definition have.
+    pub fn new(
+        definition: &Definition,
+        image: &Environment,
+        spec: &Spec,
+        mounts: &[VolumeMount],
+        variables: &Variables,
+    ) -> Result<Self, Error> {
+        let mounts: Vec<_> = mounts.iter().map(VolumeMount::encode_to_vec).collect();
+        let parts = (&definition.app_id, &image.python, &spec.tree, &spec.directory, &spec.preload, mounts, variables);
+        let encoded = serde_json::to_vec(&parts)
+            .map_err(|error| Error::io("write", "a container's description")(std::io::Error::other(error)))?;
+        Ok(Self(Sha256::digest(encoded).into()))
+    }
 }
 
 /// What a fork server is started with.
@@ -45,6 +81,8 @@ pub struct ForkServerStart {
     pub output: Output,
     /// Its private folder, removed with it.
     pub folder: PathBuf,
+    /// Whether it imports the module of a function, as a snapshot would have it.
+    pub is_snapshot: bool,
 }
 
 /// Asks for a container of a spec. Not bounded: as many as there are containers being started.
@@ -64,41 +102,62 @@ enum Message {
 }
 
 impl ForkServers {
-    /// Has the server of a definition fork the container of a spec. `start` prepares the server, if it does not run.
+    /// Forks the container of a spec from the server of its key. `start` prepares that server if it does not run.
     /// `None`: it cannot; the container has to be started in the ordinary way.
     pub async fn fork(
         &self,
         shared: &Arc<Shared>,
+        key: &ForkServerKey,
         definition_id: &str,
         spec: &Path,
         start: impl AsyncFnOnce() -> Option<ForkServerStart>,
     ) -> Option<Process> {
         let (forked, process) = oneshot::channel();
         let request = Request { spec: spec.to_owned(), forked };
-        let Err(mpsc::error::SendError(request)) = self.ask(definition_id, request) else { return process.await.ok() };
+        let Err(mpsc::error::SendError(request)) = self.ask(key, definition_id, request) else {
+            return process.await.ok();
+        };
         // One at a time: who comes second finds the server of the first.
         let _alone = self.starting.lock().await;
-        if let Err(mpsc::error::SendError(request)) = self.ask(definition_id, request) {
-            let server = start().await?.start(shared, definition_id)?;
-            server.send(request).ok()?;
-            self.servers.lock().unwrap_or_else(PoisonError::into_inner).insert(definition_id.to_owned(), server);
+        if let Err(mpsc::error::SendError(request)) = self.ask(key, definition_id, request) {
+            let requests = start().await?.start(shared, definition_id)?;
+            requests.send(request).ok()?;
+            let running = Running { requests, definitions: [definition_id.to_owned()].into() };
+            self.servers.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), running);
         }
         process.await.ok()
     }
 
-    /// Lets go of servers that have ended, and of those whose definition is not live any more: they end with the last of
-    /// their containers.
+    /// Lets go of servers that have ended, and of those none of whose definitions is live any more: they end with the
+    /// last of their containers.
     pub fn close_gone(&self, shared: &Shared) {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if !servers.is_empty() {
-            shared.read(|state| servers.retain(|id, server| !server.is_closed() && state.is_live_definition(id)));
+            shared.read(|state| {
+                servers.retain(|_, server| {
+                    !server.requests.is_closed() && server.definitions.iter().any(|id| state.is_live_definition(id))
+                });
+            });
         }
     }
 
     /// Gives the request back if there is no server, or none any more.
-    fn ask(&self, definition_id: &str, request: Request) -> Result<(), mpsc::error::SendError<Request>> {
-        match self.servers.lock().unwrap_or_else(PoisonError::into_inner).get(definition_id) {
-            Some(server) => server.send(request),
+    fn ask(
+        &self,
+        key: &ForkServerKey,
+        definition_id: &str,
+        request: Request,
+    ) -> Result<(), mpsc::error::SendError<Request>> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        // A definition whose surroundings have changed (a Secret, a Volume) does not need the server that it had.
+        servers.retain(|other, server| {
+            other == key || !(server.definitions.remove(definition_id) && server.definitions.is_empty())
+        });
+        match servers.get_mut(key) {
+            Some(server) => {
+                server.definitions.insert(definition_id.to_owned());
+                server.requests.send(request)
+            }
             None => Err(mpsc::error::SendError(request)),
         }
     }
@@ -106,7 +165,8 @@ impl ForkServers {
 
 impl ForkServerStart {
     fn start(self, shared: &Arc<Shared>, definition_id: &str) -> Option<mpsc::UnboundedSender<Request>> {
-        let server = Server::start(self.command, definition_id)?;
+        let idle_limit = if self.is_snapshot { SNAPSHOT_IDLE_LIMIT } else { IDLE_LIMIT };
+        let server = Server::start(self.command, definition_id, idle_limit)?;
         let (requests, receiver) = mpsc::unbounded_channel();
         let ended = CancellationToken::new();
         tokio::spawn(self.output.pump(shared.clone(), ended.clone()));
@@ -133,10 +193,11 @@ struct Server {
     running: HashMap<i32, oneshot::Sender<String>>,
     /// Why it does not fork.
     refused: Option<String>,
+    idle_limit: Duration,
 }
 
 impl Server {
-    fn start(mut command: Command, definition_id: &str) -> Option<Self> {
+    fn start(mut command: Command, definition_id: &str, idle_limit: Duration) -> Option<Self> {
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn();
         let mut process = match started {
             Ok(process) => process,
@@ -154,6 +215,7 @@ impl Server {
             waiting: HashMap::new(),
             running: HashMap::new(),
             refused: None,
+            idle_limit,
         })
     }
 
@@ -174,7 +236,7 @@ impl Server {
                     Ok(Some(line)) => self.hear(&line),
                     Ok(None) | Err(_) => break,
                 },
-                () = tokio::time::sleep(IDLE_LIMIT), if idle => break,
+                () = tokio::time::sleep(self.idle_limit), if idle => break,
             }
         }
         tracing::debug!(definition.id = self.definition_id, "a fork server ended");

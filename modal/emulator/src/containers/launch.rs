@@ -14,10 +14,10 @@ use tokio::process::Command;
 
 use super::{
     Containers, code,
-    fork_server::ForkServerStart,
+    fork_server::{ForkServerKey, ForkServerStart},
     output::{self, Output},
     process::Process,
-    spec::{self, Spec},
+    spec::{self, Spec, Variables},
 };
 use crate::{
     error::Error,
@@ -79,16 +79,17 @@ pub async fn launch(
     let tree = code::materialise(shared, definition, &image).await?;
     let arguments = shared.read(|state| container_arguments(state, task_id, definition))?;
     write_private(&spec::arguments_path(&folder), &arguments.encode_to_vec())?;
-    let mut variables = spec::variables(shared, definition, &image, &folder);
+    let common = spec::variables(shared, definition, &image);
+    let mounts = volume_mounts(shared, definition);
+    let volumes = shared.views.attach(task_id, &mounts).await?;
+    let mut variables = common.clone();
     variables.extend(spec::task_variables(task_id, &token));
-    let volumes = shared.views.attach(task_id, &volume_mounts(shared, definition)).await?;
     let spec = Spec::new(definition, &image, tree, volumes, variables, &folder);
     let path = write_spec(&folder, &spec)?;
-    if definition.function.checkpointing_enabled {
-        let start = async || fork_server(shared, definition, &image, &spec).await;
-        if let Some(process) = containers.fork_servers.fork(shared, &definition.id, &path, start).await {
-            return Ok(process);
-        }
+    let key = ForkServerKey::new(definition, &image, &spec, &mounts, &common)?;
+    let start = async || fork_server(shared, definition, &image, &spec, common).await;
+    if let Some(process) = containers.fork_servers.fork(shared, &key, &definition.id, &path, start).await {
+        return Ok(process);
     }
     let [output, errors] = output::paths(&folder).map(open_pipe);
     let child =
@@ -109,25 +110,25 @@ pub fn explain(error: &Error) -> String {
     text
 }
 
-/// The fork server of a definition: it sees what one of the containers sees, and has a folder of its own.
+/// The fork server for containers like `container`: it sees what that one sees, and has a folder of its own.
 async fn fork_server(
     shared: &Shared,
     definition: &Definition,
     image: &Environment,
     container: &Spec,
+    variables: Variables,
 ) -> Option<ForkServerStart> {
     let prepare = async || {
         let id = new_id("fs");
         let output = prepare(shared, definition, &id)?;
         let folder = shared.options.container_folder(&id);
         let volumes = shared.views.attach(&id, &volume_mounts(shared, definition)).await?;
-        let variables = spec::variables(shared, definition, image, &folder);
         let spec = Spec::new(definition, image, container.tree.clone(), volumes, variables, &folder);
         let path = write_spec(&folder, &spec)?;
         let [_, errors] = output::paths(&folder).map(open_pipe);
         let mut command = command(shared, image, "serve", &path, &spec);
         command.stderr(errors?);
-        Ok::<_, Error>(ForkServerStart { id, command, output, folder })
+        Ok::<_, Error>(ForkServerStart { id, command, output, folder, is_snapshot: !spec.preload.is_empty() })
     };
     match prepare().await {
         Ok(start) => Some(start),

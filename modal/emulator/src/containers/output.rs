@@ -151,7 +151,7 @@ impl Writer {
     fn write(&self, data: &[u8]) {
         let text = String::from_utf8_lossy(data);
         self.tail.push(&text);
-        let (call_id, input_id) = self.shared.read(|state| state.only_input(&self.task_id)).unwrap_or_default();
+        let (call_id, input_id) = self.shared.read(|state| state.input_of_output(&self.task_id)).unwrap_or_default();
         let line = |data: &str| Line {
             at: now(),
             source: self.source,

@@ -12,9 +12,12 @@ where to print}. What the last three say, a container that is not forked has alr
 Only the standard library is used here, and nothing of it stays visible to the container's code.
 """
 
+import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -23,7 +26,6 @@ import signal
 import stat
 import sys
 import threading
-import traceback
 from typing import Any
 
 ENTRY_POINT = "modal._container_entrypoint"
@@ -32,9 +34,11 @@ HOME = "root"
 VOLUMES_VARIABLE = "MODAL_LOCAL_VOLUMES"
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+PR_SET_CHILD_SUBREAPER = 36
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 
 Spec = dict[str, Any]
+Files = list[io.IOBase]
 Volume = dict[str, Any]
 
 
@@ -44,10 +48,13 @@ def main() -> None:
     del sys.path[0]
     spec = _read(path)
     enter(spec)
-    if mode == "serve":
-        # A container returns from here as if it had been started by itself.
-        serve(spec)
+    if mode == "run":
+        run(spec)
+        return
+    # A container returns from here as if it had been started by itself.
+    inherited = serve(spec)
     run(spec)
+    end(inherited)
 
 
 def run(spec: Spec) -> None:
@@ -57,6 +64,23 @@ def run(spec: Spec) -> None:
     sys.argv = [ENTRY_POINT]
     sys.modules.pop(ENTRY_POINT, None)
     runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
+
+
+def end(inherited: Files) -> None:
+    """End a forked process as the interpreter does, but leave its memory to the system: to free what it shares with its
+    server would first copy all of that."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for file in [*inherited, *_open_files()]:
+        # It may be closed, or fail in its own way, which the interpreter would not tell of either.
+        with contextlib.suppress(Exception):
+            file.flush()
+    os._exit(0)
+
+
+def _open_files() -> Files:
+    """The files that the garbage collector knows, without those from before `gc.freeze`."""
+    return [found for found in gc.get_objects() if issubclass(type(found), io.IOBase)]
 
 
 def _find_servers_on_loopback() -> None:
@@ -184,23 +208,26 @@ def _bind_volume(volume: Volume, target: str) -> None:
         _mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
-def serve(spec: Spec) -> None:
-    """Import, then fork for each line of the standard input; returns in each container, and never in the server."""
+def serve(spec: Spec) -> Files:
+    """Import, then fork for each line of the standard input; returns in each container, and never in the server, what
+    files the imported modules have opened."""
     requests, answers = _keep_to_itself()
     tell = Teller(answers)
     for module in [ENTRY_POINT, *spec["preload"]]:
         try:
             importlib.import_module(module)
-        except BaseException:
+        except BaseException as error:
             # A container that starts in the ordinary way meets the same error, and reports it.
-            traceback.print_exc()
-            tell(refused=f"{module} cannot be imported")
+            tell(refused=f"{module} cannot be imported: {error!r}")
             os._exit(0)
     if threading.active_count() > 1 or len(os.listdir("/proc/self/task")) > 1:
         tell(refused="its module starts threads when it is imported, and a fork would not have them")
         os._exit(0)
+    _adopt_orphans()
+    containers: set[int] = set()
+    others = _children()
+    inherited = _open_files()
     # What is there now is shared by all containers; the collector would write to it, and so copy it.
-    gc.collect()
     gc.freeze()
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer)
@@ -212,7 +239,7 @@ def serve(spec: Spec) -> None:
         ready, _, _ = select.select([requests, reader], [], [])
         if reader in ready:
             os.read(reader, 4096)
-            _report_ended(tell)
+            _report_ended(tell, containers, others)
         if requests not in ready:
             continue
         received = os.read(requests, 65536)
@@ -225,7 +252,8 @@ def serve(spec: Spec) -> None:
                 for descriptor in (reader, writer, requests, answers):
                     os.close(descriptor)
                 _become(_read(line.decode()), spec)
-                return
+                return inherited
+            containers.add(child)
             tell(started=child, spec=line.decode())
 
 
@@ -249,7 +277,7 @@ def _keep_to_itself() -> tuple[int, int]:
     return requests, answers
 
 
-def _report_ended(tell: Teller) -> None:
+def _report_ended(tell: Teller, containers: set[int], others: set[int]) -> None:
     while True:
         try:
             child, status = os.waitpid(-1, os.WNOHANG)
@@ -257,7 +285,34 @@ def _report_ended(tell: Teller) -> None:
             return
         if child == 0:
             return
-        tell(ended=child, status=status)
+        if child in containers:
+            containers.remove(child)
+            _kill_orphans(containers | others)
+            tell(ended=child, status=status)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of processes below this one whose own parents end, as the first process of a container is."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _kill_orphans(others: set[int]) -> None:
+    """Kill what a container has left: its processes are children of this one when it has ended."""
+    while orphans := _children() - others:
+        for orphan in orphans:
+            os.kill(orphan, signal.SIGKILL)
+        for orphan in orphans:
+            os.waitpid(orphan, 0)
+
+
+def _children() -> set[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return set(map(int, file.read().split()))
+    except OSError:
+        # The system does not tell.
+        return set()
 
 
 def _become(spec: Spec, server: Spec) -> None:
@@ -266,6 +321,7 @@ def _become(spec: Spec, server: Spec) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
+    _adopt_orphans()
     for descriptor, path in (1, spec["stdout"]), (2, spec["stderr"]):
         opened = os.open(path, os.O_WRONLY)
         os.dup2(opened, descriptor)
@@ -275,8 +331,21 @@ def _become(spec: Spec, server: Spec) -> None:
             spec["variables"][name] = os.environ[name]
     os.environ.clear()
     os.environ.update(spec["variables"])
+    _forget_server()
     if spec["volumes"] != server["volumes"]:
         _replace_volumes(spec["volumes"])
+
+
+def _forget_server() -> None:
+    """Undo what imported modules have chosen once for their process. `random` is seeded anew by Python itself."""
+    if tempfile := sys.modules.get("tempfile"):
+        tempfile.tempdir = None  # type: ignore[attr-defined]
+    if multiprocessing := sys.modules.get("multiprocessing.process"):
+        process = multiprocessing.current_process()
+        process.authkey = os.urandom(32)
+        process._config.pop("tempdir", None)
+    if numpy := sys.modules.get("numpy.random"):
+        numpy.seed()
 
 
 def _replace_volumes(volumes: dict[str, Volume]) -> None:

@@ -25,7 +25,7 @@ pub const ARGUMENTS_VARIABLE: &str = "MODAL_CONTAINER_ARGUMENTS_PATH";
 /// Environment variables.
 pub type Variables = BTreeMap<String, String>;
 
-/// What `runner.py` is given; it says what the fields mean.
+/// The input of `runner.py`, which documents the fields.
 #[derive(Debug, Clone, Serialize)]
 pub struct Spec {
     pub tree: PathBuf,
@@ -40,24 +40,28 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// The description of a container of a definition, whose private folder is `folder`.
+    /// The description of a container of a definition, whose private folder is `folder`. `variables` are those that do
+    /// not depend on the folder.
     pub fn new(
         definition: &Definition,
         image: &Environment,
         tree: PathBuf,
         volumes: Vec<Attachment>,
-        variables: Variables,
+        mut variables: Variables,
         folder: &Path,
     ) -> Self {
+        variables.extend(folder_variables(folder));
         let function = &definition.function;
+        // Snapshots are taken of what was imported. Without them each container imports the function by itself.
         let from_file = function.definition_type() == DefinitionType::File && !function.module_name.is_empty();
+        let preloads = function.checkpointing_enabled && from_file;
         let [stdout, stderr] = output::paths(folder);
         Self {
             tree,
             volumes: volumes.into_iter().map(|volume| (volume.path.clone(), volume)).collect(),
             directory: image.folder.as_ref().map(PathBuf::from),
             root: folder.join("root"),
-            preload: from_file.then(|| function.module_name.clone()).into_iter().collect(),
+            preload: preloads.then(|| function.module_name.clone()).into_iter().collect(),
             web_server: definition.has_own_port(),
             variables,
             stdout,
@@ -74,25 +78,28 @@ pub fn arguments_path(folder: &Path) -> PathBuf {
 /// What every container of a definition gets: the image's variables, over them those of Secrets, as on Modal, and over
 /// all its own. Nothing of the server's own environment: it may hold credentials, and
 /// variables of the tool that started it would travel on with every request.
-pub fn variables(shared: &Shared, definition: &Definition, image: &Environment, folder: &Path) -> Variables {
-    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+pub fn variables(shared: &Shared, definition: &Definition, image: &Environment) -> Variables {
     let mut variables = image.variables.clone();
     variables.extend(shared.read(|state| secrets(state, definition)));
     let environment = shared.read(|state| state.app(&definition.app_id).map(|a| a.environment.clone()).ok());
     let own = [
         ("PATH", image.search_path()),
-        ("HOME", text(folder.join("home"))),
-        ("TMPDIR", text(folder.join("tmp"))),
         ("LANG", "C.UTF-8".to_owned()),
         ("PYTHONUNBUFFERED", "1".to_owned()),
         ("MODAL_SERVER_URL", shared.server_url.clone()),
         ("MODAL_IS_REMOTE", "1".to_owned()),
-        (ARGUMENTS_VARIABLE, text(arguments_path(folder))),
         ("MODAL_IMAGE_ID", definition.function.image_id.clone()),
         ("MODAL_ENVIRONMENT", environment.unwrap_or_default()),
     ];
     variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
     variables
+}
+
+/// Where what a container writes outside of Volumes goes: into its private folder.
+fn folder_variables(folder: &Path) -> Variables {
+    let own =
+        [("HOME", folder.join("home")), ("TMPDIR", folder.join("tmp")), (ARGUMENTS_VARIABLE, arguments_path(folder))];
+    own.map(|(name, path)| (name.to_owned(), path.to_string_lossy().into_owned())).into()
 }
 
 /// What only the container of one task gets.

@@ -127,7 +127,7 @@ fn bind(base: &Definition, id: &str, request: &pb::FunctionBindParamsRequest) ->
         id: new_id("de"),
         function_id: id.to_owned(),
         app_id: base.app_id.clone(),
-        code: Some(base.code_id().to_owned()),
+        bound_from: Some(base.id.clone()),
         function: pb::Function::decode(encoded.clone()).map_err(bad)?,
         encoded,
     })
@@ -198,7 +198,7 @@ mod tests {
             id: "de-1".into(),
             function_id: "fu-1".into(),
             app_id: "ap-1".into(),
-            code: None,
+            bound_from: None,
             encoded,
             function,
         }
@@ -221,6 +221,6 @@ mod tests {
             (Some(0), Some(3), Some(9))
         );
         assert!(bound.encoded.windows(5).any(|bytes| bytes == [0x9a, 0x06, 2, 7, 7]));
-        assert_eq!(bound.code.as_deref(), Some("de-1"));
+        assert_eq!(bound.bound_from.as_deref(), Some("de-1"));
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use modal_proto as pb;
 use prost::Message;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{Caller, Now, State, scale::Overrides};
 use crate::{error::Error, ids::new_id, store::Record};
@@ -53,9 +54,9 @@ pub struct Definition {
     pub id: String,
     pub function_id: String,
     pub app_id: String,
-    /// The definition whose files it uses, if not its own.
-    #[serde(default)]
-    pub code: Option<String>,
+    /// The definition that it was bound from, if it is that of a bound function.
+    #[serde(default, rename = "code")]
+    pub bound_from: Option<String>,
     /// The SDK's `Function` message, byte for byte; containers get it as it came.
     #[serde(skip)]
     pub encoded: Bytes,
@@ -97,6 +98,23 @@ impl State {
     /// The function of an id.
     pub fn function(&self, id: &str) -> Result<&Function, Error> {
         self.functions.get(id).ok_or_else(|| Error::not_found("Function", id))
+    }
+
+    /// The name of the tree of files that a definition's containers see. Functions of an app with the same image and the
+    /// same mounts share one; an image that is built again leads to another.
+    pub fn tree_name(&self, definition: &Definition) -> String {
+        let Definition { app_id, function, .. } = definition;
+        let build = self.images.get(&function.image_id).and_then(|image| image.built.as_ref());
+        let (none, mut hash) = (String::new(), Sha256::new());
+        for part in [app_id, &function.image_id, build.map_or(&none, |built| &built.key)] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        for mount_id in &function.mount_ids {
+            hash.update(mount_id);
+            hash.update([0]);
+        }
+        hex::encode(&hash.finalize()[..16])
     }
 
     /// Whether a definition is the live one of its function.
@@ -157,7 +175,7 @@ impl State {
             None => self.new_function(app_id, encoded.clone()).id,
         };
         let (id, app_id) = (new_id("de"), app_id.to_owned());
-        let definition = Definition { id, function_id, app_id, code: None, encoded, function };
+        let definition = Definition { id, function_id, app_id, bound_from: None, encoded, function };
         self.save(&definition);
         let definition = Arc::new(definition);
         self.definitions.insert(definition.id.clone(), definition.clone());
@@ -246,11 +264,6 @@ impl Definition {
         self.function.batch_max_size.max(1) as usize
     }
 
-    /// The definition whose files its containers see.
-    pub fn code_id(&self) -> &str {
-        self.code.as_deref().unwrap_or(&self.id)
-    }
-
     /// What a class wants to be told when it is made, if it declares that.
     pub fn parameters(&self) -> Vec<pb::ClassParameterSpec> {
         let info = pb::ClassParameterInfo::decode(self.function.class_parameter_info.clone()).unwrap_or_default();
@@ -259,7 +272,7 @@ impl Definition {
 
     /// Whether it cannot run before it is bound to parameters.
     pub fn needs_params(&self) -> bool {
-        self.code.is_none() && self.parameters().iter().any(|parameter| !parameter.has_default)
+        self.bound_from.is_none() && self.parameters().iter().any(|parameter| !parameter.has_default)
     }
 
     /// Whether its container listens on a port of this machine.

@@ -65,6 +65,8 @@ pub struct Task {
     /// Whether it was stopped because it took too long to start.
     pub overdue: bool,
     pub running: BTreeMap<String, Running>,
+    /// The call and the input that ended last.
+    pub last_ended: Option<(String, String)>,
     /// Inputs that its next heartbeat tells it to cancel.
     pub cancelled: Vec<String>,
     pub served: u32,
@@ -171,11 +173,16 @@ impl State {
         self.tasks.get(id).map(|task| task.definition.function_id.as_str()).ok_or(Error::NotAContainer)
     }
 
-    /// The call and the input that a container works on, if it is only one.
-    pub fn only_input(&self, task_id: &str) -> Option<(String, String)> {
-        let running = &self.tasks.get(task_id)?.running;
-        let (1, Some(input_id)) = (running.len(), running.keys().next()) else { return None };
-        Some((self.inputs.get(input_id)?.call_id.clone(), input_id.clone()))
+    /// The call and the input to which output of a container belongs, if that is clear: those it works on, or those
+    /// that ended last, whose output is often read after their result.
+    pub fn input_of_output(&self, task_id: &str) -> Option<(String, String)> {
+        let task = self.tasks.get(task_id)?;
+        let mut running = task.running.keys();
+        match (running.next(), running.next()) {
+            (Some(input_id), None) => Some((self.inputs.get(input_id)?.call_id.clone(), input_id.clone())),
+            (None, _) if task.stop.is_none() => task.last_ended.clone(),
+            _ => None,
+        }
     }
 
     /// The containers of an app.
@@ -220,6 +227,7 @@ impl State {
             failed: false,
             overdue: false,
             running: BTreeMap::new(),
+            last_ended: None,
             cancelled: Vec::new(),
             served: 0,
             idle_since: now.mono,
@@ -336,6 +344,7 @@ impl State {
     /// Takes a container's result of an input. Results of inputs it does not have (any more) are dropped: the server
     /// has ended them, or another container has them.
     pub fn put_output(&mut self, task_id: &str, output: pb::FunctionPutOutputsItem, now: Now) -> Result<(), Error> {
+        let call_id = self.inputs.get(&output.input_id).map(|input| input.call_id.clone());
         let task = self.task_mut(task_id)?;
         let Some(running) = task.running.get(&output.input_id) else { return Ok(()) };
         if running.verdict.is_some() {
@@ -343,6 +352,7 @@ impl State {
         }
         let started_at = running.started_at;
         task.running.remove(&output.input_id);
+        task.last_ended = call_id.map(|call_id| (call_id, output.input_id.clone()));
         if task.running.is_empty() {
             task.idle_since = now.mono;
         }

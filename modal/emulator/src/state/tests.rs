@@ -162,6 +162,25 @@ fn there_are_no_more_containers_than_allowed_or_needed() {
 }
 
 #[test]
+fn output_that_is_read_after_the_result_belongs_to_the_input() {
+    let mut world = World::new(function());
+    let first = world.call();
+    let task = world.started().remove(0);
+    assert_eq!(world.state.input_of_output(&task), None, "it has had none");
+    let input = world.work(&task).input_id;
+    let belongs = Some((first, input.clone()));
+    assert_eq!(world.state.input_of_output(&task), belongs);
+    world.put(&task, &input, GenericStatus::Success);
+    assert_eq!(world.state.input_of_output(&task), belongs);
+    let second = world.call();
+    let input = world.work(&task).input_id;
+    assert_eq!(world.state.input_of_output(&task), Some((second, input.clone())));
+    world.put(&task, &input, GenericStatus::Success);
+    world.state.stop_task(&task, true).unwrap();
+    assert_eq!(world.state.input_of_output(&task), None, "exit handlers belong to no input");
+}
+
+#[test]
 fn a_dead_container_costs_a_delivery_but_not_the_input() {
     let mut world = World::new(function());
     let call = world.call();

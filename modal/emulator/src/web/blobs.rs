@@ -91,7 +91,7 @@ pub async fn get_blob(
         })
     })
     .await?;
-    Ok(send(Arc::new(file), 0, length))
+    Ok(send(Arc::new(file), 0, length, || ()))
 }
 
 pub async fn put_blob(

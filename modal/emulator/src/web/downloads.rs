@@ -1,9 +1,9 @@
 //! Downloads of Volume files: each URL is a capability for one block of one file as it was when the URL was made.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     fs::File,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,12 +20,17 @@ use crate::{ids::new_token, volumes::BLOCK_BYTES};
 const MAX_OFFERS: usize = 512;
 /// How long a file is on offer, and with it the space that it takes if it is removed meanwhile.
 const OFFERED: Duration = Duration::from_secs(3600);
+/// How long a file stays on offer when all of it was sent, for a client whose connection broke before it had all.
+const SENT: Duration = Duration::from_secs(10);
+/// Most such files.
+const MAX_SENT: usize = 4;
 
 struct Offer {
     file: Arc<File>,
     start: u64,
     end: u64,
     made: Instant,
+    unsent: HashSet<u64>,
 }
 
 /// The files on offer.
@@ -33,53 +38,88 @@ struct Offer {
 pub struct Offers {
     by_token: HashMap<String, Offer>,
     oldest_first: VecDeque<String>,
+    /// Those of which all was sent, the first to be so first.
+    sent: VecDeque<String>,
 }
 
 impl Offers {
     /// Lets go of offers that are too old, and of the oldest if there are too many.
     fn trim(&mut self) {
         let over = |offers: &Self| {
-            let oldest = offers.by_token.get(offers.oldest_first.front()?)?;
-            Some(offers.by_token.len() > MAX_OFFERS || oldest.made.elapsed() > OFFERED)
+            let oldest = offers.oldest_first.front()?;
+            let made = offers.by_token.get(oldest)?.made;
+            (offers.by_token.len() > MAX_OFFERS || made.elapsed() > OFFERED).then(|| oldest.clone())
         };
-        while over(self) == Some(true) {
-            if let Some(oldest) = self.oldest_first.pop_front() {
-                self.by_token.remove(&oldest);
-            }
+        while let Some(oldest) = over(self) {
+            self.end(&oldest);
         }
     }
+
+    /// Notes that a block was sent; returns whether that was the last one of its file.
+    fn sent(&mut self, token: &str, block: u64) -> bool {
+        let Some(offer) = self.by_token.get_mut(token) else { return false };
+        let last = offer.unsent.remove(&block) && offer.unsent.is_empty();
+        if last {
+            self.sent.push_back(token.to_owned());
+            if self.sent.len() > MAX_SENT {
+                let first = self.sent[0].clone();
+                self.end(&first);
+            }
+        }
+        last
+    }
+
+    fn end(&mut self, token: &str) {
+        self.by_token.remove(token);
+        self.oldest_first.retain(|other| other != token);
+        self.sent.retain(|other| other != token);
+    }
+}
+
+fn lock(offers: &Mutex<Offers>) -> MutexGuard<'_, Offers> {
+    offers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// URLs for `length` bytes of a file from `start`, one per block.
 pub fn offer(site: &Site, file: File, start: u64, length: u64) -> Vec<String> {
+    if length == 0 {
+        return Vec::new();
+    }
     let (token, end) = (new_token(), start + length);
     let blocks = start / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
-    let urls =
-        if length == 0 { Vec::new() } else { blocks.map(|n| site.url(&format!("blocks/{token}/{n}"))).collect() };
-    let mut offers = site.offers.lock().unwrap_or_else(PoisonError::into_inner);
+    let urls = blocks.clone().map(|n| site.url(&format!("blocks/{token}/{n}"))).collect();
+    let offer = Offer { file: Arc::new(file), start, end, made: Instant::now(), unsent: blocks.collect() };
+    let mut offers = lock(&site.offers);
     offers.oldest_first.push_back(token.clone());
-    offers.by_token.insert(token, Offer { file: Arc::new(file), start, end, made: Instant::now() });
+    offers.by_token.insert(token, offer);
     offers.trim();
     urls
 }
 
 /// Lets go of offers that are too old.
 pub fn trim(offers: &Mutex<Offers>) {
-    offers.lock().unwrap_or_else(PoisonError::into_inner).trim();
+    lock(offers).trim();
+}
+
+/// Notes that a block was sent. The offer of a file of which all was sent ends soon.
+fn sent(offers: Arc<Mutex<Offers>>, token: String, block: u64) {
+    if lock(&offers).sent(&token, block) {
+        tokio::spawn(async move {
+            tokio::time::sleep(SENT).await;
+            lock(&offers).end(&token);
+        });
+    }
 }
 
 pub async fn get_block(State(site): State<Site>, Path((token, block)): Path<(String, u64)>) -> Response {
-    let found = {
-        let offers = site.offers.lock().unwrap_or_else(PoisonError::into_inner);
-        offers.by_token.get(&token).map(|offer| (offer.file.clone(), offer.start, offer.end))
-    };
+    let found = lock(&site.offers).by_token.get(&token).map(|offer| (offer.file.clone(), offer.start, offer.end));
     let range = |(file, start, end): (Arc<File>, u64, u64)| {
         let from = block.checked_mul(BLOCK_BYTES)?;
         let (from, until) = (from.max(start), from.checked_add(BLOCK_BYTES)?.min(end));
         (from < until).then_some((file, from, until - from))
     };
     match found.and_then(range) {
-        Some((file, start, length)) => send(file, start, length),
+        Some((file, start, length)) => send(file, start, length, move || sent(site.offers, token, block)),
         None => (StatusCode::NOT_FOUND, "this URL has lapsed; ask for the file again").into_response(),
     }
 }

@@ -16,9 +16,10 @@ use crate::{error::Error, files::blocking};
 /// How much is read, hashed and written at a time.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
-/// Answers with a range of a file.
-pub fn send(file: Arc<File>, start: u64, length: u64) -> Response {
-    let chunks = stream::try_unfold((file, start, start + length), |(file, at, end)| async move {
+/// Answers with a range of a file, which is not empty, and calls `sent` with the last of it.
+pub fn send(file: Arc<File>, start: u64, length: u64, sent: impl FnOnce() + Send + 'static) -> Response {
+    let begin = (file, start, start + length, Some(sent));
+    let chunks = stream::try_unfold(begin, |(file, at, end, mut sent)| async move {
         if at == end {
             return Ok::<_, io::Error>(None);
         }
@@ -30,7 +31,13 @@ pub fn send(file: Arc<File>, start: u64, length: u64) -> Response {
         });
         let (chunk, file) = read.await.map_err(io::Error::other)??;
         let at = at + chunk.len() as u64;
-        Ok(Some((chunk, (file, at, end))))
+        // Nobody asks for more than the announced length: there may be no next time.
+        if at == end
+            && let Some(sent) = sent.take()
+        {
+            sent();
+        }
+        Ok(Some((chunk, (file, at, end, sent))))
     });
     // A file that shrinks meanwhile breaks the connection, and the client tries again.
     let chunks = chunks.inspect_err(|error| tracing::warn!(%error, "a download broke off"));

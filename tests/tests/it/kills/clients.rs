@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 /// Environments that a client leaves behind, and watches.
 const RESTING: usize = 3;
 const WATCHES: usize = 9;
+/// Environments, changes of a configuration and watches without which the kills would have met too little.
+pub const ENOUGH: usize = 10;
 
 pub fn config(interval: u64) -> Value {
     json!({
@@ -82,7 +84,7 @@ impl Client<'_> {
     /// Environments that are cancelled and deleted before they are there.
     pub fn environments(self) -> Environments {
         let mut all = Environments { made: 0, resting: Vec::new() };
-        while self.goes_on() {
+        while self.goes_on_until(all.made > ENOUGH) {
             let number = all.made;
             let name = format!("{}-{number}", self.name);
             let body = json!({"name": name, "config": config(86_400)});
@@ -117,7 +119,7 @@ impl Client<'_> {
     /// Changes of a configuration, of which some are followed to their end; how many, and the last one.
     pub fn configurations(self) -> (u64, u64) {
         let (mut changes, mut interval) = (0, 60);
-        while self.goes_on() {
+        while self.goes_on_until(changes > ENOUGH as u64) {
             changes += 1;
             interval = 60 + changes;
             let patch = Request::new("PATCH /v1/environments/dev").json(&json!({"config": config(interval)}));
@@ -133,7 +135,7 @@ impl Client<'_> {
     /// Folders that are watched for a while.
     pub fn watches(self, root: &Path) -> Watches {
         let mut all = Watches { made: 0, kept: BTreeMap::new() };
-        while self.goes_on() {
+        while self.goes_on_until(all.made > ENOUGH) {
             let folder = root.join(format!("{}-{}", self.name, all.made)).display().to_string();
             fs::create_dir(&folder).expect("a folder");
             // Each upload wakes the scheduler, and is work for many seconds if there are too many.

@@ -23,8 +23,7 @@ impl Watched<'_> {
 
 #[test]
 fn nothing_is_lost_while_the_daemon_is_away() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     for name in ["kept", "changed", "deleted"] {
         watched.write(&format!("{name}.py"), &dag(name, "one"));
@@ -71,8 +70,7 @@ fn nothing_is_lost_while_the_daemon_is_away() {
 
 #[test]
 fn a_folder_that_is_gone_takes_nothing_with_it() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     watched.write("etl.py", &dag("etl", "one"));
     watched.write("other.py", &dag("other", "one"));
@@ -126,8 +124,7 @@ fn stays(watched: &Watched<'_>, name: &str, seconds: u64) {
 
 #[test]
 fn what_is_on_its_way_is_not_removed() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     for name in ["first", "second"] {
         watched.write(&format!("{name}.py"), &dag(name, "one"));
@@ -170,8 +167,7 @@ fn what_is_on_its_way_is_not_removed() {
 
 #[test]
 fn requirements_that_cannot_be_had_are_held_back() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &[]);
     watched.write("team/etl.py", &dag("etl", "one"));
     watched.write("team/requirements.txt", "# none\n");
@@ -264,6 +260,7 @@ fn folders_can_be_polled_and_validators_sent_away() {
     watched.has_uploaded("etl.py", Some(&dag("etl", "three")));
 
     // What a killed one has left goes at the next start.
+    eventually("a record of the third upload", || (watched.uploads() == 3).then_some(()));
     it.kill();
     write(&work.join("left/by/a/killed.one"), "");
     it.cli(&["daemon", "start"]).succeeded();

@@ -9,7 +9,7 @@ use std::{
 use integration_tests::{Installation, dag_file, eventually, text};
 use serde_json::{Value, json};
 
-use super::{Watched, dag, write};
+use super::{Watched, dag, names, write};
 
 #[track_caller]
 fn run(program: &str, arguments: &[&str], folder: &Path) {
@@ -25,17 +25,12 @@ fn git(folder: &Path, arguments: &[&str]) {
     run("git", &all, folder);
 }
 
-fn names(files: &Value) -> Vec<&str> {
-    files.as_array().expect("files").iter().map(|file| text(&file["file"])).collect()
-}
-
 /// A way to save the file with this word in it.
 type Save<'a> = &'a dyn Fn(&str);
 
 #[test]
 fn what_editors_save_is_uploaded() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     let vim = |setting: &str, word: &str| {
         let substitute = format!("%s/description=.[a-z0-9]*./description=\"{word}\"/");
@@ -108,8 +103,7 @@ fn what_editors_save_is_uploaded() {
 
 #[test]
 fn a_folder_with_all_that_dags_need() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let folder = it.root().join("project/dags");
     write(
         &folder.join("etl.py"),
@@ -222,8 +216,7 @@ fn walk(root: &Path, folder: &Path) -> Vec<String> {
 
 #[test]
 fn what_is_broken_waits_and_the_rest_goes_on() {
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     watched.write("etl.py", &dag("etl", "good"));
     watched.has_uploaded("etl.py", Some(&dag("etl", "good")));
@@ -298,8 +291,7 @@ fn what_is_broken_waits_and_the_rest_goes_on() {
 #[test]
 fn a_checkout_is_one_upload() {
     const FILES: usize = 500;
-    let it = Installation::new();
-    it.create_dev(60).succeeded();
+    let it = Installation::with_dev(60);
     let folder = it.root().join("dags");
     fs::create_dir(&folder).expect("a folder");
     git(&folder, &["init", "--quiet"]);

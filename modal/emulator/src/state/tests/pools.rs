@@ -113,7 +113,8 @@ fn bound_functions_follow_their_base_and_go_with_it() {
     world.restart();
     let definition = world.state.live_definition(&bound.id).unwrap();
     assert_eq!((definition.function.timeout_secs, definition.function.concurrency_limit), (7, 3));
-    assert_eq!(definition.code_id(), world.state.live_definition(&world.function_id).unwrap().id);
+    let base = world.state.live_definition(&world.function_id).unwrap();
+    assert_eq!(world.state.tree_name(definition), world.state.tree_name(base));
     assert_eq!(world.state.function(&bound.id).unwrap().params(), "params");
     let (app_id, now) = (world.app_id.clone(), world.now());
     world.state.stop_app(&app_id, now).unwrap();

@@ -1,0 +1,165 @@
+//! Which files define which DAGs: as the scheduler last published it, and as files were validated since.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use airflow_serverless_api::environment::{Environment, EnvironmentName};
+use chrono::{DateTime, Utc};
+use tokio::time::Instant;
+
+use super::{Airflow, dags::Definition};
+use crate::error::Result;
+
+/// How long after an upload the scheduler may not have parsed the file.
+const PARSED_AFTER: Duration = Duration::from_secs(600);
+
+/// What is known of each environment. In memory: after a restart the scheduler has parsed what was uploaded before.
+#[derive(Default)]
+pub(super) struct Definitions(Mutex<HashMap<EnvironmentName, Known>>);
+
+#[derive(Default)]
+struct Known {
+    /// Of the environment: one that was deleted and created again is another one.
+    created_at: DateTime<Utc>,
+    /// {file: ids of its DAGs}, as the scheduler parsed it.
+    parsed: BTreeMap<String, BTreeSet<String>>,
+    /// {id of a DAG: the file whose DAG counts}.
+    owners: HashMap<String, String>,
+    /// {file: (when it was uploaded or removed, ids of its DAGs)}, as it was validated.
+    uploaded: BTreeMap<String, (Instant, BTreeSet<String>)>,
+}
+
+/// A DAG id that several files define.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SharedId {
+    pub dag_id: String,
+    /// By name.
+    pub files: Vec<String>,
+    /// The file whose DAG counts; `None` if the scheduler has not parsed it yet.
+    pub owner: Option<String>,
+}
+
+impl SharedId {
+    /// A warning that names two of the files.
+    pub fn describe(&self, file: &str, other: &str) -> String {
+        let rule = match &self.owner {
+            Some(owner) if owner == file => format!("the one in {owner} counts"),
+            Some(owner) => format!("the one in {owner} counts, until that file defines it no more"),
+            None => "the one that the scheduler parses first counts".to_owned(),
+        };
+        format!("{file} and {other} both define DAG {}: {rule}", self.dag_id)
+    }
+}
+
+impl Known {
+    fn shared(&self) -> Vec<SharedId> {
+        let parsed = self.parsed.iter().filter(|(file, _)| !self.uploaded.contains_key(*file));
+        let uploaded = self.uploaded.iter().map(|(file, (_, ids))| (file, ids));
+        let mut files: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
+        for (file, ids) in parsed.chain(uploaded) {
+            for id in ids {
+                files.entry(id).or_default().insert(file);
+            }
+        }
+        let shared = files.into_iter().filter(|(_, files)| files.len() > 1);
+        let shared = shared.map(|(dag_id, files)| SharedId {
+            dag_id: dag_id.clone(),
+            owner: self.owners.get(dag_id).filter(|owner| files.contains(owner)).cloned(),
+            files: files.into_iter().cloned().collect(),
+        });
+        shared.collect()
+    }
+
+    fn load(&mut self, definitions: Vec<Definition>) {
+        (self.parsed, self.owners) = Default::default();
+        self.uploaded.retain(|_, (at, _)| at.elapsed() < PARSED_AFTER);
+        for Definition { path, dag_id, defined_in } in definitions {
+            // A DAG in an archive is defined in a file below the archive.
+            if defined_in == path || defined_in.starts_with(&format!("{path}/")) {
+                self.owners.insert(dag_id.clone(), path.clone());
+            }
+            self.parsed.entry(path).or_default().insert(dag_id);
+        }
+    }
+}
+
+impl Definitions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, environment: &Environment, act: impl FnOnce(&mut Known) -> T) -> T {
+        let mut all = self.lock();
+        let known = all.entry(environment.name.clone()).or_default();
+        if known.created_at != environment.created_at {
+            *known = Known { created_at: environment.created_at, ..Known::default() };
+        }
+        act(known)
+    }
+}
+
+impl Airflow {
+    /// Notes the ids of the DAGs in files that were validated and uploaded; none of files that were removed.
+    pub(crate) async fn note_definitions(
+        &self,
+        environment: &EnvironmentName,
+        files: impl IntoIterator<Item = (String, Vec<String>)>,
+    ) -> Result<()> {
+        let environment = self.registry.deployed_environment(environment).await?;
+        let now = Instant::now();
+        let noted = files.into_iter().map(|(file, ids)| (file, (now, ids.into_iter().collect())));
+        self.definitions.with(&environment, |known| known.uploaded.extend(noted));
+        Ok(())
+    }
+
+    /// Loads what the scheduler has published.
+    pub(crate) async fn load_definitions(&self, name: &EnvironmentName) -> Result<()> {
+        let environment = self.registry.deployed_environment(name).await?;
+        let metadata = self.metadata(name).await?;
+        let definitions = super::dags::definitions(&metadata).await;
+        self.definitions.with(&environment, |known| known.load(definitions));
+        Ok(())
+    }
+
+    /// The DAG ids that several files define, by id, as far as they were noted or loaded.
+    pub(crate) async fn shared_ids(&self, environment: &EnvironmentName) -> Result<Vec<SharedId>> {
+        let environment = self.registry.deployed_environment(environment).await?;
+        Ok(self.definitions.with(&environment, |known| known.shared()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_define_one_id_are_found_before_and_after_they_are_parsed() {
+        let shared = |known: &Known| known.shared().iter().map(|it| it.describe("b.py", "a.py")).collect::<Vec<_>>();
+        let note = |known: &mut Known, file: &str, ids: &[&str]| {
+            let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+            known.uploaded.insert(file.to_owned(), (Instant::now(), ids))
+        };
+        let definition = |path: &str, defined_in: &str| Definition {
+            path: path.to_owned(),
+            dag_id: "etl".to_owned(),
+            defined_in: defined_in.to_owned(),
+        };
+        let mut known = Known::default();
+        note(&mut known, "a.py", &["etl", "other"]);
+        assert!(shared(&known).is_empty());
+        note(&mut known, "b.py", &["etl"]);
+        let both = "b.py and a.py both define DAG etl";
+        assert_eq!(shared(&known), [format!("{both}: the one that the scheduler parses first counts")]);
+        known.load(vec![definition("a.py", "a.py"), definition("b.py", "a.py")]);
+        assert_eq!(shared(&known), [format!("{both}: the one in a.py counts, until that file defines it no more")]);
+        // What was uploaded since is newer than what the scheduler has published.
+        note(&mut known, "a.py", &[]);
+        assert!(shared(&known).is_empty());
+        // Of an archive, the file in it counts.
+        known.load(vec![definition("b.py", "c.zip/x.py"), definition("c.zip", "c.zip/x.py")]);
+        assert_eq!(known.shared()[0].owner.as_deref(), Some("c.zip"));
+    }
+}

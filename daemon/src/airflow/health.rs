@@ -1,0 +1,194 @@
+//! How the scheduler of an environment is, by what it leaves in the Dict: `health`, and when its next tick is due.
+
+use std::{collections::HashMap, sync::Mutex, sync::PoisonError, time::Duration};
+
+use airflow_serverless_api::{
+    environment::{Condition, ConditionKind, Environment, EnvironmentName, EnvironmentState, Reason},
+    event::EventKind,
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use super::Airflow;
+use crate::error::{Error, Result};
+
+/// A tick is overdue if it is `OVERDUE_SECONDS` late in every check for `OVERDUE_FOR`. (After a machine was suspended, or a
+/// daemon was stopped, ticks are late for a moment.)
+const OVERDUE_SECONDS: f64 = 180.0;
+const OVERDUE_FOR: Duration = Duration::from_secs(120);
+/// Longest time that a request waits for a fresh check.
+const FRESH_CHECK_LIMIT: Duration = Duration::from_secs(2);
+
+/// What the scheduler could not do, as it has written it: `state.py`.
+#[derive(Debug, Deserialize)]
+struct Health {
+    failure: Option<Failure>,
+    quarantined: Vec<Quarantined>,
+    quarantined_count: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Failure {
+    reason: String,
+    message: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Quarantined {
+    kind: String,
+    name: String,
+    error: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Due {
+    next_due: Option<f64>,
+    full_tick_at: f64,
+}
+
+/// Since when ticks of environments have been overdue.
+#[derive(Default)]
+pub(super) struct Overdue(Mutex<HashMap<EnvironmentName, Instant>>);
+
+impl Overdue {
+    /// Returns how long the tick has been overdue; None if it is not.
+    fn observe(&self, environment: &EnvironmentName, is_overdue: bool) -> Option<Duration> {
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_overdue {
+            since.remove(environment);
+            return None;
+        }
+        Some(since.entry(environment.clone()).or_insert_with(Instant::now).elapsed())
+    }
+}
+
+type Judgement = (bool, Reason, String);
+
+impl Airflow {
+    /// Looks at the scheduler of a deployed environment, and records what has changed. Gives why it does not work, if it
+    /// does not.
+    pub async fn observe_scheduler(&self, environment: &Environment) -> Result<Option<String>> {
+        if environment.observed_generation == 0 || environment.state == EnvironmentState::Deleting {
+            return Ok(None);
+        }
+        let name = &environment.name;
+        let client = self.modal.client(environment.target, &environment.config).await?;
+        // One that is being deleted meanwhile must not be made again by a look at it.
+        let Some(dict) = client.find_dict(&environment.names.dict).await? else { return Ok(None) };
+        let (health, due) = tokio::try_join!(dict.get::<Health>("health"), dict.get::<Due>("due"))?;
+        let now = (self.clock)();
+        let late =
+            due.map(|due| now.timestamp() as f64 - due.next_due.unwrap_or(due.full_tick_at).min(due.full_tick_at));
+        let overdue = self.overdue.observe(name, late.is_some_and(|late| late > OVERDUE_SECONDS));
+        let (status, reason, message) = judge(health, late.filter(|_| overdue.is_some_and(|it| it > OVERDUE_FOR)));
+        let known = environment.condition(ConditionKind::SchedulerHealthy);
+        let is_known = known.is_some_and(|it| (it.status, it.reason, &it.message) == (status, reason, &message));
+        let failure = (!status && reason != Reason::Quarantined).then(|| message.clone());
+        if !is_known {
+            let was = known.map(|it| (it.status, it.last_transition_at));
+            let since = was.filter(|(was, _)| *was == status).map_or(now, |(_, since)| since);
+            let data = json!({"status": status, "reason": reason, "message": message});
+            let condition =
+                Condition { kind: ConditionKind::SchedulerHealthy, status, reason, message, last_transition_at: since };
+            self.registry.store.observe_scheduler(name, &condition).await?;
+            let was_unknown = known.is_none_or(|it| it.reason == Reason::Unobserved);
+            if !(was_unknown && status) {
+                self.record(EventKind::SchedulerState, name, data).await;
+            }
+        }
+        Ok(failure)
+    }
+
+    /// The environment, with its scheduler as it is now if that can be told soon.
+    pub async fn environment(&self, name: &EnvironmentName) -> Result<Environment> {
+        let environment = self.registry.environment(name).await?;
+        match timeout(FRESH_CHECK_LIMIT, self.observe_scheduler(&environment)).await {
+            Ok(Ok(_)) => self.registry.environment(name).await,
+            _ => Ok(environment),
+        }
+    }
+
+    /// Why the scheduler does not answer: what is known of it now.
+    pub(super) async fn scheduler_failure(&self, name: &EnvironmentName, otherwise: Error) -> Error {
+        let looked = async {
+            let environment = self.registry.deployed_environment(name).await?;
+            self.observe_scheduler(&environment).await
+        };
+        match looked.await {
+            Ok(Some(message)) => Error::SchedulerFailed(name.clone(), message),
+            _ => otherwise,
+        }
+    }
+}
+
+/// `late`: by how many seconds a tick is overdue.
+fn judge(health: Option<Health>, late: Option<f64>) -> Judgement {
+    let Some(health) = health else {
+        return late.map_or_else(|| (true, Reason::Scheduling, "ticks succeed".to_owned()), overdue);
+    };
+    if let Some(Failure { reason, message }) = health.failure {
+        return (false, reason_of(&reason), message);
+    }
+    if let Some(late) = late {
+        return overdue(late);
+    }
+    let Some(first) = health.quarantined.first() else {
+        return (true, Reason::Scheduling, "ticks succeed".to_owned());
+    };
+    let more = health.quarantined_count.saturating_sub(1);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    let Quarantined { kind, name, error } = first;
+    (false, Reason::Quarantined, format!("it leaves out {kind} {name} ({error}){more}"))
+}
+
+fn overdue(late: f64) -> Judgement {
+    let message = format!("a tick is overdue by {late:.0} s; `airflow-serverless logs` shows the output of ticks");
+    (false, Reason::TickOverdue, message)
+}
+
+fn reason_of(word: &str) -> Reason {
+    match word {
+        "database_damaged" => Reason::DatabaseDamaged,
+        "database_locked" => Reason::DatabaseLocked,
+        "database_missing" => Reason::DatabaseMissing,
+        "database_newer" => Reason::DatabaseNewer,
+        "database_read_only" => Reason::DatabaseReadOnly,
+        "database_unavailable" => Reason::DatabaseUnavailable,
+        "disk_full" => Reason::DiskFull,
+        _ => Reason::TickFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health(json: serde_json::Value) -> Option<Health> {
+        Some(serde_json::from_value(json).expect("an entry of the Dict"))
+    }
+
+    #[test]
+    fn what_ends_all_ticks_goes_before_what_is_left_out() {
+        let quarantined = json!([{"kind": "file", "name": "a.py", "error": "ValueError: no"}]);
+        let failure = json!({"reason": "disk_full", "message": "no space", "traceback": ""});
+        let both = json!({"failure": failure, "quarantined": quarantined, "quarantined_count": 3});
+        assert_eq!(judge(health(both), Some(9.0)), (false, Reason::DiskFull, "no space".to_owned()));
+        let left_out = json!({"failure": null, "quarantined": quarantined, "quarantined_count": 3});
+        let (status, reason, message) = judge(health(left_out.clone()), None);
+        assert_eq!((status, reason), (false, Reason::Quarantined));
+        assert!(message.contains("file a.py (ValueError: no), and 2 more"), "{message}");
+        assert_eq!(judge(health(left_out), Some(200.0)).1, Reason::TickOverdue);
+        assert!(judge(None, None).0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tick_is_overdue_from_the_first_look_that_finds_it_so() {
+        let (overdue, name) = (Overdue::default(), "dev".parse().expect("a name"));
+        assert_eq!(overdue.observe(&name, true), Some(Duration::ZERO));
+        tokio::time::advance(Duration::from_secs(130)).await;
+        assert!(overdue.observe(&name, true) > Some(OVERDUE_FOR));
+        assert_eq!(overdue.observe(&name, false), None);
+        assert_eq!(overdue.observe(&name, true), Some(Duration::ZERO));
+    }
+}

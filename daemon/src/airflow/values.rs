@@ -1,0 +1,62 @@
+//! What DAG files read of an environment while they are imported: its Variables, Connections and environment variables.
+//! Only the scheduler knows the values; here they are in memory only, and not for long.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use airflow_serverless_api::environment::EnvironmentName;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Airflow;
+use crate::error::{Result, Subject};
+
+/// How long values are cached, so that the files of one upload share one request.
+const CACHE_TTL: Duration = Duration::from_secs(5);
+
+/// Cached values of each environment.
+#[derive(Default)]
+pub(super) struct Values(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    by_environment: HashMap<EnvironmentName, (Instant, Arc<Value>)>,
+    /// Incremented with each change: the answer to a request that was sent before it is not cached.
+    changes: u64,
+}
+
+impl Values {
+    pub fn cached(&self, environment: &EnvironmentName) -> Option<Arc<Value>> {
+        let mut known = self.lock();
+        known.by_environment.retain(|_, (at, _)| at.elapsed() < CACHE_TTL);
+        known.by_environment.get(environment).map(|(_, values)| values.clone())
+    }
+
+    /// Invalidates the cache; to be called after every write, even a failed one.
+    pub fn invalidate(&self, environment: &EnvironmentName) {
+        let mut known = self.lock();
+        known.changes += 1;
+        known.by_environment.remove(environment);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Airflow {
+    /// The values as of now.
+    pub(super) async fn values(&self, environment: &EnvironmentName) -> Result<Arc<Value>> {
+        let changes = self.values.lock().changes;
+        let values: Value = self.command(environment, (Subject::Dag, "get_values"), json!({})).await?;
+        let values = Arc::new(values);
+        let mut known = self.values.lock();
+        if known.changes == changes {
+            known.by_environment.insert(environment.clone(), (Instant::now(), values.clone()));
+        }
+        Ok(values)
+    }
+}

@@ -1,0 +1,46 @@
+//! Questions of human-in-the-loop tasks.
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    question::{AnswerQuestion, ListQuestions, QuestionList, Response},
+};
+use axum::{Json, extract::State};
+
+use super::{
+    Services,
+    extract::{self, Path, Query},
+    problem::Answer,
+};
+
+/// Questions of human-in-the-loop tasks that wait for an answer, oldest first
+#[utoipa::path(
+    get, path = "/v1/environments/{environment}/hitl-details", tag = "tasks",
+    params(("environment" = EnvironmentName, Path), ListQuestions),
+    responses((status = 200, body = QuestionList))
+)]
+pub(super) async fn list_questions(
+    State(services): State<Services>,
+    Path(environment): Path<EnvironmentName>,
+    Query(query): Query<ListQuestions>,
+) -> Answer<Json<QuestionList>> {
+    Ok(Json(services.airflow.list_questions(&environment, &query).await?))
+}
+
+/// Answers the question of a human-in-the-loop task, which goes on then
+#[utoipa::path(
+    patch, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/hitl-details",
+    tag = "tasks", request_body = AnswerQuestion,
+    params(
+        ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
+        ("task_id" = String, Path),
+    ),
+    responses((status = 200, body = Response))
+)]
+pub(super) async fn answer_question(
+    State(services): State<Services>,
+    Path((environment, dag_id, run_id, task_id)): Path<(EnvironmentName, String, String, String)>,
+    extract::Json(request): extract::Json<AnswerQuestion>,
+) -> Answer<Json<Response>> {
+    let task = (dag_id.as_str(), run_id.as_str(), task_id.as_str());
+    Ok(Json(services.airflow.answer_question(&environment, task, &request).await?))
+}
