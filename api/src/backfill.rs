@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::page::limit_of;
+use crate::{moment, page::limit_of};
 
 /// What becomes of dates that have a run.
 ///
@@ -26,8 +26,10 @@ pub enum ReprocessBehavior {
 pub struct CreateBackfill {
     pub dag_id: String,
     /// The first logical date (or partition date) that may have a run.
+    #[serde(deserialize_with = "moment::required")]
     pub from_date: DateTime<Utc>,
     /// The last one, included.
+    #[serde(deserialize_with = "moment::required")]
     pub to_date: DateTime<Utc>,
     /// Begin with the last one.
     #[serde(default)]

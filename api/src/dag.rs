@@ -93,6 +93,9 @@ pub struct DagFile {
     /// DAGs of the file that do not count, as another file defines the same ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadowed_dags: Vec<ShadowedDag>,
+    /// Whether the scheduler has looked at it. One without DAGs and without an error is a module of others, then.
+    #[serde(default)]
+    pub is_known: bool,
 }
 
 /// A DAG of a file that does not count, as another file defines one with its id.

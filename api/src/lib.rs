@@ -9,6 +9,7 @@
 //! - [`event`]: what has happened, as a stream
 //! - [`dag`]: DAG files and the DAGs that the scheduler found in them
 //! - [`run`]: DAG runs, task instances and their logs
+//! - [`moment`]: points in time as people write them
 //! - [`backfill`]: runs of a DAG for dates that have passed
 //! - [`task`]: what is done with task instances
 //! - [`variable`], [`connection`], [`pool`], [`page`]: what DAGs find in Airflow, listed and written
@@ -34,6 +35,7 @@ pub mod environment;
 pub mod event;
 pub mod home;
 pub mod log;
+pub mod moment;
 pub mod operation;
 pub mod page;
 pub mod pool;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::page::limit_of;
+use crate::{moment, page::limit_of};
 
 /// Body of `POST …/dags/{dag_id}/runs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -14,7 +14,8 @@ pub struct TriggerDagRun {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 248, pattern = "^[A-Za-z0-9_.~:+-]+$")]
     pub dag_run_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// UTC, and midnight, unless it says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "moment::optional")]
     pub logical_date: Option<DateTime<Utc>>,
     /// Parameters of the run: a JSON object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,13 +72,24 @@ pub struct DagRunList {
     pub total_entries: i64,
 }
 
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    Queued,
+    Running,
+    Success,
+    Failed,
+}
+
 /// Query of `GET …/runs`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListDagRuns {
     pub dag_id: Option<String>,
-    /// Only those in this state: `queued`, `running`, `success` or `failed`.
-    pub state: Option<String>,
+    /// Only those in this state.
+    #[param(inline)]
+    pub state: Option<RunState>,
     /// At most this many, 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]

@@ -35,6 +35,22 @@ pub fn without_credentials(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// How serde begins to repeat a value of the input. It ends with the same quotation mark, before what was expected.
+const REPEATED: [&str; 6] =
+    ["string \"", "boolean `", "integer `", "floating point `", "character `", "unknown variant `"];
+
+/// Takes out of a message of serde's what it repeats of the input: `invalid type: string "x", expected a map` becomes
+/// `invalid type: string, expected a map`. What stands in a wrong place may be a secret that was meant for another.
+pub fn without_values(message: &str) -> Cow<'_, str> {
+    let first = REPEATED.iter().filter_map(|words| Some((message.find(words)? + words.len(), words))).min();
+    let Some((start, words)) = first else { return Cow::Borrowed(message) };
+    let (what, quote) = words.split_at(words.len() - 1);
+    // The last one: the value may hold the same words, what was expected does not.
+    let Some(end) = message.rfind(&format!("{quote}, expected ")) else { return Cow::Borrowed(message) };
+    let before = &message[..start - words.len()];
+    Cow::Owned(format!("{before}{}{}", what.trim_end(), &message[end + 1..]))
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
@@ -60,5 +76,38 @@ mod tests {
         for (text, hidden) in cases {
             assert_eq!(without_credentials(text), hidden);
         }
+    }
+
+    #[test]
+    fn no_message_repeats_what_was_read() {
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Word {
+            Other,
+        }
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only read")]
+        struct Read {
+            #[serde(default)]
+            number: u8,
+            #[serde(default)]
+            letter: char,
+            word: Option<Word>,
+            map: Option<std::collections::HashMap<String, String>>,
+        }
+        let tricky =
+            [r#"hunter2"#, r#"hunter2\", expected hunter2"#, "hunter2`, expected hunter2", r#"string \"hunter2"#];
+        for value in
+            tricky.map(|text| format!("\"{text}\"")).into_iter().chain(["271828", "-2.71828", "2e71"].map(Into::into))
+        {
+            for field in ["number", "letter", "word", "map"] {
+                let json = format!("{{\"{field}\": {value}}}");
+                let message = serde_json::from_str::<Read>(&json).expect_err("a wrong type").to_string();
+                let shown = without_values(&message);
+                assert!(!shown.contains("hunter2") && !shown.contains("71"), "{json}: {message}: {shown}");
+                assert!(shown.contains("expected"), "{shown}");
+            }
+        }
+        assert_eq!(without_values("unknown field `x`, expected `y`"), "unknown field `x`, expected `y`");
     }
 }

@@ -5,12 +5,44 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{page::limit_of, run::TaskInstance};
 
+/// Where a task instance stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    None,
+    Scheduled,
+    Queued,
+    Running,
+    Success,
+    Restarting,
+    Failed,
+    UpForRetry,
+    UpForReschedule,
+    UpstreamFailed,
+    Skipped,
+    Deferred,
+    AwaitingInput,
+    Removed,
+}
+
+impl TaskState {
+    /// Whether a task instance is in this state, as it is written there.
+    pub fn is(self, state: Option<&str>) -> bool {
+        match (self, state) {
+            (Self::None, state) => state.is_none(),
+            (_, None) => false,
+            (_, Some(word)) => serde_json::from_value(word.into()).is_ok_and(|other: Self| self == other),
+        }
+    }
+}
+
 /// Query of `GET …/runs/{dag_run_id}/tasks`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListTaskInstances {
-    /// Only those in this state, such as `failed`.
-    pub state: Option<String>,
+    /// Only those in this state; `none` is that of tasks at which the scheduler has not looked.
+    #[param(inline)]
+    pub state: Option<TaskState>,
     /// At most this many, 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]

@@ -9,7 +9,13 @@ mod work;
 
 use std::path::PathBuf;
 
-use airflow_serverless_api::{environment::EnvironmentName, run::RunMark, task::TaskMark, variables};
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    moment,
+    run::{RunMark, RunState},
+    task::{TaskMark, TaskState},
+    variables,
+};
 use chrono::{DateTime, Utc};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
 use serde::de::DeserializeOwned;
@@ -236,8 +242,8 @@ pub struct Trigger {
     /// Id of the run; chosen by Airflow if absent
     #[arg(long, value_name = "RUN")]
     pub run_id: Option<String>,
-    /// Logical date of the run, such as 2026-01-31T00:00:00Z
-    #[arg(long, value_name = "DATE")]
+    /// Logical date of the run, such as 2026-01-31 or 2026-01-31T06:00:00Z; UTC if it does not say
+    #[arg(long, value_name = "DATE", value_parser = moment::parse)]
     pub logical_date: Option<DateTime<Utc>>,
     /// Follow the run to its end; the exit code is 0 only if it succeeds
     #[arg(long)]
@@ -254,8 +260,8 @@ pub enum Runs {
         #[arg(long, value_name = "ID")]
         dag_id: Option<String>,
         /// Only those in this state: queued, running, success or failed
-        #[arg(long)]
-        state: Option<String>,
+        #[arg(long, value_parser = word::<RunState>)]
+        state: Option<RunState>,
         /// Show at most this many
         #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
@@ -301,9 +307,9 @@ pub enum Tasks {
     List {
         #[command(flatten)]
         run: Run,
-        /// Only those in this state, such as failed
-        #[arg(long)]
-        state: Option<String>,
+        /// Only those in this state, such as failed; none for those at which the scheduler has not looked
+        #[arg(long, value_parser = word::<TaskState>)]
+        state: Option<TaskState>,
         #[command(flatten)]
         page: Page,
     },
@@ -403,7 +409,12 @@ fn id(text: &str) -> Result<String, String> {
 
 /// One of the words of an enumeration of the API.
 fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+    // The value itself is named already by who prints this.
+    let without_value = |why: String| match why.split_once("`, expected ") {
+        Some((_, known)) => format!("expected {known}"),
+        None => why,
+    };
+    serde_json::from_value(text.into()).map_err(|error| without_value(error.to_string()))
 }
 
 #[cfg(test)]

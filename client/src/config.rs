@@ -114,8 +114,8 @@ fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
     } else if let Some(rest) = raw.strip_prefix("unknown field `") {
         unknown_key(rest)
     } else if let Some(rest) = raw.strip_prefix("unknown variant `") {
-        let (found, known) = rest.split_once("`, expected one of ").unwrap_or((rest, "?"));
-        format!("`{found}` is not supported: use one of {known}")
+        let known = rest.rsplit_once("`, expected one of ").map_or("?", |(_, known)| known);
+        format!("`{value}` is not supported: use one of {known}")
     } else if raw.starts_with("invalid u32") {
         format!("must be a whole number greater than 0, not `{value}`")
     } else if raw.starts_with("invalid boolean") {

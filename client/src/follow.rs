@@ -228,7 +228,8 @@ pub fn tasks(tasks: &[TaskInstance]) -> String {
     table(&["TASK", "STATE", "TRY", "DURATION"], tasks.iter().map(row))
 }
 
-fn name(task: &TaskInstance) -> String {
+/// A task, and which of its instances.
+pub fn name(task: &TaskInstance) -> String {
     if task.map_index < 0 { task.task_id.clone() } else { format!("{}[{}]", task.task_id, task.map_index) }
 }
 

@@ -48,7 +48,7 @@ pub async fn show(path: &Path, arguments: &Logs, printer: &Printer) -> Result<Ex
     let mut lines = last;
     loop {
         for line in lines {
-            if !printer.line(&Line { line }, |line| line.line.clone()) {
+            if !printer.data_line(&Line { line }, |line| line.line.clone()) {
                 // Nobody reads any more.
                 return Ok(ExitStatus::Success);
             }

@@ -1,6 +1,7 @@
 //! The only place that prints: data to stdout, everything else to stderr.
 
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal, Write},
     process::ExitCode,
     sync::OnceLock,
@@ -39,9 +40,17 @@ impl Printer {
         let text = if self.json {
             serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
         } else {
-            human(value)
+            printable(&human(value)).into_owned()
         };
         self.print(text.trim_end());
+    }
+
+    /// The same for what is asked for as it is, such as the value of a variable: `human` gives it byte for byte.
+    pub fn data<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) {
+        if self.json {
+            return self.result(value, human);
+        }
+        self.print(human(value).trim_end());
     }
 
     /// Prints a text to stdout. Tells whether that worked.
@@ -91,6 +100,11 @@ impl Printer {
 
     /// One of many results, on a line of its own. Tells whether anybody may still read them.
     pub fn line<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> bool {
+        self.data_line(value, |value| printable(&human(value)).into_owned())
+    }
+
+    /// The same for lines of logs, which are shown as they were written.
+    pub fn data_line<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> bool {
         let text = if self.json {
             serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
         } else {
@@ -101,14 +115,14 @@ impl Printer {
 
     /// What people should know, whatever they asked for.
     pub fn warning(&self, line: &str) {
-        let _ = self.stderr.write_line(&format!("{} {line}", style("note:").for_stderr().yellow()));
+        let _ = self.stderr.write_line(&format!("{} {}", style("note:").for_stderr().yellow(), printable(line)));
     }
 
     /// A line about what is going on.
     pub fn note(&self, line: &str) {
         if !self.json {
             // There is nobody left to tell if stderr is closed.
-            let _ = self.stderr.write_line(line);
+            let _ = self.stderr.write_line(&printable(line));
         }
     }
 
@@ -130,7 +144,7 @@ impl Printer {
         if self.json {
             self.result(&failure.problem(), |_| String::new());
         }
-        let _ = self.stderr.write_str(&text);
+        let _ = self.stderr.write_str(&printable(&text));
         failure.exit_code()
     }
 }
@@ -154,12 +168,57 @@ pub fn table<R: IntoIterator<Item = Vec<String>>>(header: &[&str], rows: R) -> S
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header);
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| one_line(cell)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     table.to_string()
+}
+
+/// Sequences with which this program colours what it prints.
+const COLORS: [&str; 8] =
+    ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[34m", "\u{1b}[36m"];
+
+/// Characters that move or recolour what stands around them, or swap its order, instead of being seen.
+fn is_unseen(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text in which names of any author may stand: what a terminal would obey is shown as `\u{1b}`, but for colours, line
+/// breaks and tabs.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    escaped(text, |character| !is_unseen(character) || matches!(character, '\n' | '\t'))
+}
+
+/// The same for what has to stay on one line.
+fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, |character| !is_unseen(character))
+}
+
+fn escaped(text: &str, is_plain: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if text.chars().all(&is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        let color = COLORS.iter().find(|color| rest.starts_with(**color));
+        let taken = color.map_or(character.len_utf8(), |color| color.len());
+        match color {
+            Some(color) => shown.push_str(color),
+            None if is_plain(character) => shown.push(character),
+            None => shown.extend(character.escape_default()),
+        }
+        rest = &rest[taken..];
+    }
+    Cow::Owned(shown)
+}
+
+/// `1 task`, `2 tasks`.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A text of any author, for a cell of a table: in one line, without control characters, and not too long.
@@ -179,7 +238,7 @@ pub fn seconds(value: Option<f64>) -> String {
 }
 
 pub fn date(value: Option<chrono::DateTime<chrono::Utc>>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.format("%Y-%m-%d %H:%M:%S").to_string())
+    value.map_or_else(|| "-".to_owned(), |value| value.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// The state in Airflow's colours.
@@ -205,5 +264,29 @@ mod tests {
         assert_eq!(cell("How\n much?\t\u{1b}[2JNow"), "How much? [2JNow");
         assert_eq!(cell(&"ä".repeat(60)), "ä".repeat(60));
         assert_eq!(cell(&"ä".repeat(61)), format!("{}…", "ä".repeat(60)));
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        for (text, shown) in [
+            ("plain ünïcode ✓", "plain ünïcode ✓"),
+            ("two\n\tlines", "two\n\tlines"),
+            ("a\u{1b}[2Jb", "a\\u{1b}[2Jb"),
+            ("a\u{1b}]0;title\u{7}", "a\\u{1b}]0;title\\u{7}"),
+            ("over\rwritten", "over\\rwritten"),
+            ("\u{9b}31mC1", "\\u{9b}31mC1"),
+            ("nm.\u{202e}yp", "nm.\\u{202e}yp"),
+            ("\u{1b}[31mred\u{1b}[0m", "\u{1b}[31mred\u{1b}[0m"),
+            ("hidden\u{1b}[8m", "hidden\\u{1b}[8m"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+        let rows = table(&["FILE"], [vec!["a\nb\u{1b}[1Ac".to_owned()]]);
+        assert_eq!(rows.lines().nth(1).map(str::trim_end), Some("a\\nb\\u{1b}[1Ac"));
+    }
+
+    #[test]
+    fn counts_have_their_number() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "task")), ["0 tasks", "1 task", "2 tasks"]);
     }
 }

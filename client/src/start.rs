@@ -107,7 +107,7 @@ async fn serves(home: &Home) -> bool {
 }
 
 /// Asks the daemon to stop, by way of the service manager if that looks after it, and waits until it is gone.
-pub async fn stop(home: &Home) -> Result<(), Failure> {
+pub async fn stop(home: &Home) -> Result<bool, Failure> {
     // One of an earlier version has its lock elsewhere, and tells its process itself.
     let earlier = match Holder::of(home) {
         Some(_) => None,
@@ -117,10 +117,11 @@ pub async fn stop(home: &Home) -> Result<(), Failure> {
         service.stop()?;
     }
     match (Holder::of(home), earlier) {
-        (Some(holder), _) => stop_holder(home, &holder).await,
-        (None, Some(pid)) => stop_process(pid).await,
-        (None, None) => Ok(()),
+        (Some(holder), _) => stop_holder(home, &holder).await?,
+        (None, Some(pid)) => stop_process(pid).await?,
+        (None, None) => return Ok(false),
     }
+    Ok(true)
 }
 
 async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), Failure> {

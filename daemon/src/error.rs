@@ -56,8 +56,8 @@ pub enum Error {
     InvalidRunId(String, &'static str),
     #[error("there is no {noun} {1:?} in environment {2}", noun = .0.noun())]
     NotFound(Subject, String, EnvironmentName),
-    #[error("there is no log of try {try_number} of task {task_id}")]
-    LogNotFound { task_id: String, try_number: i32 },
+    #[error("{0}")]
+    LogNotFound(#[from] NoLog),
     #[error("{message}")]
     Refused { subject: Subject, reason: Reason, message: String },
     #[error("the scheduler has not answered within {0} s; the request is kept and will still be carried out")]
@@ -109,6 +109,55 @@ pub enum Error {
     Database { environment: EnvironmentName, message: String },
     #[error("{action} {path} failed")]
     Files { action: &'static str, path: String, source: std::io::Error },
+}
+
+/// Why there is no log to show.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoLog {
+    #[error("run {run_id} has no task {task_id:?}; its tasks are {}", known.join(", "))]
+    UnknownTask { run_id: String, task_id: String, known: Vec<String> },
+    #[error("task {task_id} is mapped: say which of its instances, {}", range(*.count))]
+    Mapped { task_id: String, count: usize },
+    #[error("task {task_id} is not mapped: it has no instance {map_index}")]
+    NotMapped { task_id: String, map_index: i32 },
+    #[error("task {task_id} has no instance {map_index}, only {}", range(*.count))]
+    NoSuchInstance { task_id: String, map_index: i32, count: usize },
+    #[error("task {task_id} has not started{}", state_of(.state))]
+    NotStarted { task_id: String, state: Option<String> },
+    #[error("task {task_id} has no try {try_number}: there {}", tries(*.last))]
+    NoSuchTry { task_id: String, try_number: i32, last: i32 },
+    #[error(
+        "the log of try {try_number} of task {task_id} is not on the Volume: it was removed, or is not written yet"
+    )]
+    NotThere { task_id: String, try_number: i32 },
+}
+
+impl NoLog {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::UnknownTask { .. } => "`airflow-serverless runs show` shows the tasks of a run",
+            Self::Mapped { .. } | Self::NoSuchInstance { .. } => {
+                "`--map-index N`, or `map_index` of the request, says which"
+            }
+            Self::NotMapped { .. } => "leave `--map-index`, or `map_index` of the request, out",
+            Self::NotStarted { .. } => "`airflow-serverless tasks logs --follow` waits for it",
+            Self::NoSuchTry { .. } => "leave `--try`, or `try_number` of the request, out for the last one",
+            Self::NotThere { .. } => "`airflow-serverless logs` shows what the containers have printed",
+        }
+    }
+}
+
+fn range(count: usize) -> String {
+    if count == 1 { "0".to_owned() } else { format!("0 to {}", count - 1) }
+}
+
+fn state_of(state: &Option<String>) -> String {
+    state.as_ref().map_or_else(|| ": the scheduler has not looked at it".to_owned(), |state| format!(": it is {state}"))
+}
+
+fn tries(last: i32) -> String {
+    if last == 1 { "was 1".to_owned() } else { format!("were {last}") }
 }
 
 /// What a command to the scheduler is about.

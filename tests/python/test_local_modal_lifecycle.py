@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import stat
 import subprocess
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from local_modal import APPS, LocalModal, wait_until
+from records import change_record
 
 APP = """
 import os, time
@@ -135,10 +135,8 @@ def test_a_missed_time_is_made_up_for_once(local_modal: LocalModal) -> None:
     deploy_well(local_modal, 1, TICKING.format(seconds=3600, mark="m"))
     assert ticks(local_modal, "m") == 0
     local_modal.stop()
-    with sqlite3.connect(local_modal.data / "state.db") as database:
-        # As if it had been down for some hours.
-        earlier = "UPDATE record SET value = json_set(value, '$.next_at', ?) WHERE kind = 'schedule'"
-        assert database.execute(earlier, [time.time() - 3 * 3600]).rowcount == 1
+    # As if it had been down for some hours.
+    change_record(local_modal.data, "schedule", next_at=time.time() - 3 * 3600)
     local_modal.start()
     wait_until(lambda: ticks(local_modal, "m"), "the missed tick")
     assert ticks(local_modal, "m") == 1

@@ -1,6 +1,14 @@
 //! What a daemon takes of its machine.
 
-use std::{fmt, fs, path::Path};
+use std::{
+    fmt, fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// At one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +58,33 @@ impl Footprint {
             rest_kib: (size(home) - registry - modal - volumes) >> 10,
         }
     }
+}
+
+/// The most memory in KiB that a process had while something was done, but for that of files such as its program.
+pub fn peak_kib<T>(pid: u32, work: impl FnOnce() -> T) -> (u64, T) {
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                peak = peak.max(own_kib(pid));
+                thread::sleep(BETWEEN_LOOKS);
+            }
+            peak
+        });
+        let done = work();
+        is_done.store(true, Ordering::Relaxed);
+        (watcher.join().expect("the peak"), done)
+    })
+}
+
+fn own_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let field = |name: &str| -> u64 {
+        let kib = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+        kib.and_then(|kib| kib.parse().ok()).expect(name)
+    };
+    field("RssAnon:") + field("RssShmem:") + field("VmSwap:")
 }
 
 impl fmt::Display for Footprint {

@@ -8,6 +8,7 @@ pub mod databases;
 pub mod footprint;
 pub mod postgres;
 mod processes;
+pub mod records;
 pub mod requests;
 pub mod served;
 mod template;

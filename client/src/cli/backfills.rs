@@ -1,7 +1,7 @@
 //! `backfills`: the flags that people know from Airflow.
 
-use airflow_serverless_api::backfill::ReprocessBehavior;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use airflow_serverless_api::{backfill::ReprocessBehavior, moment};
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 
 use super::{Environment, Page, id, word};
@@ -38,10 +38,10 @@ pub struct CreateBackfill {
     #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
     /// The first date, such as 2026-01-31 or 2026-01-31T06:00:00Z; UTC if it does not say
-    #[arg(long, value_name = "DATE", value_parser = moment)]
+    #[arg(long, value_name = "DATE", value_parser = moment::parse)]
     pub from_date: DateTime<Utc>,
     /// The last date, included
-    #[arg(long, value_name = "DATE", value_parser = moment)]
+    #[arg(long, value_name = "DATE", value_parser = moment::parse)]
     pub to_date: DateTime<Utc>,
     /// Parameters of the runs, a JSON object
     #[arg(long, value_name = "JSON")]
@@ -76,33 +76,4 @@ pub struct Backfill {
     /// Id of the backfill, as `backfills list` shows it
     #[arg(long, value_name = "N")]
     pub backfill_id: i64,
-}
-
-/// A date, with or without a time of day and an offset from UTC.
-fn moment(text: &str) -> Result<DateTime<Utc>, String> {
-    let without_offset =
-        || text.parse::<NaiveDateTime>().or_else(|_| Ok(text.parse::<NaiveDate>()?.and_time(NaiveTime::MIN)));
-    text.parse()
-        .or_else(|_| without_offset().map(|date| date.and_utc()))
-        .map_err(|error: chrono::ParseError| format!("{error}; write 2026-01-31 or 2026-01-31T06:00:00Z"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::moment;
-
-    #[test]
-    fn dates_may_be_short() {
-        let date = |text| moment(text).map(|date| date.to_rfc3339());
-        for (text, expected) in [
-            ("2026-01-31", "2026-01-31T00:00:00+00:00"),
-            ("2026-01-31T06:30:00", "2026-01-31T06:30:00+00:00"),
-            ("2026-01-31T06:30:00+02:00", "2026-01-31T04:30:00+00:00"),
-        ] {
-            assert_eq!(date(text), Ok(expected.to_owned()));
-        }
-        for text in ["", "yesterday", "2026-02-30"] {
-            assert!(date(text).is_err(), "{text}");
-        }
-    }
 }

@@ -8,9 +8,10 @@ use super::{Outcome, dags, env::warn_of_scheduler};
 use crate::{
     cli::{Backfill, Backfills, CreateBackfill},
     daemon::Daemon,
+    explain,
     failure::ExitStatus,
     follow,
-    printer::{Printer, date, state, table},
+    printer::{Printer, counted, date, state, table},
 };
 
 pub async fn run(command: Backfills, printer: &Printer) -> Outcome {
@@ -63,6 +64,11 @@ async fn create(arguments: CreateBackfill, printer: &Printer) -> Outcome {
     printer.note(&format!("backfill {}", detail.backfill.id));
     detail = follow::backfill(&daemon, &environment, detail, printer).await?;
     printer.result(&detail, details);
+    let failed = detail.dag_runs.iter().find(|run| run.state.as_deref() == Some("failed"));
+    if let Some(run_id) = failed.and_then(|run| run.dag_run_id.as_deref()) {
+        let run = daemon.get_dag_run(&environment, &detail.backfill.dag_id, run_id).await?;
+        explain::failure(&daemon, &environment, &run, printer).await;
+    }
     let has_failed = |run: &BackfillRun| run.state.as_deref().is_some_and(|state| state != "success");
     Ok(if detail.dag_runs.iter().any(has_failed) { ExitStatus::Failure } else { ExitStatus::Success })
 }
@@ -83,7 +89,7 @@ fn listing(list: &BackfillList) -> String {
         let [from, to, created] = dates;
         vec![backfill.id.to_string(), backfill.dag_id.clone(), backfill.state.name().to_owned(), from, to, created]
     };
-    let header = ["ID", "DAG", "STATE", "FROM (UTC)", "TO (UTC)", "CREATED (UTC)"];
+    let header = ["ID", "DAG", "STATE", "FROM", "TO", "CREATED"];
     let mut text = table(&header, list.backfills.iter().map(row));
     let shown = list.backfills.len() as i64;
     if shown < list.total_entries {
@@ -104,7 +110,7 @@ fn details(detail: &BackfillDetail) -> String {
         backfill.id,
         backfill.dag_id,
         backfill.state.name(),
-        table(&["DATE (UTC)", "STATE", "RUN"], detail.dag_runs.iter().map(row))
+        table(&["DATE", "STATE", "RUN"], detail.dag_runs.iter().map(row))
     )
 }
 
@@ -114,8 +120,8 @@ fn foreseen(list: &DryRunBackfillList) -> String {
     }
     let row = |run: &DryRunBackfill| run.partition_key.clone().unwrap_or_else(|| date(run.logical_date));
     format!(
-        "{} runs\n\n{}",
-        list.total_entries,
-        table(&["DATE (UTC)"], list.backfills.iter().map(|run| vec![row(run)]))
+        "{}\n\n{}",
+        counted(list.total_entries as usize, "run"),
+        table(&["DATE"], list.backfills.iter().map(|run| vec![row(run)]))
     )
 }

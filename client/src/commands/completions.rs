@@ -21,6 +21,6 @@ pub fn run(arguments: &Completions, printer: &Printer) -> Outcome {
     clap_complete::generate(arguments.shell, &mut Cli::command(), "airflow-serverless", &mut script);
     // For bash, the states of a program with a hyphen in its name are written in two ways, of which only one is reached.
     let script = String::from_utf8_lossy(&script).replace("airflow__subcmd__serverless", "airflow__serverless");
-    printer.result(&Script { shell: arguments.shell.to_string(), script }, |script| script.script.clone());
+    printer.data(&Script { shell: arguments.shell.to_string(), script }, |script| script.script.clone());
     Ok(ExitStatus::Success)
 }

@@ -70,17 +70,23 @@ async fn control(command: cli::Daemon, home: &Home, printer: &Printer) -> Outcom
             }
             Presence::Absent | Presence::Stops { .. } => start::start(home, printer).await?,
         },
-        cli::Daemon::Stop => start::stop(home).await?,
+        cli::Daemon::Stop => {
+            let was_there = start::stop(home).await?;
+            let absent = Status {
+                sentence: if was_there { "airflowd stopped" } else { "airflowd was not running" }.to_owned(),
+                ..status(home, &Presence::Absent)
+            };
+            printer.result(&absent, |status| status.sentence.clone());
+            return Ok(ExitStatus::Success);
+        }
         cli::Daemon::Restart => {
-            start::stop(home).await?;
+            // It is replaced, or there was none: either way there will be one.
+            let _ = start::stop(home).await?;
             start::start(home, printer).await?;
         }
         _ => {}
     }
-    let presence = match command {
-        cli::Daemon::Stop => Presence::Absent,
-        _ => Presence::of(home).await?,
-    };
+    let presence = Presence::of(home).await?;
     printer.result(&status(home, &presence), describe);
     Ok(if matches!(presence, Presence::Silent { .. }) { ExitStatus::Failure } else { ExitStatus::Success })
 }

@@ -16,9 +16,10 @@ use super::{Outcome, env::warn_of_scheduler, runs};
 use crate::{
     cli::{self, Dags, Delete, Trigger},
     daemon::Daemon,
+    explain,
     failure::{ExitStatus, Failure},
     follow,
-    printer::{Printer, date, table},
+    printer::{Printer, counted, date, table},
 };
 
 /// A file in a folder of this name is a plugin, and goes to such a folder in that of the DAG files.
@@ -75,8 +76,11 @@ fn uploaded(change: &DagFileChange, environment: &EnvironmentName) -> String {
         PutOutcome::Updated => "updated",
         PutOutcome::Unchanged => "unchanged",
     };
-    let dags: Vec<String> =
-        change.dags.iter().map(|dag| format!("{} ({} tasks)", dag.dag_id, dag.task_count)).collect();
+    let dags: Vec<String> = change
+        .dags
+        .iter()
+        .map(|dag| format!("{} ({})", dag.dag_id, counted(dag.task_count as usize, "task")))
+        .collect();
     let text = format!("{} {what} in environment {environment}", change.filename);
     if dags.is_empty() { text } else { format!("{text}: {}", dags.join(", ")) }
 }
@@ -154,7 +158,7 @@ fn rows_of_file(file: &DagFile) -> Vec<Vec<String>> {
         return vec![row("-", "-", "import error")];
     }
     if file.dags.is_empty() && file.shadowed_dags.is_empty() {
-        return vec![row("-", "-", "not parsed yet")];
+        return vec![row("-", "-", if file.is_known { "no DAGs" } else { "not parsed yet" })];
     }
     let dag = |dag: &airflow_serverless_api::dag::Dag| {
         let state = if dag.is_paused { "paused" } else { "active" };
@@ -213,6 +217,7 @@ async fn trigger(arguments: Trigger, printer: &Printer) -> Outcome {
     printer.note(&format!("run {}", detail.run.dag_run_id));
     let detail = follow::run(&daemon, &environment, detail, printer).await?;
     printer.result(&detail, runs::details);
+    explain::failure(&daemon, &environment, &detail, printer).await;
     Ok(if detail.run.state == "success" { ExitStatus::Success } else { ExitStatus::Failure })
 }
 

@@ -136,7 +136,7 @@ fn backups(list: &BackupList) -> String {
             .to_owned();
     }
     let row = |backup: &Backup| vec![backup.name.clone(), date(Some(backup.created_at)), backup.bytes.to_string()];
-    table(&["BACKUP", "CREATED (UTC)", "BYTES"], list.backups.iter().map(row))
+    table(&["BACKUP", "CREATED", "BYTES"], list.backups.iter().map(row))
 }
 
 fn nobody() -> Failure {
@@ -236,7 +236,7 @@ fn conditions(conditions: &[Condition]) -> String {
         let since = date(Some(condition.last_transition_at));
         vec![kind, if condition.status { "yes" } else { "no" }.to_owned(), reason, since, condition.message.clone()]
     };
-    table(&["CONDITION", "HOLDS", "REASON", "SINCE (UTC)", "MESSAGE"], conditions.iter().map(row))
+    table(&["CONDITION", "HOLDS", "REASON", "SINCE", "MESSAGE"], conditions.iter().map(row))
 }
 
 /// The names alone: nobody but Modal knows the values.

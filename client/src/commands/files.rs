@@ -13,7 +13,10 @@ use airflow_serverless_api::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::{failure::Failure, printer::Printer};
+use crate::{
+    failure::Failure,
+    printer::{Printer, counted},
+};
 
 /// Whatever is larger was not written by hand.
 const MAX_BYTES: u64 = 4 << 20;
@@ -131,13 +134,12 @@ pub fn check_json(path: &Path) -> Result<(), Failure> {
 }
 
 /// What an export did, unless standard output has the export itself.
-pub fn exported(noun: &str, path: &Path, count: usize, printer: &Printer) {
+pub fn exported(nouns: &str, path: &Path, count: usize, printer: &Printer) {
+    let what = counted(count, nouns.trim_end_matches('s'));
     if is_standard(path) {
-        printer.note(&format!("{count} {noun} exported"));
+        printer.note(&format!("{what} exported"));
     } else {
-        printer.result(&json!({"file": path, "count": count}), |_| {
-            format!("{count} {noun} exported to {}", path.display())
-        });
+        printer.result(&json!({"file": path, "count": count}), |_| format!("{what} exported to {}", path.display()));
     }
 }
 
@@ -168,10 +170,10 @@ pub fn export_page(seen: usize) -> Page {
 }
 
 /// What a write did, in words.
-pub fn written(noun: &str, written: &Written, action: ActionOnExisting) -> String {
+pub fn written(nouns: &str, written: &Written, action: ActionOnExisting) -> String {
     let mut text = match written.written.as_slice() {
-        [] => format!("no {noun} written"),
-        names => format!("{} {noun} written: {}", names.len(), names.join(", ")),
+        [] => format!("no {nouns} written"),
+        names => format!("{} written: {}", counted(names.len(), nouns.trim_end_matches('s')), names.join(", ")),
     };
     if action == ActionOnExisting::Skip && !written.skipped.is_empty() {
         text.push_str(&format!("\nleft as they are: {}", written.skipped.join(", ")));

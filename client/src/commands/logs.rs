@@ -10,7 +10,7 @@ pub async fn logs(arguments: ContainerLogs, printer: &Printer) -> Outcome {
     let daemon = Daemon::connect(printer).await?;
     let (environment, query) = (arguments.environment.name, ReadContainerLogs { tail: Some(arguments.tail) });
     if arguments.follow {
-        daemon.follow_container_logs(&environment, query, |found| printer.line(found, line)).await?;
+        daemon.follow_container_logs(&environment, query, |found| printer.data_line(found, line)).await?;
     } else {
         let logs = daemon.get_container_logs(&environment, query).await?;
         printer.result(&logs, |logs| logs.lines.iter().map(line).collect::<Vec<_>>().join("\n"));

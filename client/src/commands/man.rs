@@ -9,7 +9,7 @@ use super::Outcome;
 use crate::{
     cli::{Cli, Man},
     failure::{ExitStatus, Failure},
-    printer::Printer,
+    printer::{Printer, counted},
 };
 
 #[derive(Serialize)]
@@ -24,6 +24,7 @@ pub fn run(arguments: &Man, printer: &Printer) -> Outcome {
     let failed = |error| Failure::unexpected(&format!("writing the pages to {}", dir.display()), error);
     written.map_err(failed)?;
     let pages = std::fs::read_dir(&dir).map_err(failed)?.count();
-    printer.result(&Pages { dir, pages }, |pages| format!("{} pages in {}", pages.pages, pages.dir.display()));
+    printer
+        .result(&Pages { dir, pages }, |pages| format!("{} in {}", counted(pages.pages, "page"), pages.dir.display()));
     Ok(ExitStatus::Success)
 }

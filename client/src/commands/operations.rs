@@ -73,7 +73,7 @@ fn listing(list: &OperationList) -> String {
             date(Some(operation.created_at)),
         ]
     };
-    let mut text = table(&["ID", "KIND", "ENVIRONMENT", "STATE", "CREATED (UTC)"], list.operations.iter().map(row));
+    let mut text = table(&["ID", "KIND", "ENVIRONMENT", "STATE", "CREATED"], list.operations.iter().map(row));
     let shown = list.operations.len() as i64;
     if shown < list.total_entries {
         text.push_str(&format!("\n{shown} of {} operations; `--limit` and `--offset` show others", list.total_entries));

@@ -50,7 +50,7 @@ fn listing(list: &DagRunList) -> String {
             seconds(run.duration),
         ]
     };
-    let mut text = table(&["DAG", "RUN", "STATE", "STARTED (UTC)", "DURATION"], list.dag_runs.iter().map(row));
+    let mut text = table(&["DAG", "RUN", "STATE", "STARTED", "DURATION"], list.dag_runs.iter().map(row));
     let shown = list.dag_runs.len() as i64;
     if shown < list.total_entries {
         text.push_str(&format!("\n{shown} of {} runs; `--limit` and `--offset` show others", list.total_entries));

@@ -30,7 +30,7 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
             if follow {
                 return follow_log(&daemon, &task, &query, printer).await;
             }
-            printer.result(&daemon.get_task_log(&task.run.environment.name, task.path(), &query).await?, text);
+            printer.data(&daemon.get_task_log(&task.run.environment.name, task.path(), &query).await?, text);
         }
         Tasks::Retry(task) => {
             refuse_unless_failed(&daemon, &task).await?;
@@ -94,7 +94,7 @@ fn questions(list: &QuestionList) -> String {
         let asked = [&it.subject, &options, &params].map(|text| cell(text));
         [vec![it.dag_id.clone(), it.dag_run_id.clone(), task], asked.to_vec(), vec![date(it.answer_by)]].concat()
     };
-    let header = ["DAG", "RUN", "TASK", "QUESTION", "OPTIONS", "PARAMS", "ANSWER BY (UTC)"];
+    let header = ["DAG", "RUN", "TASK", "QUESTION", "OPTIONS", "PARAMS", "ANSWER BY"];
     table(&header, list.hitl_details.iter().map(row))
 }
 
@@ -105,7 +105,7 @@ async fn follow_log(daemon: &Daemon, task: &Task, query: &ReadLogs, printer: &Pr
     loop {
         let mut end = None;
         let print = |event| match event {
-            LogEvent::Line(found) => printer.line(&found, line),
+            LogEvent::Line(found) => printer.data_line(&found, line),
             LogEvent::End(found) => {
                 end = Some(found);
                 false

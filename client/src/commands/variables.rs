@@ -71,7 +71,7 @@ async fn get(
         }
         (answer, _) => answer?,
     };
-    printer.result(&variable, |variable| shown(variable.value.as_ref()));
+    printer.data(&variable, |variable| shown(variable.value.as_ref()));
     Ok(())
 }
 

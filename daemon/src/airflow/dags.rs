@@ -1,6 +1,9 @@
 //! DAGs: listed with their files, deleted with them.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use airflow_serverless_api::{
     dag::{
@@ -60,6 +63,10 @@ row! {
         stacktrace: String,
     }
 }
+
+/// How long a DAG is waited for that was just uploaded: an upload makes the scheduler look at once.
+const LONGEST_PARSE: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 const DETAIL: &str = "SELECT description, coalesce(owners, '') AS owners, next_dagrun_create_after, max_active_runs,
                              max_active_tasks
@@ -150,6 +157,23 @@ pub(super) async fn definitions(metadata: &Metadata) -> Vec<Definition> {
     })
 }
 
+row! {
+    #[derive(Deserialize)]
+    struct FileRow {
+        path: String,
+    }
+}
+
+/// The files at which the scheduler has looked. None before the first tick of a version that has this table.
+async fn known_files(metadata: &Metadata) -> HashSet<String> {
+    let found = metadata.query::<FileRow>("SELECT path FROM airflow_serverless_file", &[]).await;
+    let rows = found.unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "which files the scheduler knows is not known");
+        Vec::new()
+    });
+    rows.into_iter().map(|row| row.path).collect()
+}
+
 impl Airflow {
     /// A page of the Python files of the DAG folder, without plugins, each with what the scheduler found in it.
     pub async fn list_dag_files(&self, environment: &EnvironmentName, wanted: &ListDagFiles) -> Result<DagFileList> {
@@ -172,6 +196,7 @@ impl Airflow {
         for error in import_errors(&metadata).await? {
             errors.insert(error.filename.clone(), error);
         }
+        let known = known_files(&metadata).await;
         for Definition { path, dag_id, defined_in } in definitions(&metadata).await {
             if path != defined_in {
                 shadowed.entry(path).or_default().push(ShadowedDag { dag_id, defined_in });
@@ -180,6 +205,7 @@ impl Airflow {
         let mut files: Vec<DagFile> = entries.into_iter().filter_map(python_file).collect();
         for file in &mut files {
             file.dags = found.remove(&file.filename).unwrap_or_default();
+            file.is_known = known.contains(&file.filename);
             file.import_error = errors.remove(&file.filename);
             file.shadowed_dags = shadowed.remove(&file.filename).unwrap_or_default();
         }
@@ -206,13 +232,22 @@ impl Airflow {
         Ok(ImportErrorList { import_errors: all.into_iter().skip(offset).take(limit).collect(), total_entries })
     }
 
-    /// A DAG that is in a file, with its tasks.
+    /// A DAG that is in a file, with its tasks. One that was just uploaded is waited for until it is parsed.
     pub async fn dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<DagDetail> {
         let missing = || Error::DagNotFound(dag_id.to_owned(), environment.clone());
-        let metadata = self.metadata(environment).await?;
+        let began = Instant::now();
+        let (metadata, dag) = loop {
+            let metadata = self.metadata(environment).await?;
+            let dag = dags(&metadata).await?.into_iter().find(|dag| dag.dag_id == dag_id && !dag.is_stale);
+            if let Some(dag) = dag {
+                break (metadata, dag);
+            }
+            if began.elapsed() > LONGEST_PARSE || !self.is_expected(environment, dag_id).await? {
+                return Err(missing());
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        };
         let id = [json!(dag_id)];
-        let dag = dags(&metadata).await?.into_iter().find(|dag| dag.dag_id == dag_id && !dag.is_stale);
-        let dag = dag.ok_or_else(missing)?;
         let rows: Vec<DetailRow> = metadata.query(DETAIL, &id).await?;
         let row = rows.into_iter().next().ok_or_else(missing)?;
         let tags: Vec<TagRow> = metadata.query("SELECT name FROM dag_tag WHERE dag_id = $1 ORDER BY name", &id).await?;
@@ -316,6 +351,7 @@ fn python_file(entry: Entry) -> Option<DagFile> {
         dags: Vec::new(),
         import_error: None,
         shadowed_dags: Vec::new(),
+        is_known: false,
     })
 }
 
@@ -344,6 +380,7 @@ mod tests {
             dags,
             import_error,
             shadowed_dags: Vec::new(),
+            is_known: false,
         };
         let chosen = |wanted: ListDagFiles| {
             let mut files = vec![

@@ -124,6 +124,14 @@ impl Airflow {
         Ok(())
     }
 
+    /// Whether a DAG with this id was uploaded so recently that the scheduler may not have parsed it.
+    pub(super) async fn is_expected(&self, environment: &EnvironmentName, dag_id: &str) -> Result<bool> {
+        let environment = self.registry.deployed_environment(environment).await?;
+        Ok(self.definitions.with(&environment, |known| {
+            known.uploaded.values().any(|(at, ids)| at.elapsed() < PARSED_AFTER && ids.contains(dag_id))
+        }))
+    }
+
     /// The DAG ids that several files define, by id, as far as they were noted or loaded.
     pub(crate) async fn shared_ids(&self, environment: &EnvironmentName) -> Result<Vec<SharedId>> {
         let environment = self.registry.deployed_environment(environment).await?;

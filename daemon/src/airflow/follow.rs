@@ -9,9 +9,9 @@ use airflow_serverless_api::{
 
 use super::{
     Airflow,
-    logs::{log_path, merged, read},
+    logs::{instance, log_path, merged, no_log, read},
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Between two looks at a log.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -48,11 +48,13 @@ impl Airflow {
     ) -> Result<FollowedLog> {
         let map_index = query.map_index.unwrap_or(-1);
         let detail = self.dag_run(&environment, &dag_id, &run_id).await?;
-        let task = find(&detail.task_instances, &task_id, map_index);
-        let asked = query.try_number;
-        let missing = || Error::LogNotFound { task_id: task_id.clone(), try_number: asked.unwrap_or(1) };
+        let task = instance(&detail, &task_id, query.map_index)?;
         // One that has not begun has no number yet; its first try is 1.
-        let try_number = asked.unwrap_or(task.ok_or_else(missing)?.try_number.max(1));
+        let try_number = query.try_number.unwrap_or(task.try_number.max(1));
+        // A try that may still come is waited for.
+        if is_final(task.state.as_deref()) && !(1..=task.try_number.max(1)).contains(&try_number) {
+            return Err(no_log(task, try_number).into());
+        }
         let (shown, end, is_read) = (0, None, false);
         let airflow = self.clone();
         Ok(FollowedLog { airflow, environment, dag_id, run_id, task_id, map_index, try_number, shown, end, is_read })

@@ -2,14 +2,14 @@
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
-    run::{LogLine, ReadLogs, TaskLog},
+    run::{DagRunDetail, LogLine, ReadLogs, TaskInstance, TaskLog},
 };
 use chrono::{DateTime, Utc};
 use modal_client::{Entry, EntryKind, Volume};
 use serde_json::Value;
 
 use super::Airflow;
-use crate::error::{Error, Result};
+use crate::error::{NoLog, Result};
 
 impl Airflow {
     /// The log of one try: of its process, and of the triggers that it waited for.
@@ -22,19 +22,57 @@ impl Airflow {
         query: &ReadLogs,
     ) -> Result<TaskLog> {
         let map_index = query.map_index.unwrap_or(-1);
-        let missing = |try_number| Error::LogNotFound { task_id: task_id.to_owned(), try_number };
         let detail = self.dag_run(environment, dag_id, run_id).await?;
         // The path is made of nothing but names that the metadata know.
-        let mut tasks = detail.task_instances.iter();
-        let task = tasks.find(|task| task.task_id == task_id && task.map_index == map_index);
-        let task = task.ok_or_else(|| missing(query.try_number.unwrap_or(1)))?;
+        let task = instance(&detail, task_id, query.map_index)?;
         let try_number = query.try_number.unwrap_or(task.try_number);
         let path = log_path(dag_id, run_id, task_id, map_index, try_number);
         let files = read(&self.volume(environment).await?, &path).await?;
         if files.is_empty() {
-            return Err(missing(try_number));
+            return Err(no_log(task, try_number).into());
         }
         Ok(TaskLog { task_id: task_id.to_owned(), map_index, try_number, lines: merged(&files) })
+    }
+}
+
+/// The instance of a task whose log is asked for.
+pub(super) fn instance<'a>(
+    detail: &'a DagRunDetail,
+    task_id: &str,
+    map_index: Option<i32>,
+) -> Result<&'a TaskInstance, NoLog> {
+    let of_task = || detail.task_instances.iter().filter(|task| task.task_id == task_id);
+    if let Some(task) = of_task().find(|task| task.map_index == map_index.unwrap_or(-1)) {
+        return Ok(task);
+    }
+    let task_id = task_id.to_owned();
+    let count = of_task().filter(|task| task.map_index >= 0).count();
+    Err(match (of_task().next(), map_index) {
+        (None, _) => {
+            let mut known: Vec<_> = detail.task_instances.iter().map(|task| task.task_id.clone()).collect();
+            known.sort();
+            known.dedup();
+            NoLog::UnknownTask { run_id: detail.run.dag_run_id.clone(), task_id, known }
+        }
+        (Some(_), Some(map_index)) if count == 0 => NoLog::NotMapped { task_id, map_index },
+        (Some(_), Some(map_index)) if map_index >= 0 => NoLog::NoSuchInstance { task_id, map_index, count },
+        (Some(_), _) => NoLog::Mapped { task_id, count },
+    })
+}
+
+/// Why a try of a task has no log.
+pub(super) fn no_log(task: &TaskInstance, try_number: i32) -> NoLog {
+    let task_id = task.task_id.clone();
+    // A task that the scheduler has passed over has a start, but no number; one that waits for its try has a number.
+    let never_ran = task.try_number < 1 || task.try_number == 1 && task.start_date.is_none();
+    match task.state.as_deref() {
+        _ if try_number < 1 && task.try_number > 0 || try_number > task.try_number.max(1) => {
+            NoLog::NoSuchTry { task_id, try_number, last: task.try_number.max(0) }
+        }
+        None | Some("scheduled" | "queued" | "skipped" | "upstream_failed" | "removed") if never_ran => {
+            NoLog::NotStarted { task_id, state: task.state.clone() }
+        }
+        _ => NoLog::NotThere { task_id, try_number },
     }
 }
 

@@ -6,7 +6,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
+    fs::File,
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,7 +19,7 @@ use airflow_serverless_api::{
     page::Page,
 };
 use chrono::{DateTime, Utc};
-use modal_client::{Function, Outcome};
+use modal_client::{Function, Outcome, Volume};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sqlite_schema::row;
@@ -32,6 +33,8 @@ use super::Airflow;
 use crate::error::{Error, Result};
 
 const DATABASE: &str = "/data/airflow.db";
+/// Bytes of a database that are written to the disk at once.
+const WRITTEN_AT_ONCE: usize = 1 << 20;
 /// Longest wait for an answer of PostgreSQL, the cold start of the asking container included.
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -192,10 +195,10 @@ impl Airflow {
             return Ok(snapshot.pool.clone());
         }
         // An environment that is deployed has had one.
-        let content = volume.read(DATABASE).await?.ok_or_else(|| Error::DatabaseMissing(name.clone()))?;
         let path = self.metadata.folder.join(format!("{name}.db"));
-        // It may be large, and the disk slow.
-        tokio::task::block_in_place(|| replace(&path, &content))?;
+        if !fetch(&volume, &path).await? {
+            return Err(Error::DatabaseMissing(name.clone()));
+        }
         let failed = |source| Error::Metadata { environment: name.clone(), source };
         let pool = open(&path).await.map_err(failed)?;
         // The number was read first: a publication in between is seen as newer the next time, never as older.
@@ -204,15 +207,36 @@ impl Airflow {
     }
 }
 
-/// Puts the new copy in the old one's place; readers of the old one keep their file.
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
+/// Puts the new copy in the old one's place; readers of the old one keep their file. It may be large: it is written as it
+/// comes. Tells whether there is a database.
+async fn fetch(volume: &Volume, path: &Path) -> Result<bool> {
     let failed = |action| move |source| Error::Files { action, path: path.display().to_string(), source };
     let partial = path.with_extension("partial");
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed("creating the folder of"))?;
     }
-    std::fs::write(&partial, content).map_err(failed("writing"))?;
-    std::fs::rename(&partial, path).map_err(failed("replacing"))
+    let file = File::create(&partial).map_err(failed("writing"))?;
+    let mut file = BufWriter::with_capacity(WRITTEN_AT_ONCE, InPlace(file));
+    if !volume.read_into(DATABASE, &mut file).await? {
+        std::fs::remove_file(&partial).map_err(failed("removing"))?;
+        return Ok(false);
+    }
+    file.flush().map_err(failed("writing"))?;
+    std::fs::rename(&partial, path).map_err(failed("replacing"))?;
+    Ok(true)
+}
+
+/// A file on a disk that may be slow: the tasks of this thread go on elsewhere while it is written.
+struct InPlace(File);
+
+impl Write for InPlace {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        tokio::task::block_in_place(|| self.0.write(data))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 async fn open(path: &Path) -> sqlx::Result<SqlitePool> {

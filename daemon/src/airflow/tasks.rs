@@ -34,8 +34,8 @@ impl Airflow {
         query: &ListTaskInstances,
     ) -> Result<TaskInstanceList> {
         let mut found = self.dag_run(environment, dag_id, run_id).await?.task_instances;
-        if let Some(state) = &query.state {
-            found.retain(|task| task.state.as_ref() == Some(state));
+        if let Some(state) = query.state {
+            found.retain(|task| state.is(task.state.as_deref()));
         }
         let total_entries = found.len() as i64;
         let shown = found.into_iter().skip(query.offset.unwrap_or(0) as usize).take(limit(query.limit) as usize);

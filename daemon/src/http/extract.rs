@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData};
 
-use airflow_serverless_api::secret::without_credentials;
+use airflow_serverless_api::secret::{without_credentials, without_values};
 use axum::{
     body::Bytes,
     extract::{
@@ -33,7 +33,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         let json = in_time(axum::Json::<Object<T>>::from_request(request, state)).await?;
         json.map(|json| Self(json.0.0)).map_err(|rejection: JsonRejection| {
-            invalid_body(rejection.status(), without_credentials(&rejection.body_text()).into_owned())
+            let text = rejection.body_text();
+            invalid_body(rejection.status(), without_credentials(&without_values(&text)).into_owned())
         })
     }
 }

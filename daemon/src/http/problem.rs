@@ -179,9 +179,7 @@ impl From<Error> for Failure {
             Error::InvalidRunId(..) => {
                 Self::new(&kinds::INVALID_RUN_ID, detail).hint("leave it out, and Airflow chooses one")
             }
-            Error::LogNotFound { .. } => {
-                Self::new(&kinds::LOG_NOT_FOUND, detail).hint("a try has a log once it has started")
-            }
+            Error::LogNotFound(why) => Self::new(&kinds::LOG_NOT_FOUND, detail).hint(why.hint()),
             Error::NotFound(subject, ..) | Error::Refused { subject, reason: Reason::NotFound, .. } => {
                 Self::not_found(*subject, detail)
             }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
+    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
     process::Stdio,
@@ -70,6 +70,11 @@ impl Runtime {
         let folder = path.parent().unwrap_or(&path);
         std::fs::create_dir_all(folder).map_err(files("creating", folder))?;
         let file = File::create(&path).map_err(files("creating", &path))?;
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(files("locking", &path)(error)),
+        }
         progress.detail("waiting for another daemon that makes the same runtime");
         let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
         locked.map_err(io::Error::other).flatten().map_err(files("locking", &path))

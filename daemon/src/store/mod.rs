@@ -105,6 +105,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             // The log of a busy hour does not stay as large as it was then.
             .pragma("journal_size_limit", JOURNAL_BYTES)
+            // What was deleted is not to be read in the file's free pages.
+            .pragma("secure_delete", "ON")
             // What was accepted survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);

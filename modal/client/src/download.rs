@@ -1,6 +1,7 @@
 //! Contents of files and large results: from URLs that the server gives out.
 
 use std::{
+    io::Write,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -27,6 +28,8 @@ pub enum DownloadError {
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the certificates of this system cannot be read")]
     Certificates(#[source] std::io::Error),
+    #[error("what came cannot be written")]
+    Write(#[source] std::io::Error),
     #[error("the answer is {0}")]
     Status(StatusCode),
     #[error("it did not come within {} s", LONGEST.as_secs())]
@@ -46,12 +49,12 @@ impl Downloads {
         Self { plain: Client::builder(TokioExecutor::new()).build_http(), secure: Arc::default() }
     }
 
-    /// The content at a URL.
-    pub async fn get(&self, url: &str) -> Result<Vec<u8>, DownloadError> {
-        tokio::time::timeout(LONGEST, self.whole(url)).await.unwrap_or(Err(DownloadError::TimeLimit))
+    /// The content at a URL, written as it comes.
+    pub async fn get(&self, url: &str, to: &mut (impl Write + Send)) -> Result<(), DownloadError> {
+        tokio::time::timeout(LONGEST, self.whole(url, to)).await.unwrap_or(Err(DownloadError::TimeLimit))
     }
 
-    async fn whole(&self, url: &str) -> Result<Vec<u8>, DownloadError> {
+    async fn whole(&self, url: &str, to: &mut (impl Write + Send)) -> Result<(), DownloadError> {
         let is_secure = url.starts_with("https:");
         let url = url.parse().map_err(|_| DownloadError::Url)?;
         let response = if is_secure { self.secure()?.get(url).await } else { self.plain.get(url).await };
@@ -59,8 +62,14 @@ impl Downloads {
         if !response.status().is_success() {
             return Err(DownloadError::Status(response.status()));
         }
-        let body = response.into_body().collect().await;
-        Ok(body.map_err(|error| DownloadError::Body(error.into()))?.to_bytes().into())
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| DownloadError::Body(error.into()))?;
+            if let Some(data) = frame.data_ref() {
+                to.write_all(data).map_err(DownloadError::Write)?;
+            }
+        }
+        Ok(())
     }
 
     fn secure(&self) -> Result<&Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, DownloadError> {

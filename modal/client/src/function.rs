@@ -119,7 +119,9 @@ impl FunctionCall {
             }
             (GenericStatus::Success, Some(DataOneof::DataBlobId(blob_id))) => {
                 let url = rpc!(self.client, blob_get, BlobGetRequest { blob_id })?.download_url;
-                pickle::loads(&function, &self.client.download("a result", &url).await?).map(Outcome::Finished)
+                let mut result = Vec::new();
+                self.client.download("a result", &url, &mut result).await?;
+                pickle::loads(&function, &result).map(Outcome::Finished)
             }
             (GenericStatus::Success, None) => Err(Error::Result { function, message: "it is empty".into() }),
             (GenericStatus::Timeout, _) => Err(Error::Raised { function, message: "it took too long".into() }),

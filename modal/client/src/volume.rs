@@ -1,6 +1,9 @@
 //! Volumes (version 1): files uploaded by content hash, read by download URLs.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    io::{self, Write},
+};
 
 use modal_proto::{
     MountFile, MountPutFileRequest, ObjectCreationType, VolumeDeleteRequest, VolumeFsVersion, VolumeGetFile2Request,
@@ -135,18 +138,24 @@ impl Volume {
 
     /// The content of a file, or `None` if there is none.
     pub async fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let mut content = Vec::new();
+        Ok(self.read_into(path, &mut content).await?.then_some(content))
+    }
+
+    /// Writes the content of a file as it comes; tells whether there is one. After an error a part may be written.
+    pub async fn read_into(&self, path: &str, to: &mut (impl Write + Send)) -> Result<bool> {
         let request = VolumeGetFile2Request { volume_id: self.id.clone(), path: path.to_owned(), ..Default::default() };
         let file = match rpc!(self.client, volume_get_file2, request) {
-            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if error.is_not_found() => return Ok(false),
             result => result?,
         };
-        let mut content = Vec::with_capacity(file.size as usize);
+        let mut counted = Counted { to, bytes: 0 };
         for url in &file.get_urls {
-            content.extend(self.client.download(path, url).await?);
+            self.client.download(path, url, &mut counted).await?;
         }
-        let actual = content.len() as u64;
+        let actual = counted.bytes;
         if actual == file.size {
-            Ok(Some(content))
+            Ok(true)
         } else {
             Err(Error::Truncated { path: path.to_owned(), expected: file.size, actual })
         }
@@ -169,6 +178,24 @@ impl Volume {
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// A writer that knows how much was written.
+struct Counted<'a, W> {
+    to: &'a mut W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(data)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 }
 

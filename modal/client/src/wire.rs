@@ -1,6 +1,6 @@
 //! The connection: server URLs, the headers that Modal wants, and which failures are worth another try.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use modal_proto::modal_client_client::ModalClientClient;
@@ -117,9 +117,9 @@ impl Client {
     }
 
     /// The contents at a URL that the server gave out for `what`.
-    pub(crate) async fn download(&self, what: &str, url: &str) -> Result<Vec<u8>> {
+    pub(crate) async fn download(&self, what: &str, url: &str, to: &mut (impl Write + Send)) -> Result<()> {
         let failed = |source| Error::Download { path: what.to_owned(), source };
-        self.downloads.get(url).await.map_err(failed)
+        self.downloads.get(url, to).await.map_err(failed)
     }
 }
 

@@ -40,7 +40,7 @@ fn from_a_trial_to_the_end_of_all_runs() {
     assert_eq!(run.succeeded().json()["run_type"], "backfill");
 
     let mended = create(&["--dag-run-conf", "{}", "--reprocess-behavior", "failed", "--wait"]).succeeded();
-    assert!(mended.stderr.contains("2026-01-02 00:00:00 success"), "{mended:#?}");
+    assert!(mended.stderr.contains("2026-01-02 00:00:00 UTC success"), "{mended:#?}");
     assert!(mended.stdout.contains("completed") && mended.stdout.contains("already exists"), "{mended:#?}");
     let all = create(&["--dry-run"]).succeeded();
     assert!(all.stdout.contains("no runs: all of these dates have one"), "{all:#?}");

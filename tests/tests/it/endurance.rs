@@ -10,7 +10,7 @@ use integration_tests::{
     daemon::Daemon,
     databases::{execute, rows},
     eventually,
-    footprint::Footprint,
+    footprint::{Footprint, peak_kib},
     requests::Request,
     text,
 };
@@ -48,6 +48,39 @@ fn days_of_work_leave_nothing_behind() {
 }
 
 /// `make endurance`
+/// MiB that no part of the metadata has otherwise.
+const BALLAST: u64 = 50;
+/// What the daemon may need for all that it does.
+const MOST_KIB: u64 = 45 << 10;
+
+#[test]
+fn a_large_database_is_not_held_in_memory() {
+    let it = Installation::new();
+    let mut daemon = Daemon::start(&it, &[]);
+    daemon.serves(&it);
+    it.create_dev(3600).succeeded();
+    it.upload("greeting.py");
+    it.run_dag("greeting", &[]).0.succeeded();
+    // The scheduler that starts next finds it so large.
+    daemon.signal(Signal::TERM);
+    daemon.ended();
+    let database = it.volume().join("data/airflow.db");
+    execute(&database, &format!("CREATE TABLE ballast (x); INSERT INTO ballast VALUES (zeroblob({}))", BALLAST << 20));
+    let mut daemon = Daemon::start(&it, &[]);
+    daemon.serves(&it);
+    it.run_dag("greeting", &[]).0.succeeded();
+    let listed = it.dev("runs list", &["--json"]).succeeded().json();
+    assert_eq!(listed["total_entries"], 2);
+    let (peak, (done, _)) = peak_kib(daemon.0.id(), || it.run_dag("greeting", &[]));
+    done.succeeded();
+    let copy = fs::metadata(it.home().join("cache/metadata/dev.db")).expect("the daemon's copy");
+    assert!(copy.len() > BALLAST << 20, "the database was published without it");
+    println!("{peak} KiB at most");
+    assert!(peak < MOST_KIB, "{peak} KiB");
+    daemon.signal(Signal::TERM);
+    daemon.ended();
+}
+
 #[test]
 #[ignore = "takes many minutes"]
 fn weeks_of_work_leave_nothing_behind() {

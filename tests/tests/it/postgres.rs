@@ -12,17 +12,6 @@ fn config(it: &Installation, url: &str) -> PathBuf {
     it.write("config.yaml", &text)
 }
 
-/// Where the text is written down in the installation's home, but for Local Modal's own Secrets: the database that it
-/// keeps them in, and what it hands to containers.
-fn spread(it: &Installation, text: &str) -> Vec<PathBuf> {
-    let modal = it.home().join("data/modal");
-    let is_secret = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        path.starts_with(&modal) && (name.starts_with("state.db") || name == "spec.json")
-    };
-    it.files_with(text).into_iter().filter(|path| !is_secret(path)).collect()
-}
-
 #[test]
 fn from_a_wrong_password_to_a_finished_run() {
     let it = Installation::new();
@@ -115,6 +104,6 @@ fn from_a_wrong_password_to_a_finished_run() {
     create(&proved, &["--update"]).refused(&["SSL"]);
 
     for secret in [postgres.url.as_str(), postgres.password(), "pass%word", "hunter2"] {
-        assert_eq!(spread(&it, secret), [] as [PathBuf; 0], "{secret} was written down");
+        assert_eq!(it.files_with(secret), [] as [PathBuf; 0], "{secret} was written down");
     }
 }

@@ -3,13 +3,7 @@
 use std::{fs, os::unix::fs::symlink};
 
 use chrono::{DateTime, Utc};
-use integration_tests::{
-    Done, Installation, config,
-    databases::{self, rows},
-    eventually,
-    requests::Request,
-    text,
-};
+use integration_tests::{Done, Installation, config, databases, eventually, records::records, requests::Request, text};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -100,12 +94,8 @@ async fn environments_are_taken_down_and_found_again() {
 }
 
 fn variables_of_the_secret(it: &Installation) -> Vec<String> {
-    let state = it.home().join("data/modal/state.db");
-    let found = rows(
-        &state,
-        "SELECT name.key FROM record, json_each(record.value, '$.variables') AS name WHERE kind = 'secret'",
-    );
-    found.iter().map(|row| text(&row[0]).to_owned()).collect()
+    let secrets = records(&it.home(), "secret");
+    secrets.iter().flat_map(|secret| secret["variables"].as_object().expect("variables").keys().cloned()).collect()
 }
 
 /// A run is triggered, and then the daemon fails to read it. The same request again does not trigger another one.

@@ -44,6 +44,9 @@ fn tasks_run_again_or_are_marked() {
     on("tasks clear", &["--task-id", "fragile", "--map-index", "9"]).refused(&["no map index 9", "indexes 0, 1"]);
     it.dev("runs clear", &["--dag-id", "mended", "--run-id", "n"]).refused(&["no run 'n'", "runs list"]);
 
+    each_missing_log_has_its_own_answer(&it);
+    a_run_that_fails_tells_why(&it);
+
     std::fs::write(&mended, "").expect("a file");
     let retried = on("tasks retry", &["--task-id", "fragile", "--json"]).succeeded().json();
     assert_eq!(names(&retried), ["fragile[1]", "last"]);
@@ -73,6 +76,8 @@ fn tasks_run_again_or_are_marked() {
     a_running_task_is_stopped(&it);
     a_question_is_answered(&it);
     two_files_with_one_dag_are_named(&it);
+    let escapes = it.volume().join("dags/esc\u{1b}[2Jape.py");
+    std::fs::write(escapes, "NUMBER = 1\n").expect("a file");
     let broken = it.volume().join("dags/broken.py");
     std::fs::write(broken, "import nowhere\n").expect("a file");
     it.dev("dags unpause", &["--dag-id", "endless"]).succeeded();
@@ -83,7 +88,56 @@ fn tasks_run_again_or_are_marked() {
         errors.stdout.contains("broken.py:1 does not import") && errors.stdout.contains("'nowhere'"),
         "{errors:#?}"
     );
+    let listed = it.dev("dags list", &[]).succeeded().stdout;
+    let row = listed.lines().find(|line| line.starts_with(r"esc\u{1b}[2Jape.py")).expect("its row");
+    assert!(row.trim_end().ends_with("no DAGs"), "{listed}");
     assert_eq!(it.tracebacks(), "", "the scheduler or a worker failed on the way");
+}
+
+/// Of run `m` of `mended`, whose task `last` has never begun.
+fn each_missing_log_has_its_own_answer(it: &Installation) {
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&["fragile"], &["is mapped", "0 to 1", "--map-index"]),
+        (&["first", "--map-index", "0"], &["is not mapped", "no instance 0"]),
+        (&["fragile", "--map-index", "7"], &["no instance 7", "0 to 1"]),
+        (&["frist"], &["no task \"frist\"", "first, fragile, last"]),
+        (&["first", "--try", "5"], &["no try 5", "there was 1"]),
+        (&["first", "--try", "0"], &["no try 0", "there was 1"]),
+        (&["last"], &["has not started", "upstream_failed"]),
+    ];
+    for (arguments, parts) in cases {
+        let words = [&["--dag-id", "mended", "--run-id", "m", "--task-id"], arguments].concat();
+        it.dev("tasks logs", &words).refused(parts);
+        if arguments != ["last"] {
+            it.dev("tasks logs", &[&words[..], &["--follow"]].concat()).refused(parts);
+        }
+    }
+    let misspelt = it.dev("tasks list", &["--dag-id", "mended", "--run-id", "m", "--state", "faild"]);
+    assert!(misspelt.code == 2 && misspelt.stderr.contains("`up_for_retry`"), "{misspelt:#?}");
+    let misspelt = it.dev("runs list", &["--state", "faild"]);
+    assert!(misspelt.code == 2 && misspelt.stderr.contains("`running`, `success`"), "{misspelt:#?}");
+    for path in ["runs?state=faild", "dags/mended/runs/m/tasks?state=faild"] {
+        let answer = Request::new(format!("GET /v1/environments/dev/{path}")).send(&it.socket()).expect("an answer");
+        assert!(answer.status == 400 && answer.body.contains("`success`"), "{answer:?}");
+    }
+}
+
+/// On the terminal: the end of the log, and the command that shows all of it.
+fn a_run_that_fails_tells_why(it: &Installation) {
+    let failed = it.dev(
+        "dags trigger",
+        &["--dag-id", "mended", "--logical-date", "2026-01-31", "--conf", r#"{"mended": "/nowhere"}"#, "--wait"],
+    );
+    assert!(failed.code == 1 && failed.stderr.contains("  RuntimeError: broken\n"), "{failed:#?}");
+    let command = failed.stderr.lines().find_map(|line| line.strip_prefix("all of it: ")).expect("a command");
+    let mut shell = std::process::Command::new("sh");
+    let path = format!("{}:/usr/bin:/bin", it.program("airflow-serverless").parent().expect("a folder").display());
+    let shown = shell.args(["-c", command]).envs(it.variables()).env("PATH", path).output().expect("a shell");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("RuntimeError: broken"), "{command}: {shown}");
+    let runs = it.dev("runs list", &["--dag-id", "mended", "--json"]).succeeded().json();
+    let dates: Vec<_> = runs["dag_runs"].as_array().expect("runs").iter().map(|run| &run["logical_date"]).collect();
+    assert!(dates.contains(&&json!("2026-01-31T00:00:00Z")), "{dates:?}");
 }
 
 /// Clearing starts it anew, marking ends it, and so does marking its run.

@@ -16,7 +16,7 @@ use airflow_serverless_api::{
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::{failure::Failure, presence::Presence};
+use crate::{failure::Failure, presence::Presence, printer::counted};
 
 /// Crons that starter plans of Modal allow; each environment has one.
 const CRONS: usize = 5;
@@ -265,7 +265,10 @@ fn clock(daemon: DateTime<Utc>, (asked, answered): (DateTime<Utc>, DateTime<Utc>
 fn crons(environments: &[EnvironmentDiagnosis]) -> Check {
     let count = environments.len();
     let in_cloud = environments.iter().filter(|environment| environment.target != Target::Local).count();
-    let detail = format!("{count} environments, each with one; {in_cloud} of them count for Modal's limit");
+    let detail = format!(
+        "{}, each with one; {in_cloud} of them in Modal's cloud, which has a limit",
+        counted(count, "environment")
+    );
     if in_cloud <= CRONS {
         return ok("crons", detail);
     }

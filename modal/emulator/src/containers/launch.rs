@@ -91,6 +91,8 @@ pub async fn launch(
     if let Some(process) = containers.fork_servers.fork(shared, &key, &definition.id, &path, start).await {
         return Ok(process);
     }
+    // The fork server may have read it, and what was read is gone.
+    write_spec(&folder, &spec)?;
     let [output, errors] = output::paths(&folder).map(open_pipe);
     let child =
         command(shared, &image, "run", &path, &spec).stdin(Stdio::null()).stdout(output?).stderr(errors?).spawn();

@@ -361,7 +361,9 @@ def _replace_volumes(volumes: dict[str, Volume]) -> None:
 def _read(path: str) -> Spec:
     with open(path) as file:
         spec: Spec = json.load(file)
-        return spec
+    # It has the values of Secrets, which are not to be on the disk for as long as the container lives.
+    os.unlink(path)
+    return spec
 
 
 main()

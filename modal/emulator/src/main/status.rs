@@ -93,8 +93,12 @@ fn render(status: &Status, now: f64) -> String {
         status.version, status.server_url, status.pid, status.data_dir, status.volume_mode
     );
     text += &format!(
-        "{} Dicts, {} Queues, {} Secrets, {} Volumes; {} inputs wait\n",
-        status.dicts, status.queues, status.secrets, status.volumes, status.queued
+        "{}, {}, {}, {}; {} waiting\n",
+        counted(status.dicts, "Dict"),
+        counted(status.queues, "Queue"),
+        counted(status.secrets, "Secret"),
+        counted(status.volumes, "Volume"),
+        counted(status.queued, "input")
     );
     let apps = status.apps.iter().flat_map(|app| app_rows(app, now)).collect();
     text += &table(["APP", "STATE", "FUNCTION", "WAITING", "RUNNING", "CONTAINERS", "NOTE"], apps);
@@ -116,6 +120,7 @@ fn app_rows(app: &AppStatus, now: f64) -> Vec<[String; 7]> {
         let note = match (function.failures, function.next_call) {
             (0, None) => String::new(),
             (0, Some(at)) => format!("next call in {}", duration(at - now)),
+            (1, _) => "the last container did not start".to_owned(),
             (failures, _) => format!("{failures} containers in a row did not start"),
         };
         row(&function.name, [function.queued, function.running, function.containers], note)
@@ -146,6 +151,7 @@ fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
     if rows.is_empty() {
         return String::new();
     }
+    let rows = rows.into_iter().map(|row| row.map(|cell| printable(&cell)));
     let rows: Vec<[String; N]> = [head.map(str::to_owned)].into_iter().chain(rows).collect();
     let mut text = String::from("\n");
     for row in &rows {
@@ -157,6 +163,19 @@ fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Names are of any author: what a terminal would obey is shown as `\u{1b}`.
+fn printable(cell: &str) -> String {
+    let shown = |character: char| {
+        if character.is_control() { character.escape_default().to_string() } else { character.to_string() }
+    };
+    cell.chars().map(shown).collect()
+}
+
+/// `1 app`, `2 apps`.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn duration(seconds: f64) -> String {
@@ -172,12 +191,12 @@ fn duration(seconds: f64) -> String {
 pub fn summary(status: &Status) -> String {
     let count = |state| status.containers.iter().filter(|container| container.state == state).count();
     format!(
-        "{} apps, {} containers ({} running, {} starting), {} inputs wait",
-        status.apps.len(),
-        status.containers.len(),
+        "{}, {} ({} running, {} starting), {} waiting",
+        counted(status.apps.len(), "app"),
+        counted(status.containers.len(), "container"),
         count(ContainerState::Running),
         count(ContainerState::Starting),
-        status.queued
+        counted(status.queued, "input")
     )
 }
 

@@ -4,8 +4,14 @@
 //! order in which they were made (the queue is filled under the state's lock) and whoever promised durability waits
 //! for the commit that holds its change.
 
+mod plain;
+mod seal;
+
 use std::{
     collections::{BTreeMap, HashMap},
+    fs::{self, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
     time::Duration,
 };
@@ -13,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use include_dir::{Dir, include_dir};
 use serde::{Serialize, de::DeserializeOwned};
-use sqlite_schema::{SchemaError, Upgrade, upgrade};
+use sqlite_schema::{SchemaError, upgrade};
 use sqlx::{
     ConnectOptions, Connection, QueryBuilder, Row, Sqlite, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -23,6 +29,8 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+
+use self::seal::{Seal, SealError};
 
 static MIGRATIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
 
@@ -49,6 +57,10 @@ pub enum StoreError {
     },
     #[error("the database cannot be used")]
     Schema(#[from] SchemaError),
+    #[error("the database {path} could not be made readable for its owner alone")]
+    Mode { path: String, source: io::Error },
+    #[error("the database's records cannot be encrypted or decrypted")]
+    Seal(#[from] SealError),
     #[error("the database could not be read")]
     Read(#[source] sqlx::Error),
     #[error("the database holds a {kind} record {id:?} that this version cannot read")]
@@ -199,41 +211,26 @@ impl Store {
     }
 
     async fn open_whole(path: &Path, failed: CancellationToken) -> Result<(Self, Vec<StoredRow>), StoreError> {
+        keep_private(path).map_err(|source| StoreError::Mode { path: path.display().to_string(), source })?;
         let mut connection = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
+            .pragma("secure_delete", "ON")
             .synchronous(SqliteSynchronous::Full)
             // Nobody else writes to it; whoever looks at it is quick.
             .busy_timeout(Duration::from_secs(1))
             .connect()
             .await
             .map_err(StoreError::Open)?;
-        match upgrade(&mut connection, path, &sqlite_schema::migrator(&MIGRATIONS), env!("CARGO_PKG_VERSION")).await? {
-            Upgrade::Migrated { from, to, backup } => {
-                tracing::info!(from, to, backup = %backup.display(), "Local Modal's database has a new schema");
-            }
-            Upgrade::None => {}
-        }
-        let rows = sqlx::query("SELECT kind, id, value, payload FROM record ORDER BY kind, id")
-            .fetch_all(&mut connection)
-            .await
-            .map_err(StoreError::Read)?
-            .iter()
-            .map(|row| {
-                Ok(StoredRow {
-                    kind: row.try_get(0)?,
-                    id: row.try_get(1)?,
-                    value: row.try_get(2)?,
-                    payload: row.try_get::<Vec<u8>, _>(3)?.into(),
-                })
-            })
-            .collect::<Result<_, sqlx::Error>>()
-            .map_err(StoreError::Read)?;
+        upgrade(&mut connection, path, &sqlite_schema::migrator(&MIGRATIONS), env!("CARGO_PKG_VERSION")).await?;
+        let is_used = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM record)").fetch_one(&mut connection).await;
+        let seal = Seal::of(path, is_used.map_err(StoreError::Read)?)?;
+        plain::seal_all(&mut connection, path, &seal).await?;
+        let rows = read(&mut connection, &seal).await?;
         let (queue, batches) = mpsc::unbounded_channel();
         let guard = failed.drop_guard();
         let writer = tokio::spawn(async move {
-            write_batches(connection, batches).await;
+            write_batches(connection, seal, batches).await;
             guard.disarm();
         });
         Ok((Self { queue, writer }, rows))
@@ -266,7 +263,33 @@ impl Store {
     }
 }
 
-async fn write_batches(mut connection: SqliteConnection, mut batches: mpsc::UnboundedReceiver<Batch>) {
+/// Makes the file, or closes it to other users. What SQLite makes beside it gets the same mode.
+fn keep_private(path: &Path) -> io::Result<()> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    for end in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        match fs::set_permissions(&name, Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// All records.
+async fn read(connection: &mut SqliteConnection, seal: &Seal) -> Result<Vec<StoredRow>, StoreError> {
+    let rows = sqlx::query("SELECT kind, id, sealed FROM record ORDER BY kind, id").fetch_all(connection).await;
+    let rows = rows.map_err(StoreError::Read)?.into_iter().map(|row| {
+        let (kind, id): (String, String) =
+            row.try_get(0).and_then(|kind| Ok((kind, row.try_get(1)?))).map_err(StoreError::Read)?;
+        let (value, payload) = seal.open(&kind, &id, row.try_get(2).map_err(StoreError::Read)?)?;
+        Ok(StoredRow { kind, id, value, payload })
+    });
+    rows.collect()
+}
+
+async fn write_batches(mut connection: SqliteConnection, seal: Seal, mut batches: mpsc::UnboundedReceiver<Batch>) {
     // What a failed commit left: memory has these changes, so they go first into the next one, in order.
     let mut changes = Vec::new();
     while let Some(first) = batches.recv().await {
@@ -279,7 +302,7 @@ async fn write_batches(mut connection: SqliteConnection, mut batches: mpsc::Unbo
                 next = batches.try_recv().ok();
             }
         }
-        let outcome = commit(&mut connection, &changes).await.map_err(|error| error.to_string());
+        let outcome = commit(&mut connection, &seal, &changes).await.map_err(|error| error.to_string());
         if outcome.is_ok() {
             changes.clear();
         }
@@ -289,7 +312,7 @@ async fn write_batches(mut connection: SqliteConnection, mut batches: mpsc::Unbo
         }
     }
     if !changes.is_empty()
-        && let Err(error) = commit(&mut connection, &changes).await
+        && let Err(error) = commit(&mut connection, &seal, &changes).await
     {
         tracing::error!(%error, lost = changes.len(), "the last changes could not be saved");
     }
@@ -298,7 +321,7 @@ async fn write_batches(mut connection: SqliteConnection, mut batches: mpsc::Unbo
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, changes: &[Change]) -> Result<(), sqlx::Error> {
+async fn commit(connection: &mut SqliteConnection, seal: &Seal, changes: &[Change]) -> Result<(), StoreError> {
     // Only the last change of each record counts: many inputs come and go within one commit.
     let last: HashMap<_, _> = changes.iter().map(|change| (change.key(), change)).collect();
     if last.is_empty() {
@@ -307,17 +330,18 @@ async fn commit(connection: &mut SqliteConnection, changes: &[Change]) -> Result
     let (mut puts, mut deletes) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
     for change in last.into_values() {
         match change {
-            Change::Put { kind, id, value, payload } => puts.push((kind, id, value, payload)),
+            Change::Put { kind, id, value, payload } => puts.push((kind, id, seal.close(kind, id, value, payload)?)),
             Change::Delete { kind, id } => deletes.entry(kind).or_default().push(id),
         }
     }
-    let mut transaction = connection.begin().await?;
+    let failed = |error: sqlx::Error| StoreError::Write(error.to_string());
+    let mut transaction = connection.begin().await.map_err(failed)?;
     for rows in puts.chunks(STATEMENT_ROWS) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR REPLACE INTO record (kind, id, value, payload) ");
-        insert.push_values(rows, |mut row, (kind, id, value, payload)| {
-            row.push_bind(**kind).push_bind(*id).push_bind(*value).push_bind(payload.as_ref());
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR REPLACE INTO record (kind, id, sealed) ");
+        insert.push_values(rows, |mut row, (kind, id, sealed)| {
+            row.push_bind(**kind).push_bind(*id).push_bind(sealed.as_slice());
         });
-        insert.build().execute(&mut *transaction).await?;
+        insert.build().execute(&mut *transaction).await.map_err(failed)?;
     }
     for (kind, ids) in &deletes {
         for ids in ids.chunks(STATEMENT_ROWS) {
@@ -327,10 +351,10 @@ async fn commit(connection: &mut SqliteConnection, changes: &[Change]) -> Result
             for id in ids {
                 list.push_bind(*id);
             }
-            delete.push(")").build().execute(&mut *transaction).await?;
+            delete.push(")").build().execute(&mut *transaction).await.map_err(failed)?;
         }
     }
-    transaction.commit().await
+    transaction.commit().await.map_err(failed)
 }
 
 #[cfg(test)]
@@ -405,17 +429,58 @@ mod tests {
     /// The first schema, as a server of that time left it.
     const FROZEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/local-modal-v1.db");
 
+    /// Texts of the frozen database: of a Secret, and of a Dict's value.
+    const IN_THE_CLEAR: [&str; 2] = [r#""FROZEN":"yes""#, "fc-04GDoovpQJIn7dm9E8ZalF"];
+
+    /// The texts that are in a file of the folder.
+    fn left_in(folder: &Path) -> Vec<&'static str> {
+        let files = fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+        let all: Vec<u8> = files.flatten().collect();
+        let is_there = |text: &&str| all.windows(text.len()).any(|part| part == text.as_bytes());
+        IN_THE_CLEAR.into_iter().filter(is_there).collect()
+    }
+
     #[tokio::test]
-    async fn a_database_of_the_first_schema_is_kept_and_migrated() {
+    async fn a_database_in_the_clear_is_encrypted_and_leaves_no_trace() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
-        std::fs::copy(FROZEN, &path).unwrap();
+        fs::copy(FROZEN, &path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        // What was deleted is still on a free page.
+        let mut old = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        query("DELETE FROM record WHERE kind = 'secret'").execute(&mut old).await.unwrap();
+        old.close().await.unwrap();
+        fs::copy(FROZEN, folder.path().join("state.db.v1-20260101T000000Z.backup")).unwrap();
+        assert_eq!(left_in(folder.path()), IN_THE_CLEAR);
+
         let (store, rows) = Store::open(&path, CancellationToken::new()).await.unwrap();
         let kinds: Vec<&str> = rows.iter().map(|row| row.kind.as_str()).collect();
-        assert_eq!(kinds, ["dict", "dict-item", "dict-item", "secret", "volume"]);
+        assert_eq!(kinds, ["dict", "dict-item", "dict-item", "volume"]);
+        assert_eq!(left_in(folder.path()), Vec::<&str>::new());
         store.close().await;
-        let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        let backups: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("state.db.v1-")).collect();
-        assert_eq!(backups.len(), 1, "{backups:?}");
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
+        let modes = names.map(|entry| (entry.file_name(), entry.metadata().unwrap().permissions().mode() & 0o777));
+        assert_eq!(modes.filter(|(_, mode)| *mode != 0o600).collect::<Vec<_>>(), []);
+        let (_, again) = Store::open(&path, CancellationToken::new()).await.unwrap();
+        assert_eq!(again.len(), rows.len());
+    }
+
+    #[tokio::test]
+    async fn a_database_without_its_key_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (store, _) = Store::open(&path, CancellationToken::new()).await.unwrap();
+        store.queue(put("a")).committed().await.unwrap();
+        store.close().await;
+        let (key, kept) = (path.with_extension("key"), folder.path().join("kept"));
+        fs::rename(&key, &kept).unwrap();
+        let Err(StoreError::Seal(error)) = Store::open(&path, CancellationToken::new()).await else {
+            panic!("it was not refused")
+        };
+        assert!(error.to_string().contains("state.key"), "{error}");
+        assert!(!key.exists(), "another key would hide that the first is missing");
+        fs::rename(&kept, &key).unwrap();
+        let (_, rows) = Store::open(&path, CancellationToken::new()).await.unwrap();
+        assert_eq!(rows.len(), 1);
     }
 }

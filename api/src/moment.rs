@@ -1,0 +1,55 @@
+//! Points in time as people write them.
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use serde::{Deserialize, Deserializer, de};
+
+/// A date, with or without a time of day and an offset from UTC.
+///
+/// # Errors
+/// If it is none; the message says what is.
+pub fn parse(text: &str) -> Result<DateTime<Utc>, String> {
+    let text = text.trim();
+    let without_offset =
+        || text.parse::<NaiveDateTime>().or_else(|_| Ok(text.parse::<NaiveDate>()?.and_time(NaiveTime::MIN)));
+    text.parse()
+        .or_else(|_| without_offset().map(|date| date.and_utc()))
+        .map_err(|error: chrono::ParseError| format!("{error}; write 2026-01-31 or 2026-01-31T06:00:00Z"))
+}
+
+/// For `deserialize_with`: a point in time as [`parse`] takes it.
+///
+/// # Errors
+/// If it is no text, or none of a date.
+pub fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
+    parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// The same, where there may be none.
+///
+/// # Errors
+/// If there is something that is no text, or none of a date.
+pub fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| parse(&text)).transpose().map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_may_be_short() {
+        let date = |text| parse(text).map(|date| date.to_rfc3339());
+        for (text, expected) in [
+            ("2026-01-31", "2026-01-31T00:00:00+00:00"),
+            ("2026-01-31T06:30:00", "2026-01-31T06:30:00+00:00"),
+            ("2026-01-31 06:30:00", "2026-01-31T06:30:00+00:00"),
+            ("2026-01-31T06:30:00+02:00", "2026-01-31T04:30:00+00:00"),
+        ] {
+            assert_eq!(date(text), Ok(expected.to_owned()));
+        }
+        for text in ["", "yesterday", "2026-02-30"] {
+            assert!(date(text).is_err_and(|why| why.contains("2026-01-31T06:00:00Z")), "{text}");
+        }
+    }
+}

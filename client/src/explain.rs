@@ -1,0 +1,94 @@
+//! Why a run that was waited for has failed: the end of the first failed task's log, and the command for the rest.
+
+use airflow_serverless_api::{
+    environment::EnvironmentName,
+    run::{DagRunDetail, ReadLogs, TaskInstance},
+};
+
+use crate::{daemon::Daemon, follow, printer::Printer};
+
+/// How much of a log is shown.
+const LAST_LINES: usize = 10;
+
+/// Tells on stderr why a run has failed; nothing of one that has not.
+pub async fn failure(daemon: &Daemon, environment: &EnvironmentName, detail: &DagRunDetail, printer: &Printer) {
+    if detail.run.state != "failed" {
+        return;
+    }
+    let (dag_id, run_id) = (detail.run.dag_id.as_str(), detail.run.dag_run_id.as_str());
+    let run = ["--env", environment.as_str(), "--dag-id", dag_id, "--run-id", run_id];
+    let Some(task) = first_failed(&detail.task_instances) else {
+        let show = command(&["tasks", "list"], &run);
+        return printer.note(&format!("\nno task of it has failed; `{show}` shows how they ended"));
+    };
+    let try_number = task.try_number.to_string();
+    let map_index = task.map_index.to_string();
+    let mut words = [run.as_slice(), &["--task-id", &task.task_id, "--try", &try_number]].concat();
+    if task.map_index >= 0 {
+        words.extend(["--map-index", &map_index]);
+    }
+    let query =
+        ReadLogs { try_number: Some(task.try_number), map_index: (task.map_index >= 0).then_some(task.map_index) };
+    let name = follow::name(task);
+    match daemon.get_task_log(environment, (dag_id, run_id, &task.task_id), &query).await {
+        Ok(log) => {
+            // A line can be a whole traceback, whose end tells most.
+            let text: Vec<&str> = log.lines.iter().flat_map(|line| line.event.lines()).collect();
+            let last = &text[text.len().saturating_sub(LAST_LINES)..];
+            let shown: String = last.iter().map(|line| format!("  {line}\n")).collect();
+            let rest = command(&["tasks", "logs"], &words);
+            printer.note(&format!(
+                "\nthe end of the log of {name}, the first task that failed:\n{shown}all of it: {rest}"
+            ));
+        }
+        Err(error) => printer.note(&format!("\n{name} failed first: {}", error.problem().detail)),
+    }
+}
+
+/// The task that failed before the others did.
+fn first_failed(tasks: &[TaskInstance]) -> Option<&TaskInstance> {
+    let failed = tasks.iter().filter(|task| task.state.as_deref() == Some("failed"));
+    // One without an end never ran: it tells less than any other.
+    failed.min_by_key(|task| (task.end_date.is_none(), task.end_date))
+}
+
+/// A command that can be pasted into a shell.
+fn command(verb: &[&str], words: &[&str]) -> String {
+    let all = ["airflow-serverless"].iter().chain(verb).chain(words);
+    all.map(|word| shlex::try_quote(word).unwrap_or_else(|_| word.escape_default().to_string().into()))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(task_id: &str, state: &str, end: Option<&str>) -> TaskInstance {
+        serde_json::from_value(serde_json::json!({
+            "task_id": task_id, "map_index": -1, "state": state, "try_number": 1, "max_tries": 0, "operator": null,
+            "start_date": null, "end_date": end, "duration": null
+        }))
+        .expect("a task instance")
+    }
+
+    #[test]
+    fn the_first_that_failed_is_the_cause() {
+        let tasks = [
+            task("never", "failed", None),
+            task("later", "failed", Some("2026-01-31T00:00:02Z")),
+            task("after", "upstream_failed", Some("2026-01-31T00:00:00Z")),
+            task("first", "failed", Some("2026-01-31T00:00:01Z")),
+        ];
+        assert_eq!(first_failed(&tasks).map(|task| task.task_id.as_str()), Some("first"));
+        assert_eq!(first_failed(&tasks[2..3]), None);
+    }
+
+    #[test]
+    fn commands_can_be_pasted() {
+        assert_eq!(
+            command(&["tasks", "logs"], &["--run-id", "it's $HOME", "--task-id", "load"]),
+            "airflow-serverless tasks logs --run-id \"it's \"'$HOME' --task-id load"
+        );
+    }
+}
