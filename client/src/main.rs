@@ -11,6 +11,7 @@ mod config;
 mod daemon;
 mod failure;
 mod follow;
+mod input_file;
 mod logs;
 mod presence;
 mod printer;
