@@ -8,7 +8,7 @@ use airflow_serverless_api::{
     secret::{Secret, without_credentials},
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, input_file};
 
 /// A configuration is a page of text; whatever is larger is another file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -30,14 +30,7 @@ pub fn read(path: &Path, before: Before<'_>) -> Result<Config, Failure> {
 
 fn text_of(path: &Path, shown: &str) -> Result<String, Failure> {
     let unreadable = |why: String| Failure::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
-    let metadata = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?;
-    if !metadata.is_file() {
-        return Err(unreadable("it is not a file".to_owned()));
-    }
-    if metadata.len() > MAX_BYTES {
-        return Err(unreadable("it is larger than 1 MiB".to_owned()));
-    }
-    let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let bytes = input_file::read(path, MAX_BYTES).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|_| unreadable("it is not text in UTF-8".to_owned()))
 }
 

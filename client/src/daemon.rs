@@ -33,6 +33,7 @@ use airflow_serverless_api::{
 };
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::{Serialize, de::DeserializeOwned};
+use socket_path::SocketPath;
 use uuid::Uuid;
 
 use crate::{
@@ -61,6 +62,8 @@ const BASE: &str = "http://localhost/v1";
 pub struct Daemon {
     http: Client,
     base: Url,
+    /// Leads to the socket while it is held; without the folder there is no socket.
+    _socket: Option<SocketPath>,
 }
 
 impl Daemon {
@@ -82,11 +85,20 @@ impl Daemon {
 
     /// The daemon of this home, whether it runs or not.
     pub fn at(home: &Home) -> Result<Self> {
-        let socket = presence::as_held(home).socket();
-        let http = Client::builder().unix_socket(socket).timeout(ANSWER_LIMIT).build();
+        let path = presence::as_held(home).socket();
+        let socket = match SocketPath::new(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::unexpected("finding the daemon's socket", error));
+            }
+            found => found.ok(),
+        };
+        let http = Client::builder()
+            .unix_socket(socket.as_ref().map_or(path.as_path(), SocketPath::get))
+            .timeout(ANSWER_LIMIT)
+            .build();
         let http = http.map_err(|error| Failure::unexpected("preparing the connection", error))?;
         let base = BASE.parse().map_err(|error| Failure::unexpected("preparing the connection", error))?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, _socket: socket })
     }
 
     pub async fn version(&self) -> Result<Version> {

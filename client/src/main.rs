@@ -12,6 +12,7 @@ mod daemon;
 mod explain;
 mod failure;
 mod follow;
+mod input_file;
 mod logs;
 mod presence;
 mod printer;

@@ -7,6 +7,7 @@ use airflow_serverless_api::{
     home::{self, Home},
 };
 use rustix::process::{Flock, FlockType, Pid, fcntl_getlk};
+use socket_path::SocketPath;
 
 use crate::{daemon::Daemon, failure::Failure};
 
@@ -39,7 +40,7 @@ pub fn as_held(home: &Home) -> Home {
 
 /// Whether somebody takes connections; known without asking anything.
 pub fn listens(home: &Home) -> bool {
-    UnixStream::connect(as_held(home).socket()).is_ok()
+    SocketPath::new(&as_held(home).socket()).and_then(|socket| UnixStream::connect(socket.get())).is_ok()
 }
 
 /// How it is with the daemon of a home.

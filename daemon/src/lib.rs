@@ -24,6 +24,7 @@ pub mod notify;
 mod private_file;
 pub mod progress;
 pub mod registry;
+mod regular_file;
 pub mod runtime;
 pub mod settings;
 pub mod store;

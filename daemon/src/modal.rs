@@ -56,9 +56,13 @@ impl ModalError {
 impl LocalModal {
     /// Starts Local Modal; its containers will run in `interpreter`, which may be made later.
     pub async fn start(home: &Home, settings: &settings::LocalModal, interpreter: &Path) -> Result<Self, ModalError> {
-        let socket = || settings.unix.clone().unwrap_or_else(|| home.runtime.join("modal.sock"));
+        let listen = match (settings.listen, &settings.unix) {
+            (Some(address), _) => Listen::Tcp(address),
+            (None, Some(path)) => Listen::Unix(path.clone()),
+            (None, None) => Listen::by_default(home.runtime.join("modal.sock")),
+        };
         let options = Options {
-            listen: settings.listen.map_or_else(|| Listen::Unix(socket()), Listen::Tcp),
+            listen,
             python: interpreter.to_owned(),
             volumes: match settings.volumes {
                 Volumes::Bind => VolumeMode::Bind,

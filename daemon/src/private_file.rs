@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use crate::regular_file;
+
 /// Why a file's content cannot be had, or be trusted.
 #[derive(Debug)]
 pub enum Unreadable {
@@ -19,8 +21,7 @@ pub enum Unreadable {
 
 /// The first bytes of a file, at most `limit`, if it is private; and what the system says of it.
 pub fn read(path: &Path, limit: u64) -> Result<(Metadata, Vec<u8>), Unreadable> {
-    let file = File::open(path).map_err(Unreadable::Io)?;
-    let metadata = file.metadata().map_err(Unreadable::Io)?;
+    let (file, metadata) = regular_file::open(path).map_err(Unreadable::Io)?;
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(Unreadable::Foreign);
     }

@@ -9,7 +9,10 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::listeners::LoopbackAddress;
+use crate::{listeners::LoopbackAddress, regular_file};
+
+/// Of the file.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Settings of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -152,7 +155,7 @@ impl Settings {
     /// Reads the settings of a configuration folder.
     pub fn read(folder: &Path) -> Result<Self, SettingsError> {
         let path = folder.join("airflowd.yaml");
-        let text = match std::fs::read_to_string(&path) {
+        let text = match regular_file::read_text(&path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(SettingsError::Read(path, error)),

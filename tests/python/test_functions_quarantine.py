@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +142,19 @@ def test_a_line_that_is_no_pattern_leaves_nothing_out(environment: Environment) 
     found = dag_files(environment, "left_out", "new", "beside")
     assert found == {"left_out": "team/left_out.py", "beside": "beside.py"}
     assert ("file", "team/.airflowignore") not in quarantined(environment)
+
+
+def test_pipes_are_named_and_never_read(environment: Environment) -> None:
+    [dags] = environment.volumes("dags")
+    (dags / "piped").mkdir()
+    for name in ("piped/.airflowignore", "piped/pipe.py", "piped/data.csv"):
+        os.mkfifo(dags / name)
+    environment.upload("piped/beside.py", CANARY.replace("canary", "beside_a_pipe"))
+    assert dag_files(environment, "beside_a_pipe") == {"beside_a_pipe": "piped/beside.py"}
+    found = quarantined(environment)
+    for name in ("piped/.airflowignore", "piped/pipe.py", "piped/data.csv"):
+        assert "it is a named pipe, not a regular file" in found["path", name]
+    shutil.rmtree(dags / "piped")
 
 
 def test_links_to_folders_are_followed(environment: Environment) -> None:

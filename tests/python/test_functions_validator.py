@@ -15,6 +15,15 @@ import pytest
 from environment import FUNCTIONS
 from local_modal import REPOSITORY
 
+# A file that writes its own answer to whoever reads it, and what that may be.
+FORGERY = """import os
+for fd in range(3, 100):
+    try: os.write(fd, b'\\n{"result": RESULT}')
+    except OSError: pass
+os._exit(0)
+"""
+NO_NUMBER = '{"dags": [], "import_errors": [], "warnings": [], "reads": [], "needs_values": NaN}'
+
 # What each file does, the words of the answer, and the line that it names.
 HOSTILE: dict[str, tuple[str, str, int | None]] = {
     "exits": ("import sys\nsys.exit(3)", "sys.exit(3)", 2),
@@ -36,6 +45,38 @@ HOSTILE: dict[str, tuple[str, str, int | None]] = {
     "writes_everywhere": (
         "import os\nfor fd in range(100):\n    try: os.write(fd, b'{}\\n')\n    except OSError: pass\nos._exit(1)",
         "exit code 1",
+        None,
+    ),
+    "eats_memory_in_parts": (
+        "import os, time\nfor part in range(8):\n    if os.fork() == 0:\n"
+        "        x = bytearray(os.urandom(1)) * 200_000_000\n        time.sleep(600)\ntime.sleep(600)",
+        "needs more than 1000 MB of memory, with the processes that it starts",
+        None,
+    ),
+    "shares_memory": (
+        "import mmap, time\nx = mmap.mmap(-1, 1_200_000_000)\n"
+        "for part in range(1200): x.write(b'x' * 1_000_000)\ntime.sleep(600)",
+        "needs more than 1000 MB of memory, with the processes that it starts",
+        None,
+    ),
+    "writes_without_end": (
+        "import os, signal\nsignal.setitimer(signal.ITIMER_REAL, 0)\nwhile True:\n    for fd in range(3, 30):\n"
+        "        try: os.write(fd, b'x')\n        except OSError: pass",
+        "longer than 3 seconds",
+        None,
+    ),
+    "kills_its_worker": (
+        "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nwhile True: pass",
+        "ends the",
+        None,
+    ),
+    "suspends_its_worker": ("import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\nraise ValueError('x')", "x", 3),
+    "has_no_text": (r"raise ValueError('\udc80 \ud800')", r"ValueError: \udc80 \ud800", 1),
+    "forges_an_answer": (FORGERY.replace("RESULT", "[1]"), "cannot be checked: TypeError", None),
+    "forges_a_number": (FORGERY.replace("RESULT", NO_NUMBER), "cannot be checked: ValueError", None),
+    "forges_a_line": (
+        "class E(Exception):\n    def __str__(self): return f'File \"{__file__}\", line 99999999999'\nraise E",
+        "99999999999",
         None,
     ),
     "leaves_a_child": ("import os, time\nif os.fork() == 0: time.sleep(600)\nos._exit(5)", "exit code 5", None),
@@ -151,7 +192,8 @@ def test_a_hostile_file_is_an_import_error(validator: Validator, tmp_path: Path,
     source, words, line = HOSTILE[name]
     path = tmp_path / f"{name}.py"
     path.write_text(source)
-    answer = validator.validate(path, timeout_seconds=1, memory_mb=1000)
+    # Memory takes its time on a busy machine.
+    answer = validator.validate(path, timeout_seconds=60 if "memory" in name else 1, memory_mb=1000)
     [error] = answer["import_errors"]
     assert words in error["message"]
     assert (error["file"], error["line"]) == (path.name, line)

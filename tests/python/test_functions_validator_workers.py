@@ -36,6 +36,30 @@ time.sleep(600)
 """
 
 
+# A file that starts a process which no parent, group or session leads to. Both tell who they are.
+DETACHED = """
+import os, pathlib, signal, time
+folder = pathlib.Path(__file__).parent
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        (folder / "grandchild").write_text(str(os.getpid()))
+        time.sleep(600)
+    os._exit(0)
+while not (folder / "grandchild").exists():
+    time.sleep(0.01)
+{end}
+"""
+ENDS = {
+    "well": "",
+    "with an error": "raise ValueError",
+    "at once": "os._exit(3)",
+    "in time": "time.sleep(600)",
+    "with its worker": "os.kill(os.getppid(), signal.SIGKILL); time.sleep(600)",
+}
+
+
 @pytest.fixture
 def validator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Validator]:
     running = Validator("--workers", str(WORKERS), TMPDIR=str(tmp_path_factory.mktemp("work")))
@@ -118,3 +142,15 @@ def test_nothing_is_left_behind(validator: Validator, tmp_path: Path, end: str) 
     finally:
         if is_alive(grandchild):
             os.kill(grandchild, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_nothing_that_a_file_starts_outlives_its_verdict(validator: Validator, tmp_path: Path, end: str) -> None:
+    path = tmp_path / "detached.py"
+    path.write_text(DETACHED.format(end=ENDS[end]))
+    answer = validator.validate(path, timeout_seconds=1)
+    assert bool(answer["import_errors"]) == (end != "well")
+    assert not is_alive(int((tmp_path / "grandchild").read_text()))
+    # It answers for the next file as ever, and only the workers are below it.
+    (tmp_path / "good.py").write_text("from airflow.sdk import DAG\ndag = DAG('good')\n")
+    assert [dag["dag_id"] for dag in validator.validate(tmp_path / "good.py")["dags"]] == ["good"]

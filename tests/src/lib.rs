@@ -31,7 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// An installation of its own: home folder, daemon, environments.
 pub struct Installation {
-    root: TempDir,
+    root: PathBuf,
+    _folder: TempDir,
 }
 
 /// What a command did.
@@ -81,12 +82,19 @@ impl Default for Installation {
 
 impl Installation {
     pub fn new() -> Self {
-        // Directly below the temporary folder: a socket's path must be short.
-        Self { root: tempfile::Builder::new().prefix("as-").tempdir().expect("a temporary folder") }
+        Self::below("")
+    }
+
+    /// An installation in this folder of a temporary one. Without it, paths of sockets fit their addresses.
+    pub fn below(path: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("as-").tempdir().expect("a temporary folder");
+        let root = if path.is_empty() { folder.path().to_owned() } else { folder.path().join(path) };
+        fs::create_dir_all(&root).expect("a folder");
+        Self { root, _folder: folder }
     }
 
     pub fn root(&self) -> &Path {
-        self.root.path()
+        &self.root
     }
 
     pub fn home(&self) -> PathBuf {

@@ -13,8 +13,12 @@ use crate::{
     cli::{Auth, Login},
     daemon::Daemon,
     failure::{ExitStatus, Failure},
+    input_file,
     printer::{Printer, date},
 };
+
+/// Of the file with the profiles of Modal's own tools.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 pub async fn run(command: Auth, printer: &Printer) -> Outcome {
     match command {
@@ -119,16 +123,17 @@ struct Profile {
 
 /// The profile of this name, or the one that Modal's own tools would take.
 fn from_modal(wanted: Option<&str>) -> Result<Option<(String, Profile)>, Failure> {
-    let Some(path) = modal_config() else { return Ok(None) };
+    let Some((path, is_chosen)) = modal_config() else { return Ok(None) };
     let shown = path.display();
     let missing = |name: &str| Failure::input(format!("{shown} has no profile {name} with a token"), Vec::new(), None);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return wanted.map_or(Ok(None), |name| Err(missing(name)));
-        }
-        Err(error) => return Err(Failure::input(format!("{shown} cannot be read: {error}"), Vec::new(), None)),
-    };
+    if matches!(path.try_exists(), Ok(false)) {
+        return wanted.map_or(Ok(None), |name| Err(missing(name)));
+    }
+    // Whoever names a file may mean a pipe.
+    let read = if is_chosen { input_file::read_any } else { input_file::read };
+    let unreadable = |why| Failure::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
+    let text = read(&path, MAX_CONFIG_BYTES).map_err(unreadable)?;
+    let text = String::from_utf8(text).map_err(|_| unreadable("it is not text in UTF-8".to_owned()))?;
     // The parser's message could repeat a secret.
     let invalid = |_| Failure::input(format!("{shown} is no TOML"), Vec::new(), None);
     let tables: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(invalid)?;
@@ -144,7 +149,8 @@ fn from_modal(wanted: Option<&str>) -> Result<Option<(String, Profile)>, Failure
     }
 }
 
-fn modal_config() -> Option<PathBuf> {
-    let chosen = std::env::var_os("MODAL_CONFIG_PATH").map(PathBuf::from);
-    chosen.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".modal.toml")))
+/// The file with the profiles of Modal's own tools, and whether the user has chosen it.
+fn modal_config() -> Option<(PathBuf, bool)> {
+    let chosen = std::env::var_os("MODAL_CONFIG_PATH").map(|path| (PathBuf::from(path), true));
+    chosen.or_else(|| std::env::var_os("HOME").map(|home| (PathBuf::from(home).join(".modal.toml"), false)))
 }

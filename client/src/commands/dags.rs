@@ -18,7 +18,7 @@ use crate::{
     daemon::Daemon,
     explain,
     failure::{ExitStatus, Failure},
-    follow,
+    follow, input_file,
     printer::{Printer, counted, date, table},
 };
 
@@ -99,7 +99,7 @@ fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
     }
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| unreadable("its name is not text", None))?;
-    let content = std::fs::read(path).map_err(|error| unreadable(&error.to_string(), None))?;
+    let content = input_file::read(path, MAX_FILE_BYTES).map_err(|why| unreadable(&why, None))?;
     let folder = std::path::absolute(path).map_err(|error| unreadable(&error.to_string(), None))?;
     let is_plugin = folder.parent().is_some_and(|parent| parent.ends_with(PLUGINS));
     Ok((if is_plugin { format!("{PLUGINS}/{name}") } else { name.to_owned() }, content))

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     failure::Failure,
+    input_file,
     printer::{Printer, counted},
 };
 
@@ -26,11 +27,7 @@ const STANDARD: &str = "-";
 /// The entries of a file by their names. Messages tell lines but no content, which may be secret.
 pub fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
     let refused = |why: String| Failure::input(format!("{} cannot be imported: {why}", path.display()), vec![], None);
-    let metadata = fs::metadata(path).map_err(|error| refused(error.to_string()))?;
-    if !metadata.is_file() || metadata.len() > MAX_BYTES {
-        return Err(refused("it is not a file of at most 4 MiB".to_owned()));
-    }
-    let bytes = fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let bytes = input_file::read(path, MAX_BYTES).map_err(refused)?;
     let text = String::from_utf8(bytes).map_err(|_| refused("it is not text in UTF-8".to_owned()))?;
     let parsed = match extension(path) {
         "json" => match inexact_numbers(&text).as_slice() {

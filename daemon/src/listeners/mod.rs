@@ -18,6 +18,7 @@ use std::{
 
 use airflow_serverless_api::home::Home;
 use axum::Router;
+use socket_path::SocketPath;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -34,11 +35,6 @@ use crate::{
 pub enum ListenError {
     #[error("{action} {path} failed")]
     Files { action: &'static str, path: String, source: io::Error },
-    #[error(
-        "the path of the socket is too long for this system ({length} bytes, at most 107): {path}; \
-         set AIRFLOW_SERVERLESS_HOME to a shorter folder"
-    )]
-    SocketPath { path: String, length: usize },
     #[error("listening on {address} failed")]
     Port { address: SocketAddr, source: io::Error },
     #[error(transparent)]
@@ -57,7 +53,7 @@ pub enum ListenError {
 impl ListenError {
     /// Whether another start would fail in the same way.
     pub fn is_lasting(&self) -> bool {
-        matches!(self, Self::SocketPath { .. } | Self::Address(_) | Self::Unusable { .. })
+        matches!(self, Self::Address(_) | Self::Unusable { .. })
     }
 }
 
@@ -67,6 +63,8 @@ type Result<T, E = ListenError> = std::result::Result<T, E>;
 #[derive(Default)]
 pub struct Listeners {
     unix: Vec<UnixListener>,
+    /// The home's socket, if it is served. (The address of one with a long path says something else.)
+    home_socket: Option<PathBuf>,
     tcp: Vec<(TcpListener, Door)>,
     /// What belongs to this daemon and goes with it: its socket, and the file that tells its address.
     _files: Vec<Removed>,
@@ -81,6 +79,7 @@ impl Listeners {
         if handed.unix.is_empty() {
             let path = home.socket();
             listeners.unix.push(bind_socket(&path)?);
+            listeners.home_socket = Some(path.clone());
             listeners._files.push(Removed(path));
         }
         for (index, socket) in handed.unix.into_iter().enumerate() {
@@ -123,6 +122,7 @@ impl Listeners {
         let path = |listener: &UnixListener| {
             let address = listener.local_addr().ok();
             let path = address.as_ref().and_then(|address| address.as_pathname());
+            let path = self.home_socket.as_deref().or(path);
             path.map_or_else(|| "a socket without a path".to_owned(), |path| path.display().to_string())
         };
         let port = |(_, door): &(TcpListener, Door)| match door {
@@ -175,16 +175,12 @@ impl Drop for Removed {
 
 /// Binds the socket, over one that a killed daemon left behind: the home's lock says that nobody else serves it.
 fn bind_socket(path: &Path) -> Result<UnixListener> {
-    const LONGEST: usize = 107;
-    let length = path.as_os_str().len();
-    if length > LONGEST {
-        return Err(ListenError::SocketPath { path: path.display().to_string(), length });
-    }
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(files("removing", path, source)),
         _ => {}
     }
-    let listener = UnixListener::bind(path).map_err(|source| files("binding", path, source))?;
+    let bound = SocketPath::new(path).and_then(|short| UnixListener::bind(short.get()));
+    let listener = bound.map_err(|source| files("binding", path, source))?;
     // The folder is private already; this keeps the socket so if the folder is not.
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(path, private).map_err(|source| files("protecting", path, source))?;

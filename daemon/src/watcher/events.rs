@@ -22,6 +22,7 @@ use super::{
     rules,
     scan::{Identity, Visitor, identity},
 };
+use crate::regular_file;
 
 /// How long it has to be quiet after an event: programs save in several steps.
 pub const QUIET: Duration = Duration::from_millis(200);
@@ -60,11 +61,14 @@ pub async fn settle(alarm: &mut watch::Receiver<Instant>, root: &Path) {
     }
 }
 
+/// Of a file `.git`, which is a line with a path.
+const LONGEST_GIT_FILE: u64 = 16 << 10;
+
 /// Whether git is changing the files of the repository that the folder is in.
 fn is_locked_by_git(root: &Path) -> bool {
     root.ancestors().map(|folder| folder.join(".git")).find(|git| git.exists()).is_some_and(|git| {
         // In a worktree it is a file that names the place.
-        let place = std::fs::read_to_string(&git).ok().and_then(|text| {
+        let place = regular_file::read_text(&git, LONGEST_GIT_FILE).ok().and_then(|text| {
             let place = text.strip_prefix("gitdir:")?.trim().to_owned();
             Some(git.with_file_name(place))
         });

@@ -1,7 +1,6 @@
 //! A look at the folder that knows the contents: what has the stamp that it had is what it was, the rest is read.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::Path,
     time::Duration,
@@ -18,6 +17,7 @@ use super::{
     rules::{MAX_FILE_BYTES, Rules},
     scan::{Identity, Scan, ScanError, plain, scan},
 };
+use crate::regular_file;
 
 /// Contents that are kept from the look to the upload; what is beyond is read a second time.
 const MOST_BYTES_KEPT: usize = 16 << 20;
@@ -103,8 +103,8 @@ pub fn digest(content: &[u8]) -> Digest {
 
 /// A file and its stamp, which is of this very content or equal to none.
 pub fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
-    let file = File::open(path)?;
-    let before = Stamp::of(&file.metadata()?);
+    let (file, metadata) = regular_file::open(path)?;
+    let before = Stamp::of(&metadata);
     let mut content = Vec::with_capacity(usize::try_from(before.size.min(MAX_FILE_BYTES)).unwrap_or_default());
     (&file).take(MAX_FILE_BYTES + 1).read_to_end(&mut content)?;
     let after = Stamp::of(&file.metadata()?);

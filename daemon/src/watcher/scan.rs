@@ -17,11 +17,13 @@ use super::{
     record::{Name, Role, Stamp},
     rules::{self, IGNORE_FILE, Ignores, Rules},
 };
-use crate::airflow::PLUGINS;
+use crate::{airflow::PLUGINS, regular_file};
 
 /// Most files, and most folders. A folder with more is none of DAGs: somebody watches a home directory.
 const MOST_FILES: usize = 100_000;
 const DEEPEST: usize = 64;
+
+const TO_OWN_FILES: &str = "the link leads to files of the daemon";
 
 /// What tells a folder or file from all others, whatever its name: its device, its number there, which is given anew when
 /// it is gone, and when it was made (seconds and nanoseconds since the epoch), if the file system knows that.
@@ -138,7 +140,7 @@ impl Walk<'_> {
         self.visitor.folder(place.real, identity);
         let entries = fs::read_dir(place.real).map_err(FolderError::Read)?;
         let outer = self.ignores.len();
-        if let Ok(text) = fs::read_to_string(place.real.join(IGNORE_FILE)) {
+        if let Some(text) = self.ignore_file(place.real) {
             self.ignores.push(place.path, &text);
         }
         self.above.push((place.real.to_owned(), identity));
@@ -149,6 +151,12 @@ impl Walk<'_> {
         self.above.pop();
         self.ignores.truncate(outer);
         walked
+    }
+
+    /// The text of the `.airflowignore` in a folder. What is wrong with that is noted with its entry.
+    fn ignore_file(&self, folder: &Path) -> Option<String> {
+        let path = folder.join(IGNORE_FILE).canonicalize().ok()?;
+        if self.rules.has_own_files(&path) { None } else { regular_file::read_text(&path, rules::MAX_FILE_BYTES).ok() }
     }
 
     fn check_limit(&self) -> Result<(), FolderError> {
@@ -184,8 +192,14 @@ impl Walk<'_> {
         if metadata.is_dir() {
             return self.subfolder(place, is_link, &metadata, ignored);
         }
-        if metadata.is_file() && !rules::is_passing_file(&shown) && self.rules.patterns.allow(&below) {
-            self.file(&path, &below, name.to_str().is_none(), &metadata, ignored);
+        if !rules::is_passing_file(&shown) && self.rules.patterns.allow(&below) {
+            if is_link && self.rules.has_own_files(&real) {
+                self.unseen(below, TO_OWN_FILES.to_owned());
+            } else if let Some(objection) = regular_file::objection(metadata.file_type()) {
+                self.unseen(below, objection.to_owned());
+            } else {
+                self.file(&path, &below, name.to_str().is_none(), &metadata, ignored);
+            }
         }
         self.check_limit()
     }
@@ -202,7 +216,7 @@ impl Walk<'_> {
         let refusal = if self.above.iter().any(is_above) {
             Some("the link leads back to a folder above it")
         } else if is_link && self.rules.has_own_files(place.real) {
-            Some("the link leads to files of the daemon")
+            Some(TO_OWN_FILES)
         } else if self.above.len() >= DEEPEST {
             Some("it is in too many folders")
         } else {

@@ -2,15 +2,12 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use crate::store::StoreError;
-
-/// The longest path that fits a Unix socket address, in bytes.
-pub const UNIX_PATH_LIMIT: usize = 107;
 
 /// Where the SDK connects.
 #[derive(Debug, Clone)]
@@ -19,6 +16,14 @@ pub enum Listen {
     Unix(PathBuf),
     /// A loopback address; port 0 picks a free one.
     Tcp(SocketAddr),
+}
+
+impl Listen {
+    /// On a Unix socket, or on a free loopback port if the path is so long that the SDK could not connect to it.
+    pub fn by_default(path: PathBuf) -> Self {
+        let fits = std::path::absolute(&path).is_ok_and(|path| socket_path::fits(&path));
+        if fits { Self::Unix(path) } else { Self::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) }
+    }
 }
 
 /// What containers see of Volumes.
@@ -55,11 +60,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// Settings for `data_dir` with defaults for the rest: a Unix socket in it, and `python3` from the search path.
+    /// Settings for `data_dir` with defaults for the rest: a Unix socket in it ([`Listen::by_default`]), and `python3`
+    /// from the search path.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let data_dir = data_dir.into();
         Self {
-            listen: Listen::Unix(data_dir.join("modal.sock")),
+            listen: Listen::by_default(data_dir.join("modal.sock")),
             python: PathBuf::from("python3"),
             volumes: VolumeMode::default(),
             default_max_containers: default_max_containers(),
@@ -102,7 +108,10 @@ fn default_max_containers() -> u32 {
 pub enum StartError {
     #[error("{0} is not a loopback address; Local Modal runs whatever it is given, so it listens on this machine only")]
     NotLoopback(SocketAddr),
-    #[error("the socket path {path:?} has {length} bytes, and at most {UNIX_PATH_LIMIT} fit; choose a shorter one")]
+    #[error(
+        "the socket path {path:?} has {length} bytes, and at most {} fit; choose a shorter one",
+        socket_path::LONGEST
+    )]
     SocketPathTooLong { path: PathBuf, length: usize },
     #[error("another server uses the data folder {0:?}")]
     InUse(PathBuf),

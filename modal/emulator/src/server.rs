@@ -9,6 +9,7 @@ use std::{
 
 use futures::TryStreamExt;
 use modal_proto::modal_client_server::ModalClientServer;
+use socket_path::SocketPath;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use tonic::transport::Server;
 
 use crate::{
     gate::{Gate, Link},
-    options::{Listen, StartError, UNIX_PATH_LIMIT},
+    options::{Listen, StartError},
     rpc::Service,
     shared::Shared,
     state::MAX_VALUE_BYTES,
@@ -38,8 +39,9 @@ impl Listener {
         match listen {
             Listen::Unix(path) => {
                 let path = std::path::absolute(path).map_err(StartError::io("find", path))?;
-                let length = path.as_os_str().len();
-                if length > UNIX_PATH_LIMIT {
+                // The SDK, too, has to connect to it.
+                if !socket_path::fits(&path) {
+                    let length = path.as_os_str().len();
                     return Err(StartError::SocketPathTooLong { path, length });
                 }
                 let listener = bind_private(&path)
@@ -66,17 +68,9 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let private =
         tempfile::Builder::new().prefix(".s").permissions(fs::Permissions::from_mode(0o700)).tempdir_in(folder)?;
     let unnamed = private.path().join("s");
-    // The longer path may not fit an address even if the final one does; then it is bound in place.
-    let fits = unnamed.as_os_str().len() <= UNIX_PATH_LIMIT;
-    let bound_at = if fits { unnamed.as_path() } else { path };
-    if !fits && path.exists() {
-        fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(bound_at)?;
-    fs::set_permissions(bound_at, fs::Permissions::from_mode(0o600))?;
-    if fits {
-        fs::rename(&unnamed, path)?;
-    }
+    let listener = UnixListener::bind(SocketPath::new(&unnamed)?.get())?;
+    fs::set_permissions(&unnamed, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&unnamed, path)?;
     Ok(listener)
 }
 

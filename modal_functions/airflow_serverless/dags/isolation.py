@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -15,18 +14,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from airflow_serverless.dags import tree
+
 POLL_SECONDS = 0.01
 GRACE_SECONDS = 2
+END_SECONDS = 5
+"""For ending what a child leaves behind."""
+MEMORY_SECONDS = 0.25
+"""Between two looks at the memory of a child and all that it has started."""
 MOST_BYTES = 256 << 20
 """Of an answer."""
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child may use: wall time in seconds and writable memory in MiB."""
+    """What a child may use: wall time in seconds, and memory in MiB, together with the processes that it starts."""
 
     seconds: float
     memory_mb: int
@@ -44,8 +46,19 @@ def run_in_child(function: Callable[[], Any], limits: Limits) -> Any:
     """Return what `function` returns in a forked child (JSON types only).
 
     Raises ChildFailed if the child exits early, is killed by a signal, or exceeds its limits. Everything the child
-    started is killed with it.
+    started is killed with it, wherever it has put itself.
     """
+    with tree.adopting_orphans():
+        before = tree.children()
+        try:
+            return _run(function, limits)
+        finally:
+            if not tree.end_all_but(before, END_SECONDS):
+                # Whoever starts processes faster than they are ended is not to be waited for.
+                raise ChildFailed("starts processes without end")
+
+
+def _run(function: Callable[[], Any], limits: Limits) -> Any:
     reader, writer = os.pipe()
     parent = os.getpid()
     process = os.fork()
@@ -55,7 +68,7 @@ def run_in_child(function: Callable[[], Any], limits: Limits) -> Any:
     os.close(writer)
     status: int | None = None
     try:
-        answer, status = _collect(process, reader, time.monotonic() + limits.seconds)
+        answer, status = _collect(process, reader, limits)
     finally:
         os.close(reader)
         _kill_group(process)
@@ -77,7 +90,7 @@ def _child(function: Callable[[], Any], writer: int, limits: Limits, parent: int
     """Never returns: the parent's clean-up handlers and stack are not the child's to unwind."""
     try:
         os.setsid()
-        die_with_parent(parent)
+        tree.die_with_parent(parent)
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
@@ -96,18 +109,16 @@ def _child(function: Callable[[], Any], writer: int, limits: Limits, parent: int
             reply = {"error": f"needs more than {limits.memory_mb} MB of memory"}
         except BaseException as error:
             reply = {"error": f"{type(error).__name__}: {error}"}
+        try:
+            text = json.dumps(reply)
+        except Exception as error:
+            text = json.dumps(
+                {"error": f"has a result that cannot be written as JSON ({type(error).__name__}: {error})"}
+            )
         with os.fdopen(writer, "wb") as stream:
-            stream.write(b"\n" + json.dumps(reply).encode())
+            stream.write(b"\n" + text.encode())
     finally:
         os._exit(0)
-
-
-def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have the kernel send a signal to this process when its parent, whose id was `parent`, ends. Linux only."""
-    if prctl := getattr(_libc, "prctl", None):
-        prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), number)
 
 
 def _keep_default_crashes() -> None:
@@ -122,8 +133,8 @@ def _keep_default_crashes() -> None:
     signal.signal = guarded  # type: ignore[assignment]
 
 
-def _collect(process: int, reader: int, deadline: float) -> tuple[bytes, int | None]:
-    """What the child wrote and its wait status, which is None if it has not ended by the deadline.
+def _collect(process: int, reader: int, limits: Limits) -> tuple[bytes, int | None]:
+    """What the child wrote and its wait status, which is None if it has not ended by the end of its time.
 
     The end of the stream alone proves nothing: a grandchild may hold the pipe open, a child may close it early.
     """
@@ -131,10 +142,13 @@ def _collect(process: int, reader: int, deadline: float) -> tuple[bytes, int | N
     size = 0
     os.set_blocking(reader, False)
     sources = [reader]
+    deadline = time.monotonic() + limits.seconds
+    measured = time.monotonic()
     while (remaining := deadline - time.monotonic()) > 0:
         select.select(sources, [], [], min(remaining, POLL_SECONDS))
         ended, status = os.waitpid(process, os.WNOHANG)
-        while chunk := _read(reader):
+        # Whoever writes without end does not get more time by that.
+        while (chunk := _read(reader)) and time.monotonic() < deadline:
             chunks.append(chunk)
             size += len(chunk)
             if size > MOST_BYTES:
@@ -143,6 +157,10 @@ def _collect(process: int, reader: int, deadline: float) -> tuple[bytes, int | N
             sources = []
         if ended:
             return b"".join(chunks), status
+        if time.monotonic() - measured > MEMORY_SECONDS:
+            if tree.memory_mb({process}, limits.memory_mb) > limits.memory_mb:
+                raise ChildFailed(f"needs more than {limits.memory_mb} MB of memory, with the processes that it starts")
+            measured = time.monotonic()
     return b"", None
 
 

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import runpy
+import stat
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypedDict
 
+from airflow_serverless import regular
 from airflow_serverless.config import PLUGINS
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
 from airflow_serverless.dags.lookups import Lookups
@@ -163,7 +165,9 @@ def _look(folder: Path) -> Iterator[Stamp]:
         names[:] = sorted(name for name in names if name != "__pycache__")
         for path in sorted(Path(directory, name) for name in files):
             status = path.stat()
-            yield str(path), status.st_mtime_ns, status.st_size, status.st_ino
+            # Airflow takes nothing else for a plugin.
+            if stat.S_ISREG(status.st_mode):
+                yield str(path), status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def digest(folder: Path) -> str:
@@ -172,7 +176,7 @@ def digest(folder: Path) -> str:
 
 
 def _digest_of(stamps: list[Stamp]) -> str:
-    contents = ((path, hashlib.sha256(Path(path).read_bytes()).hexdigest()) for path, *_ in stamps)
+    contents = ((path, hashlib.sha256(regular.read_bytes(path)).hexdigest()) for path, *_ in stamps)
     return hashlib.sha256(json.dumps(list(contents)).encode()).hexdigest()
 
 

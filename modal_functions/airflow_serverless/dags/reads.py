@@ -12,6 +12,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+from airflow_serverless import regular
+
 
 class Kind(StrEnum):
     FILE = "file"
@@ -102,7 +104,7 @@ class _Recorder:
         if self._profiler is not None:
             return
         try:
-            source = Path(path).read_bytes()
+            source = regular.read_bytes(path)
         except OSError:
             return
         if CLOCK_WORDS.search(source):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dateutil.relativedelta import relativedelta
 
+from airflow_serverless import regular
 from airflow_serverless.config import LONGEST_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def line_of_owner(path: Path, owner: str) -> int | None:
 
 def _nodes(path: Path) -> Iterator[ast.AST]:
     try:
-        return ast.walk(ast.parse(path.read_bytes()))
+        return ast.walk(ast.parse(regular.read_bytes(path)))
     except (SyntaxError, ValueError):
         # An archive: its DAGs are in files of their own.
         return iter(())

@@ -24,6 +24,8 @@ from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
+from airflow_serverless import regular
+
 BLOCK = re.compile(r"^# /// script$\n(?P<content>(?:^#(?:| .*)$\n)*?)^# ///$", re.MULTILINE)
 FILE = "requirements.txt"
 COMPLETE = ".complete"
@@ -44,12 +46,12 @@ def declared(path: Path, root: Path) -> tuple[str, ...]:
     beside = path.parent / FILE
     if not (beside.is_file() and beside.is_relative_to(root)):
         return ()
-    lines = (line.strip() for line in beside.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in regular.read_text(beside).splitlines())
     return tuple(sorted(line for line in lines if line and not line.startswith("#")))
 
 
 def _block(path: Path) -> list[str] | None:
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = regular.read_text(path, errors="replace")
     blocks = list(BLOCK.finditer(text))
     if not blocks:
         return None

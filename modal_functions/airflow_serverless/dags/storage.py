@@ -142,7 +142,8 @@ def parse_file(path: Path, root: Path, seconds: float, lookups: Lookups) -> Pars
         if found := [_refusal(path, root, refusal) for refusal in refusals.refusals(dag)]:
             errors += found
             continue
-        schedule = getattr(dag.timetable, "summary", None) or (str(dag.schedule) if dag.schedule else None)
+        # A timetable of the user's own can have anything there.
+        schedule = str(getattr(dag.timetable, "summary", None) or dag.schedule or "") or None
         dags.append({"dag_id": dag.dag_id, "schedule": schedule, "task_count": len(dag.tasks), "data": data})
     # Only what the user's own files cause: they cannot do anything about warnings between other packages.
     own = [line for lines in bag.captured_warnings.values() for line in lines if line.startswith(str(root))]
@@ -172,7 +173,8 @@ def _error(path: Path, root: Path, message: str, text: str) -> FileError:
     lines = re.findall(rf'File "{re.escape(str(path))}", line (\d+)', text)
     return {
         "file": path.relative_to(root).as_posix(),
-        "line": int(lines[-1]) if lines else None,
+        # What looks like a line of a traceback may be a part of a message.
+        "line": int(lines[-1]) if lines and len(lines[-1]) < 10 else None,
         "message": message,
         "traceback": text,
     }

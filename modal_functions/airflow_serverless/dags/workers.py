@@ -5,6 +5,7 @@ Nothing here outlives its parent: the kernel tells a worker when that is gone, a
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gc
 import json
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from airflow_serverless.dags.isolation import die_with_parent
+from airflow_serverless.dags import tree
 
 Answer = Callable[[str], dict[str, Any]]
 
@@ -28,6 +29,10 @@ MOST_BYTES = 8 << 20
 """Of one answer or one request."""
 CHUNK = 1 << 16
 GRACE_SECONDS = 2.0
+LOOK_SECONDS = 1.0
+"""A file can suspend the worker that imports it: busy workers are resumed as often."""
+REPEAT_SECONDS = 3.0
+"""A request whose worker dies later is not given to another one: two imports would take longer than one may."""
 IDLE_SECONDS = 5.0
 """A worker that has had nothing to do for as long ends: a fork is cheap, and a copy of Airflow that waits is not."""
 
@@ -40,13 +45,14 @@ class Worker:
     requests: int
     answers: int
     line: bytes | None = None
+    began: float = 0.0
     buffer: bytearray = field(default_factory=bytearray)
 
 
 class Pool:
     """Answers requests, a line each, by up to `size` workers; the answers go to the descriptor `output`, in any order.
 
-    A request whose worker dies is given to another one, once.
+    A request whose worker dies soon is given to another one, once. What a worker leaves behind ends with it.
     """
 
     def __init__(self, answer: Answer, size: int, output: int) -> None:
@@ -60,13 +66,18 @@ class Pool:
 
     def serve(self, source: int) -> None:
         """Answer what comes from the descriptor `source`; when that ends, so does all that is under way."""
+        with tree.adopting_orphans():
+            self._serve(source)
+
+    def _serve(self, source: int) -> None:
         buffer = bytearray()
         self._selector.register(source, selectors.EVENT_READ)
         try:
             while True:
-                ready = self._selector.select(IDLE_SECONDS if self._workers else None)
+                is_busy = any(worker.line is not None for worker in self._workers.values())
+                ready = self._selector.select(LOOK_SECONDS if is_busy else IDLE_SECONDS if self._workers else None)
                 if not ready:
-                    self._end_idle()
+                    self._resume_busy() if is_busy else self._end_idle()
                 for key, _ in ready:
                     if key.fd == source:
                         chunk = os.read(source, CHUNK)
@@ -117,6 +128,7 @@ class Pool:
                 worker = self._start()
             line = self._waiting.popleft()
             worker.line = line
+            worker.began = time.monotonic()
             with contextlib.suppress(BrokenPipeError):
                 _write(worker.requests, line + b"\n")
 
@@ -131,6 +143,11 @@ class Pool:
             worker.buffer.clear()
             worker.line = None
 
+    def _resume_busy(self) -> None:
+        for worker in self._workers.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.process, signal.SIGCONT)
+
     def _end_idle(self) -> None:
         for worker in [worker for worker in self._workers.values() if worker.line is None]:
             self._bury(worker)
@@ -143,15 +160,16 @@ class Pool:
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker.process, signal.SIGKILL)
         os.waitpid(worker.process, 0)
+        tree.end_all_but({other.process for other in self._workers.values()}, GRACE_SECONDS)
         line = worker.line
         if line is None:
             return
-        if line not in self._repeated:
+        if line not in self._repeated and time.monotonic() - worker.began < REPEAT_SECONDS:
             self._repeated.add(line)
             self._waiting.appendleft(line)
             return
         self._repeated.discard(line)
-        _write(self._output, json.dumps(_killer(line)).encode() + b"\n")
+        _write(self._output, _encoded(_verdict(line, "importing the file ends the process that imports it")))
 
     def _start(self) -> Worker:
         request_reader, request_writer = os.pipe()
@@ -171,7 +189,7 @@ class Pool:
         """The life of a worker. What is the parent's is not this process's to clean up."""
         try:
             signal.signal(signal.SIGTERM, _leave)
-            die_with_parent(parent, signal.SIGTERM)
+            tree.die_with_parent(parent, signal.SIGTERM)
             gc.freeze()
             self._selector.close()
             for other in self._workers.values():
@@ -182,11 +200,18 @@ class Pool:
             os.close(self._output)
             with os.fdopen(requests, encoding="utf-8", errors="replace") as lines:
                 for line in lines:
-                    _write(answers, json.dumps(self._answer(line)).encode() + b"\n")
+                    _write(answers, self._answered(line))
         except BrokenPipeError:
             pass
         finally:
             os._exit(0)
+
+    def _answered(self, line: str) -> bytes:
+        """The answer to a request, whatever comes of it: without one, its sender would wait for ever."""
+        try:
+            return _encoded(self._answer(line))
+        except Exception as error:
+            return _encoded(_verdict(line.encode(), f"the file cannot be checked: {type(error).__name__}: {error}"))
 
 
 def _leave(number: int, frame: Any) -> NoReturn:
@@ -199,9 +224,24 @@ def _write(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _killer(line: bytes) -> dict[str, Any]:
-    """The answer for a file that nothing survives that imports it."""
-    message = "importing the file ends the process that imports it"
+def _encoded(answer: dict[str, Any]) -> bytes:
+    """A line of JSON. Raises ValueError and TypeError for what JSON does not have."""
+    return json.dumps(answer, ensure_ascii=False, allow_nan=False).encode("utf-8", NO_SURROGATES) + b"\n"
+
+
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    """Characters that UTF-8 does not have as text that says which they were: a backslash of JSON, and their number."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    return "".join(f"\\\\u{ord(character):04x}" for character in found), error.end
+
+
+NO_SURROGATES = "airflow_serverless.no_surrogates"
+codecs.register_error(NO_SURROGATES, _spell_out)
+
+
+def _verdict(line: bytes, message: str) -> dict[str, Any]:
+    """The answer for a file that cannot be imported for this reason."""
     try:
         request = json.loads(line)
         path = str(request["path"])

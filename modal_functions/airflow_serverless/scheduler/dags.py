@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from airflow_serverless import regular
 from airflow_serverless.config import BUNDLE, PARSE_TIMEOUT_SECONDS
 from airflow_serverless.dags import plugins, requirements, values
 from airflow_serverless.dags.isolation import Limits
@@ -136,7 +137,7 @@ class DagFolder:
         remembered = self._digests.get(path)
         if remembered and remembered[0] == stamp:
             return remembered[1]
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = hashlib.sha256(regular.read_bytes(file)).hexdigest()
         self._digests[path] = (stamp, digest)
         return digest
 

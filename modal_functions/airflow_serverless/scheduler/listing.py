@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_serverless import regular
+
 if TYPE_CHECKING:
     from airflow._shared.module_loading.file_discovery import _IgnoreRule
 
@@ -63,7 +65,7 @@ def _rules(file: Path, root: Path, listing: Listing) -> Iterator[_IgnoreRule]:
     name = file.relative_to(root).as_posix()
     try:
         # Names of files need not be UTF-8.
-        lines = file.read_text("utf-8", "surrogateescape").split("\n")
+        lines = regular.read_text(file, errors="surrogateescape").split("\n")
     except OSError as error:
         listing.faults[name] = error
         return

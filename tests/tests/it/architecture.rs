@@ -33,6 +33,11 @@ const WALLS: &[(&str, &[&str], &str)] = &[
         "what keeps a database safe knows nothing of what is in it",
     ),
     (
+        "socket-path",
+        &["modal-proto", "modal-client", "modal-emulator", "airflow-serverless-api", "airflow-serverless", "airflowd"],
+        "how a socket is reached has nothing to do with what is said there",
+    ),
+    (
         "modal-proto",
         &["modal-client", "modal-emulator", "airflow-serverless-api", "airflow-serverless", "airflowd"],
         "the protocol is a leaf",

@@ -129,6 +129,51 @@ fn dag_files() {
 }
 
 #[test]
+fn pipes_and_devices_in_place_of_files() {
+    let it = Installation::new();
+    let pipe = |name: &str| {
+        let path = it.root().join(name);
+        assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
+        path.to_str().expect("text").to_owned()
+    };
+    let device = |name: &str| {
+        let path = it.root().join(name);
+        std::os::unix::fs::symlink("/dev/zero", &path).expect("a link");
+        path.to_str().expect("text").to_owned()
+    };
+    it.dev("create", &["--config", &pipe("config.yaml")]).refused(&["config.yaml", "it is a pipe, not a file"]);
+    it.dev("create", &["--config", &device("zero.yaml")]).refused(&["zero.yaml", "it is a device, not a file"]);
+    let profiles = pipe(".modal.toml");
+    it.cli(&["auth", "login"]).refused(&[".modal.toml", "it is a pipe, not a file"]);
+    std::fs::remove_file(profiles).expect("removed");
+
+    it.cli(&["daemon", "start"]).succeeded();
+    for command in ["variables import", "connections import"] {
+        it.dev(command, &[&pipe(&format!("{}.json", command.replace(' ', "_")))])
+            .refused(&[".json", "it is a pipe, not a file"]);
+        it.dev(command, &[&device(&format!("{}.yaml", command.replace(' ', "_")))])
+            .refused(&[".yaml", "it is a device, not a file"]);
+    }
+    it.dev("dags create", &["--file", &pipe("pipe.py")]).refused(&["pipe.py", "it is a pipe, not a file"]);
+    it.dev("dags create", &["--file", &device("zero.py")]).refused(&["zero.py", "it is a device, not a file"]);
+
+    // The daemon's own files: its settings, and the token for a port.
+    it.cli(&["daemon", "stop"]).succeeded();
+    let settings = it.home().join("config/airflowd.yaml");
+    std::fs::create_dir_all(settings.parent().expect("a folder")).expect("a folder");
+    std::fs::rename(pipe("settings"), &settings).expect("moved");
+    let done = it.cli(&["daemon", "start"]);
+    assert!(done.code != 0 && done.stderr.contains("it is a named pipe, not a regular file"), "{done:#?}");
+    std::fs::remove_file(&settings).expect("removed");
+    std::fs::write(&settings, "listen: 127.0.0.1:0\n").expect("written");
+    let token = it.home().join("data/token");
+    let _ = std::fs::remove_file(&token);
+    std::fs::rename(pipe("pipe"), &token).expect("moved");
+    let done = it.cli(&["daemon", "start"]);
+    assert!(done.code != 0 && done.stderr.contains("it is a named pipe, not a regular file"), "{done:#?}");
+}
+
+#[test]
 fn misplaced_secrets_are_not_repeated() {
     let it = Installation::new();
     let url = "postgresql://u:hunter2@h/d";

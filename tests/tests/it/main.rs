@@ -17,6 +17,7 @@ mod kills;
 mod lifecycle;
 mod limits;
 mod logs;
+mod long_home;
 mod postgres;
 mod presence;
 mod readme;

@@ -3,6 +3,7 @@
 mod life;
 mod links;
 mod saves;
+mod special;
 
 use std::{
     fs,

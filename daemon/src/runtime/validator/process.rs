@@ -27,6 +27,8 @@ use super::{Runtime, RuntimeError, ValidationRequest, Verdict};
 /// Longest import of one file.
 const FILE_LIMIT: Duration = Duration::from_secs(30);
 const MEMORY_LIMIT_MB: u32 = 2048;
+/// How often a validator that owes an answer is resumed.
+const RESUME_PERIOD: Duration = Duration::from_secs(2);
 /// The validator keeps the limits itself, that of an installation of packages included; this is for one that hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(330);
 /// Importing Airflow takes some ten seconds on a slow machine.
@@ -58,6 +60,7 @@ struct Answer {
 }
 
 pub(super) struct Process {
+    pid: Option<rustix::process::Pid>,
     stdin: tokio::sync::Mutex<ChildStdin>,
     waiting: Waiting,
     next_id: AtomicU64,
@@ -97,11 +100,12 @@ impl Process {
             Ok(Err(error)) => return Err(failed(error.to_string())),
             Err(_) => return Err(failed(format!("it was not ready within {} s", START_LIMIT.as_secs()))),
         }
+        let pid = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
         let (waiting, stop, ended) = (Waiting::default(), CancellationToken::new(), CancellationToken::new());
         let supervised = supervise(child, stdout, waiting.clone(), (stop.clone(), ended.clone()), folder);
         let supervisor = tokio::sync::Mutex::new(Some(tokio::spawn(supervised)));
         let stdin = tokio::sync::Mutex::new(stdin);
-        Ok(Self { stdin, waiting, next_id: AtomicU64::new(0), stop, ended, supervisor })
+        Ok(Self { pid, stdin, waiting, next_id: AtomicU64::new(0), stop, ended, supervisor })
     }
 
     pub fn is_running(&self) -> bool {
@@ -127,12 +131,30 @@ impl Process {
         if written.is_err() || !self.is_running() {
             return Err(NoAnswer::Ended);
         }
-        match timeout(ANSWER_LIMIT, answer).await {
+        match timeout(ANSWER_LIMIT, self.resumed_until(answer)).await {
             Ok(Ok(Answer { error: Some(error), .. })) => Err(NoAnswer::Said(error)),
             Ok(Ok(Answer { verdict: Some(verdict), .. })) => Ok(verdict),
             Ok(Ok(Answer { verdict: None, .. })) => Err(NoAnswer::Said("the answer is not a verdict".to_owned())),
             Ok(Err(_)) => Err(NoAnswer::Ended),
             Err(_) => Err(NoAnswer::Late),
+        }
+    }
+
+    /// Waits for an answer. A file can suspend the validator while it is imported, which then goes on.
+    async fn resumed_until<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
+        tokio::pin!(answer);
+        loop {
+            match timeout(RESUME_PERIOD, &mut answer).await {
+                Ok(answer) => return answer,
+                Err(_) => self.signal(rustix::process::Signal::CONT),
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        // It may have ended a moment ago, and is not reaped before its end is noted.
+        if let Some(pid) = self.pid.filter(|_| self.is_running()) {
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
@@ -185,7 +207,9 @@ async fn supervise(
     let reading = async {
         loop {
             match line(&mut stdout).await {
-                Ok(Some(line)) => deliver(&waiting, &line),
+                Ok(Some(line)) if deliver(&waiting, &line) => {}
+                // Whoever waits for that answer would wait in vain.
+                Ok(Some(_)) => return,
                 Ok(None) => return,
                 Err(error) => return tracing::warn!(%error, "the validator cannot be understood"),
             }
@@ -215,7 +239,8 @@ async fn supervise(
     drop(folder);
 }
 
-fn deliver(waiting: &Waiting, line: &str) {
+/// Hands on an answer; false if it is none.
+fn deliver(waiting: &Waiting, line: &str) -> bool {
     match serde_json::from_str::<Answer>(line) {
         Ok(answer) => {
             let id = answer.id.unwrap_or(u64::MAX);
@@ -223,8 +248,12 @@ fn deliver(waiting: &Waiting, line: &str) {
                 // Whoever asked may have gone.
                 let _ = sender.send(answer);
             }
+            true
         }
-        Err(error) => tracing::warn!(%error, "the validator gave an answer that is none"),
+        Err(error) => {
+            tracing::warn!(%error, "the validator gave an answer that is none");
+            false
+        }
     }
 }
 

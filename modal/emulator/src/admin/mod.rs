@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use socket_path::SocketPath;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,32 +25,25 @@ pub use self::{
     faults::{Action, Fault, Faults, When},
     status::{AppStatus, ContainerState, ContainerStatus, FunctionStatus, Status},
 };
-use crate::{options::UNIX_PATH_LIMIT, shared::Shared};
+use crate::shared::Shared;
 
 /// The name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
 
 /// Binds the socket, for this user only. The data folder is closed to others.
-///
-/// A data folder whose path is too long for a socket has none; everything else works all the same.
-pub fn bind(data_dir: &Path) -> io::Result<Option<UnixListener>> {
+pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     let path = data_dir.join(SOCKET);
-    if path.as_os_str().len() > UNIX_PATH_LIMIT {
-        tracing::warn!(path = %path.display(), "no status and no faults: the path is too long for a socket");
-        return Ok(None);
-    }
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&path)?;
+    let listener = UnixListener::bind(SocketPath::new(&path)?.get())?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-    Ok(Some(listener))
+    Ok(listener)
 }
 
 /// Answers until `stop`.
-pub async fn serve(listener: Option<UnixListener>, shared: Arc<Shared>, stop: CancellationToken) -> io::Result<()> {
-    let Some(listener) = listener else { return Ok(()) };
+pub async fn serve(listener: UnixListener, shared: Arc<Shared>, stop: CancellationToken) -> io::Result<()> {
     let path = shared.options.data_dir.join(SOCKET);
     let app = Router::new()
         .route("/status", get(get_status))

@@ -1,22 +1,30 @@
 //! Talks to a server that runs, over its admin socket.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 
 use anyhow::{Context, bail};
 use modal_emulator::{ADMIN_SOCKET, Fault, Status};
 use reqwest::{Client, Response};
+use socket_path::SocketPath;
 
 /// A server that runs.
 pub struct Admin {
     http: Client,
     data_dir: String,
+    /// Leads to the socket while it is held; without a data folder there is none.
+    _socket: Option<SocketPath>,
 }
 
 impl Admin {
     /// The server of a data folder.
     pub fn of(data_dir: &Path) -> anyhow::Result<Self> {
-        let http = Client::builder().unix_socket(data_dir.join(ADMIN_SOCKET)).build()?;
-        Ok(Self { http, data_dir: data_dir.display().to_string() })
+        let path = data_dir.join(ADMIN_SOCKET);
+        let socket = match SocketPath::new(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).context("finding the admin socket"),
+            found => found.ok(),
+        };
+        let http = Client::builder().unix_socket(socket.as_ref().map_or(path.as_path(), SocketPath::get)).build()?;
+        Ok(Self { http, data_dir: data_dir.display().to_string(), _socket: socket })
     }
 
     /// What runs.

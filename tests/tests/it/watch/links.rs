@@ -135,6 +135,15 @@ fn what_links_lead_to_is_uploaded_as_it_changes() {
     for (name, target) in [("all", "/"), ("circle", "circle"), ("daemon", it.home().to_str().expect("text"))] {
         link(target, &at("releases/8").join(name));
     }
+    // A single file of the daemon is as little followed as a folder, by whatever way a link comes there.
+    fs::create_dir(at("releases/8/deep")).expect("a folder");
+    fs::write(it.home().join("data/token"), "secret\n").expect("a file in the daemon's folder");
+    symlink(it.home().join("data"), at("way")).expect("a link");
+    link(at("way"), &at("releases/8/deep/data"));
+    link(at("way/token"), &at("releases/8/token.py"));
+    link(it.home().join("data/registry.db"), &at("releases/8/registry.txt"));
+    // Of the daemon's files no line says what is parsed.
+    link(it.home().join("data/token"), &at("releases/8/deep/.airflowignore"));
     watched.follows("release.txt", "last", || write(&at("releases/8/release.txt"), "last"));
     let watch = watched.becomes("invalid");
     let told = watch["invalid"].as_array().expect("files").iter();
@@ -143,6 +152,10 @@ fn what_links_lead_to_is_uploaded_as_it_changes() {
         ("all", "the link leads back to a folder above it"),
         ("circle", "the link leads nowhere: too many levels of symbolic links"),
         ("daemon", "the link leads to files of the daemon"),
+        ("deep/.airflowignore", "the link leads to files of the daemon"),
+        ("deep/data", "the link leads to files of the daemon"),
+        ("registry.txt", "the link leads to files of the daemon"),
+        ("token.py", "the link leads to files of the daemon"),
     ];
     assert_eq!(told, expected);
     assert_eq!(watch["only_on_volume"], json!({"files": [], "total_entries": 0}), "{watch}");
