@@ -6,13 +6,13 @@ use std::{path::Path, sync::Arc};
 use airflow_serverless_api::{config::Config, environment::Target, home::Home};
 use chrono::{DateTime, Utc};
 use modal_client::{Client, Token};
-use modal_emulator::{Emulator, Listen, Options, StartError, VolumeMode};
+use modal_emulator::{Emulator, ImageSteps, Listen, Options, StartError, VolumeMode};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     credentials::{Credentials, CredentialsError, CredentialsFile},
-    settings::{self, Volumes},
+    settings::{self, Images, Volumes},
 };
 
 /// The asynchronous runtime of a program with Local Modal inside.
@@ -69,7 +69,11 @@ impl LocalModal {
                 Volumes::Strict => VolumeMode::Strict,
             },
             ignore_gpu: settings.ignore_gpu,
-            unsafe_run_commands: settings.unsafe_run_commands,
+            image_steps: match settings.images {
+                _ if settings.unsafe_run_commands => ImageSteps::Run,
+                Images::Refuse => ImageSteps::Refuse,
+                Images::Skip => ImageSteps::Skip,
+            },
             ..Options::new(settings.data_dir.clone().unwrap_or_else(|| home.data.join("modal")))
         };
         let emulator = Emulator::start(options).await?;

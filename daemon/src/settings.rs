@@ -123,7 +123,20 @@ pub struct LocalModal {
     pub data_dir: Option<PathBuf>,
     pub volumes: Volumes,
     pub ignore_gpu: bool,
+    /// What happens to steps of images that are not Python packages.
+    pub images: Images,
     pub unsafe_run_commands: bool,
+}
+
+/// What happens to steps of images that Local Modal does not carry out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Images {
+    /// Images with such steps are refused.
+    #[default]
+    Refuse,
+    /// Such steps are skipped.
+    Skip,
 }
 
 /// What containers see of Volumes.
@@ -167,6 +180,11 @@ impl Settings {
         if settings.local_modal.listen.is_some() && settings.local_modal.unix.is_some() {
             return Err(invalid("local_modal has both `listen` and `unix`; choose one".to_owned()));
         }
+        if settings.local_modal.images == Images::Skip && settings.local_modal.unsafe_run_commands {
+            return Err(invalid(
+                "local_modal has both `images: skip` and `unsafe_run_commands`; choose one".to_owned(),
+            ));
+        }
         Ok(settings)
     }
 
@@ -199,6 +217,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(Settings::read(folder.path()).expect("settings"), Settings::default());
         assert_eq!(read("# nothing\n").expect("settings"), Settings::default());
+        let skipping = read("local_modal:\n  images: skip\n").expect("settings");
+        assert_eq!(skipping.local_modal.images, Images::Skip);
         let strict = read("local_modal:\n  volumes: strict\n").expect("settings");
         assert_eq!(strict.local_modal.volumes, Volumes::Strict);
         assert!(!strict.local_modal.ignore_gpu);
@@ -223,6 +243,8 @@ mod tests {
             ("listen: 8793\n", "127.0.0.1:8793"),
             ("log:\n  format: xml\n", "xml"),
             ("local_modal:\n  listen: 127.0.0.1:0\n  unix: /tmp/s\n", "choose one"),
+            ("local_modal:\n  images: run\n", "run"),
+            ("local_modal:\n  images: skip\n  unsafe_run_commands: true\n", "choose one"),
         ] {
             let message = read(text).expect_err("a mistake").to_string();
             assert!(message.contains(named), "{message}");

@@ -45,8 +45,8 @@ PARTLY = {
     "FunctionCreate": "memory is enforced; CPU, regions, network and proxies are accepted and do nothing; GPUs are "
     "refused, or ignored with `--ignore-gpu`; custom domains are refused",
     "FunctionPutInputs": "at most 100,000 inputs of a function wait",
-    "ImageGetOrCreate": "the Python part of a recipe; other commands are refused unless `--unsafe-run-commands` lets "
-    "them run on this machine; `ENTRYPOINT` and `USER` do nothing",
+    "ImageGetOrCreate": "the Python part of a recipe; other steps are refused, skipped with `--images=skip`, or run on "
+    "this machine with `--unsafe-run-commands`; `ENTRYPOINT` and `USER` do nothing",
     "TaskGetInfo": "containers that run, and the last 1,000 that ended since the server started",
     "TokenInfoGet": "on a Unix socket any token is taken, on a port the one that `modal-local env` prints",
     "VolumeCommit": "makes a difference with `--volumes=strict` only",

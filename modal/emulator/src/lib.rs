@@ -12,9 +12,8 @@
 //! - With [`VolumeMode::Bind`] containers write to a Volume's own folder, so a missing `commit` or `reload` goes
 //!   unnoticed; [`VolumeMode::Strict`] is like Modal.
 //! - Of an image's recipe, what is about Python is done: packages (by pip, uv or poetry), variables, files, the working
-//!   folder, functions as steps. `ENTRYPOINT`, `USER` and the system below Python are not. Other commands are refused
-//!   unless [`Options::unsafe_run_commands`] allows them; then they run on this machine. Packages come from the indexes
-//!   that the recipe names or that `UV_*` and `PIP_*` variables of the server's environment do.
+//!   folder, functions as steps. `ENTRYPOINT`, `USER` and the system below Python are not. Other steps are refused,
+//!   skipped with a warning, or run on this machine, as [`Options::image_steps`] says. Packages come from the indexes that the recipe names or that `UV_*` and `PIP_*` variables of the server's environment do.
 //! - Memory snapshots are fork servers: a process that imported the function's module forks its containers. Functions of
 //!   an app that have the same image, mounts, variables, Volumes and module share one.
 //! - Containers of functions of an app with the same image and mounts share the folder with their code.
@@ -71,7 +70,7 @@ pub use self::{
         Action, AppStatus, ContainerState, ContainerStatus, Fault, FunctionStatus, SOCKET as ADMIN_SOCKET, Status, When,
     },
     emulator::Emulator,
-    options::{Listen, Options, StartError, VolumeMode},
+    options::{ImageSteps, Listen, Options, StartError, VolumeMode},
     runtime::runtime,
     store::StoreError,
     token::TOKEN_FILE,

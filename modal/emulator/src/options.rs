@@ -36,6 +36,18 @@ pub enum VolumeMode {
     Strict,
 }
 
+/// What happens to steps of images' recipes that are no installations of Python packages, such as `apt_install`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ImageSteps {
+    /// Images with such steps are refused.
+    #[default]
+    Refuse,
+    /// Such steps are skipped, and named in a warning when an app is deployed.
+    Skip,
+    /// Commands run on this machine, as the user of this process.
+    Run,
+}
+
 /// The settings of one emulator.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -52,9 +64,8 @@ pub struct Options {
     pub default_max_containers: u32,
     /// Whether functions that ask for a GPU run without one; otherwise they are refused.
     pub ignore_gpu: bool,
-    /// Whether commands in images' recipes that are no installations of Python packages are run, on this machine and as
-    /// the user of this process. Without it such images are refused.
-    pub unsafe_run_commands: bool,
+    /// What happens to steps of images' recipes that are no installations of Python packages.
+    pub image_steps: ImageSteps,
     /// How long a container that was told to stop may take before it is killed.
     pub stop_grace: Duration,
 }
@@ -70,7 +81,7 @@ impl Options {
             volumes: VolumeMode::default(),
             default_max_containers: default_max_containers(),
             ignore_gpu: false,
-            unsafe_run_commands: false,
+            image_steps: ImageSteps::default(),
             stop_grace: Duration::from_secs(5),
             data_dir,
         }

@@ -30,6 +30,8 @@ use crate::{
 
 /// The program that becomes a container.
 const RUNNER: &str = include_str!("runner.py");
+/// What the program loads if steps of the image were skipped.
+const MISSING: &str = include_str!("missing.py");
 
 impl Options {
     /// The private folder of a container, gone with it.
@@ -48,6 +50,7 @@ impl Options {
 
     /// Puts the runner in its place.
     pub(crate) fn install_runner(&self) -> io::Result<()> {
+        fs::write(self.data_dir.join("missing.py"), MISSING)?;
         fs::write(self.runner(), RUNNER)
     }
 }

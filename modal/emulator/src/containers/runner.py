@@ -6,8 +6,9 @@ standard input; it tells on its standard output, one JSON object a line, what be
 
 A spec: {"tree": folder with the container's own files, "volumes": {path in the container: {"folder", "read_only"}},
 "directory": where it starts (or null: in its home), "root": an empty folder, "preload": modules to import before
-forks, "web_server": whether its function listens on a port, "variables": the whole environment, "stdout" and "stderr":
-where to print}. What the last three say, a container that is not forked has already.
+forks, "web_server": whether its function listens on a port, "skipped": the steps of its image that were skipped,
+"variables": the whole environment, "stdout" and "stderr": where to print}. What the last three say, a container that is
+not forked has already.
 
 Only the standard library is used here, and nothing of it stays visible to the container's code.
 """
@@ -61,6 +62,9 @@ def run(spec: Spec) -> None:
     """Run the SDK's entry point, as `python -m` would."""
     if spec["web_server"]:
         _find_servers_on_loopback()
+    if spec["skipped"]:
+        missing: Any = runpy.run_path(os.path.join(os.path.dirname(__file__), "missing.py"))
+        missing["name_skipped_steps"](spec["skipped"])
     sys.argv = [ENTRY_POINT]
     sys.modules.pop(ENTRY_POINT, None)
     runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)

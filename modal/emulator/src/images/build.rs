@@ -123,6 +123,8 @@ impl Builder<'_> {
                 command.arg("install").args(arguments).env("POETRY_VIRTUALENVS_CREATE", "false");
                 self.run(command, &step.surroundings, &variables, venv).await
             }
+            // They are skipped or refused before a build.
+            What::Impossible(why) => Err(BuildError(format!("{}\n{why}", step.text))),
             What::Run(words) => {
                 if is_apt(&step.text) && !can_apt() {
                     self.log.say("warning: skipped, as apt-get is not here or this is not the root user");

@@ -16,6 +16,8 @@ pub enum Instruction {
     CopyList(Vec<String>),
     Arg(String),
     Shell(Vec<String>),
+    /// An instruction with a here-document; its first line.
+    HereDocument(String),
     /// One that says nothing about how Python runs; its keyword.
     Other(String),
 }
@@ -42,7 +44,13 @@ pub fn parse(commands: &[String]) -> Result<Vec<Instruction>, BuildError> {
             let Some(next) = lines.next() else { break };
             text = format!("{text}\n{next}");
         }
-        instructions.push(instruction(text.trim())?);
+        let instruction = instruction(text.trim())?;
+        if let Instruction::HereDocument(first) = &instruction {
+            let delimiter = delimiter(first);
+            // It may be the rest of the file, which is not carried out either then.
+            let _ = lines.find(|line| line.trim() == delimiter);
+        }
+        instructions.push(instruction);
     }
     Ok(instructions)
 }
@@ -52,9 +60,7 @@ fn instruction(text: &str) -> Result<Instruction, BuildError> {
     let (keyword, rest) = (keyword.to_ascii_uppercase(), rest.trim());
     let list = || serde_json::from_str::<Vec<String>>(rest).ok();
     if rest.contains("<<") && matches!(keyword.as_str(), "RUN" | "COPY" | "ADD") {
-        return Err(BuildError(format!(
-            "{text}\nhere-documents are not read by Local Modal; put the lines into a file"
-        )));
+        return Ok(Instruction::HereDocument(text.to_owned()));
     }
     Ok(match keyword.as_str() {
         "FROM" => Instruction::From(rest.to_owned()),
@@ -72,6 +78,13 @@ fn instruction(text: &str) -> Result<Instruction, BuildError> {
     })
 }
 
+/// The word that ends a here-document.
+fn delimiter(first: &str) -> String {
+    let after = first.split_once("<<").map_or("", |(_, after)| after);
+    let word = after.trim_start_matches(['-', '<']).trim_start().trim_start_matches(['\'', '"']);
+    word.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +100,9 @@ mod tests {
             "ENV A='x\ny' B=2\nWORKDIR /w",
             "run [\"pip\", \"list\"]",
             "COPY --from=x /uv /.uv/uv",
+            "RUN <<-'END' python",
+            "COPY nothing",
+            "END",
             "CMD [\"sleep\", \"1\"]",
         ];
         let parsed = parse(&commands.map(str::to_owned)).unwrap();
@@ -97,9 +113,10 @@ mod tests {
             Instruction::Workdir("/w".into()),
             Instruction::RunDirectly(vec!["pip".into(), "list".into()]),
             Instruction::Copy("--from=x /uv /.uv/uv".into()),
+            Instruction::HereDocument("RUN <<-'END' python".into()),
             Instruction::Other("CMD".into()),
         ];
         assert_eq!(parsed, expected);
-        assert!(parse(&["FETCH x".to_owned()]).is_err() && parse(&["RUN <<EOF".to_owned()]).is_err());
+        assert!(parse(&["FETCH x".to_owned()]).is_err());
     }
 }

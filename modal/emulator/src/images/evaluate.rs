@@ -14,7 +14,7 @@ use super::{
 
 /// Adds what a layer does to a plan.
 pub fn add(plan: &mut Plan, layer: &Layer) -> Result<(), BuildError> {
-    LayerPlan { plan, layer, arguments: BTreeMap::new(), begun: false }.carry_out()
+    LayerPlan { plan, layer, arguments: BTreeMap::new(), stages: Vec::new() }.carry_out()
 }
 
 /// A plan while one layer is added to it.
@@ -23,7 +23,8 @@ struct LayerPlan<'a> {
     layer: &'a Layer,
     /// `ARG`s; they last until the end of the layer.
     arguments: BTreeMap<String, String>,
-    begun: bool,
+    /// The names of the stages that have begun; of one without a name, an empty text.
+    stages: Vec<String>,
 }
 
 impl LayerPlan<'_> {
@@ -56,7 +57,7 @@ impl LayerPlan<'_> {
 
     fn add(&mut self, instruction: Instruction) -> Result<(), BuildError> {
         match instruction {
-            Instruction::From(reference) => self.from(&reference)?,
+            Instruction::From(text) => self.from(&text),
             Instruction::Env(text) => {
                 for (name, value) in assignments(self.words(&text)) {
                     self.plan.variables.insert(name, value);
@@ -82,6 +83,9 @@ impl LayerPlan<'_> {
                 Some(action) => self.act(action, &words.join(" "), None),
                 None => self.push(&words.join(" "), What::Run(words), None),
             },
+            Instruction::HereDocument(text) => {
+                self.impossible(&text, "here-documents are not read; put the lines into a file");
+            }
             Instruction::Other(keyword) if matches!(keyword.as_str(), "ENTRYPOINT" | "USER") => {
                 self.note(format!("{keyword} has no effect here: containers are this user's processes"));
             }
@@ -90,19 +94,23 @@ impl LayerPlan<'_> {
         Ok(())
     }
 
-    fn from(&mut self, reference: &str) -> Result<(), BuildError> {
-        if std::mem::replace(&mut self.begun, true) {
-            return Err(BuildError(format!(
-                "FROM {reference}\nDockerfiles with several stages are not built by Local Modal"
-            )));
+    fn from(&mut self, text: &str) {
+        if !self.stages.is_empty() {
+            self.impossible(&format!("FROM {text}"), "Dockerfiles with several stages are not built");
         }
-        let words = self.words(reference);
-        let reference = words.iter().find(|word| !word.starts_with("--")).map_or("", String::as_str);
+        let mut words = self.words(text).into_iter().filter(|word| !word.starts_with("--"));
+        let reference = words.next().unwrap_or_default();
         let is_layer = self.layer.image.base_images.iter().any(|base| base.docker_tag == reference);
-        if !is_layer {
-            self.plan.origin = origin(reference);
+        if !is_layer && !self.stages.contains(&reference) {
+            self.plan.origin = origin(&reference);
         }
-        Ok(())
+        // After the word AS.
+        self.stages.push(words.nth(1).unwrap_or_default());
+    }
+
+    /// Adds a step that Local Modal cannot carry out.
+    fn impossible(&mut self, text: &str, why: &str) {
+        self.push(text, What::Impossible(why.to_owned()), None);
     }
 
     fn copy(&mut self, mut words: Vec<String>) -> Result<(), BuildError> {
@@ -113,21 +121,23 @@ impl LayerPlan<'_> {
         if let Some(image) = options.iter().find_map(|option| option.strip_prefix("--from=")) {
             // The SDK fetches uv like this; here uv is a program of the server's machine.
             let is_uv = image.rsplit('/').next().is_some_and(|name| name.split([':', '@']).next() == Some("uv"));
-            return if is_uv {
-                Ok(())
-            } else {
-                Err(BuildError(format!("COPY --from={image}\nfiles of other images cannot be had by Local Modal")))
-            };
+            if !is_uv {
+                let text = format!("COPY {} {} {target}", options.join(" "), sources.join(" "));
+                self.impossible(&text, "files of other images cannot be had");
+            }
+            return Ok(());
         }
         if self.layer.mount_name.starts_with("python-build-standalone") && target == "/usr/local" {
             let version = standalone_version(&self.layer.mount_name);
-            if let Origin::Foreign(name) = &self.plan.origin {
-                self.plan.origin = Origin::Foreign(format!("{name} with Python {version}"));
+            if let Origin::Foreign { python, .. } = &mut self.plan.origin {
+                *python = Some(version);
             }
             return Ok(());
         }
         if let Some(url) = sources.iter().find(|source| source.contains("://")) {
-            return Err(BuildError(format!("ADD {url}\nfiles are not downloaded by Local Modal; use add_local_file")));
+            let text = format!("ADD {url} {target}");
+            self.impossible(&text, "files are not downloaded; use add_local_file");
+            return Ok(());
         }
         let folder = if target.ends_with('/') || target == "." { "/" } else { "" };
         let target = absolute(&self.folder(), &target) + folder;

@@ -19,6 +19,7 @@ mod log;
 mod origin;
 mod prepare;
 mod recipe;
+mod skipped;
 mod uv;
 mod venv;
 mod words;
@@ -42,6 +43,7 @@ pub use self::{
     build::place_files,
     copy::Files,
     log::{Line, Log},
+    skipped::warning,
 };
 use crate::{
     containers::{explain, kill_left_overs},
@@ -80,6 +82,8 @@ pub struct Environment {
     pub files: Arc<Files>,
     /// A tree of files that commands of the recipe made.
     pub root: Option<PathBuf>,
+    /// The steps of the recipe that were skipped.
+    pub skipped: Vec<String>,
 }
 
 impl Environment {
@@ -238,6 +242,7 @@ pub async fn environment(shared: &Arc<Shared>, image_id: &str) -> Result<Environ
         folder: plan.folder,
         files: plan.files,
         root: root.is_dir().then_some(root),
+        skipped: skipped::steps(shared, image_id)?,
     })
 }
 

@@ -6,7 +6,11 @@ pub enum Origin {
     /// Python, of a version if one is named.
     Python(Option<String>),
     /// Something else, for which the interpreter of the server stands in.
-    Foreign(String),
+    Foreign {
+        name: String,
+        /// The version of Python that the recipe adds to it.
+        python: Option<String>,
+    },
 }
 
 /// What an image of a registry is good for here: those of Python are told by their names.
@@ -27,7 +31,7 @@ pub fn origin(reference: &str) -> Origin {
         place if place.ends_with("astral-sh/uv") && tag.starts_with("python") => {
             Origin::Python(version(tag.trim_start_matches("python")))
         }
-        _ => Origin::Foreign(reference.to_owned()),
+        _ => Origin::Foreign { name: reference.to_owned(), python: None },
     }
 }
 
@@ -50,7 +54,7 @@ mod tests {
         assert_eq!(origin("python:slim"), Origin::Python(None));
         assert_eq!(origin("python"), Origin::Python(None));
         for name in ["ubuntu:22.04", "localhost:5000/python:3.11", "pypy:3.11", "ghcr.io/astral-sh/uv:latest"] {
-            assert_eq!(origin(name), Origin::Foreign(name.to_owned()));
+            assert_eq!(origin(name), Origin::Foreign { name: name.to_owned(), python: None });
         }
         assert_eq!(standalone_version("python-build-standalone.20230826.3.11-gnu"), "3.11");
     }

@@ -2,8 +2,15 @@
 
 use std::{collections::HashMap, fs, path::PathBuf, sync::Arc, time::SystemTime};
 
-use super::{BuildError, COMPLETE, interpreter::Interpreter, layers, origin::Origin, recipe::Plan, uv::Uv};
-use crate::{shared::Shared, state::Built};
+use super::{
+    BuildError, COMPLETE,
+    interpreter::Interpreter,
+    layers,
+    origin::Origin,
+    recipe::{Plan, What},
+    uv::Uv,
+};
+use crate::{options::ImageSteps, shared::Shared, state::Built};
 
 /// A recipe with the interpreter it leads to.
 pub struct Prepared {
@@ -27,18 +34,16 @@ pub async fn prepare(shared: &Arc<Shared>, image_id: &str, salt: Option<String>)
     if let (Some(salt), Some(last)) = (salt, layers.last_mut()) {
         last.salt = salt;
     }
-    let plan = Plan::of(&layers)?;
-    let unsafe_allowed = shared.options.unsafe_run_commands;
-    if let Some(step) = plan.first_command().filter(|_| !unsafe_allowed) {
-        return Err(refused(&format!("RUN {}", step.text), "only installations of Python packages are carried out"));
+    let mut plan = Plan::of(&layers)?;
+    match shared.options.image_steps {
+        ImageSteps::Skip => drop(plan.skip_other_steps()),
+        ImageSteps::Refuse => refuse(&plan, false)?,
+        ImageSteps::Run => refuse(&plan, true)?,
     }
     let base = shared.images.inspect(&shared.options.python).await?;
     let wanted = match &plan.origin {
-        Origin::Foreign(name) if !unsafe_allowed => {
-            return Err(refused(&format!("FROM {name}"), "only images of Python can be stood in for (python:3.X…)"));
-        }
         Origin::Python(Some(version)) if !base.is_of(version) => Some(version.clone()),
-        Origin::Foreign(_) | Origin::Python(_) => None,
+        Origin::Foreign { .. } | Origin::Python(_) => None,
     };
     let interpreter = match wanted {
         None => base.clone(),
@@ -49,11 +54,34 @@ pub async fn prepare(shared: &Arc<Shared>, image_id: &str, salt: Option<String>)
     Ok(Prepared { plan, base, interpreter, key, salt })
 }
 
-fn refused(what: &str, why: &str) -> BuildError {
-    BuildError(format!(
-        "{what}\nis not done by Local Modal: {why}, as there are no containers' walls here and commands would run on \
-         this machine as you. To allow that, start the server with: modal-local serve --unsafe-run-commands"
-    ))
+/// Refuses a plan with a step that is not carried out. `commands_run`: whether commands are.
+fn refuse(plan: &Plan, commands_run: bool) -> Result<(), BuildError> {
+    let refused = |what: &str, why: &str| {
+        let run = if commands_run {
+            ""
+        } else {
+            "; to run commands on this machine, as you and without a container's walls: modal-local serve \
+             --unsafe-run-commands"
+        };
+        BuildError(format!(
+            "{what}\nis not done by Local Modal: {why}. To skip such steps, start the server with: modal-local serve \
+             --images=skip (in airflowd.yaml: local_modal.images: skip){run}"
+        ))
+    };
+    if let Origin::Foreign { name, .. } = &plan.origin
+        && !commands_run
+    {
+        return Err(refused(&format!("FROM {name}"), "only images of Python can be stood in for (python:3.X…)"));
+    }
+    for step in &plan.steps {
+        let why = match &step.what {
+            What::Run(_) if !commands_run => "only installations of Python packages are carried out",
+            What::Impossible(why) => why,
+            _ => continue,
+        };
+        return Err(refused(&step.instruction(), why));
+    }
+    Ok(())
 }
 
 async fn other_version(shared: &Arc<Shared>, version: &str, base: &Interpreter) -> Result<Interpreter, BuildError> {

@@ -39,6 +39,8 @@ pub enum What {
     Poetry(Vec<String>),
     /// A command that is no installation of Python packages.
     Run(Vec<String>),
+    /// An instruction that Local Modal cannot carry out, and why.
+    Impossible(String),
 }
 
 /// What a command of a recipe finds.
@@ -90,9 +92,20 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether commands other than installations are among the steps; the first one.
-    pub fn first_command(&self) -> Option<&Step> {
-        self.steps.iter().find(|step| matches!(step.what, What::Run(_)))
+    /// Removes the steps that are no installations of Python packages, and returns their texts, each once.
+    pub fn skip_other_steps(&mut self) -> Vec<String> {
+        let mut skipped = Vec::new();
+        if let Origin::Foreign { name, python } = &self.origin {
+            skipped.push(format!("FROM {name}"));
+            self.origin = Origin::Python(python.clone());
+        }
+        let others = self.steps.extract_if(.., |step| matches!(step.what, What::Run(_) | What::Impossible(_)));
+        for step in others.map(|step| step.instruction()) {
+            if !skipped.contains(&step) {
+                skipped.push(step);
+            }
+        }
+        skipped
     }
 
     /// Whether the build's own file tree is part of the result.
@@ -100,7 +113,7 @@ impl Plan {
         self.steps.iter().any(|step| match &step.what {
             What::Run(_) => true,
             What::Install(install) => install.editable,
-            What::Sync(_) | What::Poetry(_) => false,
+            What::Sync(_) | What::Poetry(_) | What::Impossible(_) => false,
         })
     }
 
@@ -126,6 +139,14 @@ impl Plan {
 }
 
 impl Step {
+    /// The instruction of a Dockerfile that the step stands for.
+    pub fn instruction(&self) -> String {
+        match self.what {
+            What::Impossible(_) => self.text.clone(),
+            _ => format!("RUN {}", self.text),
+        }
+    }
+
     fn add_to(&self, hash: &mut Sha256) {
         let Surroundings { variables, files, folder, .. } = &self.surroundings;
         hash.update(b"\0step\0");
@@ -139,6 +160,7 @@ impl Step {
                 hash.update(format!("{command:?}{folder}"));
                 files.add_to(hash, "/");
             }
+            What::Impossible(_) => hash.update(&self.text),
         }
         let all = matches!(self.what, What::Run(_));
         for (name, value) in variables.iter().filter(|(name, _)| all || is_of_installers(name)) {

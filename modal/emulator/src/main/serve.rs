@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use modal_emulator::{Emulator, Listen, Options, VolumeMode};
+use modal_emulator::{Emulator, ImageSteps, Listen, Options, VolumeMode};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::status::summary;
@@ -43,6 +43,9 @@ pub struct Serve {
     /// Run functions that ask for a GPU without one, instead of refusing them
     #[arg(long)]
     ignore_gpu: bool,
+    /// What to do with steps of images that are not Python packages (apt_install, run_commands, from_registry, …)
+    #[arg(long, value_enum, default_value_t, conflicts_with = "unsafe_run_commands")]
+    images: Images,
     /// Run commands of images' recipes (run_commands, apt_install, Dockerfiles) on this machine, as this user
     #[arg(long)]
     unsafe_run_commands: bool,
@@ -60,6 +63,15 @@ enum Volumes {
     Strict,
 }
 
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Images {
+    /// Refuse images with such steps
+    #[default]
+    Refuse,
+    /// Skip such steps, and name them in a warning when an app is deployed
+    Skip,
+}
+
 impl Serve {
     fn options(self, temporary: Option<&tempfile::TempDir>) -> Options {
         let mut options = Options::new(temporary.map_or(self.data_dir, |folder| folder.path().to_owned()));
@@ -69,7 +81,11 @@ impl Serve {
             Volumes::Strict => VolumeMode::Strict,
         };
         options.ignore_gpu = self.ignore_gpu;
-        options.unsafe_run_commands = self.unsafe_run_commands;
+        options.image_steps = match self.images {
+            _ if self.unsafe_run_commands => ImageSteps::Run,
+            Images::Refuse => ImageSteps::Refuse,
+            Images::Skip => ImageSteps::Skip,
+        };
         if let Some(address) = self.listen {
             options.listen = Listen::Tcp(address);
         } else if let Some(path) = self.unix {

@@ -6,6 +6,7 @@ use super::{Parts, session::WORKSPACE};
 use crate::{
     endpoints,
     error::Error,
+    images,
     state::{App, Creation, Version},
 };
 
@@ -83,7 +84,11 @@ pub fn list(shared: &Parts, request: &pb::AppListRequest) -> pb::AppListResponse
 pub async fn publish(shared: &Parts, request: pb::AppPublishRequest) -> Result<pb::AppPublishResponse, Error> {
     let app = shared.change(|state, now| state.publish_app(request, now)).await?;
     endpoints::open_all(shared).await;
-    Ok(pb::AppPublishResponse { url: page_url(&app.id), deployed_at: app.deployed_at, ..Default::default() })
+    Ok(pb::AppPublishResponse {
+        url: page_url(&app.id),
+        deployed_at: app.deployed_at,
+        server_warnings: images::warning(shared, &app.id).into_iter().collect(),
+    })
 }
 
 pub fn layout(shared: &Parts, request: &pb::AppGetLayoutRequest) -> Result<pb::AppGetLayoutResponse, Error> {
