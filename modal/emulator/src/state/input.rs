@@ -251,7 +251,9 @@ impl State {
             task_id: attempt.task_id,
             input_started_at: attempt.started_at,
             output_created_at: attempt.ended_at,
-            retry_count: input.retry_count,
+            // The SDK counts the retries that it has made, and drops outputs with another count. The server makes all
+            // retries, so the SDK's count is 0.
+            retry_count: 0,
             ..Default::default()
         };
         let output = Output {

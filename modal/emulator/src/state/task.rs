@@ -342,10 +342,16 @@ impl State {
     }
 
     /// Takes a container's result of an input. Results of inputs it does not have (any more) are dropped: the server
-    /// has ended them, or another container has them.
+    /// has ended them, or another container has them. So are repeated results of an earlier delivery of an input that
+    /// the container has again.
     pub fn put_output(&mut self, task_id: &str, output: pb::FunctionPutOutputsItem, now: Now) -> Result<(), Error> {
-        let call_id = self.inputs.get(&output.input_id).map(|input| input.call_id.clone());
+        let input = self.inputs.get(&output.input_id);
+        let is_repeated = input.is_some_and(|input| input.retry_count != output.retry_count);
+        let call_id = input.map(|input| input.call_id.clone());
         let task = self.task_mut(task_id)?;
+        if is_repeated {
+            return Ok(());
+        }
         let Some(running) = task.running.get(&output.input_id) else { return Ok(()) };
         if running.verdict.is_some() {
             return Ok(());

@@ -1,6 +1,7 @@
 //! The rules of calls and containers, without processes: time is a parameter.
 
 mod pools;
+mod reruns;
 
 use std::{
     collections::BTreeMap,
@@ -108,10 +109,15 @@ impl World {
         }
     }
 
+    /// Reports a result of the latest delivery of an input.
     fn put(&mut self, task_id: &str, input_id: &str, status: GenericStatus) {
-        let result = pb::GenericResult { status: status.into(), ..Default::default() };
-        let output =
-            pb::FunctionPutOutputsItem { input_id: input_id.into(), result: Some(result), ..Default::default() };
+        let retry_count = self.state.inputs.get(input_id).map_or(0, |input| input.retry_count);
+        self.put_of_delivery(task_id, input_id, retry_count, status);
+    }
+
+    fn put_of_delivery(&mut self, task_id: &str, input_id: &str, retry_count: u32, status: GenericStatus) {
+        let (input_id, result) = (input_id.into(), pb::GenericResult { status: status.into(), ..Default::default() });
+        let output = pb::FunctionPutOutputsItem { input_id, retry_count, result: Some(result), ..Default::default() };
         let now = self.now();
         self.state.put_output(task_id, output, now).unwrap();
     }
