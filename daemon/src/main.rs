@@ -1,6 +1,11 @@
 //! The `airflowd` binary: settings, logging, and the run of the daemon.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use airflow_serverless_api::home::{Home, UNUSABLE};
 use airflowd::{
@@ -65,6 +70,7 @@ fn run() -> anyhow::Result<ExitCode> {
         println!("{}", make(&home.token())?.expose());
         return Ok(ExitCode::SUCCESS);
     }
+    keep_heaps_few();
     let settings = match Settings::read(&home.config) {
         Ok(settings) => settings,
         Err(error) => return Ok(unusable(&error)),
@@ -91,6 +97,26 @@ fn run() -> anyhow::Result<ExitCode> {
             Ok(error.exit_code().into())
         }
     }
+}
+
+/// Starts this program again, in this process, with few heaps.
+///
+/// glibc opens up to eight for each processor, one for each thread that allocates, and a heap gives nothing back while
+/// something at its end is in use: in weeks a daemon would grow to half as much again. How many there may be is settled
+/// when a process starts.
+fn keep_heaps_few() {
+    const HEAPS: &str = "MALLOC_ARENA_MAX";
+    if !cfg!(target_env = "gnu") || std::env::var_os(HEAPS).is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut arguments = std::env::args_os();
+    let mut again = Command::new(program);
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    // It returns only if there is no other process now: this one is as good, if larger.
+    let _ = again.args(arguments).env(HEAPS, "2").exec();
 }
 
 /// A service manager that tries again would fail again.
