@@ -94,6 +94,22 @@ def test_a_preempted_input_goes_to_another_container(server: LocalModal) -> None
     assert run(server, 'answer(count.remote("preempted", 1.0))') == 2
 
 
+def test_a_request_without_the_token_takes_no_fault_and_is_not_counted() -> None:
+    with LocalModal() as server:
+        server.start("--listen", "127.0.0.1:0")
+        set_faults(server, {"rpc": "DictGetOrCreate", "action": "fail", "code": 9, "message": "for the client"})
+        look_up = """
+        try: modal.Dict.from_name("none").hydrate()
+        except Exception as error: answer([type(error).__name__, str(error)])
+        """
+        name, _ = server.sdk(look_up, MODAL_TOKEN_SECRET="as-wrong")
+        assert name == "AuthError"
+        assert not {"ClientHello", "DictGetOrCreate"} & set(server.status()["rpcs"])
+        _, message = server.sdk(look_up)
+        assert message == "for the client"
+        assert server.status()["rpcs"]["DictGetOrCreate"] == 1
+
+
 def test_the_next_of_several(server: LocalModal) -> None:
     set_faults(server, {"rpc": "DictContains", "action": "fail", "code": 9, "message": "the second", "skip": 1})
     script = """

@@ -173,3 +173,16 @@ def test_secrets(shared_modal: LocalModal) -> None:
     modal.Secret.objects.delete("s")
     """
     assert shared_modal.sdk(script) == ["AlreadyExistsError", None, "NotFoundError", "NotFoundError", ["s"]]
+
+
+def test_infos_name_who_made_an_object(shared_modal: LocalModal) -> None:
+    found = shared_modal.sdk(
+        """
+        made = [getattr(modal, kind).from_name("made-" + kind, create_if_missing=True).hydrate()
+                for kind in ("Dict", "Queue", "Volume")]
+        modal.Secret.objects.create("made-Secret", {"A": "b"})
+        made.append(modal.Secret.from_name("made-Secret"))
+        answer([[thing.info().created_by for thing in made], [thing.info().name for thing in made]])
+    """
+    )
+    assert found == [["local"] * 4, ["made-Dict", "made-Queue", "made-Volume", "made-Secret"]]

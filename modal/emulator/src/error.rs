@@ -17,6 +17,8 @@ pub enum Error {
     Invalid { what: &'static str, reason: String },
     #[error("{kind} {id:?} {reason}")]
     Conflict { kind: &'static str, id: String, reason: &'static str },
+    #[error("Volume {id:?} cannot be reloaded: there are open files preventing the operation: {open}")]
+    OpenFiles { id: String, open: String },
     #[error("{limit} inputs wait for Function {id:?} already; more are taken when some of them are done")]
     Backlog { id: String, limit: usize },
     #[error("{kind} {id:?} {reason}")]
@@ -58,7 +60,7 @@ impl Error {
             Self::NotFound { .. } => Code::NotFound,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
             Self::Invalid { .. } => Code::InvalidArgument,
-            Self::Conflict { .. } => Code::FailedPrecondition,
+            Self::Conflict { .. } | Self::OpenFiles { .. } => Code::FailedPrecondition,
             Self::NotAContainer => Code::PermissionDenied,
             Self::ShuttingDown => Code::Unavailable,
             Self::Store(_) | Self::Backlog { .. } | Self::Full { .. } => Code::ResourceExhausted,

@@ -1,4 +1,5 @@
-//! What every request passes through: it counts them, names methods that are not there, and lets faults happen.
+//! What every request passes through: it refuses those without the token, counts the others, names methods that are not
+//! there, and lets faults happen.
 
 use std::{
     convert::Infallible,
@@ -58,14 +59,14 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default().to_owned();
-        self.shared.counts.add(&method);
-        let fault = self.shared.faults.take(&method);
         let (mut service, gate) = (self.service.clone(), self.shared.clone());
         Box::pin(async move {
             if !admits(&gate, &request) {
                 let reason = "this is not the token of this Local Modal; `modal-local env` prints it";
                 return Ok(Status::unauthenticated(reason).into_http());
             }
+            gate.counts.add(&method);
+            let fault = gate.faults.take(&method);
             let Some((when, action)) = fault else { return answered(service.call(request).await?, &method) };
             tracing::info!(rpc = method, ?when, ?action, "a fault happens");
             let caller = Caller::of(&gate, &request);

@@ -74,8 +74,8 @@ async fn send_body(app: ToApp, body: Body) {
                 }
             }
             None => return app.send(message(Default::default(), false)).await,
-            // The connection broke, which the end of the request will tell.
-            Some(Err(_)) => return,
+            // If only the client's half of the connection has ended, nothing else tells of it.
+            Some(Err(_)) => return app.cut(),
         }
     }
 }

@@ -82,8 +82,12 @@ impl WebCall {
 
     /// Begins to send the client's side with a task of its own, which ends with the request.
     pub fn send_with<F: Future<Output = ()> + Send + 'static>(&mut self, send: impl FnOnce(ToApp) -> F) {
-        let task = self.shared.endpoints.servers.spawn(send(ToApp(self.exchange.clone())));
+        let task = self.shared.endpoints.servers.spawn(send(self.to_app()));
         self.sender = Some(task.abort_handle());
+    }
+
+    fn to_app(&self) -> ToApp {
+        ToApp { shared: self.shared.clone(), id: self.id.clone(), exchange: self.exchange.clone() }
     }
 
     /// Resolves when the server stops.
@@ -124,23 +128,34 @@ impl Drop for WebCall {
             sender.abort();
         }
         self.exchange.response.discard();
-        ToApp(self.exchange.clone()).send_last(asgi::Type::HttpDisconnect(asgi::HttpDisconnect {}));
-        self.shared.change_soon(|state, now| state.abandon_request(&self.id, now));
+        self.to_app().cut();
     }
 }
 
 /// The way for the client's messages.
-pub struct ToApp(Arc<Exchange>);
+pub struct ToApp {
+    shared: Arc<Shared>,
+    /// The id of the call.
+    id: String,
+    exchange: Arc<Exchange>,
+}
 
 impl ToApp {
     /// Sends a message when there is room.
     pub async fn send(&self, message: asgi::Type) {
-        self.0.request.write_next(DataFormat::Asgi.into(), encode(message)).await;
+        self.exchange.request.write_next(DataFormat::Asgi.into(), encode(message)).await;
     }
 
     /// Sends a message behind which there will be none; if there was such a one already, it is enough.
     pub fn send_last(&self, message: asgi::Type) {
-        self.0.request.write_last(DataFormat::Asgi.into(), encode(message));
+        self.exchange.request.write_last(DataFormat::Asgi.into(), encode(message));
+    }
+
+    /// The client's side broke off: the app learns of it, unless it has all of that side, and a request that still waits
+    /// for a container leaves the queue.
+    pub fn cut(&self) {
+        self.send_last(asgi::Type::HttpDisconnect(asgi::HttpDisconnect {}));
+        self.shared.change_soon(|state, now| state.abandon_request(&self.id, now));
     }
 }
 

@@ -171,13 +171,16 @@ fn page_url(app_id: &str) -> String {
 }
 
 fn lifecycle(app: &App) -> pb::AppLifecycle {
+    let by = |at: f64| if at > 0.0 { WORKSPACE.to_owned() } else { String::new() };
     pb::AppLifecycle {
         app_state: app.state,
         created_at: app.created_at,
+        created_by: by(app.created_at),
         deployed_at: app.deployed_at,
+        deployed_by: by(app.deployed_at),
         version: app.version,
         stopped_at: app.stopped_at,
-        ..Default::default()
+        stopped_by: by(app.stopped_at),
     }
 }
 

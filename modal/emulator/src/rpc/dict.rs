@@ -2,15 +2,20 @@
 
 use modal_proto as pb;
 
-use super::{Answers, Parts, answers, page};
+use super::{Answers, Parts, answers, page, session::creation_info};
 use crate::{error::Error, state::Dict};
 
 pub async fn get_or_create(
     shared: &Parts,
     request: pb::DictGetOrCreateRequest,
 ) -> Result<pb::DictGetOrCreateResponse, Error> {
-    let (dict_id, name) = shared.change(|state, now| state.get_or_create_dict(request, now)).await?;
-    let metadata = pb::DictMetadata { name, ..Default::default() };
+    let (dict_id, metadata) = shared
+        .change(|state, now| {
+            let id = state.get_or_create_dict(request, now)?;
+            let metadata = metadata(state.dict(&id)?);
+            Ok((id, metadata))
+        })
+        .await?;
     Ok(pb::DictGetOrCreateResponse { dict_id, metadata: Some(metadata) })
 }
 
@@ -119,6 +124,5 @@ pub fn heartbeat(shared: &Parts, request: &pb::DictHeartbeatRequest) -> Result<(
 }
 
 fn metadata(dict: &Dict) -> pb::DictMetadata {
-    let creation_info = pb::CreationInfo { created_at: dict.created_at, ..Default::default() };
-    pb::DictMetadata { name: dict.name.clone(), creation_info: Some(creation_info) }
+    pb::DictMetadata { name: dict.name.clone(), creation_info: Some(creation_info(dict.created_at)) }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use modal_proto as pb;
 
-use super::{Parts, page, seconds};
+use super::{Parts, page, seconds, session::creation_info};
 use crate::{
     error::Error,
     state::{Now, Queue},
@@ -134,6 +134,5 @@ fn count(n: usize) -> i32 {
 }
 
 fn metadata(queue: &Queue) -> pb::QueueMetadata {
-    let creation_info = pb::CreationInfo { created_at: queue.created_at, ..Default::default() };
-    pb::QueueMetadata { name: queue.name.clone(), creation_info: Some(creation_info) }
+    pb::QueueMetadata { name: queue.name.clone(), creation_info: Some(creation_info(queue.created_at)) }
 }

@@ -2,7 +2,7 @@
 
 use modal_proto as pb;
 
-use super::{Parts, page};
+use super::{Parts, page, session::creation_info};
 use crate::{error::Error, state::Secret};
 
 pub async fn get_or_create(
@@ -47,7 +47,7 @@ pub async fn update(shared: &Parts, request: pb::SecretUpdateRequest) -> Result<
 fn metadata(secret: &Secret) -> pb::SecretMetadata {
     pb::SecretMetadata {
         name: secret.name.clone(),
-        creation_info: Some(pb::CreationInfo { created_at: secret.created_at, ..Default::default() }),
+        creation_info: Some(creation_info(secret.created_at)),
         keys: secret.variables.keys().cloned().collect(),
         environment_name: secret.environment.clone(),
         ..Default::default()

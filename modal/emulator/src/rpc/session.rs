@@ -13,6 +13,11 @@ pub const IMAGE_BUILDER: &str = "2025.06";
 /// The name of the workspace and of its only user.
 pub const WORKSPACE: &str = "local";
 
+/// When something was made, and by the only user.
+pub fn creation_info(created_at: f64) -> pb::CreationInfo {
+    pb::CreationInfo { created_at, created_by: WORKSPACE.to_owned() }
+}
+
 pub fn hello() -> pb::ClientHelloResponse {
     pb::ClientHelloResponse { image_builder_version: IMAGE_BUILDER.to_owned(), ..Default::default() }
 }

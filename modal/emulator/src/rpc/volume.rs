@@ -2,7 +2,7 @@
 
 use modal_proto::{self as pb, VolumeFsVersion};
 
-use super::{Answers, Parts, answers, page};
+use super::{Answers, Parts, answers, page, session::creation_info};
 use crate::{error::Error, state::Volume, volumes::BLOCK_BYTES};
 
 /// Most entries in one message of a listing.
@@ -146,7 +146,6 @@ impl Volume {
             Ok(VolumeFsVersion::Unspecified) | Err(_) => VolumeFsVersion::V1.into(),
             Ok(version) => version.into(),
         };
-        let creation_info = pb::CreationInfo { created_at: self.created_at, ..Default::default() };
-        pb::VolumeMetadata { version, name: self.name.clone(), creation_info: Some(creation_info) }
+        pb::VolumeMetadata { version, name: self.name.clone(), creation_info: Some(creation_info(self.created_at)) }
     }
 }

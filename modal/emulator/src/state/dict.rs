@@ -85,35 +85,29 @@ impl State {
         &mut self,
         request: modal_proto::DictGetOrCreateRequest,
         now: Now,
-    ) -> Result<(String, String), Error> {
+    ) -> Result<String, Error> {
         let (name, environment) = (request.deployment_name, self.environment(&request.environment_name)?);
         let existing =
             self.dicts.values().find(|d| !d.name.is_empty() && d.name == name && d.environment == environment);
         let creation = Creation::decide("Dict", &name, request.object_creation_type, existing.map(|d| d.id.clone()))?;
         check_entries(&request.data)?;
         let (name, ephemeral) = match creation {
-            Creation::Existing(id) => return Ok((id, name)),
+            Creation::Existing(id) => return Ok(id),
             Creation::Overwrite(id) => {
                 self.clear_dict(&id)?;
                 self.update_dict(&id, request.data, false)?;
-                return Ok((id, name));
+                return Ok(id);
             }
             Creation::Named => (name, false),
             Creation::Anonymous { ephemeral } => (String::new(), ephemeral),
         };
         let id = new_id("di");
-        let dict = Dict {
-            id: id.clone(),
-            name: name.clone(),
-            environment,
-            created_at: now.wall,
-            ephemeral,
-            entries: BTreeMap::new(),
-        };
+        let dict =
+            Dict { id: id.clone(), name, environment, created_at: now.wall, ephemeral, entries: BTreeMap::new() };
         self.save(&dict);
         self.dicts.insert(id.clone(), dict);
         self.update_dict(&id, request.data, false)?;
-        Ok((id, name))
+        Ok(id)
     }
 
     /// Writes entries, or with `if_not_exists` those whose key is not there. Returns whether anything was written.

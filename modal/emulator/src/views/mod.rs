@@ -76,7 +76,7 @@ impl Views {
         let Some(view) = self.find(task_id, volume_id) else { return Ok(false) };
         let _alone = self.volumes.lock(volume_id).await;
         let mut view = view.lock_owned().await;
-        blocking(move || Ok(!view.commit_and_look()?)).await
+        blocking(move || Ok(view.commit_and_look()?.is_none())).await
     }
 
     /// The same, for who does not want to know whether something can be reloaded.
@@ -94,9 +94,8 @@ impl Views {
         let mut view = view.lock_owned().await;
         let volume_id = volume_id.to_owned();
         blocking(move || {
-            if view.commit_and_look()? {
-                let reason = "cannot be reloaded: there are open files preventing the operation";
-                return Err(Error::Conflict { kind: "Volume", id: volume_id, reason });
+            if let Some(open) = view.commit_and_look()? {
+                return Err(Error::OpenFiles { id: volume_id, open });
             }
             view.refresh()
         })

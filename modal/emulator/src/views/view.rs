@@ -1,7 +1,7 @@
 //! One container's copy of one Volume; all blocking.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, Metadata},
     io,
     os::unix::fs::MetadataExt,
@@ -54,11 +54,11 @@ impl View {
         self.list().and_then(|here| self.publish(&here)).map_err(failed("commit"))
     }
 
-    /// The same; returns whether a process has a file of this copy open, or works in one of its folders.
-    pub fn commit_and_look(&mut self) -> Result<bool, Error> {
+    /// The same; returns which process has which file of this copy open, or works in which of its folders, if one does.
+    pub fn commit_and_look(&mut self) -> Result<Option<String>, Error> {
         let here = self.list().map_err(failed("commit"))?;
         self.publish(&here).map_err(failed("commit"))?;
-        self.is_open(&here).map_err(failed("look for open files of"))
+        self.find_open(&here).map_err(failed("look for open files of"))
     }
 
     /// What is here; nothing when the container is gone.
@@ -150,18 +150,21 @@ impl View {
         Ok(())
     }
 
-    fn is_open(&self, here: &Listing) -> io::Result<bool> {
+    fn find_open(&self, here: &Listing) -> io::Result<Option<String>> {
         if self.closed {
-            return Ok(false);
+            return Ok(None);
         }
         let meta = self.folder.metadata()?;
-        let mut ours = HashSet::from([meta.ino()]);
+        let mut ours = HashMap::from([(meta.ino(), Path::new("."))]);
         for (path, stamp) in here {
             let is_folder = stamp.inode == 0;
             let inode = if is_folder { inode(&self.folder.join(path))? } else { Some(stamp.inode) };
-            ours.extend(inode);
+            ours.extend(inode.map(|inode| (inode, path.as_path())));
         }
-        Ok(fs::read_dir("/proc")?.filter_map(Result::ok).any(|process| uses(&process.path(), meta.dev(), &ours)))
+        let is_process =
+            |entry: &fs::DirEntry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        let mut processes = fs::read_dir("/proc")?.filter_map(Result::ok).filter(is_process);
+        Ok(processes.find_map(|process| find_used(&process.path(), meta.dev(), &ours)))
     }
 }
 
@@ -178,12 +181,21 @@ fn inode(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-/// Whether a process, by its folder in `/proc`, has one of these files open or is in one of these folders. Those of
+/// Which of these files a process, by its folder in `/proc`, has open, or in which of these folders it works. Those of
 /// other users cannot be looked at, and have none of our files.
-fn uses(process: &Path, device: u64, ours: &HashSet<u64>) -> bool {
-    let is_ours = |path: PathBuf| path.metadata().is_ok_and(|meta| meta.dev() == device && ours.contains(&meta.ino()));
-    let open = fs::read_dir(process.join("fd")).into_iter().flatten().filter_map(Result::ok);
-    open.map(|entry| entry.path()).chain([process.join("cwd")]).any(is_ours)
+fn find_used(process: &Path, device: u64, ours: &HashMap<u64, &Path>) -> Option<String> {
+    let find = |path: PathBuf| {
+        let meta = path.metadata().ok().filter(|meta| meta.dev() == device)?;
+        ours.get(&meta.ino()).map(|found| found.display())
+    };
+    // It may have ended meanwhile.
+    let command = fs::read_to_string(process.join("comm")).unwrap_or_default();
+    let process_id = process.file_name().unwrap_or_default().display();
+    let who = || format!("process {process_id} ({})", command.trim_end());
+    let mut open = fs::read_dir(process.join("fd")).into_iter().flatten().filter_map(Result::ok);
+    open.find_map(|entry| find(entry.path()))
+        .map(|path| format!("path {path} is open in {}", who()))
+        .or_else(|| find(process.join("cwd")).map(|path| format!("{} works in the folder {path}", who())))
 }
 
 /// Everything in a folder by its path in it, a folder before what it holds.
@@ -364,8 +376,9 @@ mod tests {
         let volume = Volume(tempfile::tempdir().unwrap());
         let mut view = volume.view("one");
         let file = fs::File::create(view.folder.join("open")).unwrap();
-        assert!(view.commit_and_look().unwrap());
+        let found = view.commit_and_look().unwrap().unwrap();
+        assert!(found.starts_with(&format!("path open is open in process {} (", std::process::id())), "{found}");
         drop(file);
-        assert!(!view.commit_and_look().unwrap());
+        assert_eq!(view.commit_and_look().unwrap(), None);
     }
 }
