@@ -136,7 +136,7 @@ impl Printer {
         let mut text = format!("{} {message}\n", style("error:").for_stderr().red().bold());
         for fault in errors {
             let line = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
-            text.push_str(&format!("  {}{line}: {}\n", fault.location, fault.message));
+            text.push_str(&format!("  {}{line}: {}\n", fault.location, indented(&fault.message)));
         }
         if let Some(hint) = hint {
             text.push_str(&format!("{} {hint}\n", style("hint:").for_stderr().cyan()));
@@ -230,6 +230,11 @@ pub fn cell(text: &str) -> String {
         Some((end, _)) => format!("{}…", &words[..end]),
         None => words,
     }
+}
+
+/// Text of several lines, those behind the first indented, so that they are seen to belong to it.
+pub fn indented(text: &str) -> String {
+    text.trim_end().replace('\n', "\n    ")
 }
 
 /// `1.2 s`, or a dash for what is not known.

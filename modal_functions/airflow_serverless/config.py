@@ -199,7 +199,7 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
         # clocks differ, and are set back.
         "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "-86400",
         "CORE__DAGBAG_IMPORT_TIMEOUT": str(PARSE_TIMEOUT_SECONDS),
-        "CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "20",
+        "CORE__DAGBAG_IMPORT_ERROR_TRACEBACK_DEPTH": "1000",
         "CORE__LAZY_DISCOVER_PROVIDERS": "True",
         "LOGGING__BASE_LOG_FOLDER": str(paths.logs),
         "USAGE_DATA_COLLECTION__ENABLED": "False",

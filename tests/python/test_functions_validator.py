@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,6 +98,20 @@ HOSTILE: dict[str, tuple[str, str, int | None]] = {
     ),
 }
 
+
+# A module in which an error passes through many frames that are not the user's.
+HELPER = """import copy
+
+class Refused(Exception): pass
+refused = Refused('the first line\\n\\n  the third line')
+refused.add_note('with a note')
+class Deep:
+    def __deepcopy__(self, memo): raise refused
+def load():
+    value = Deep()
+    for _ in range(30): value = [value]
+    copy.deepcopy(value)
+"""
 
 # What is refused in tests/corpus/refused.py: the line that is named, and words of the reason.
 REFUSED = {
@@ -198,6 +213,27 @@ def test_a_hostile_file_is_an_import_error(validator: Validator, tmp_path: Path,
     assert words in error["message"]
     assert (error["file"], error["line"]) == (path.name, line)
     assert list(tmp_path.iterdir()) == [path], "the import left files behind"
+
+
+def test_an_error_has_its_whole_text_and_the_frames_of_the_user(validator: Validator, tmp_path: Path) -> None:
+    path = tmp_path / "tells.py"
+    (tmp_path / "helper.py").write_text(HELPER)
+    path.write_text("import helper\n\nhelper.load()\n")
+    [error] = validator.validate(path)["import_errors"]
+    exception, *frames = error["message"].partition("\n  File ")
+    assert exception == "helper.Refused: the first line\n\n  the third line\nwith a note"
+    frames = re.findall(r'File "(.*)", line (\d+), in (.*)', "".join(frames))
+    expected = [("tells.py", "3", "<module>"), ("helper.py", "11", "load"), ("helper.py", "7", "__deepcopy__")]
+    assert frames == [(str(tmp_path / file), line, name) for file, line, name in expected]
+    assert (error["file"], error["line"]) == ("tells.py", 3)
+    # The traceback has them all, but for those of Airflow's importer.
+    found = re.findall(r'File "(.*)", line', error["traceback"])
+    assert found[0] == str(path) and len(found) > 60 and exception in error["traceback"]
+    # The line that cannot be read is a part of a SyntaxError, in whatever file it is.
+    (tmp_path / "helper.py").write_text("x = (\n")
+    [error] = validator.validate(path)["import_errors"]
+    assert error["message"].startswith("SyntaxError: '(' was never closed\n")
+    assert f'File "{tmp_path}/helper.py", line 1\n    x = (' in error["message"]
 
 
 def test_a_good_file_is_described(validator: Validator, tmp_path: Path) -> None:

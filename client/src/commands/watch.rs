@@ -19,7 +19,7 @@ use crate::{
     cli::{self, AddWatch},
     daemon::Daemon,
     failure::{ExitStatus, Failure},
-    printer::{Printer, date, table},
+    printer::{Printer, date, indented, table},
 };
 
 const POLL: Duration = Duration::from_millis(150);
@@ -178,7 +178,7 @@ fn details(watch: &Watch) -> Vec<String> {
 
 fn list(lines: &mut Vec<String>, entries: impl Iterator<Item = String>, total: u64) {
     let shown = lines.len();
-    lines.extend(entries.take(MOST_LINES).map(|entry| format!("  {entry}")));
+    lines.extend(entries.take(MOST_LINES).map(|entry| format!("  {}", indented(&entry))));
     let rest = total.saturating_sub((lines.len() - shown) as u64);
     if rest > 0 {
         lines.push(format!("  … and {rest} more"));

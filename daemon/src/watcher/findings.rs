@@ -111,5 +111,6 @@ impl Findings {
 
 fn place_and_message(fault: &InvalidFile) -> String {
     let line = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
-    format!("{}{line}: {}", fault.file, fault.message)
+    // The rest is told of that file itself.
+    format!("{}{line}: {}", fault.file, fault.message.lines().next().unwrap_or_default())
 }

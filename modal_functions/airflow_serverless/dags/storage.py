@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow_serverless.config import BUNDLE
-from airflow_serverless.dags import plugins, refusals, requirements
+from airflow_serverless.dags import plugins, refusals, requirements, tracebacks
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
 from airflow_serverless.dags.lookups import Lookups
 from airflow_serverless.dags.reads import Read, recorded
@@ -20,6 +20,9 @@ from airflow_serverless.dags.values import Write
 
 if TYPE_CHECKING:
     from airflow_serverless.dags.trial import Trial
+
+
+DUPLICATE = "AirflowDagDuplicatedIdException"
 
 
 class ParsedDag(TypedDict):
@@ -88,7 +91,7 @@ def check_plugin(path: Path, root: Path, limits: Limits, lookups: Lookups) -> Pa
     loaded = plugins.try_out(root, limits, lookups)
     found = {file: text for file, text in loaded["errors"].items() if file == name or not loaded["is_safe"]}
     hint = f"{name} defines no plugin: only what a class that extends AirflowPlugin lists is known to Airflow"
-    errors = [_error(path, root, _message(text, limits.seconds), text) for text in found.values()]
+    errors = [_error(path, root, _message(text, root, limits.seconds), text) for text in found.values()]
     hints = [] if found or name in loaded["sources"] else [hint]
     return {**_empty(), "import_errors": errors, "warnings": hints, "needs_values": loaded["needs_values"]}
 
@@ -135,9 +138,10 @@ def parse_file(path: Path, root: Path, seconds: float, lookups: Lookups) -> Pars
     for dag in sorted(bag.dags.values(), key=lambda found: found.dag_id):
         try:
             data = DagSerialization.to_dict(dag)
-        except Exception as error:
-            message = f"DAG {dag.dag_id!r} cannot be serialised: {error}"
-            errors.append(_error(path, root, message, traceback.format_exc()))
+        except Exception:
+            text = traceback.format_exc()
+            message = f"DAG {dag.dag_id!r} cannot be serialised: {_message(text, root, seconds)}"
+            errors.append(_error(path, root, message, text))
             continue
         if found := [_refusal(path, root, refusal) for refusal in refusals.refusals(dag)]:
             errors += found
@@ -160,7 +164,7 @@ def parse_file(path: Path, root: Path, seconds: float, lookups: Lookups) -> Pars
 def _import_error(path: Path, root: Path, text: str, seconds: float) -> FileError:
     if refusal := refusals.executor_refusal(text.strip()):
         return _refusal(path, root, refusal)
-    return _error(path, root, _message(text, seconds), text)
+    return _error(path, root, _message(text, root, seconds), tracebacks.from_own_code(text, root))
 
 
 def _refusal(path: Path, root: Path, refusal: Refusal) -> FileError:
@@ -180,19 +184,20 @@ def _error(path: Path, root: Path, message: str, text: str) -> FileError:
     }
 
 
-def _message(text: str, seconds: float) -> str:
-    """The last line of a traceback, in words where the exception's own are not enough."""
-    last = next((line for line in reversed(text.strip().splitlines()) if line.strip()), "unknown error").strip()
-    if last == "SystemExit" or last.startswith("SystemExit:"):
-        argument = last.partition(":")[2].strip()
-        return f"the file calls sys.exit({argument}) when it is imported"
-    if last.startswith(("MemoryError", "RecursionError")):
-        return f"{last} (the file uses too much memory or recursion when it is imported)"
-    if last.startswith("AirflowDagDuplicatedIdException"):
-        return last.partition(": ")[2].replace("Ignoring DAG", "more than one DAG has the id").partition(" from ")[0]
-    if "AirflowTaskTimeout" in text:
-        return f"the import takes longer than {seconds:g} s"
-    return last
+def _message(text: str, root: Path, seconds: float) -> str:
+    """The exception with its whole text, in words where these are not enough, and the user's own frames."""
+    exception, frames = tracebacks.read(text, root)
+    if exception == "SystemExit" or exception.startswith("SystemExit:"):
+        argument = exception.partition(":")[2].strip()
+        exception = f"the file calls sys.exit({argument}) when it is imported"
+    elif exception.startswith(("MemoryError", "RecursionError")):
+        exception = f"{exception} (the file uses too much memory or recursion when it is imported)"
+    elif DUPLICATE in exception.partition(":")[0]:
+        told = exception.partition(": ")[2].replace("Ignoring DAG", "more than one DAG has the id")
+        return told.partition(" from ")[0]
+    elif "AirflowTaskTimeout" in text:
+        exception = f"the import takes longer than {seconds:g} s"
+    return "\n".join([exception, *frames])
 
 
 def warm_up() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from airflow_serverless.config import BUNDLE
-from airflow_serverless.dags import refusals
+from airflow_serverless.dags import refusals, tracebacks
 from airflow_serverless.dags.storage import FileError, ParsedDag, ParsedFile
 from airflow_serverless.dags.write import printable, write
 
@@ -89,7 +89,7 @@ def _store(path: Path, root: Path, dag: ParsedDag) -> None:
     for where, value in _values(dag["data"], "DAG"):
         _check_value(value, where)
     if errors := write(path.relative_to(root).as_posix(), [dag], []):
-        raise ValueError(errors.strip().splitlines()[-1])
+        raise ValueError(tracebacks.read(errors, root).exception)
     read = DagSerialization.from_dict(dag["data"])
     run = DagRun(dag_id=read.dag_id, run_id="trial")
     for task in read.tasks:

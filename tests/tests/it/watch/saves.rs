@@ -227,7 +227,8 @@ fn what_is_broken_waits_and_the_rest_goes_on() {
     watched.write("new.py", &dag("new", "good"));
     watched.has_uploaded("new.py", Some(&dag("new", "good")));
     let watch = watched.becomes("invalid");
-    let expected = json!([{"file": "etl.py", "line": 3, "message": "ZeroDivisionError: division by zero"}]);
+    let message = "ZeroDivisionError: division by zero\n  File \"etl.py\", line 3, in <module>\n    1 / 0\n    ~~^~~";
+    let expected = json!([{"file": "etl.py", "line": 3, "message": message}]);
     assert_eq!((&watch["invalid"], &watch["total_in_sync"]), (&expected, &json!(1)), "{watch}");
     watched.has_uploaded("etl.py", Some(&dag("etl", "good")));
     let listed = it.cli(&["watch", "list"]).succeeded();
