@@ -15,6 +15,7 @@ notes = modal.Dict.from_name("pool-notes", create_if_missing=True)
 image = modal.Image.debian_slim()
 first, second = modal.Secret.from_dict({"WHICH": "first"}), modal.Secret.from_dict({"WHICH": "second"})
 VERSION = int(os.environ.get("POOL_VERSION", "1"))
+three = threading.Barrier(3)
 
 
 @app.function(image=image, secrets=[first, modal.Secret.from_dict({"POOL_VERSION": str(VERSION)})])
@@ -25,6 +26,13 @@ def which() -> tuple[str, int, int]:
 @app.function(image=image)
 def nap(seconds: float) -> int:
     time.sleep(seconds)
+    return os.getpid()
+
+
+@app.function(image=image)
+def meet() -> int:
+    """Returns once three run at the same time in this container."""
+    three.wait(60)
     return os.getpid()
 
 
