@@ -48,8 +48,11 @@ one, four, cold, forked = (modal.Function.from_name("bench", name) for name in (
 client = modal.Client.from_env()
 urls = [modal.Function.from_name("bench", f"web_{n}").get_web_url() for n in range(3)]
 fetch = lambda url: urllib.request.urlopen(url).read()
+values, rows = modal.Function.from_name("bench", "values"), modal.Function.from_name("bench", "rows").get_web_url()
 for function in (one, forked):
     function.remote(1)
+list(values.remote_gen(1))
+fetch(rows + "?1")
 list(four.map(range(100)))
 
 print(json.dumps({
@@ -61,6 +64,10 @@ print(json.dumps({
     "web_cold": [seconds for url in urls for seconds in timed(1, lambda: fetch(url))],
     "web_warm": timed(100, lambda: fetch(urls[0])),
     "spawns": [asyncio.run(spawn_many(four)) for _ in range(ROUNDS)],
+    "yielded": timed(ROUNDS, lambda: list(values.remote_gen(10_000))),
+    "first_yielded": timed(20, lambda: list(values.remote_gen(1))),
+    "rows": timed(ROUNDS, lambda: fetch(rows + "?10000")),
+    "first_row": timed(20, lambda: fetch(rows + "?1")),
 }))
 """.replace("ROUNDS", str(ROUNDS))
 
@@ -110,6 +117,10 @@ def show_sdk(seconds: dict[str, list[float]]) -> None:
     show("SDK: remote() with a container of a fork server", 1000 * median(seconds["forked"]), "ms")
     show("web request, cold", 1000 * median(seconds["web_cold"]), "ms")
     show("web request, warm", 1000 * median(seconds["web_warm"]), "ms")
+    show("SDK: generator of 10,000 values", median(seconds["yielded"]), "s")
+    show("SDK: generator of one value", 1000 * median(seconds["first_yielded"]), "ms")
+    show("WSGI stream of 10,000 rows", median(seconds["rows"]), "s")
+    show("WSGI stream of one row", 1000 * median(seconds["first_row"]), "ms")
 
 
 def show_native(runs: list[dict[str, float]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import modal
@@ -28,6 +28,22 @@ def cold(x: int) -> int:
 @app.function(single_use_containers=True, enable_memory_snapshot=True)
 def forked(x: int) -> int:
     return x
+
+
+@app.function()
+def values(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+@app.function()
+@modal.wsgi_app()
+def rows() -> Any:
+    def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        start_response("200 OK", [("content-type", "text/plain")])
+        for n in range(int(environ["QUERY_STRING"])):
+            yield b"row %d\n" % n
+
+    return respond
 
 
 def answer(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -98,6 +98,45 @@ def test_versions_can_be_gone_back_to(server: LocalModal) -> None:
     assert call(server, "versions", "version") == 1
 
 
+CLASS = """
+@app.cls()
+class Greeter:
+    name: str = modal.parameter(default="nobody")
+
+    @modal.method()
+    def greet(self, greeting):
+        return f"{greeting} {self.name} of VERSION"
+"""
+PINNED = """
+def function(name, version): return modal.Function.from_name("pinned", name, version=version).remote()
+def greet(version, **parameters):
+    return modal.Cls.from_name("pinned", "Greeter", version=version)(**parameters).greet.remote("hello")
+found = [function("version", version) for version in (None, 1, 2, 3)]
+found += [greet(1), greet(2), greet(2, name="a"), function("new", 1)]
+missing = []
+for name, version in [("version", 9), ("version", -1), ("new", 2), ("nothing", 1)]:
+    try: function(name, version)
+    except modal.exception.NotFoundError as error: missing.append(str(error))
+answer([found, missing])
+"""
+
+
+def test_handles_of_a_version_stay_with_it(server: LocalModal) -> None:
+    for version, more in enumerate([NEW + CLASS, CLASS, ""], start=1):
+        deploy(server, "pinned", version, more.replace("VERSION", str(version)))
+    found, missing = server.sdk(PINNED)
+    expected = [3, 1, 2, 3, "hello nobody of 1", "hello nobody of 2", "hello a of 2", "new"]
+    assert found == expected
+    for message, named in zip(missing, ["pinned v9", "pinned v-1", "new of v2", "nothing of v1"], strict=True):
+        assert named in message
+    deploy(server, "pinned", 4)
+    server.stop(signal.SIGKILL)
+    server.start()
+    assert server.sdk(PINNED)[0] == [4, *expected[1:]]
+    printed(server, "app", "stop", "pinned", "--yes")
+    assert server.sdk(f"answer(failure(lambda: exec({PINNED!r}, globals())))") == "NotFoundError"
+
+
 def test_containers_are_replaced_on_demand(server: LocalModal) -> None:
     deploy(server, "rolled", 1)
     call(server, "rolled", "version")
@@ -144,13 +183,16 @@ def test_logs_are_followed(server: LocalModal) -> None:
 
 
 def test_what_a_container_printed_last_is_in_the_error(server: LocalModal) -> None:
-    deploy(server, "dying", 1, TALKS)
+    write_app(server, "dying", 1, TALKS)
     script = """
-    try: modal.Function.from_name("dying", "talk").remote("dead", 3)
-    except Exception as error: answer(str(error))
+    import dying
+    with dying.app.run():
+        try: dying.talk.remote("dead", 3)
+        except Exception as error: answer([str(error), dying.app.app_id])
     """
-    assert "exited with code 3" in server.sdk(script)
-    assert printed(server, "app", "logs", "dying").count("dead to stdout") == 3
+    message, app_id = server.sdk(script, PYTHONPATH=str(server.root / "dying-1"))
+    assert "exited with code 3" in message
+    assert printed(server, "app", "logs", app_id).count("dead to stdout") == 3
 
 
 def test_apps_are_described(server: LocalModal) -> None:

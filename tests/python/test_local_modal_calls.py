@@ -149,12 +149,23 @@ def test_a_call_that_ignores_cancellation_ends_with_its_container(shared_modal: 
     assert not alive(pid)
 
 
-def test_inputs_of_a_dead_container_are_run_again_but_not_for_ever(shared_modal: LocalModal) -> None:
-    assert run(shared_modal, 'answer(fn("die").remote("once", 1))') == 1
-    name, message = run(shared_modal, 'answer(outcome(lambda: fn("die").remote("always", 99)))')
+def test_inputs_of_a_dead_container_are_run_again(shared_modal: LocalModal) -> None:
+    assert run(shared_modal, 'answer(fn("die").remote("often", 3))') == 3
+    logs = shared_modal.modal("app", "logs", "sample").stdout
+    for seconds in (1, 2, 4):
+        assert f"the container exited with code 0 while it ran this input; it runs again in {seconds} s" in logs
+
+
+def test_an_app_that_is_not_deployed_gives_up_inputs_whose_containers_die(shared_modal: LocalModal) -> None:
+    script = """
+    import sample_app
+    with sample_app.app.run():
+        answer([outcome(lambda: sample_app.die.remote("always", 99)), notes["always"]])
+    """
+    (name, message), times = run(shared_modal, script)
     assert name == "InternalFailure"
-    assert "exited with code 0" in message
-    assert run(shared_modal, 'answer(notes["always"])') == 3
+    assert "exited with code 0" in message and "3 times in a row" in message
+    assert times == 3
 
 
 def test_concurrent_inputs_share_a_container(shared_modal: LocalModal) -> None:

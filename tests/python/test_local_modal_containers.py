@@ -129,15 +129,32 @@ def test_snapshots_have_volumes(either: LocalModal) -> None:
 
 
 def test_the_death_of_a_forked_container_is_told(either: LocalModal) -> None:
-    _, message = run(either, 'answer(outcome(lambda: fn("fall").remote(9)))')  # type: ignore[misc]
+    script = """
+    import containers_app
+    with containers_app.app.run():
+        answer(outcome(lambda: containers_app.fall.remote(9)))
+    """
+    _, message = run(either, script)  # type: ignore[misc]
     assert "killed by signal 9" in message
 
 
 def test_what_needs_too_much_memory_ends(either: LocalModal) -> None:
-    script = 'answer([fn("swell").remote(50), outcome(lambda: fn("swell").remote(600))])'
+    script = """
+    import containers_app
+    with containers_app.app.run():
+        answer([containers_app.swell.remote(50), outcome(lambda: containers_app.swell.remote(600))])
+    """
     fits, (name, message) = run(either, script)  # type: ignore[misc]
     assert fits == 50 << 20
     assert "memory limit of 256 MiB" in message, name
+
+
+def test_a_deployed_function_outlives_exhausted_memory(either: LocalModal) -> None:
+    assert run(either, 'answer(fn("swell_at_first").remote("swollen", 3))') == 4
+    assert (
+        "exceeded its memory limit of 256 MiB while it ran this input"
+        in either.modal("app", "logs", "containers").stdout
+    )
 
 
 def test_strict_volumes_show_only_what_was_committed(strict: LocalModal) -> None:
@@ -149,12 +166,14 @@ def test_strict_volumes_show_only_what_was_committed(strict: LocalModal) -> None
     one.write.remote("b", "committed")
     seen += [two.read.remote("b"), two.read.remote("b", reload=True)]
     seen.append(two.reload_with_open_file.remote("b"))
+    seen.append(two.reload_with_process_inside.remote("inside"))
     seen.append(two.read.remote("b"))
     answer(seen)
     """
-    *seen, refused, after = run(strict, script)  # type: ignore[misc]
+    *seen, refused, refused_inside, after = run(strict, script)  # type: ignore[misc]
     assert seen == [None, None, None, "committed"]
-    assert "there are open files preventing the operation" in refused
+    assert "there are open files preventing the operation: path b is open in process" in refused
+    assert "(sleep) works in the folder inside" in refused_inside
     assert after == "committed"
 
 

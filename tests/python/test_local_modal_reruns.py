@@ -1,4 +1,5 @@
-"""Inputs that run more than once: each has one result, whatever ran it, however it was called."""
+"""Inputs that run more than once: each has one result, whatever ran it, however it was called. And inputs that must not
+run more than once because another one was canceled."""
 
 from __future__ import annotations
 
@@ -69,12 +70,17 @@ os._exit(0)
 
 
 @pytest.fixture(scope="module")
-def results() -> Iterator[dict[str, Any]]:
+def server() -> Iterator[LocalModal]:
     with LocalModal() as server:
         server.start()
         done = server.deploy(APPS / "rerun_app.py")
         assert done.returncode == 0, done.stdout + done.stderr
-        yield server.sdk(f"ROWS = {ROWS!r}\n{SCRIPT}")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def results(server: LocalModal) -> Any:
+    return server.sdk(f"ROWS = {ROWS!r}\n{SCRIPT}")
 
 
 @pytest.mark.parametrize("row", ["/".join(row) for row in ROWS])
@@ -83,3 +89,43 @@ def test_each_input_has_one_result(results: dict[str, Any], row: str) -> None:
     if row.endswith("return_exceptions"):
         expected = ["0", "always 1", "20", "30"]
     assert results.get(row, "no result in time") == expected
+
+
+CANCEL = """
+notes = modal.Dict.from_name("reruns-notes", create_if_missing=True)
+
+def wait_for(key):
+    until = time.monotonic() + 60
+    while not notes.get(key):
+        assert time.monotonic() < until, key
+        time.sleep(0.05)
+
+function = modal.Function.from_name("reruns", NAME)
+names = [f"{NAME}-canceled", f"{NAME}-stays"]
+calls = [function.spawn(name) for name in names]
+for name in names: wait_for(f"{name}-runs")
+calls[0].cancel()
+try:
+    end = calls[0].get(timeout=60)
+except Exception as error:
+    end = str(error)
+notes[f"{names[1]}-may-end"] = True
+stayed = calls[1].get(timeout=60)
+runs = [notes[f"{name}-runs"] for name in names]
+again = [function.spawn(name) for name in (names[1], names[1])] if NAME == "loops" else []
+answer([end, stayed == names[1], *runs, [call.get(timeout=60) for call in again]])
+"""
+
+
+@pytest.mark.parametrize("function", ["loops", "blocks", "awaits"])
+def test_cancellation_of_a_concurrent_input_leaves_the_others_alone(server: LocalModal, function: str) -> None:
+    end, stayed, canceled_runs, other_runs, later = server.sdk(f"NAME = {function!r}\n{CANCEL}")
+    assert (end, stayed) == ("the call was cancelled", True)
+    assert canceled_runs == other_runs and len(other_runs) == 1, "one container, and one run of each"
+    assert later == (["loops-stays"] * 2 if function == "loops" else []), "both places are free again"
+
+
+def test_rest_of_a_canceled_batch_runs_again(server: LocalModal) -> None:
+    end, stayed, canceled_runs, other_runs, _ = server.sdk(f"NAME = 'batch_waits'\n{CANCEL}")
+    assert (end, stayed) == ("the call was cancelled", True)
+    assert (len(canceled_runs), len(other_runs)) == (1, 2)

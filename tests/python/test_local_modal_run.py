@@ -57,6 +57,39 @@ def main(what: str = "all"):
 """
 
 
+QUIET = """
+import time
+import modal
+
+app = modal.App("quiet")
+
+if not modal.is_local():
+    time.sleep(SECONDS)
+
+@app.function(enable_memory_snapshot=SNAPSHOT)
+def idle():
+    pass
+
+@app.cls()
+class Slow:
+    @modal.enter()
+    def begin(self):
+        time.sleep(SECONDS)
+
+    @modal.method()
+    def idle(self):
+        pass
+
+@app.local_entrypoint()
+def main(delay: float):
+    slow = Slow()
+    for _ in range(4):
+        idle.spawn()
+        slow.idle.spawn()
+    time.sleep(delay)
+"""
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalModal]:
     server = LocalModal()
@@ -174,6 +207,30 @@ def test_runs_can_be_ended(server: LocalModal, how: str) -> None:
         client.kill()
     wait_until(lambda: states(server) <= {"stopped"}, "the app to be over")
     wait_until(lambda: not server.containers(), "its containers to end")
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_containers_that_end_while_they_start_print_nothing(server: LocalModal, snapshot: bool) -> None:
+    app = server.root / f"quiet_{snapshot}.py"
+    app.write_text(QUIET.replace("SECONDS", "1.0").replace("SNAPSHOT", str(snapshot)))
+    # Each ends the containers at another point of their start: Python, the SDK, a fork, the module, `enter`.
+    for delay in (0.0, 0.2, 0.4, 0.7, 1.2, 1.8):
+        done = run(server, app, "--delay", delay)
+        assert "Traceback" not in done.stdout + done.stderr, delay
+    wait_until(lambda: not server.containers(), "the containers to end")
+    logs = [path.read_text() for path in (server.data / "logs").rglob("*") if path.is_file()]
+    assert not [text for text in logs if "quiet" in text and "Traceback" in text]
+
+
+def test_what_a_build_prints_is_shown_once(server: LocalModal) -> None:
+    app = server.root / "builds.py"
+    app.write_text(
+        "import modal\ndef step(): print('printed by a step')\n"
+        "image = modal.Image.debian_slim().run_function(step)\napp = modal.App('builds')\n"
+        "@app.function(image=image)\ndef built(): print('printed by a function')\n"
+    )
+    done = run(server, f"{app}::built")
+    assert [done.stdout.count(f"printed by a {what}") for what in ("step", "function")] == [1, 1]
 
 
 def test_what_there_is_not_is_named(server: LocalModal) -> None:

@@ -22,7 +22,7 @@ import websockets
 
 from local_modal import APPS, LocalModal, wait_until
 
-FUNCTIONS = ["hello", "guarded", "site", "plain", "raw", "one_at_a_time", "served"]
+FUNCTIONS = ["hello", "guarded", "site", "plain", "raw", "one_at_a_time", "uploads", "rows", "served"]
 LIMIT = httpx.Timeout(60)
 
 
@@ -238,6 +238,48 @@ def test_a_request_whose_client_leaves_the_queue_never_runs(site: Site) -> None:
         assert held.result(30).text == "/hold"
     assert site.note("running") == "/hold"
     assert site.get("one_at_a_time", "/next").text == "/next"
+
+
+@pytest.mark.parametrize("ends", ["half", "whole"])
+def test_a_cut_upload_gives_its_place_free(site: Site, ends: str) -> None:
+    upload = b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nbegin"
+
+    def cut(connection: socket.socket) -> None:
+        if ends == "half":
+            connection.shutdown(socket.SHUT_WR)
+        else:
+            connection.close()
+
+    with site.connect("uploads") as running, site.connect("uploads") as waiting:
+        running.sendall(upload % b"running")
+        wait_until(lambda: site.note("uploading") == "/running", "the first upload to begin")
+        waiting.sendall(upload % b"waiting")
+        stats = 'answer(modal.Function.from_name("web", "uploads").get_current_stats().backlog)'
+        wait_until(lambda: site.server.sdk(stats) == 1, "the second upload to queue")
+        cut(waiting)
+        wait_until(lambda: site.server.sdk(stats) == 0, "the second upload to leave the queue")
+        assert site.note("uploading") == "/running", "the second one never ran"
+        cut(running)
+        done = httpx.post(site.urls["uploads"] + f"/{ends}", content=b"all of it", timeout=LIMIT)
+        assert done.text == "all of it"
+
+
+def test_the_rows_of_a_stream_before_a_failure_arrive(site: Site) -> None:
+    rows = b"".join(b"row %d\n" % n for n in range(2_000))
+    assert site.get("rows", "/2000").content == rows
+    received = b""
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        httpx.stream("GET", site.urls["rows"] + "/2000/fails", timeout=LIMIT) as response,
+    ):
+        for part in response.iter_raw():
+            received += part
+    assert received == rows
+    with httpx.stream("GET", site.urls["rows"] + "/1/waits", timeout=LIMIT) as response:
+        parts = response.iter_raw()
+        assert next(parts) == b"row 0\n", "before the end, for which it waits"
+        site.server.sdk('modal.Dict.from_name("web-notes")["rows"] = True')
+        assert list(parts) == [b"the end\n"]
 
 
 def test_classes_answer_with_their_parameters(site: Site) -> None:

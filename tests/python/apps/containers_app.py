@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
 import tempfile
 import time
 import uuid
@@ -67,6 +68,18 @@ class Keeper:
                 volume.reload()
             except RuntimeError as error:
                 return str(error)
+        return "reloaded"
+
+    @modal.method()
+    def reload_with_process_inside(self, name: str) -> str:
+        (folder() / name).mkdir(exist_ok=True)
+        with subprocess.Popen(["sleep", "60"], cwd=folder() / name) as process:
+            try:
+                volume.reload()
+            except RuntimeError as error:
+                return str(error)
+            finally:
+                process.kill()
         return "reloaded"
 
 
@@ -138,6 +151,19 @@ class Snapshot:
 @app.function(image=image, enable_memory_snapshot=True, single_use_containers=True)
 def fall(signal: int) -> None:
     os.kill(os.getpid(), signal)
+
+
+@app.function(image=image, memory=(64, 256))
+def swell_at_first(name: str, times: int) -> int:
+    """Needs too much memory that many times; returns how often it was called."""
+    calls: int = notes.get(name, 0) + 1
+    notes[name] = calls
+    if calls <= times:
+        held = b"x" * (600 << 20)
+        # The memory is looked at now and then.
+        time.sleep(60)
+        del held
+    return calls
 
 
 @app.function(image=image, memory=(64, 256))

@@ -1,7 +1,13 @@
-"""An app whose inputs are run twice: the first run of the second input of each map fails or ends its container."""
+"""An app whose inputs are run twice: the first run of the second input of each map fails or ends its container.
 
+And functions that run several inputs at once, of which one is canceled.
+"""
+
+import asyncio
 import os
 import signal
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import modal
@@ -96,3 +102,51 @@ def hopeless(n: int) -> int:
     if n == 1:
         raise ValueError(f"always {n}")
     return n * 10
+
+
+def begin(name: str) -> None:
+    notes[f"{name}-runs"] = [*notes.get(f"{name}-runs", []), os.getpid()]
+
+
+def may_end(name: str) -> bool:
+    return bool(notes.get(f"{name}-may-end"))
+
+
+@app.function(max_containers=1)
+@modal.concurrent(max_inputs=2)
+def loops(name: str) -> str:
+    begin(name)
+    while not may_end(name):
+        time.sleep(0.05)
+    return name
+
+
+@app.function(max_containers=1)
+@modal.concurrent(max_inputs=2)
+def blocks(name: str) -> str:
+    """Waits where no exception reaches it, unless it may end."""
+    begin(name)
+    if "canceled" in name:
+        threading.Event().wait(300)
+    while not may_end(name):
+        time.sleep(0.05)
+    return name
+
+
+@app.function(max_containers=1)
+@modal.concurrent(max_inputs=2)
+async def awaits(name: str) -> str:
+    begin(name)
+    while not may_end(name):
+        await asyncio.sleep(0.05)
+    return name
+
+
+@app.function(max_containers=1)
+@modal.batched(max_batch_size=2, wait_ms=4_000)
+def batch_waits(name: list[str]) -> list[str]:
+    for one in name:
+        begin(one)
+    while not all(may_end(one) for one in name):
+        time.sleep(0.05)
+    return name

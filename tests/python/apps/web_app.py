@@ -182,6 +182,40 @@ def one_at_a_time() -> Callable[..., Any]:
     return respond
 
 
+@app.function(image=image, max_containers=1)
+@modal.asgi_app()
+def uploads() -> Callable[..., Any]:
+    async def respond(scope: Message, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        await notes.put.aio("uploading", scope["path"])
+        message, body = {"more_body": True}, b""
+        while message.get("more_body"):
+            message = await receive()
+            body += message.get("body", b"")
+        if message["type"] == "http.request":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+
+    return respond
+
+
+@app.function(image=image)
+@modal.wsgi_app()
+def rows() -> Callable[..., Any]:
+    def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        _, count, *then = environ["PATH_INFO"].split("/")
+        start_response("200 OK", [("content-type", "text/plain")])
+        for n in range(int(count)):
+            yield b"row %d\n" % n
+        if then == ["fails"]:
+            raise ValueError("no more rows")
+        if then == ["waits"]:
+            while not notes.get("rows"):
+                time.sleep(0.05)
+            yield b"the end\n"
+
+    return respond
+
+
 PORT = int(os.environ.get("WEB_APP_PORT", "8123"))
 
 

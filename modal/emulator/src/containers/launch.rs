@@ -28,10 +28,12 @@ use crate::{
     state::{Definition, State},
 };
 
-/// The program that becomes a container.
-const RUNNER: &str = include_str!("runner.py");
-/// What the program loads if steps of the image were skipped.
-const MISSING: &str = include_str!("missing.py");
+/// The program that becomes a container, what it imports, and what it loads if steps of the image were skipped.
+const RUNNER: [(&str, &str); 3] = [
+    ("runner.py", include_str!("runner.py")),
+    ("sdk_patches.py", include_str!("sdk_patches.py")),
+    ("missing.py", include_str!("missing.py")),
+];
 
 impl Options {
     /// The private folder of a container, gone with it.
@@ -45,13 +47,14 @@ impl Options {
     }
 
     fn runner(&self) -> PathBuf {
-        self.data_dir.join("runner.py")
+        self.data_dir.join("runner").join("runner.py")
     }
 
     /// Puts the runner in its place.
     pub(crate) fn install_runner(&self) -> io::Result<()> {
-        fs::write(self.data_dir.join("missing.py"), MISSING)?;
-        fs::write(self.runner(), RUNNER)
+        let folder = self.data_dir.join("runner");
+        fs::create_dir_all(&folder)?;
+        RUNNER.iter().try_for_each(|(name, content)| fs::write(folder.join(name), content))
     }
 }
 
@@ -178,7 +181,7 @@ fn container_arguments(state: &State, task_id: &str, definition: &Definition) ->
         app_id: app.id.clone(),
         function_def: definition.encoded.clone(),
         serialized_params: state.function(&definition.function_id)?.params(),
-        app_layout: Some(state.layout(&app.id)?),
+        app_layout: Some(state.layout_for(&definition.function_id)?),
         environment_name: app.environment.clone(),
         ..Default::default()
     })

@@ -93,7 +93,9 @@ pub async fn run(
         }
     };
     tracing::debug!(task.id = task_id, how = exit.how, "container ended");
-    shared.change_soon(|state, now| state.task_exited(&task_id, &exit, now));
+    for note in shared.change_soon(|state, now| state.task_exited(&task_id, &exit, now)) {
+        output::log_crash(shared, &definition, &task_id, note);
+    }
     containers.remove(&task_id);
     shared.logs.close_unused();
 }

@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     logs::{AppLog, Line, Source},
     shared::Shared,
+    state::{CrashNote, Definition},
 };
 
 /// How long a line may stay without its end before it is shown.
@@ -165,6 +166,23 @@ impl Writer {
         if let Err(error) = self.app.append(&lines) {
             tracing::warn!(%error, task.id = self.task_id, "what a container printed could not be kept");
         }
+    }
+}
+
+/// Writes to the log of its app that an input runs again, as its caller does not learn of it.
+pub fn log_crash(shared: &Shared, definition: &Definition, task_id: &str, note: CrashNote) {
+    let line = Line {
+        at: now(),
+        source: Source::Stderr,
+        task_id: task_id.to_owned(),
+        function_id: definition.function_id.clone(),
+        call_id: note.call_id,
+        input_id: note.input_id,
+        data: note.text,
+    };
+    let logged = shared.logs.app(&definition.app_id).and_then(|app| app.append(&[line]));
+    if let Err(error) = logged {
+        tracing::warn!(%error, task.id = task_id, "the end of a container could not be logged");
     }
 }
 

@@ -29,6 +29,14 @@ import sys
 import threading
 from typing import Any
 
+# The folder of this script is nothing that a container imports from. It is not on the path if the image has set
+# PYTHONSAFEPATH.
+_folder = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, _folder)
+sdk_patches = importlib.import_module("sdk_patches")
+sys.path[:] = [path for path in sys.path if path != _folder]
+del sys.modules["sdk_patches"], _folder
+
 ENTRY_POINT = "modal._container_entrypoint"
 HOME = "root"
 """The folder of a tree that is the home of a container's user."""
@@ -45,8 +53,6 @@ Volume = dict[str, Any]
 
 def main() -> None:
     mode, path = sys.argv[1:]
-    # The folder of this script is nothing that a container imports from.
-    del sys.path[0]
     spec = _read(path)
     enter(spec)
     if mode == "run":
@@ -60,6 +66,7 @@ def main() -> None:
 
 def run(spec: Spec) -> None:
     """Run the SDK's entry point, as `python -m` would."""
+    sdk_patches.apply()
     if spec["web_server"]:
         _find_servers_on_loopback()
     if spec["skipped"]:
@@ -67,7 +74,14 @@ def run(spec: Spec) -> None:
         missing["name_skipped_steps"](spec["skipped"])
     sys.argv = [ENTRY_POINT]
     sys.modules.pop(ENTRY_POINT, None)
-    runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:
+        # The SDK was interrupted when it had ended the function; while that runs, it takes it as the end itself.
+        pass
+    finally:
+        # From here on, an interruption has nothing to end, and would print a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def end(inherited: Files) -> None:
@@ -255,7 +269,13 @@ def serve(spec: Spec) -> Files:
             if child == 0:
                 for descriptor in (reader, writer, requests, answers):
                     os.close(descriptor)
-                _become(_read(line.decode()), spec)
+                try:
+                    _become(_read(line.decode()), spec)
+                except FileNotFoundError:
+                    if os.path.exists(line):
+                        raise
+                    # The container was stopped before it was there, and its folder is gone.
+                    os._exit(0)
                 return inherited
             containers.add(child)
             tell(started=child, spec=line.decode())

@@ -13,6 +13,11 @@ use crate::{
 /// How long a heartbeat waits for something to cancel; the SDK gives it 15 s.
 const HEARTBEAT_POLL: Duration = Duration::from_secs(10);
 
+/// A container has started, and begins with the code of the user.
+pub fn hello(shared: &Parts, task_id: &str) -> Result<(), Error> {
+    shared.change_soon(|state, _| state.task_mut(task_id).map(|task| task.runs_user_code = true))
+}
+
 pub async fn heartbeat(shared: &Parts, task_id: &str) -> Result<pb::ContainerHeartbeatResponse, Error> {
     let until = Instant::now() + HEARTBEAT_POLL;
     let cancelled = shared

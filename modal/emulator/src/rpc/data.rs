@@ -86,10 +86,11 @@ pub fn read_out(shared: &Parts, request: pb::FunctionCallGetDataRequest) -> Resu
                 read = reader.read(last_index) => read,
                 () = shared.hang_up.cancelled() => Err(Error::ShuttingDown),
             };
-            let chunk = read?.ok_or_else(|| Error::not_found("FunctionCall", &call_id))?;
-            last_index = chunk.index;
-            sent += chunk.encoded_len();
-            yield chunk;
+            for chunk in read?.ok_or_else(|| Error::not_found("FunctionCall", &call_id))? {
+                last_index = chunk.index;
+                sent += chunk.encoded_len();
+                yield chunk;
+            }
         }
     }))
 }

@@ -7,7 +7,7 @@ use super::Parts;
 use crate::{
     endpoints,
     error::Error,
-    state::{Definition, Now, State, next_time},
+    state::{Definition, Now, State, next_time, service_tag},
 };
 
 pub async fn precreate(
@@ -81,16 +81,21 @@ fn check_gpu(resources: Option<&pb::Resources>, ignore_gpu: bool) -> Result<(), 
     }
 }
 
-pub fn get(shared: &Parts, request: &pb::FunctionGetRequest) -> Result<pb::FunctionGetResponse, Error> {
+pub async fn get(shared: &Parts, request: &pb::FunctionGetRequest) -> Result<pb::FunctionGetResponse, Error> {
+    let pb::FunctionGetRequest { app_name, object_tag, environment_name, app_version } = request;
+    let pinned = match app_version {
+        0 => None,
+        version => {
+            let pin = |state: &mut State, _| state.pin_function(app_name, environment_name, object_tag, *version);
+            Some(shared.change(pin).await?)
+        }
+    };
     shared.read(|state| {
-        let app = state
-            .deployed_app(&request.app_name, &request.environment_name)
-            .ok_or_else(|| Error::not_found("App", &request.app_name))?;
-        let definition = app
-            .function_ids
-            .get(&request.object_tag)
+        let app = state.deployed_app(app_name, environment_name).ok_or_else(|| Error::not_found("App", app_name))?;
+        let function_id = pinned.as_ref().map(|function| &function.id).or_else(|| app.function_ids.get(object_tag));
+        let definition = function_id
             .and_then(|id| state.live_definition(id))
-            .ok_or_else(|| Error::not_found("Function", format!("{}/{}", request.app_name, request.object_tag)))?;
+            .ok_or_else(|| Error::not_found("Function", format!("{app_name}/{object_tag}")))?;
         Ok(pb::FunctionGetResponse {
             function_id: definition.function_id.clone(),
             handle_metadata: Some(state.definition_metadata(definition)),
@@ -163,10 +168,14 @@ pub fn get_class(shared: &Parts, request: &pb::ClassGetRequest) -> Result<pb::Cl
         let class_id = app
             .class_ids
             .get(&request.object_tag)
+            // The SDK does not say for which version it asks. That of a service function it does say.
+            .or_else(|| state.versions_of(&app.id).find_map(|version| version.class_ids.get(&request.object_tag)))
             .ok_or_else(|| Error::not_found("Cls", format!("{}/{}", request.app_name, request.object_tag)))?;
+        let service = app.function_ids.get(&service_tag(&request.object_tag));
+        let service = service.and_then(|id| state.functions.get(id));
         Ok(pb::ClassGetResponse {
             class_id: class_id.clone(),
-            handle_metadata: Some(state.class_metadata(app, &request.object_tag)),
+            handle_metadata: Some(state.class_metadata(service)),
             ..Default::default()
         })
     })

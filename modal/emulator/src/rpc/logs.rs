@@ -75,7 +75,10 @@ pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<Answers<
             let log = app.clone();
             let (lines, next) = blocking(move || log.read(position).map_err(failed())).await?;
             let quiet = lines.is_empty();
-            let wanted: Vec<Line> = lines.into_iter().filter(|line| filter.matches(line)).collect();
+            // What a step of an image's build prints is in the log of the build, which the same client follows.
+            let builders = shared.read(|state| state.builder_functions(&app_id));
+            let is_wanted = |line: &Line| filter.matches(line) && !builders.contains(&line.function_id);
+            let wanted: Vec<Line> = lines.into_iter().filter(is_wanted).collect();
             let mut batches = batches(wanted);
             // The client comes back for what follows the last one that it has seen.
             if let Some(last) = batches.last_mut() {

@@ -127,7 +127,7 @@ service! {
         function_precreate: pb::FunctionPrecreateRequest => pb::FunctionPrecreateResponse,
             |s, r| function::precreate(s, r).await;
         function_create: pb::FunctionCreateRequest => pb::FunctionCreateResponse, |s, r| function::create(s, r).await;
-        function_get: pb::FunctionGetRequest => pb::FunctionGetResponse, |s, r| function::get(s, &r);
+        function_get: pb::FunctionGetRequest => pb::FunctionGetResponse, |s, r| function::get(s, &r).await;
         function_get_by_id: pb::FunctionGetByIdRequest => pb::FunctionGetByIdResponse, |s, r| function::get_by_id(s, &r);
         function_bind_params: pb::FunctionBindParamsRequest => pb::FunctionBindParamsResponse,
             |s, r| function::bind_params(s, r).await;
@@ -232,7 +232,7 @@ service! {
     }
 
     containers {
-        container_hello: () => (), |_, _, ()| ok(());
+        container_hello: () => (), |s, task, ()| container::hello(s, task);
         container_heartbeat: pb::ContainerHeartbeatRequest => pb::ContainerHeartbeatResponse,
             |s, task, _| container::heartbeat(s, task).await;
         function_get_inputs: pb::FunctionGetInputsRequest => pb::FunctionGetInputsResponse,

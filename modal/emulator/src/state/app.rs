@@ -228,8 +228,9 @@ impl State {
 
     /// Removes the functions and classes of an app for which `gone` holds, and ends what was waiting for them.
     fn drop_objects(&mut self, app_id: &str, gone: impl Fn(&str) -> bool, now: Now) {
-        let functions: Vec<String> =
-            self.functions.values().filter(|f| f.app_id == app_id && gone(f.base_id())).map(|f| f.id.clone()).collect();
+        let functions =
+            self.functions.values().filter(|f| f.app_id == app_id && gone(f.base_id()) && !self.is_kept_by_pin(f));
+        let functions: Vec<String> = functions.map(|f| f.id.clone()).collect();
         for id in &functions {
             self.terminate_function(id, "the function is no longer part of its app", now);
             self.schedules.remove(id);

@@ -109,7 +109,7 @@ fn bound_id(base: &Definition, request: &pb::FunctionBindParamsRequest) -> Strin
     format!("fu-{}", &hex::encode(Sha256::digest(same.encode_to_vec()))[..32])
 }
 
-fn bind(base: &Definition, id: &str, request: &pb::FunctionBindParamsRequest) -> Result<Definition, Error> {
+pub(super) fn bind(base: &Definition, id: &str, request: &pb::FunctionBindParamsRequest) -> Result<Definition, Error> {
     let options = request.function_options.clone().unwrap_or_default();
     let mut replaced = Vec::new();
     if options.replace_secret_ids {

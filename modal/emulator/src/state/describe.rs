@@ -1,12 +1,12 @@
 //! How functions, classes and apps are described to clients and containers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use modal_proto as pb;
 use prost::Message;
 
-use super::{App, Definition, Function, State};
+use super::{Definition, Function, State};
 use crate::error::Error;
 
 /// Arguments and results up to this size travel inside the messages instead of as blobs.
@@ -14,11 +14,16 @@ const MAX_OBJECT_BYTES: u64 = 2 << 20;
 /// The same for calls that nobody waits for. It is smaller because their results are kept, in memory, for a week.
 const MAX_ASYNC_OBJECT_BYTES: u64 = 64 << 10;
 
+/// The tag of the service function of a class.
+pub fn service_tag(class_tag: &str) -> String {
+    format!("{class_tag}.*")
+}
+
 impl State {
     /// What a client has to know of a function to call it: of its live definition, or of what was announced.
     pub fn handle_metadata(&self, function: &Function) -> pb::FunctionHandleMetadata {
         match function.live.as_ref().and_then(|id| self.definitions.get(id)) {
-            Some(definition) => self.definition_metadata(definition),
+            Some(definition) => self.describe(function, &definition.function, &definition.id),
             None => self.describe(function, &pb::Function::decode(function.announced.clone()).unwrap_or_default(), ""),
         }
     }
@@ -110,9 +115,8 @@ impl State {
         }
     }
 
-    /// What a client has to know of a class: its service function has the class's tag with `.*` added.
-    pub fn class_metadata(&self, app: &App, tag: &str) -> pb::ClassHandleMetadata {
-        let service = app.function_ids.get(&format!("{tag}.*")).and_then(|id| self.functions.get(id));
+    /// What a client has to know of a class with this service function.
+    pub fn class_metadata(&self, service: Option<&Function>) -> pb::ClassHandleMetadata {
         pb::ClassHandleMetadata {
             methods: Vec::new(),
             class_function_id: service.map(|f| f.id.clone()).unwrap_or_default(),
@@ -123,28 +127,40 @@ impl State {
     /// Every object of an app, and everything its functions depend on: a container looks each of those up.
     pub fn layout(&self, app_id: &str) -> Result<pb::AppLayout, Error> {
         let app = self.app(app_id)?;
+        let live = |id: &String| self.functions.get(id).cloned();
+        Ok(self.layout_of(&app.function_ids, &app.class_ids, live))
+    }
+
+    /// The layout of functions and classes by their tags; `find` gives the functions of ids.
+    pub(super) fn layout_of(
+        &self,
+        function_ids: &BTreeMap<String, String>,
+        class_ids: &BTreeMap<String, String>,
+        find: impl Fn(&String) -> Option<Function>,
+    ) -> pb::AppLayout {
         let mut objects = Vec::new();
         let mut dependencies = BTreeSet::new();
-        for function in app.function_ids.values().filter_map(|id| self.functions.get(id)) {
-            let metadata = pb::object::HandleMetadataOneof::FunctionHandleMetadata(self.handle_metadata(function));
+        for function in function_ids.values().filter_map(&find) {
+            let metadata = pb::object::HandleMetadataOneof::FunctionHandleMetadata(self.handle_metadata(&function));
             objects.push(pb::Object { object_id: function.id.clone(), handle_metadata_oneof: Some(metadata) });
             if let Some(definition) = function.live.as_ref().and_then(|id| self.definitions.get(id)) {
                 dependencies.extend(definition.function.object_dependencies.iter().map(|d| d.object_id.clone()));
             }
         }
-        for (tag, id) in &app.class_ids {
-            let metadata = pb::object::HandleMetadataOneof::ClassHandleMetadata(self.class_metadata(app, tag));
+        for (tag, id) in class_ids {
+            let service = function_ids.get(&service_tag(tag)).and_then(&find);
+            let metadata = pb::object::HandleMetadataOneof::ClassHandleMetadata(self.class_metadata(service.as_ref()));
             objects.push(pb::Object { object_id: id.clone(), handle_metadata_oneof: Some(metadata) });
         }
         for object in &objects {
             dependencies.remove(&object.object_id);
         }
         objects.extend(dependencies.into_iter().map(|id| self.dependency(id)));
-        Ok(pb::AppLayout {
+        pb::AppLayout {
             objects,
-            function_ids: app.function_ids.clone().into_iter().collect(),
-            class_ids: app.class_ids.clone().into_iter().collect(),
-        })
+            function_ids: function_ids.clone().into_iter().collect(),
+            class_ids: class_ids.clone().into_iter().collect(),
+        }
     }
 
     fn dependency(&self, object_id: String) -> pb::Object {

@@ -3,7 +3,10 @@
 //! A function is an id that stays over redeployments; a definition is what one `FunctionCreate` said about it. A new
 //! definition is only staged: it becomes live when its app is published.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use modal_proto as pb;
@@ -24,6 +27,9 @@ pub struct Function {
     /// The function that this one is with parameters or options of its own.
     #[serde(default)]
     pub bound_to: Option<String>,
+    /// The version of its app to which it belongs, if it stays that of an earlier one.
+    #[serde(default)]
+    pub pinned_version: Option<u32>,
     #[serde(default)]
     pub overrides: Overrides,
     /// The ports of its web methods by their names; the function itself has none.
@@ -188,6 +194,12 @@ impl State {
         Ok(definition)
     }
 
+    /// The functions of an app that are steps of images' builds.
+    pub fn builder_functions(&self, app_id: &str) -> BTreeSet<String> {
+        let builders = self.definitions.values().filter(|d| d.app_id == app_id && d.function.is_builder_function);
+        builders.map(|definition| definition.function_id.clone()).collect()
+    }
+
     /// Calls a function that is a step of an image's build. A call of an earlier build, which was cut off, ends.
     pub fn begin_build(&mut self, id: &str, input: pb::FunctionInput, now: Now) -> Result<String, Error> {
         let earlier: Vec<String> = self
@@ -238,6 +250,7 @@ impl Function {
             app_id,
             live: None,
             bound_to: None,
+            pinned_version: None,
             overrides: Overrides::default(),
             ports: BTreeMap::new(),
             announced: Bytes::new(),

@@ -60,6 +60,11 @@ impl State {
         self.versions.range(version_id(app_id, 0)..=version_id(app_id, u32::MAX)).rev().map(|(_, version)| version)
     }
 
+    /// A version of an app.
+    pub fn version(&self, app_id: &str, number: u32) -> Option<&Version> {
+        self.versions.get(&version_id(app_id, number))
+    }
+
     /// Notes what a deployment made live.
     pub(super) fn add_version(&mut self, app: &App, request: Origin) {
         let live = |id: &String| Some((id.clone(), self.functions.get(id)?.live.clone()?));

@@ -6,15 +6,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use modal_proto::{self as pb, generic_result::GenericStatus};
+use modal_proto::{self as pb, AppState, generic_result::GenericStatus};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::{Now, State};
+use super::{
+    Now, State,
+    task::{CANCELLED, Running},
+};
 use crate::{error::Error, ids::new_id, store::Record};
 
-/// How often an input is given to another container after the one that ran it died.
+/// How many containers may die while they run an input of an app that is not deployed.
 const MAX_CRASHES: u32 = 3;
+/// The longest pause before an input is given to another container.
+const LONGEST_CRASH_DELAY: Duration = Duration::from_secs(60);
 /// Most inputs of one function that wait for a container.
 const MAX_BACKLOG: usize = 100_000;
 
@@ -106,6 +111,15 @@ impl Record for Output {
     }
 }
 
+/// What is to be logged of an input whose container died.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CrashNote {
+    pub call_id: String,
+    pub input_id: String,
+    /// A line with its end.
+    pub text: String,
+}
+
 /// How one delivery of an input ended.
 #[derive(Debug, Clone, Default)]
 pub struct Attempt {
@@ -121,6 +135,12 @@ impl Attempt {
     pub fn without_report(status: GenericStatus, message: impl Into<String>, now: Now) -> Self {
         let result = pb::GenericResult { status: status.into(), exception: message.into(), ..Default::default() };
         Self { result, ended_at: now.wall, ..Default::default() }
+    }
+
+    /// The end of a cancelled input whose container did not report it.
+    pub fn cancelled(task_id: &str, running: &Running, now: Now) -> Self {
+        let end = Self::without_report(GenericStatus::Terminated, CANCELLED, now);
+        Self { task_id: task_id.to_owned(), started_at: running.started_at, ..end }
     }
 }
 
@@ -211,16 +231,26 @@ impl State {
         }
     }
 
-    /// Ends a delivery whose container died on its own.
-    pub(super) fn end_crashed(&mut self, input_id: &str, how: &str, now: Now) {
-        let Some(input) = self.inputs.get_mut(input_id) else { return };
+    /// Ends a delivery whose container died on its own: as on Modal, deployed apps go on with growing pauses, and others
+    /// end with an error. Returns what is to be logged of an input that runs again.
+    pub(super) fn end_crashed(&mut self, input_id: &str, how: &str, now: Now) -> Option<CrashNote> {
+        let input = self.inputs.get(input_id)?;
+        let app = self.functions.get(&input.function_id).and_then(|function| self.apps.get(&function.app_id));
+        let is_build = self.live_definition(&input.function_id).is_some_and(|d| d.function.is_builder_function);
+        let goes_on = app.is_some_and(|app| app.state() == AppState::Deployed) && !is_build;
+        let input = self.inputs.get_mut(input_id)?;
         input.crashes += 1;
-        if input.crashes < MAX_CRASHES {
-            let delay = Duration::from_secs(1 << (input.crashes - 1));
+        let happened = format!("the container {how} while it ran this input");
+        if goes_on || input.crashes < MAX_CRASHES {
+            let delay = crash_delay(input.crashes);
+            let text = format!("{happened}; it runs again in {} s\n", delay.as_secs());
+            let note = CrashNote { call_id: input.call_id.clone(), input_id: input_id.to_owned(), text };
             self.requeue(input_id, Some(delay), now);
+            Some(note)
         } else {
-            let message = format!("the container {how} while it ran this input, {MAX_CRASHES} times in a row");
+            let message = format!("{happened}, {MAX_CRASHES} times in a row");
             self.finish_input(input_id, Attempt::without_report(GenericStatus::InternalFailure, message, now));
+            None
         }
     }
 
@@ -284,6 +314,10 @@ impl State {
             task.interrupt();
         }
     }
+}
+
+fn crash_delay(crashes: u32) -> Duration {
+    Duration::from_secs(1 << (crashes - 1).min(31)).min(LONGEST_CRASH_DELAY)
 }
 
 fn retry_delay(policy: &pb::FunctionRetryPolicy, retry: u32) -> Duration {

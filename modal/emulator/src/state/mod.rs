@@ -17,6 +17,7 @@ mod input;
 mod load;
 mod names;
 mod object;
+mod pinned;
 mod plan;
 mod queue;
 mod recent;
@@ -36,11 +37,12 @@ use std::{
 pub use self::{
     app::App,
     call::{Call, Caller, OutputsQuery},
+    describe::service_tag,
     dict::{Dict, MAX_VALUE_BYTES},
     environment::Environment,
     function::{Class, Definition, Function},
     history::Version,
-    input::{Input, Output},
+    input::{CrashNote, Input, Output},
     names::{Creation, environment},
     object::{Built, Image, Mount, Secret, Volume},
     plan::StopSignal,

@@ -3,11 +3,18 @@
 //! [`State::plan`] is idempotent and level-triggered: it looks at the state as it is, so that it makes no difference
 //! how often it is asked and what was missed in between.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use modal_proto::generic_result::GenericStatus;
 
-use super::{Now, Settings, State, Task, task::Stop};
+use super::{
+    Now, Settings, State, Task,
+    input::Attempt,
+    task::{Running, Stop},
+};
 
 /// How long a container may take to end after it was told that there is no more work.
 const LEAVE_GRACE: Duration = Duration::from_secs(30);
@@ -92,9 +99,10 @@ impl State {
 
     /// Ends what takes too long, and containers that nobody needs.
     fn enforce_limits(&mut self, now: Now, plan: &mut Plan) {
+        let mut stuck = Vec::new();
         for task in self.tasks.values_mut() {
             if task.stop.is_none_or(|stop| stop == Stop::Retire) {
-                limit_inputs(task, now, plan);
+                stuck.extend(limit_inputs(task, now, plan));
             }
             if task.stop.is_none() {
                 limit_start(task, now, plan);
@@ -109,12 +117,21 @@ impl State {
                 }
             }
         }
+        for (input_id, attempt) in stuck {
+            self.end_attempt(&input_id, attempt, now);
+            self.touch();
+        }
     }
 
     fn signal_stopping(&mut self, now: Now, plan: &mut Plan) {
         let grace = self.settings.stop_grace;
         for task in self.tasks.values_mut() {
             match task.stop {
+                // An interrupted start of the interpreter or of the SDK prints a traceback, and has nothing to end.
+                Some(Stop::Interrupt) if !task.runs_user_code => {
+                    plan.signal.push((task.id.clone(), StopSignal::Kill));
+                    task.stop = Some(Stop::Killed);
+                }
                 Some(Stop::Interrupt) => {
                     plan.signal.push((task.id.clone(), StopSignal::Interrupt));
                     task.stop = Some(Stop::Interrupted(now.mono + grace));
@@ -131,9 +148,19 @@ impl State {
     }
 }
 
-/// Ends a container for an input whose time is up.
-fn limit_inputs(task: &mut Task, now: Now, plan: &mut Plan) {
+/// Ends a container for an input whose time is up. If it runs others beside a cancelled one, it may finish them, and the
+/// cancelled one is returned with its end.
+fn limit_inputs(task: &mut Task, now: Now, plan: &mut Plan) -> Vec<(String, Attempt)> {
     let mut over = false;
+    let is_due = |running: &Running| running.cancel_by.is_some_and(|at| at <= now.mono);
+    let due: BTreeSet<u32> = task.running.values().filter(|r| is_due(r)).map(|r| r.delivery).collect();
+    if !due.is_empty() && task.running.values().any(|running| !due.contains(&running.delivery)) {
+        // The code of the cancelled input goes on, and keeps its place there.
+        task.retire();
+        let stuck = task.running.extract_if(.., |_, running| is_due(running));
+        let task_id = task.id.clone();
+        return stuck.map(|(id, running)| (id, Attempt::cancelled(&task_id, &running, now))).collect();
+    }
     for running in task.running.values_mut() {
         if running.cancel_by.is_some_and(|at| at <= now.mono) {
             running.verdict = Some(GenericStatus::Terminated);
@@ -147,6 +174,7 @@ fn limit_inputs(task: &mut Task, now: Now, plan: &mut Plan) {
     if over {
         task.interrupt();
     }
+    Vec::new()
 }
 
 /// Ends a container that does not come to ask for work.

@@ -8,7 +8,10 @@ use std::{
 
 use modal_proto::{self as pb, generic_result::GenericStatus};
 
-use super::{Definition, Now, State, input::Attempt};
+use super::{
+    Definition, Now, State,
+    input::{Attempt, CrashNote},
+};
 use crate::{
     error::Error,
     ids::{new_id, new_token},
@@ -32,8 +35,10 @@ pub struct Running {
     pub deadline: Instant,
     /// Set once the server decided how it ends, whatever the container says later.
     pub verdict: Option<GenericStatus>,
-    /// When a cancelled input is ended with its container.
+    /// When a cancelled input is ended, with its container unless that has others.
     pub cancel_by: Option<Instant>,
+    /// Whether another input of its batch was cancelled, and the container will cancel all of the batch.
+    pub batch_cancelled: bool,
 }
 
 /// How far stopping a container has come.
@@ -58,6 +63,8 @@ pub struct Task {
     pub started: Instant,
     /// The same in seconds since 1970.
     pub started_at: f64,
+    /// Whether it has come to the code of the user.
+    pub runs_user_code: bool,
     /// Whether it has asked for work.
     pub ready: bool,
     /// Whether it reported that it could not start.
@@ -137,6 +144,9 @@ impl Task {
             self.interrupt();
         } else if running.cancel_by.is_none() {
             running.cancel_by = Some(now.mono + CANCEL_GRACE);
+            let delivery = running.delivery;
+            let batch = self.running.values_mut().filter(|other| other.delivery == delivery);
+            batch.for_each(|other| other.batch_cancelled = true);
             self.cancelled.push(input_id.to_owned());
         }
     }
@@ -223,6 +233,7 @@ impl State {
             definition,
             started: now.mono,
             started_at: now.wall,
+            runs_user_code: false,
             ready: false,
             failed: false,
             overdue: false,
@@ -244,7 +255,7 @@ impl State {
     pub fn take_inputs(&mut self, task_id: &str, now: Now) -> Result<Option<Delivery>, Error> {
         let task = self.task_mut(task_id)?;
         if !task.ready {
-            task.ready = true;
+            (task.ready, task.runs_user_code) = (true, true);
             task.idle_since = now.mono;
             let function_id = task.definition.function_id.clone();
             self.health.remove(&function_id);
@@ -286,7 +297,14 @@ impl State {
         let limit = Duration::from_secs(if limit == 0 { 300 } else { u64::from(limit) });
         let deadline = now.mono + limit;
         for id in inputs {
-            let running = Running { started_at: now.wall, delivery, deadline, verdict: None, cancel_by: None };
+            let running = Running {
+                started_at: now.wall,
+                delivery,
+                deadline,
+                verdict: None,
+                cancel_by: None,
+                batch_cancelled: false,
+            };
             task.running.insert(id.clone(), running);
         }
         if let Some(queue) = self.queues.get_mut(&definition.function_id) {
@@ -357,12 +375,17 @@ impl State {
             return Ok(());
         }
         let started_at = running.started_at;
+        let only_batch_cancelled = running.batch_cancelled && running.cancel_by.is_none();
         task.running.remove(&output.input_id);
         task.last_ended = call_id.map(|call_id| (call_id, output.input_id.clone()));
         if task.running.is_empty() {
             task.idle_since = now.mono;
         }
         let mut result = output.result.unwrap_or_default();
+        if only_batch_cancelled && result.status() == GenericStatus::Terminated {
+            self.requeue(&output.input_id, None, now);
+            return Ok(());
+        }
         if result.status() == GenericStatus::Terminated && result.exception.is_empty() {
             CANCELLED.clone_into(&mut result.exception);
         }
@@ -405,9 +428,10 @@ impl State {
         self.touch();
     }
 
-    /// The process of a container is gone: what it had goes to another one, or ends.
-    pub fn task_exited(&mut self, task_id: &str, exit: &TaskExit, now: Now) {
-        let Some(task) = self.tasks.remove(task_id) else { return };
+    /// The process of a container is gone: what it had goes to another one, or ends. Returns what is to be logged of it.
+    pub fn task_exited(&mut self, task_id: &str, exit: &TaskExit, now: Now) -> Vec<CrashNote> {
+        let mut notes = Vec::new();
+        let Some(task) = self.tasks.remove(task_id) else { return notes };
         self.tokens.remove(&task.token);
         self.ended.add(&task, now);
         let expected = task.stop.is_some() || self.closing;
@@ -430,13 +454,14 @@ impl State {
                     self.finish_input(input_id, end);
                 }
                 None if expected => self.requeue(input_id, None, now),
-                None => self.end_crashed(input_id, &exit.how, now),
+                None => notes.extend(self.end_crashed(input_id, &exit.how, now)),
             }
         }
         if !task.ready && (!expected || task.overdue) {
             self.start_failed(&task, exit, now);
         }
         self.touch();
+        notes
     }
 
     fn start_failed(&mut self, task: &Task, exit: &TaskExit, now: Now) {

@@ -187,23 +187,6 @@ fn output_that_is_read_after_the_result_belongs_to_the_input() {
 }
 
 #[test]
-fn a_dead_container_costs_a_delivery_but_not_the_input() {
-    let mut world = World::new(function());
-    let call = world.call();
-    for retry_count in 0..3 {
-        let task = world.started().remove(0);
-        let item = world.work(&task);
-        assert_eq!(item.retry_count, retry_count);
-        assert_eq!(item.function_call_id, call);
-        world.exit(&task);
-        world.pass(5);
-    }
-    let (status, message) = world.result(&call).unwrap();
-    assert_eq!(status, GenericStatus::InternalFailure);
-    assert!(message.contains("exited with code 0"), "{message}");
-}
-
-#[test]
 fn a_timeout_is_told_when_the_container_is_gone() {
     let mut world = World::new(function());
     let call = world.call();

@@ -70,7 +70,7 @@ impl State {
 
     /// The web methods of all live functions, by function.
     pub fn endpoints(&self) -> Vec<(String, String)> {
-        let live = self.functions.values().filter(|f| f.bound_to.is_none());
+        let live = self.functions.values().filter(|f| f.bound_to.is_none() && f.pinned_version.is_none());
         let live = live.filter_map(|f| self.live_definition(&f.id));
         live.flat_map(|d| d.web_methods().map(|(name, _)| (d.function_id.clone(), name.to_owned()))).collect()
     }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use modal_proto::DataChunk;
 use prost::Message;
 use tokio::sync::watch;
@@ -21,6 +22,8 @@ use crate::{
 
 /// How many bytes a generator may be ahead of its fastest reader.
 const AHEAD_BYTES: u64 = 64 << 20;
+/// About how much is read at a time.
+const READ_BYTES: u64 = 1 << 20;
 /// The length in front of each chunk in the file.
 const PREFIX_BYTES: u64 = 4;
 
@@ -119,8 +122,9 @@ impl Spool {
 }
 
 impl Reader {
-    /// The chunk behind number `index`, when there is one; `None` if none will come.
-    pub async fn read(&self, index: u64) -> Result<Option<DataChunk>, Error> {
+    /// The chunks behind number `index`, as many as there are and are read at a time, when there are some; `None` if none
+    /// will come.
+    pub async fn read(&self, index: u64) -> Result<Option<Vec<DataChunk>>, Error> {
         let spool = &self.0;
         let seen = usize::try_from(index).map_err(|_| Error::invalid("last_index", "it is too large"))?;
         let mut changed = spool.changed.subscribe();
@@ -203,12 +207,23 @@ impl Inner {
         Ok(())
     }
 
-    fn read(&self, position: usize) -> io::Result<Option<DataChunk>> {
-        let (Some(file), Some(end)) = (&self.file, self.ends.get(position)) else { return Ok(None) };
-        let start = position.checked_sub(1).map_or(0, |before| self.ends[before]) + PREFIX_BYTES;
-        let mut data = vec![0; usize::try_from(end - start).map_err(io::Error::other)?];
+    fn read(&self, position: usize) -> io::Result<Option<Vec<DataChunk>>> {
+        let (Some(file), Some(first)) = (&self.file, self.ends.get(position)) else { return Ok(None) };
+        let start = position.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let wanted = |end: &u64| *end == *first || *end - start <= READ_BYTES;
+        let count = self.ends[position..].partition_point(wanted);
+        let ends = &self.ends[position..position + count];
+        let length = |from: u64, to: u64| usize::try_from(to - from).map_err(io::Error::other);
+        let mut data = vec![0; length(start, ends.last().copied().unwrap_or(start))?];
         file.read_exact_at(&mut data, start)?;
-        DataChunk::decode(data.as_slice()).map(Some).map_err(io::Error::other)
+        // All chunks share the memory that was read.
+        let (mut data, mut from) = (Bytes::from(data), start);
+        let mut decode = |end: &u64| {
+            let chunk = data.split_to(length(from, *end)?).slice(PREFIX_BYTES as usize..);
+            from = *end;
+            DataChunk::decode(chunk).map_err(io::Error::other)
+        };
+        ends.iter().map(&mut decode).collect::<io::Result<_>>().map(Some)
     }
 }
 
@@ -254,11 +269,12 @@ mod tests {
         (&file).write_all(&[9, 0, 0, 0, 1]).unwrap();
         let spool = Arc::new(Spool::new(path));
         let reader = spool.reader();
-        for (index, text) in [(0, "one"), (2, "three"), (1, "two")] {
-            assert_eq!(reader.read(index).await.unwrap(), Some(chunk(index + 1, text)));
+        let all = [chunk(1, "one"), chunk(2, "two"), chunk(3, "three")];
+        for index in [0, 2, 1] {
+            assert_eq!(reader.read(index).await.unwrap().unwrap(), all[usize::try_from(index).unwrap()..]);
         }
         spool.append(vec![chunk(4, "four")]).await.unwrap();
-        assert_eq!(reader.read(3).await.unwrap(), Some(chunk(4, "four")));
+        assert_eq!(reader.read(3).await.unwrap(), Some(vec![chunk(4, "four")]));
         spool.drop_values();
         assert_eq!(reader.read(4).await.unwrap(), None);
     }
@@ -273,7 +289,8 @@ mod tests {
         let mut room = tokio::spawn(async move { waiting.room(Duration::from_secs(60)).await });
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut room).await.is_err());
         assert!(!spool.room(Duration::from_millis(1)).await, "nobody reads");
-        assert_eq!(spool.reader().read(1).await.unwrap().unwrap().index, 2);
+        assert_eq!(spool.reader().read(0).await.unwrap().unwrap().len(), 1, "one at a time if they are large");
+        assert_eq!(spool.reader().read(1).await.unwrap().unwrap(), [chunk(2, "next")]);
         assert!(room.await.unwrap());
     }
 
@@ -292,7 +309,7 @@ mod tests {
             // It is written while the reader begins to wait for it.
             next.send(index + 1).unwrap();
             let read = tokio::time::timeout(Duration::from_secs(20), reader.read(index)).await;
-            assert_eq!(read.expect("it is woken").unwrap().unwrap().index, index + 1);
+            assert_eq!(read.expect("it is woken").unwrap().unwrap(), [chunk(index + 1, "x")]);
         }
         drop(next);
         writing.await.unwrap();

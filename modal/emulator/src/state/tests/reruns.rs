@@ -1,6 +1,6 @@
 //! The rules of inputs that run more than once.
 
-use modal_proto::{self as pb, FunctionCallInvocationType, generic_result::GenericStatus};
+use modal_proto::{self as pb, AppState, FunctionCallInvocationType, generic_result::GenericStatus};
 
 use super::{Caller, OutputsQuery, World, function};
 
@@ -81,4 +81,109 @@ fn result_of_a_container_that_lost_its_input_is_dropped() {
     world.put(&new, &input_id, GenericStatus::Success);
     world.put(&new, &input_id, GenericStatus::Failure);
     assert_eq!(outputs(&world, &call_id), [(0, GenericStatus::Success, 0)]);
+}
+
+/// A function that runs this many inputs at once in one container, each a batch of this size.
+fn concurrent(inputs: u32, batch: u32) -> pb::Function {
+    pb::Function { max_concurrent_inputs: inputs, batch_max_size: batch, concurrency_limit: 1, ..function() }
+}
+
+#[test]
+fn cancelled_input_that_goes_on_ends_without_its_neighbors() {
+    let mut world = World::new(concurrent(2, 0));
+    let (first, second, third) = (world.call(), world.call(), world.call());
+    let task = world.started().remove(0);
+    let cancelled = world.work(&task);
+    let neighbor = world.work(&task);
+    let now = world.now();
+    world.state.cancel_call(&first, false, now).unwrap();
+    world.pass(9);
+    assert!(world.signals().is_empty() && world.result(&first).is_none());
+    world.pass(1);
+    assert!(world.signals().is_empty(), "the neighbor goes on");
+    assert_eq!(world.result(&first).unwrap().0, GenericStatus::Terminated);
+    assert!(matches!(world.take(&task), Some(super::Delivery::Stop)), "its place stays taken");
+    world.put(&task, &cancelled.input_id, GenericStatus::Success);
+    assert_eq!(world.result(&first).unwrap().0, GenericStatus::Terminated, "too late");
+    world.put(&task, &neighbor.input_id, GenericStatus::Success);
+    assert_eq!(world.result(&second).unwrap().0, GenericStatus::Success);
+    let other = world.state.tasks.keys().find(|id| **id != task).unwrap().clone();
+    assert_eq!(world.work(&other).function_call_id, third);
+    assert!(world.signals().is_empty());
+    world.pass(30);
+    assert_eq!(world.signals(), [(task, super::StopSignal::Interrupt)]);
+}
+
+#[test]
+fn all_inputs_of_a_container_that_ignores_cancellation_end_with_it() {
+    let mut world = World::new(concurrent(2, 0));
+    let calls = [world.call(), world.call()];
+    let task = world.started().remove(0);
+    for call_id in &calls {
+        world.work(&task);
+        let now = world.now();
+        world.state.cancel_call(call_id, false, now).unwrap();
+    }
+    world.pass(10);
+    assert_eq!(world.signals(), [(task.clone(), super::StopSignal::Interrupt)]);
+    world.exit(&task);
+    assert!(calls.iter().all(|call_id| world.result(call_id).unwrap().0 == GenericStatus::Terminated));
+}
+
+#[test]
+fn rest_of_a_cancelled_batch_runs_again() {
+    let mut world = World::new(concurrent(1, 2));
+    let (first, second) = (world.call(), world.call());
+    let task = world.started().remove(0);
+    let Some(super::Delivery::Work(batch)) = world.take(&task) else { panic!("no batch") };
+    let now = world.now();
+    world.state.cancel_call(&first, false, now).unwrap();
+    for item in &batch {
+        world.put(&task, &item.input_id, GenericStatus::Terminated);
+    }
+    assert_eq!(world.result(&first).unwrap().0, GenericStatus::Terminated);
+    assert_eq!(world.result(&second), None);
+    let again = world.work(&task);
+    assert_eq!((again.input_id.as_str(), again.retry_count), (batch[1].input_id.as_str(), 1));
+    // An input may say so by itself, without having been canceled.
+    world.put(&task, &again.input_id, GenericStatus::Terminated);
+    assert_eq!(world.result(&second).unwrap().0, GenericStatus::Terminated);
+}
+
+#[test]
+fn a_deployed_app_goes_on_with_growing_pauses_if_containers_die() {
+    let mut world = World::new(function());
+    let call = world.call();
+    for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+        let task = world.started().remove(0);
+        world.work(&task);
+        world.exit(&task);
+        world.pass(pause - 1);
+        assert!(world.started().is_empty(), "less than {pause} s");
+        world.pass(1);
+    }
+    assert_eq!(world.result(&call), None);
+    let task = world.started().remove(0);
+    let input_id = world.work(&task).input_id;
+    world.put(&task, &input_id, GenericStatus::Success);
+    assert_eq!(world.result(&call).unwrap().0, GenericStatus::Success);
+}
+
+#[test]
+fn a_dead_container_costs_a_delivery_but_not_the_input() {
+    let mut world = World::new(function());
+    let app = world.state.apps.get_mut(&world.app_id).unwrap();
+    app.state = AppState::Ephemeral.into();
+    let call = world.call();
+    for retry_count in 0..3 {
+        let task = world.started().remove(0);
+        let item = world.work(&task);
+        assert_eq!(item.retry_count, retry_count);
+        assert_eq!(item.function_call_id, call);
+        world.exit(&task);
+        world.pass(5);
+    }
+    let (status, message) = world.result(&call).unwrap();
+    assert_eq!(status, GenericStatus::InternalFailure);
+    assert!(message.contains("exited with code 0"), "{message}");
 }
