@@ -42,6 +42,7 @@ pub use self::{
     build::place_files,
     copy::Files,
     log::{Line, Log},
+    uv::network_variables,
 };
 use crate::{
     containers::{explain, kill_left_overs},
