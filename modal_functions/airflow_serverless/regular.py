@@ -30,8 +30,12 @@ def read_bytes(path: str | Path) -> bytes:
         # A socket cannot be opened at all.
         _check(Path(path).stat().st_mode)
         raise
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check(os.fstat(descriptor).st_mode)
+    except NotRegular:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
         return file.read()
 
 

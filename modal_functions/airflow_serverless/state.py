@@ -119,12 +119,13 @@ class CallbackEntry(TypedDict):
 
 
 class PackagesNote(TypedDict):
-    """`packages:{name}`: the installation of what some DAG files ask for."""
+    """`packages:{name}`: the installation of what some DAG files ask for. `attempts`: how many have failed in a row."""
 
     name: str
     status: str
     at: float
     error: str | None
+    attempts: int
 
 
 class Triggers(TypedDict):

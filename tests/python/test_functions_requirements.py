@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import hashlib
+import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +38,13 @@ ASKS = '# /// script\n# requires-python = ">=3.11"\n# dependencies = ["{}"]\n# /
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    folder = tmp_path_factory.mktemp("packages")
-    wheels, configuration = folder / "wheels", folder / "uv.toml"
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("packages") / "wheels"
+
+
+@pytest.fixture(scope="module")
+def environment(packages: Path) -> Iterator[Environment]:
+    wheels, configuration = packages, packages.with_name("uv.toml")
     for version in ("1.0", "2.0"):
         make_wheel(wheels, "greetings", version)
     configuration.write_text(f"no-index = true\nfind-links = [{str(wheels)!r}]\n")
@@ -56,9 +66,10 @@ def run(environment: Environment, dag_id: str) -> tuple[str, list[str]]:
     return state, [path.read_text() for path in environment.volumes(f"xcom/{dag_id}/{dag_id}/version/return_value")]
 
 
-def refresh(environment: Environment, name: str) -> None:
+def refresh(environment: Environment, name: str) -> Any:
+    """Runs a tick; returns what it counted."""
     environment.command(name, kind="refresh")
-    environment.call("run_tick", "test")
+    return environment.call("run_tick", "test")
 
 
 def test_each_file_has_what_it_asks_for(environment: Environment) -> None:
@@ -93,14 +104,84 @@ def test_a_failing_install_fails_the_task_with_the_reason(environment: Environme
     assert "no version of greetings" in error
 
 
+def note(environment: Environment, **changes: Any) -> dict[str, Any]:
+    """The only note of an installation that has failed, or still runs, with these changes written to it."""
+    found: dict[str, Any] = environment.modal.ask(f"""
+    d = modal.Dict.from_name("airflow-state-test")
+    notes = [(key, value) for key, value in d.items() if key.startswith("packages:") and value["status"] != "SUCCESS"]
+    key, value = max(notes, key=lambda item: item[1]["at"])
+    d[key] = value | {changes!r}
+    answer(d[key])
+    """)
+    return found
+
+
+def import_error(environment: Environment, name: str) -> str:
+    rows = environment.query("SELECT stacktrace FROM import_error WHERE filename = ?", name)
+    return str(rows[0][0]) if rows else ""
+
+
+def test_an_installation_that_failed_is_tried_again(environment: Environment, packages: Path) -> None:
+    source = ASKS.format("greetings==3.0") + DAG.format(dag_id="again", imports="import greetings")
+    environment.upload("again.py", source)
+    refresh(environment, "again")
+    error = wait_until(lambda: import_error(environment, "again.py"), "the import error", 60)
+    first = note(environment)
+    assert "no version of greetings==3.0" in error and first["attempts"] == 1
+    assert f"This is tried again at {moment(first['at'] + 60)}." in error
+    # Not before its time, and then at longer and longer intervals.
+    refresh(environment, "look-1")
+    assert note(environment)["at"] == first["at"]
+    note(environment, at=first["at"] - 61)
+    refresh(environment, "look-2")
+    second = wait_until(lambda: (found := note(environment))["attempts"] == 2 and found, "the second attempt", 60)
+    again_at = f"This is tried again at {moment(second['at'] + 120)}."
+    wait_until(lambda: again_at in import_error(environment, "again.py"), "the time of the third attempt", 60)
+    # At once when the file changes, though nothing else is new; and once the package is there, all is well.
+    environment.upload("again.py", source + "# changed\n")
+    refresh(environment, "look-3")
+    wait_until(lambda: note(environment)["attempts"] == 3, "the third attempt", 60)
+    make_wheel(packages, "greetings", "3.0")
+    note(environment, at=0.0)
+    refresh(environment, "look-4")
+    assert run(environment, "again") == ("success", ['"3.0"'])
+    assert import_error(environment, "again.py") == ""
+
+
+def test_files_that_wait_for_packages_have_no_others_parsed(environment: Environment) -> None:
+    environment.upload("broken.py", "import dag_that_is_not_there\n")
+    source = ASKS.format("greetings==4.0") + DAG.format(dag_id="waits", imports="")
+    environment.upload("waits.py", source)
+    refresh(environment, "waits")
+    wait_until(lambda: note(environment)["status"] == "FAILED", "the failure", 60)
+    refresh(environment, "look-5")
+    # A change, and an installation that takes its time.
+    note(environment, status="QUEUED", at=time.time() + 3600)
+    environment.upload("waits.py", source + "# changed\n")
+    refresh(environment, "look-6")
+    for number in range(3):
+        assert refresh(environment, f"waiting-{number}")["parsed"] == 0
+    note(environment, status="FAILED", at=time.time())
+
+
+def moment(at: float) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(" ", "seconds")
+
+
 def test_declarations(tmp_path: Path) -> None:
     file = tmp_path / "dag.py"
-    cases = {
+    cases: dict[str, str | tuple[str, ...]] = {
         "import os\n": (),
         ASKS.format("b") + ASKS.format("c"): "more than one",
         "# /// script\n# dependencies = [\n# ///\n": "not valid",
+        "# /// script\n# dependencies = ['b']\nimport os\n": "at line 1 of dag.py has no end",
+        "import os\n# /// script\n# dependencies = ['b']\nimport os\n# ///\n": "at line 2 of dag.py has no end",
+        "# /// script\n" + ASKS.format("b"): "not valid",
+        '# /// script\n# requires-python = "<3"\n# ///\n': "is '<3', and DAGs are run by Python 3",
+        "# /// script\n# requires-python = '3.x'\n# ///\n": "not a version specifier: '3.x'",
+        "# /// script\n# requires-python = 3\n# ///\n": "not a version specifier: 3",
         '# /// script\n# dependencies = "one"\n# ///\n': "not a list",
-        ASKS.format("b==1; python_version > '3'") + "x = 1\n": ("b==1; python_version > '3'",),
+        ASKS.format("b==1; python_version > '3'") + "x = 1\n": ("script.txt\nb==1; python_version > '3'\n",),
         "# /// script\n# ///\n": (),
     }
     for text, expected in cases.items():
@@ -111,10 +192,73 @@ def test_declarations(tmp_path: Path) -> None:
             with pytest.raises(RequirementsError, match=expected):
                 declared(file, tmp_path)
     # A block speaks for its file, also one that asks for nothing.
-    (tmp_path / "requirements.txt").write_text("a\n\n# no\nb\n")
+    beside = tmp_path / "requirements.txt"
+    beside.write_text("a\n\n# no\nb\n")
     assert declared(file, tmp_path) == ()
     file.write_text("import os\n")
-    assert declared(file, tmp_path) == ("a", "b")
+    assert declared(file, tmp_path) == ("requirements.txt\na\n\n# no\nb\n",)
+    beside.write_text("\n# nothing yet\n")
+    assert declared(file, tmp_path) == ()
+
+
+def test_files_that_a_requirements_file_includes(tmp_path: Path) -> None:
+    file, beside = tmp_path / "team/dag.py", tmp_path / "team/requirements.txt"
+    file.parent.mkdir()
+    file.write_text("import os\n")
+    (tmp_path / "common.txt").write_text("b\n-c team/limits.txt # ours\n-r https://example.com/more.txt\n")
+    (tmp_path / "team/limits.txt").write_bytes(b"\xef\xbb\xbfb<2\r\n--requirement=requirements.txt\r\n")
+    beside.write_text("a \\\n  --hash=sha256:00\n-r../common.txt\n")
+    assert declared(file, tmp_path) == (
+        "team/requirements.txt\n" + beside.read_text(),
+        "common.txt\n" + (tmp_path / "common.txt").read_text(),
+        "team/limits.txt\nb<2\n--requirement=requirements.txt\n",
+    )
+    refused = {
+        "-r ../../outside.txt": "includes ../../outside.txt, which is not in the DAG folder",
+        "-c /etc/hostname": "includes /etc/hostname, which is not in the DAG folder",
+        "-r none.txt": "team/none.txt cannot be read: No such file",
+        "-r .": "team cannot be read: it is a folder, not a regular file",
+        "-r pipe.txt": "pipe.txt cannot be read: it is a named pipe",
+        "-r latin.txt": "latin.txt is not text in UTF-8",
+    }
+    os.mkfifo(tmp_path / "team/pipe.txt")
+    (tmp_path / "team/latin.txt").write_bytes(b"# \xe9\n")
+    for text, words in refused.items():
+        beside.write_text(text + "\n")
+        with pytest.raises(RequirementsError, match=re.escape(words)):
+            declared(file, tmp_path)
+
+
+def test_uv_reads_the_files_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = {}
+    for name, version in (("greetings", "1.0"), ("greetings", "2.0"), ("farewells", "1.0")):
+        wheel = make_wheel(tmp_path / "wheels", name, version)
+        wheels[name, version] = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (tmp_path / "uv.toml").write_text(f"no-index = true\nfind-links = [{str(tmp_path / 'wheels')!r}]\n")
+    monkeypatch.setenv("UV_CONFIG_FILE", str(tmp_path / "uv.toml"))
+    file, beside = tmp_path / "dags/dag.py", tmp_path / "dags/requirements.txt"
+    file.parent.mkdir()
+    file.touch()
+    (tmp_path / "dags/more.txt").write_text("farewells; python_version > '3'\nnothing; python_version < '3'\n")
+    (tmp_path / "dags/limits.txt").write_text("greetings<2\n")
+
+    def installed(text: str) -> set[str]:
+        beside.write_text(text)
+        folder = Environments(tmp_path / "venvs").provide(declared(file, tmp_path / "dags"))
+        return {path.name.removesuffix(".dist-info") for path in folder.glob("*.dist-info")}
+
+    assert installed("-r more.txt\n-c limits.txt\ngreetings\n") == {"greetings-1.0", "farewells-1.0"}
+    # What is included counts as well: with another content it is another set of packages.
+    (tmp_path / "dags/limits.txt").write_text("greetings>=2\n")
+    assert installed("-r more.txt\n-c limits.txt\ngreetings\n") == {"greetings-2.0", "farewells-1.0"}
+    assert installed(f"--find-links {tmp_path / 'wheels'}\ngreetings==1.0\n") == {"greetings-1.0"}
+    hashed = "greetings==1.0 \\\n    --hash=sha256:{}\n"
+    assert installed(hashed.format(wheels["greetings", "1.0"])) == {"greetings-1.0"}
+    with pytest.raises(RequirementsError, match=r"[Hh]ash"):
+        installed(hashed.format(wheels["greetings", "2.0"]))
+    # A pinned file has packages that Airflow has anyhow, which are checked as well.
+    with pytest.raises(RequirementsError, match=r"[Hh]ash"):
+        installed(hashed.format(wheels["greetings", "1.0"]) + "farewells==1.0\n")
 
 
 def test_what_nothing_asks_for_goes_after_a_while(tmp_path: Path) -> None:
@@ -123,8 +267,6 @@ def test_what_nothing_asks_for_goes_after_a_while(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     environments.collect({"used"})
     mark = tmp_path / "old" / ".unused"
-    import os
-
     os.utime(mark, (0, 0))
     environments.collect({"used"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "used"]

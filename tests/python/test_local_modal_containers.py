@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -181,3 +182,38 @@ def test_strict_volumes_are_committed_in_the_background(strict: LocalModal) -> N
     run(strict, 'cls("One").write.remote("c", "left alone", commit=False)')
     script = 'answer([entry.path for entry in modal.Volume.from_name("containers-volume").listdir("/")])'
     wait_until(lambda: "c" in strict.sdk(script), "the background commit")
+
+
+def test_the_way_to_package_indexes_is_that_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificates = tmp_path / "ca.pem"
+    certificates.touch()
+    given = {
+        "SSL_CERT_FILE": str(certificates),
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "no_proxy": "intern.example, 127.0.0.1",
+        "PIP_INDEX_URL": "https://index.example/simple",
+        "UV_EXTRA_INDEX_URL": "https://more.example/simple",
+        "UV_INDEX_OURS_USERNAME": "joe",
+        "UV_HTTP_TIMEOUT": "7",
+    }
+    others = {"UV_CACHE_DIR": str(tmp_path), "AWS_SECRET_ACCESS_KEY": "hunter2", "UV_PYTHON": "3.9"}
+    for name, value in (given | others).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    with LocalModal() as server:
+        server.start()
+        seen = server.sdk("""
+        app = modal.App("net")
+        @app.function(serialized=True, secrets=[modal.Secret.from_dict({"UV_HTTP_TIMEOUT": "9"})])
+        def seen():
+            import os
+            return dict(os.environ)
+        with app.run():
+            answer(seen.remote())
+        """)
+    # What the app itself says counts; this machine is reached without a proxy.
+    hosts = "intern.example,127.0.0.1,localhost,::1"
+    expected = given | {"UV_HTTP_TIMEOUT": "9", "no_proxy": hosts, "NO_PROXY": hosts}
+    expected |= {"UV_DEFAULT_INDEX": given["PIP_INDEX_URL"], "REQUESTS_CA_BUNDLE": str(certificates)}
+    assert {name: seen.get(name) for name in expected} == expected
+    assert not others.keys() & seen.keys()

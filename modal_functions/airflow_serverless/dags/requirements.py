@@ -1,7 +1,7 @@
 """Packages of one DAG file: declared in it or beside it, installed once for all that ask for the same.
 
 A file declares them in a PEP 723 block, or a `requirements.txt` in its folder does. They are installed on top of what
-Airflow runs with, whose own versions win, into a folder that is named by a hash of the declaration.
+Airflow runs with, whose own versions win, into a folder that is named by a hash of the declaration (`declarations.py`).
 """
 
 from __future__ import annotations
@@ -10,68 +10,28 @@ import hashlib
 import importlib
 import json
 import os
-import re
 import shutil
 import site
 import subprocess
 import sys
 import tempfile
 import time
-import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
-from airflow_serverless import regular
+from airflow_serverless.dags import declarations
+from airflow_serverless.dags.declarations import Declaration, RequirementsError, declared
 
-BLOCK = re.compile(r"^# /// script$\n(?P<content>(?:^#(?:| .*)$\n)*?)^# ///$", re.MULTILINE)
-FILE = "requirements.txt"
+__all__ = ["Environments", "RequirementsError", "activate", "active_in_children", "declared"]
+
 COMPLETE = ".complete"
 UNUSED = ".unused"
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long packages that no file asks for any more are kept: tasks of older files may still run."""
 INSTALL_SECONDS = 240
-
-
-class RequirementsError(Exception):
-    """What a file asks for cannot be had; the message says why, in the resolver's words where it has any."""
-
-
-def declared(path: Path, root: Path) -> tuple[str, ...]:
-    """What the DAG file `path` asks for, in order. Raises RequirementsError for a block that is not valid."""
-    if path.suffix == ".py" and (block := _block(path)) is not None:
-        return tuple(sorted(block))
-    beside = path.parent / FILE
-    if not (beside.is_file() and beside.is_relative_to(root)):
-        return ()
-    lines = (line.strip() for line in regular.read_text(beside).splitlines())
-    return tuple(sorted(line for line in lines if line and not line.startswith("#")))
-
-
-def _block(path: Path) -> list[str] | None:
-    text = regular.read_text(path, errors="replace")
-    blocks = list(BLOCK.finditer(text))
-    if not blocks:
-        return None
-    line = text.count("\n", 0, blocks[0].start()) + 1
-    if len(blocks) > 1:
-        raise RequirementsError(f"{path.name} has more than one `# /// script` block; one of them is at line {line}")
-    content = "".join(found[2:] if found.startswith("# ") else found[1:] for found in _lines(blocks[0]["content"]))
-    try:
-        dependencies = tomllib.loads(content).get("dependencies", [])
-    except tomllib.TOMLDecodeError as error:
-        raise RequirementsError(
-            f"the `# /// script` block at line {line} of {path.name} is not valid: {error}"
-        ) from None
-    if not (isinstance(dependencies, list) and all(isinstance(one, str) for one in dependencies)):
-        raise RequirementsError(f"`dependencies` in the `# /// script` block of {path.name} is not a list of strings")
-    return dependencies
-
-
-def _lines(text: str) -> list[str]:
-    return text.splitlines(keepends=True)
 
 
 class Environments:
@@ -81,17 +41,17 @@ class Environments:
         self._root = root
 
     @staticmethod
-    def name(requirements: Iterable[str]) -> str:
+    def name(requirements: Declaration) -> str:
         """A name that changes with the requirements, with Python, and with what is installed under them."""
-        described = json.dumps([sorted(requirements), sys.version_info[:2], sys.platform, _base()])
+        described = json.dumps([requirements, sys.version_info[:2], sys.platform, _base()])
         return hashlib.sha256(described.encode()).hexdigest()[:24]
 
-    def find(self, requirements: Iterable[str]) -> Path | None:
+    def find(self, requirements: Declaration) -> Path | None:
         """Where these packages are, if they are."""
         folder = self._root / self.name(requirements)
         return folder if (folder / COMPLETE).exists() else None
 
-    def provide(self, requirements: tuple[str, ...]) -> Path:
+    def provide(self, requirements: Declaration) -> Path:
         """Where these packages are; installs them if need be. Raises RequirementsError."""
         found = self.find(requirements)
         if found is not None:
@@ -103,7 +63,7 @@ class Environments:
             built = Path(temporary, "packages")
             built.mkdir()
             _install(requirements, built, Path(temporary))
-            (built / COMPLETE).write_text("\n".join(requirements) + "\n")
+            (built / COMPLETE).write_text("\n".join(requirements))
             try:
                 built.rename(folder)
             except OSError:
@@ -136,17 +96,23 @@ def _base_path() -> list[str]:
     return [path for path in sys.path if path.endswith("site-packages")]
 
 
-def _install(requirements: tuple[str, ...], target: Path, work: Path) -> None:
+def _install(requirements: Declaration, target: Path, work: Path) -> None:
     """Resolve against what is there, and install only what is not there in that very version."""
-    constraints, wanted, resolved = work / "constraints.txt", work / "wanted.txt", work / "resolved.txt"
+    constraints, resolved = work / "constraints.txt", work / "resolved.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(_base().items())))
-    wanted.write_text("".join(f"{one}\n" for one in requirements))
-    _uv("compile", "--no-header", "--no-annotate", "-c", constraints, "-o", resolved, wanted)
+    wanted = declarations.write(requirements, work / "wanted")
+    options = ["--no-header", "--no-annotate", "--emit-index-url", "--emit-find-links"]
+    _uv("compile", *options, "-c", constraints, "-o", resolved, wanted)
     present = {f"{name}=={version}" for name, version in _base().items()}
-    missing = [line for line in resolved.read_text().splitlines() if line.strip() and line.lower() not in present]
-    if missing:
-        resolved.write_text("\n".join(missing) + "\n")
-        _uv("install", "--no-deps", "--target", target, "-r", resolved)
+    lines = [line for line in resolved.read_text().splitlines() if line.strip() and line.lower() not in present]
+    if all(line.startswith("-") for line in lines):
+        return
+    if declarations.has_hashes(requirements):
+        # They are in the file itself, for all that it needs: what it asks for is installed as it is.
+        _uv("install", "--no-deps", "--require-hashes", "--target", target, "-r", wanted)
+        return
+    resolved.write_text("\n".join(lines) + "\n")
+    _uv("install", "--no-deps", "--target", target, "-r", resolved)
 
 
 def _uv(command: str, *arguments: str | Path) -> None:

@@ -39,13 +39,13 @@ def install(worker: Worker, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Install `payload["requirements"]` for the scheduler, which parses no file before; returns {"status", "error"}."""
     asked = tuple(payload["requirements"])
     name = Environments.name(asked)
-    note: PackagesNote = {"name": name, "status": SUCCESS, "at": time.time(), "error": None}
+    note: PackagesNote = {"name": name, "status": SUCCESS, "at": time.time(), "error": None, "attempts": 0}
     worker.volume.reload()
     try:
         Environments(worker.paths.packages).provide(asked)
         worker.volume.commit()
     except RequirementsError as error:
-        note = {**note, "status": FAILED, "error": str(error)}
+        note = {**note, "status": FAILED, "error": str(error), "attempts": payload.get("attempts", 0) + 1}
     worker.state.update({packages_key(name): {**note, "at": time.time()}})
     worker.wake("packages were installed")
     return {"status": note["status"], "error": note["error"]}

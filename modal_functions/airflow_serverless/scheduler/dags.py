@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -21,6 +23,7 @@ from airflow_serverless.dags.write import NotStored, not_stored, printable, writ
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
 from airflow_serverless.executor import in_process
+from airflow_serverless.scheduler import packages
 from airflow_serverless.scheduler.definitions import Definitions
 from airflow_serverless.scheduler.listing import IGNORE_FILE, Listing, list_dag_files, walk
 from airflow_serverless.scheduler.quarantine import FILE, FOLDER, LONGEST_PATH, PATH, Quarantine, is_systemic
@@ -28,20 +31,24 @@ from airflow_serverless.scheduler.reads import ObservedState, Reads
 from airflow_serverless.state import FAILED, PackagesNote, packages_key
 
 LIMITS = Limits(seconds=PARSE_TIMEOUT_SECONDS, memory_mb=4096)
-PARSED, BROKEN, DATA = "parsed", "broken", "data"
-"""Kinds of files: parsed without errors, parsed with errors, not a DAG file."""
+PARSED, BROKEN, DATA, WAITING = "parsed", "broken", "data", "waiting"
+"""Kinds of files: parsed without errors, parsed with errors, not a DAG file, without the packages that it asks for."""
 
 
 @dataclass
 class Synced:
     """Files that were parsed and files that vanished, relative to the DAG folder; and what has to be installed before
     other files can be parsed, by the names of their environments. `next_clock`: when the next file that
-    reads the clock is due, in seconds since the epoch."""
+    reads the clock, or whose packages could not be installed, is due, in seconds since the epoch."""
 
     parsed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
     next_clock: float | None = None
+
+    def look_again(self, at: float | None) -> None:
+        """Note a time at which files are due."""
+        self.next_clock = min((time for time in (self.next_clock, at) if time is not None), default=None)
 
     def __bool__(self) -> bool:
         return bool(self.parsed or self.removed)
@@ -57,6 +64,8 @@ class DagFolder:
         self._digests: dict[str, tuple[tuple[int, ...], str]] = {}
         self._plugins = plugins.NOTHING
         self._values: Values | None = None
+        # {file: when the installation failed that its import error tells of}
+        self._failures: dict[str, float] = {}
 
     def follow_plugins(self) -> None:
         """Have this process go by the plugins that are in the folder now."""
@@ -79,25 +88,30 @@ class DagFolder:
             gone = known.keys() - present.keys()
             retried = {path for path in quarantine.names(FILE) if not quarantine.is_held(FILE, path)}
             parsed_before = {path for path, (_, kind) in known.items() if kind != DATA}
-            outdated = reads.outdated(parsed_before, observed)
-            if not changed and not gone and not retried and not outdated:
-                result.next_clock = reads.next_clock()
+            waiting_before = {path for path, (_, kind) in known.items() if kind == WAITING} - changed - gone
+            # What waits for its first parse has read nothing that could be outdated.
+            outdated = reads.outdated({path for path in parsed_before if reads.is_known(path)}, observed)
+            outdated |= {path for path in parsed_before - waiting_before if not reads.is_known(path)}
+            ready = {path for path in waiting_before - outdated if self._is_ready(path, notes, result)}
+            result.look_again(reads.next_clock())
+            if not changed and not gone and not retried and not outdated and not ready:
                 return result
             self._values = None
             listed = self._dag_files(parsed_before, quarantine)
             candidates = listed & present.keys()
             kinds = {path: (known[path][1] if path in known else DATA) for path in present}
             definitions = Definitions(connection)
-            waiting = (_to_parse(candidates, changed, gone, known, reads) | retried | outdated) & candidates
+            waiting = (_to_parse(candidates, changed, gone, known, reads) | retried | outdated | ready) & candidates
             waiting |= definitions.keep_only(candidates)
             reads.keep_only(candidates)
             while waiting:
                 path = min(waiting)
                 waiting.remove(path)
-                parsed = self._parse(path, notes, result)
+                parsed = self._parse(path, notes, result, path in changed or path in outdated)
                 if parsed is None:
-                    # As before, so that it is found to have changed again.
-                    present[path] = known.get(path, ("", ""))[0]
+                    # Airflow keeps what it had of it.
+                    kinds[path] = WAITING
+                    reads.forget(path)
                     continue
                 dag_ids = [dag["dag_id"] for dag in parsed["dags"]]
                 duplicates = definitions.duplicates(path, dag_ids)
@@ -105,9 +119,11 @@ class DagFolder:
                 reads.put(path, parsed["reads"], observed)
                 if kinds[path] != BROKEN:
                     waiting |= definitions.put(path, dag_ids)
+                if path in self._failures:
+                    kinds[path] = WAITING
                 result.parsed.append(path)
             result.removed = sorted(gone)
-            result.next_clock = reads.next_clock()
+            result.look_again(reads.next_clock())
             quarantine.keep_only(FILE, [*present, FOLDER])
             _forget_missing(candidates)
             _write_plugin_errors(self._plugins["errors"])
@@ -175,23 +191,58 @@ class DagFolder:
             quarantine.add(FILE, path, fault)
         return {path for path in listing.files if not plugins.is_plugin(path)}
 
-    def _parse(self, path: str, notes: Mapping[str, PackagesNote], result: Synced) -> ParsedFile | None:
-        """What is in a file, or None if it has to wait for its packages."""
+    def _is_ready(self, path: str, notes: Mapping[str, PackagesNote], result: Synced) -> bool:
+        """Whether there is news for a file that waits for its packages. Notes what has to be installed for it."""
+        try:
+            asked = requirements.declared(self._root / path, self._root)
+        except (RequirementsError, OSError):
+            return True
+        if not asked or self._environments.find(asked) is not None:
+            return True
+        name = Environments.name(asked)
+        note = notes.get(packages_key(name))
+        if note is None or note["status"] != FAILED:
+            result.missing[name] = asked
+            return False
+        if self._failures.get(path) != note["at"]:
+            return True
+        retry_at = packages.retry_at(note)
+        if retry_at <= time.time():
+            result.missing[name] = asked
+        else:
+            result.look_again(retry_at)
+        return False
+
+    def _parse(
+        self, path: str, notes: Mapping[str, PackagesNote], result: Synced, has_changed: bool
+    ) -> ParsedFile | None:
+        """What is in a file, or None if it has to wait for its packages.
+
+        If they could not be installed, that is tried again at once for a file that `has_changed`.
+        """
         file = self._root / path
+        self._failures.pop(path, None)
         try:
             asked = requirements.declared(file, self._root)
         except RequirementsError as error:
             parsed = refused(file, self._root, str(error))
         else:
-            packages = self._environments.find(asked) if asked else None
-            note = notes.get(packages_key(Environments.name(asked))) if asked else None
-            failed = note is not None and note["status"] == FAILED
-            if asked and packages is None and not failed:
+            found = self._environments.find(asked) if asked else None
+            note = notes.get(packages_key(Environments.name(asked))) if asked and found is None else None
+            if asked and found is None and (has_changed or note is None or note["status"] != FAILED):
                 result.missing[Environments.name(asked)] = asked
                 return None
-            parsed = self._import(file, packages)
-            if note is not None and failed and packages is None and parsed["import_errors"]:
-                parsed = refused(file, self._root, f"its requirements cannot be installed: {note['error']}")
+            parsed = self._import(file, found)
+            if note is not None:
+                self._failures[path] = note["at"]
+                retry_at = packages.retry_at(note)
+                result.look_again(retry_at)
+                if retry_at <= time.time():
+                    result.missing[Environments.name(asked)] = asked
+                if parsed["import_errors"]:
+                    again = datetime.datetime.fromtimestamp(retry_at, datetime.UTC).isoformat(" ", "seconds")
+                    reason = f"its requirements cannot be installed: {note['error']}\nThis is tried again at {again}."
+                    parsed = refused(file, self._root, reason)
         return parsed
 
     def _import(self, file: Path, packages: Path | None) -> ParsedFile:

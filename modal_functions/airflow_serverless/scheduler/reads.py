@@ -109,6 +109,14 @@ class Reads:
         self._states[path] = {read: observed.state(read) for read in known}
         self._changed.add(path)
 
+    def forget(self, path: str) -> None:
+        if self._states.pop(path, None) is not None:
+            self._changed.add(path)
+
+    def is_known(self, path: str) -> bool:
+        """Whether the file was parsed, so that its reads are known."""
+        return path in self._states
+
     def keep_only(self, paths: Set[str]) -> None:
         for path in self._states.keys() - paths:
             del self._states[path]

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::output;
 use crate::{
-    images::Environment,
+    images::{self, Environment},
     shared::Shared,
     state::{Definition, State},
     views::Attachment,
@@ -77,11 +77,12 @@ pub fn arguments_path(folder: &Path) -> PathBuf {
     folder.join("arguments")
 }
 
-/// What every container of a definition gets: the image's variables, over them those of Secrets, as on Modal, and over
-/// all its own. Nothing of the server's own environment: it may hold credentials, and
-/// variables of the tool that started it would travel on with every request.
+/// What every container of a definition gets: the way to package indexes from the server's environment, over it the
+/// image's variables, over them those of Secrets, as on Modal, and over all its own. Nothing else of the server's
+/// environment: it may hold credentials, and variables of the tool that started it would travel on with every request.
 pub fn variables(shared: &Shared, definition: &Definition, image: &Environment) -> Variables {
-    let mut variables = image.variables.clone();
+    let mut variables = images::network_variables();
+    variables.extend(image.variables.clone());
     variables.extend(shared.read(|state| secrets(state, definition)));
     let environment = shared.read(|state| state.app(&definition.app_id).map(|a| a.environment.clone()).ok());
     let own = [
@@ -94,7 +95,29 @@ pub fn variables(shared: &Shared, definition: &Definition, image: &Environment) 
         ("MODAL_ENVIRONMENT", environment.unwrap_or_default()),
     ];
     variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    bypass_proxies(&mut variables);
     variables
+}
+
+/// Adds this machine to what is reached without a proxy, if there is one: no proxy knows its ports.
+fn bypass_proxies(variables: &mut Variables) {
+    const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+    let is_proxy = |name: &String| matches!(&*name.to_ascii_uppercase(), "HTTP_PROXY" | "HTTPS_PROXY" | "ALL_PROXY");
+    if !variables.keys().any(is_proxy) {
+        return;
+    }
+    // Programs differ in which of the two they read, and in which of them counts.
+    let found = variables.get("no_proxy").or_else(|| variables.get("NO_PROXY")).cloned().unwrap_or_default();
+    if found.trim() == "*" {
+        // All that there is; with anything beside it, programs take it for a name.
+        return;
+    }
+    let known: Vec<&str> = found.split(',').map(str::trim).filter(|host| !host.is_empty()).collect();
+    let missing = LOOPBACK.into_iter().filter(|host| !known.contains(host));
+    let all = known.iter().copied().chain(missing).collect::<Vec<_>>().join(",");
+    for name in ["no_proxy", "NO_PROXY"] {
+        variables.insert(name.to_owned(), all.clone());
+    }
 }
 
 /// Where what a container writes outside of Volumes goes: into its private folder.

@@ -44,6 +44,7 @@ pub use self::{
     copy::Files,
     log::{Line, Log},
     skipped::warning,
+    uv::network_variables,
 };
 use crate::{
     containers::{explain, kill_left_overs},

@@ -20,10 +20,11 @@ use crate::{
     files::blocking,
 };
 
-/// Variables of the server's own environment that say how indexes are reached. Nothing else of it gets into a build.
+/// Variables of the server's own environment that say how indexes are reached. Nothing else of it gets into a build or a
+/// container.
 const NETWORK: &str = "UV_INDEX_URL UV_DEFAULT_INDEX UV_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_NO_INDEX UV_INDEX_STRATEGY \
-    UV_INSECURE_HOST UV_NATIVE_TLS UV_SYSTEM_CERTS UV_KEYRING_PROVIDER UV_HTTP_TIMEOUT UV_HTTP_RETRIES UV_OFFLINE SSL_CERT_FILE \
-    SSL_CERT_DIR HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY";
+    UV_INSECURE_HOST UV_NATIVE_TLS UV_SYSTEM_CERTS UV_KEYRING_PROVIDER UV_HTTP_TIMEOUT UV_HTTP_RETRIES UV_OFFLINE UV_CONFIG_FILE \
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY";
 
 /// pip's variables and uv's names for them.
 const OF_PIP: [(&str, &str); 6] = [
@@ -103,8 +104,8 @@ pub fn with_names_of_uv(variables: &BTreeMap<String, String>) -> BTreeMap<String
     renamed
 }
 
-/// What every process of a build finds: the way to the indexes, and nothing else of the server's environment.
-pub fn base_variables(build_folder: &Path) -> BTreeMap<String, OsString> {
+/// What the server's own environment says of the way to package indexes: their addresses, proxies and certificates.
+pub fn network_variables() -> BTreeMap<String, String> {
     let server: BTreeMap<String, String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| {
@@ -114,12 +115,18 @@ pub fn base_variables(build_folder: &Path) -> BTreeMap<String, OsString> {
                 || OF_PIP.iter().any(|(pip, _)| *pip == upper)
         })
         .collect();
-    let mut variables = own_variables();
-    variables.extend(with_names_of_uv(&server).into_iter().map(|(name, value)| (name, value.into())));
-    // poetry has another name for it.
+    let mut variables = with_names_of_uv(&server);
+    // requests and poetry have another name for it.
     if let Some(certificates) = variables.get("SSL_CERT_FILE").cloned() {
         variables.entry("REQUESTS_CA_BUNDLE".to_owned()).or_insert(certificates);
     }
+    variables
+}
+
+/// What every process of a build finds: the way to the indexes, and nothing else of the server's environment.
+pub fn base_variables(build_folder: &Path) -> BTreeMap<String, OsString> {
+    let mut variables = own_variables();
+    variables.extend(network_variables().into_iter().map(|(name, value)| (name, value.into())));
     let mut set = |name: &str, value: OsString| variables.insert(name.to_owned(), value);
     set("HOME", build_folder.join("home").into());
     set("TMPDIR", build_folder.join("tmp").into());
