@@ -74,7 +74,7 @@ fn tasks_run_again_or_are_marked() {
     a_question_is_answered(&it);
     two_files_with_one_dag_are_named(&it);
     let broken = it.volume().join("dags/broken.py");
-    std::fs::write(broken, "import nowhere\n").expect("a file");
+    std::fs::write(broken, "import nowhere  # a DAG\n").expect("a file");
     it.dev("dags unpause", &["--dag-id", "endless"]).succeeded();
     let errors = it.dev("dags errors", &["--json"]).succeeded().json();
     assert_eq!((&errors["total_entries"], &errors["import_errors"][0]["line"]), (&1.into(), &1.into()), "{errors}");
