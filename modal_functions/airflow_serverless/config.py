@@ -192,8 +192,8 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
         "CORE__XCOM_BACKEND": "airflow_serverless.xcom.backend.VolumeXComBackend",
         "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        # What the validator accepted must appear, also when a file gets its DAGs from a helper module and so
-        # lacks the words by which Airflow's heuristic tells DAG files from others.
+        # `mentions_dags` tells DAG files from others. Airflow's heuristic asks for more words, and so leaves out files
+        # that get their DAGs from a helper module.
         "CORE__DAG_DISCOVERY_SAFE_MODE": "False",
         # A file is parsed because it changed: a write that is skipped would never be repeated. Less than none, as
         # clocks differ, and are set back.

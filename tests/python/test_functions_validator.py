@@ -208,17 +208,32 @@ def test_a_hostile_file_is_an_import_error(validator: Validator, tmp_path: Path,
     path = tmp_path / f"{name}.py"
     path.write_text(source)
     # Memory takes its time on a busy machine.
-    answer = validator.validate(path, timeout_seconds=60 if "memory" in name else 1, memory_mb=1000)
+    answer = validator.validate(path, imports_all=True, timeout_seconds=60 if "memory" in name else 1, memory_mb=1000)
     [error] = answer["import_errors"]
     assert words in error["message"]
     assert (error["file"], error["line"]) == (path.name, line)
     assert list(tmp_path.iterdir()) == [path], "the import left files behind"
 
 
+def test_a_file_that_does_not_mention_dags_is_not_imported(validator: Validator, tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    for source in ("import sys\nsys.exit(3)\n", "def broken(:\n", "import os, signal\nos.kill(os.getppid(), 9)\n"):
+        path.write_text(source)
+        answer = validator.validate(path)
+        assert (answer["dags"], answer["import_errors"], answer["warnings"]) == ([], [], [])
+        # One word is enough, wherever it is and however it is written.
+        path.write_text(source + "# for AirFlow\n")
+        assert len(validator.validate(path)["import_errors"]) == 1
+    (tmp_path / "plugins").mkdir()
+    plugin = tmp_path / "plugins/script.py"
+    plugin.write_text("raise ValueError\n")
+    assert len(validator.validate(plugin, root=str(tmp_path))["import_errors"]) == 1
+
+
 def test_an_error_has_its_whole_text_and_the_frames_of_the_user(validator: Validator, tmp_path: Path) -> None:
     path = tmp_path / "tells.py"
     (tmp_path / "helper.py").write_text(HELPER)
-    path.write_text("import helper\n\nhelper.load()\n")
+    path.write_text("import helper\n\nhelper.load()  # for a DAG\n")
     [error] = validator.validate(path)["import_errors"]
     exception, *frames = error["message"].partition("\n  File ")
     assert exception == "helper.Refused: the first line\n\n  the third line\nwith a note"

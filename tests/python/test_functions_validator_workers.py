@@ -26,6 +26,7 @@ dag = DAG("dag_{number}")
 """
 # A file that waits, and has a child that waits longer. Both tell who they are.
 LINGERING = """
+# What a DAG file may do.
 import os, pathlib, time
 folder = pathlib.Path(__file__).parent
 if os.fork() == 0:
@@ -38,6 +39,7 @@ time.sleep(600)
 
 # A file that starts a process which no parent, group or session leads to. Both tell who they are.
 DETACHED = """
+# What a DAG file may do.
 import os, pathlib, signal, time
 folder = pathlib.Path(__file__).parent
 if os.fork() == 0:
@@ -92,7 +94,9 @@ def test_several_files_are_imported_at_once(validator: Validator, tmp_path: Path
 
 
 def test_what_nothing_survives_is_told_and_others_go_on(validator: Validator, tmp_path: Path) -> None:
-    (tmp_path / "killer.py").write_text("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nwhile True: pass\n")
+    (tmp_path / "killer.py").write_text(
+        "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nwhile True: pass  # for a DAG\n"
+    )
     (tmp_path / "good.py").write_text("from airflow.sdk import DAG\ndag = DAG('good')\n")
     for name in ("killer", "good", "good", "killer", "good"):
         validator.send(json.dumps({"id": name, "path": str(tmp_path / f"{name}.py")}))
@@ -105,7 +109,7 @@ def test_what_nothing_survives_is_told_and_others_go_on(validator: Validator, tm
 
 def test_long_answers_are_shortened(validator: Validator, tmp_path: Path) -> None:
     path = tmp_path / "long.py"
-    path.write_text("raise ValueError('x' * 1_000_000)")
+    path.write_text("raise ValueError('dag' * 1_000_000)")
     answer = validator.validate(path)
     assert len(json.dumps(answer)) < 100_000
     assert answer["import_errors"][0]["line"] == 1

@@ -138,18 +138,20 @@ impl Airflow {
     }
 
     /// Imports a file of the DAG folder `root` as the scheduler does, with the environment's Variables, Connections and
-    /// environment variables.
+    /// environment variables. A file that does not mention DAGs is imported only if that `imports_all`.
     pub(crate) async fn validate_file(
         &self,
         environment: &EnvironmentName,
         path: &Path,
         root: &Path,
+        imports_all: bool,
     ) -> Result<Verdict> {
         let config = self.registry.deployed_environment(environment).await?.config;
         let names: Vec<String> = config.secret_variables().map(|variable| variable.name).collect();
         let known = self.values.cached(environment);
         let options = &config.airflow.options;
-        let request = ValidationRequest { path, root, options, names: &names, values: known.as_deref() };
+        let values = known.as_deref();
+        let request = ValidationRequest { path, root, imports_all, options, names: &names, values };
         let verdict = self.validator.validate(request).await?;
         if !verdict.needs_values {
             return Ok(verdict);
@@ -171,7 +173,7 @@ impl Airflow {
             folder.write(&path, &content)?;
         }
         let path = folder.write(filename, content)?;
-        let verdict = self.validate_file(environment, &path, &folder.0).await?;
+        let verdict = self.validate_file(environment, &path, &folder.0, true).await?;
         let mut faults: Vec<Fault> = verdict
             .import_errors
             .iter()
@@ -181,11 +183,23 @@ impl Airflow {
                 message: fault.message.replace(&format!("{}/", folder.0.display()), ""),
             })
             .collect();
-        if faults.is_empty() && verdict.dags.is_empty() && !filename.starts_with(PLUGINS) {
+        let is_dag_file = !filename.starts_with(PLUGINS);
+        if faults.is_empty() && verdict.dags.is_empty() && is_dag_file {
             faults.push(Fault::new(filename, "the file defines no DAG: create one at the top level of the module"));
+        } else if faults.is_empty() && is_dag_file && !mentions_dags(content) {
+            let message =
+                "the scheduler would not read it, as it has neither the word `dag` nor `airflow`: add a comment";
+            faults.push(Fault::new(filename, message));
         }
         if faults.is_empty() { Ok(verdict) } else { Err(Error::InvalidDagFile { file: filename.to_owned(), faults }) }
     }
+}
+
+/// Whether the scheduler imports a file (`mentions_dags` in `dags/storage.py`).
+fn mentions_dags(content: &[u8]) -> bool {
+    let text = content.to_ascii_lowercase();
+    let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
+    has(b"dag") || has(b"airflow")
 }
 
 /// All files of the plugins, by their paths in the DAG folder.

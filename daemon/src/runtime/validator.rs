@@ -33,6 +33,8 @@ const MOST_AT_ONCE: usize = 4;
 pub struct ValidationRequest<'a> {
     pub path: &'a Path,
     pub root: &'a Path,
+    /// Whether the file is imported even if it does not mention DAGs.
+    pub imports_all: bool,
     /// The environment's Airflow options by their sections, without those that are secret.
     pub options: &'a BTreeMap<String, Options>,
     /// The names of the environment variables that the user has set.

@@ -89,7 +89,7 @@ pub async fn check(
         let (airflow, environment, folder) = (airflow.clone(), environment.clone(), root.to_owned());
         running.spawn(async move {
             let path = folder.join(&*file);
-            match airflow.validate_file(&environment, &path, &folder).await {
+            match airflow.validate_file(&environment, &path, &folder, false).await {
                 Ok(verdict) => Ok((file, Some(verdict))),
                 // It was removed meanwhile, which the next round takes up.
                 Err(_) if !path.is_file() => Ok((file, None)),

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from airflow_serverless import regular
 from airflow_serverless.config import BUNDLE
 from airflow_serverless.dags import plugins, refusals, requirements, tracebacks
 from airflow_serverless.dags.isolation import ChildFailed, Limits, run_in_child
@@ -83,6 +84,18 @@ def parse_isolated(
     except ChildFailed as failure:
         return refused(path, root, f"{path.name} {failure} while it was imported")
     return parsed
+
+
+def mentions_dags(path: Path) -> bool:
+    """Whether a file may define DAGs: one that has neither the word `dag` nor `airflow` is not imported, as on stock
+    Airflow, whose heuristic asks for more. An archive may have anything in it."""
+    content = regular.read_bytes(path).lower()
+    return path.suffix != ".py" or b"dag" in content or b"airflow" in content
+
+
+def not_imported() -> ParsedFile:
+    """The answer for a file that does not mention DAGs."""
+    return _empty()
 
 
 def check_plugin(path: Path, root: Path, limits: Limits, lookups: Lookups) -> ParsedFile:

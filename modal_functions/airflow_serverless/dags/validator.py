@@ -6,11 +6,12 @@ same time. The end of standard input is the end of all of it.
 Standard output first carries {"ready": true, "seconds": …}, then one JSON line for each JSON line read, in the order in
 which they are ready:
 request  {"id": 1, "path": "/…/my_dag.py", "timeout_seconds": 30, "memory_mb": 2048, "root": "/…", "names": ["A"],
-          "values": {"variables", "connections", "environment"}} (all but the path optional)
+          "values": {"variables", "connections", "environment"}, "imports_all": false} (all but the path optional)
 answer   {"id", "path", "dags": [{"dag_id", "schedule", "task_count"}], "import_errors": [{"file", "line", "message",
           "traceback"}], "warnings": [], "seconds", "needs_values"} or {"id", "error": "…"} for a line that is no
           request.
 The settings in the environment, if there are any, have the options with which Airflow is imported.
+`imports_all`: whether a file is imported that does not mention DAGs, which the scheduler does not import.
 `values`: Variables, Connections and environment variables (`dags.values.Values`). `names`: the names of the environment
 variables that the user has set. If `values` is missing and an import reads one, the answer has "needs_values": true;
 send the request again with `values`.
@@ -43,7 +44,15 @@ from airflow_serverless.config import (
 from airflow_serverless.dags import plugins, requirements
 from airflow_serverless.dags.isolation import Limits
 from airflow_serverless.dags.lookups import Lookups
-from airflow_serverless.dags.storage import ParsedFile, check_plugin, parse_isolated, refused, warm_up
+from airflow_serverless.dags.storage import (
+    ParsedFile,
+    check_plugin,
+    mentions_dags,
+    not_imported,
+    parse_isolated,
+    refused,
+    warm_up,
+)
 from airflow_serverless.dags.trial import Trial
 from airflow_serverless.dags.workers import Pool
 from airflow_serverless.imports import quick_imports
@@ -98,7 +107,11 @@ def answer(trial: Trial, line: str) -> dict[str, Any]:
         return name | {"error": f"not a valid request: {type(error).__name__}: {error}"}
     if not path.is_file():
         return name | {"error": f"no such file: {path}"}
-    parsed = _parse(path, root, limits, lookups, trial)
+    is_plugin = plugins.is_plugin(path.relative_to(root).as_posix())
+    if is_plugin or request.get("imports_all") or mentions_dags(path):
+        parsed = _parse(path, root, limits, lookups, trial)
+    else:
+        parsed = not_imported()
     return name | {
         "path": str(path),
         "dags": [{key: dag[key] for key in ("dag_id", "schedule", "task_count")} for dag in parsed["dags"]],

@@ -17,7 +17,7 @@ from airflow_serverless.dags import plugins, requirements, values
 from airflow_serverless.dags.isolation import Limits
 from airflow_serverless.dags.lookups import Lookups
 from airflow_serverless.dags.requirements import Environments, RequirementsError
-from airflow_serverless.dags.storage import ParsedFile, parse_isolated, refused
+from airflow_serverless.dags.storage import ParsedFile, mentions_dags, not_imported, parse_isolated, refused
 from airflow_serverless.dags.values import Values
 from airflow_serverless.dags.write import NotStored, not_stored, printable, write
 from airflow_serverless.db import tables
@@ -222,6 +222,8 @@ class DagFolder:
         """
         file = self._root / path
         self._failures.pop(path, None)
+        if not mentions_dags(file):
+            return not_imported()
         try:
             asked = requirements.declared(file, self._root)
         except RequirementsError as error:

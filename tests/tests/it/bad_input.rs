@@ -122,7 +122,8 @@ fn dag_files() {
     }
 
     // A file that spoils after its upload is told, and does not hold up the scheduler.
-    std::fs::write(it.volume().join("dags/spoiled.py"), "raise RuntimeError('spoiled')\n").expect("a written file");
+    std::fs::write(it.volume().join("dags/spoiled.py"), "raise RuntimeError('spoiled')  # a DAG\n")
+        .expect("a written file");
     it.dev("dags delete", &["--dag-id", "greeting"]).succeeded();
     let listed = it.dev("dags list", &[]).succeeded();
     assert!(listed.stdout.contains("import error") && listed.stdout.contains("spoiled"), "{listed:#?}");

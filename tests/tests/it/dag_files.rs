@@ -89,7 +89,7 @@ async fn files_are_changed_as_they_were_read_listed_in_pages_and_told_of() {
         (listed["watches"][0]["warnings"] == uploaded["warnings"]).then_some(())
     });
     assert!(text(&warning["message"]).contains("mind this") && warning["file"] == "watched.py", "{warning}");
-    fs::write(watched.join("broken.py"), "import nothing_of_this_name\n").expect("a file");
+    fs::write(watched.join("broken.py"), "import nothing_of_this_name  # a DAG\n").expect("a file");
     assert_eq!(told.next("watch.state").await["state"], "invalid");
     fs::remove_file(watched.join("broken.py")).expect("it was there");
     assert_eq!(told.next("watch.state").await["state"], "in_sync");

@@ -79,7 +79,7 @@ fn tasks_run_again_or_are_marked() {
     let escapes = it.volume().join("dags/esc\u{1b}[2Jape.py");
     std::fs::write(escapes, "NUMBER = 1\n").expect("a file");
     let broken = it.volume().join("dags/broken.py");
-    std::fs::write(broken, "import nowhere\n").expect("a file");
+    std::fs::write(broken, "import nowhere  # a DAG\n").expect("a file");
     it.dev("dags unpause", &["--dag-id", "endless"]).succeeded();
     let errors = it.dev("dags errors", &["--json"]).succeeded().json();
     assert_eq!((&errors["total_entries"], &errors["import_errors"][0]["line"]), (&1.into(), &1.into()), "{errors}");

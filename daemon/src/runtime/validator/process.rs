@@ -122,6 +122,7 @@ impl Process {
             "path": request.path,
             "root": request.root,
             "names": request.names,
+            "imports_all": request.imports_all,
             "values": request.values,
             "timeout_seconds": FILE_LIMIT.as_secs(),
             "memory_mb": MEMORY_LIMIT_MB,

@@ -237,6 +237,14 @@ fn what_is_broken_waits_and_the_rest_goes_on() {
     watched.has_uploaded("etl.py", Some(&dag("etl", "mended")));
     watched.becomes("in_sync");
 
+    // A script that is no DAG file is uploaded, whatever importing it would do, and the scheduler leaves it alone.
+    watched.write("script.py", "import sys\nsys.exit(3)\n");
+    watched.has_uploaded("script.py", Some("import sys\nsys.exit(3)\n"));
+    watched.becomes("in_sync");
+    it.dev("dags unpause", &["--dag-id", "new"]).succeeded();
+    let errors = it.dev("dags errors", &["--json"]).succeeded().json();
+    assert_eq!(errors["total_entries"], 0, "{errors}");
+
     // A module that breaks a DAG waits, and with it what needs the new one.
     let uses = |name: &str, what: &str| {
         format!("from airflow.sdk import DAG\nfrom lib.names import {what}\ndag = DAG({name:?}, schedule=None)\n")
