@@ -17,7 +17,7 @@
 //! - Memory snapshots are fork servers: a process that imported the function's module forks its containers. Functions of
 //!   an app that have the same image, mounts, variables, Volumes and module share one.
 //! - Containers of functions of an app with the same image and mounts share the folder with their code.
-//! - A limit on memory is enforced, by ending the container; CPU, GPU, regions and network limits are not.
+//! - A limit on memory is enforced, by ending the container; CPU, GPU and regions are not.
 //! - A function that asks for a GPU is refused, or runs without one if [`Options::ignore_gpu`] says so.
 //! - A web function has a port of its own on loopback, at a URL that it keeps as long as the port can be had; labels and
 //!   custom domains make no difference to it (the latter are refused), and HTTP trailers are left out. A request waits
