@@ -81,7 +81,9 @@ impl Default for Installation {
 impl Installation {
     pub fn new() -> Self {
         // Directly below the temporary folder: a socket's path must be short.
-        Self { root: tempfile::Builder::new().prefix("as-").tempdir().expect("a temporary folder") }
+        let it = Self { root: tempfile::Builder::new().prefix("as-").tempdir().expect("a temporary folder") };
+        fs::create_dir(it.user_home()).expect("a home");
+        it
     }
 
     pub fn root(&self) -> &Path {
@@ -90,6 +92,11 @@ impl Installation {
 
     pub fn home(&self) -> PathBuf {
         self.root().join("home")
+    }
+
+    /// The home of the user: containers read it, and write to homes of their own.
+    pub fn user_home(&self) -> PathBuf {
+        self.root().join("user")
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -113,7 +120,7 @@ impl Installation {
         [
             ("AIRFLOW_SERVERLESS_HOME", self.home()),
             ("AIRFLOW_SERVERLESS_RUNTIMES", runtimes()),
-            ("HOME", self.root().to_owned()),
+            ("HOME", self.user_home()),
         ]
     }
 

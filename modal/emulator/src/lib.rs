@@ -16,7 +16,8 @@
 //!   skipped with a warning, or run on this machine, as [`Options::image_steps`] says. Packages come from the indexes that the recipe names or that `UV_*` and `PIP_*` variables of the server's environment do.
 //! - Memory snapshots are fork servers: a process that imported the function's module forks its containers. Functions of
 //!   an app that have the same image, mounts, variables, Volumes and module share one.
-//! - Containers of functions of an app with the same image and mounts share the folder with their code.
+//! - Each container has its own home `/root` and its own working folder: what it writes there goes with it, unless it is
+//!   that of a function that is a step of an image. Elsewhere outside of Volumes, containers write to this machine.
 //! - A limit on memory is enforced, by ending the container; CPU, GPU and regions are not.
 //! - A function that asks for a GPU is refused, or runs without one if [`Options::ignore_gpu`] says so.
 //! - A web function has a port of its own on loopback, at a URL that it keeps as long as the port can be had; labels and

@@ -32,6 +32,8 @@ use crate::{
 const RUNNER: &str = include_str!("runner.py");
 /// What the program loads if steps of the image were skipped.
 const MISSING: &str = include_str!("missing.py");
+/// What the program makes the container's files with.
+const FILESYSTEM: &str = include_str!("filesystem.py");
 
 impl Options {
     /// The private folder of a container, gone with it.
@@ -51,6 +53,7 @@ impl Options {
     /// Puts the runner in its place.
     pub(crate) fn install_runner(&self) -> io::Result<()> {
         fs::write(self.data_dir.join("missing.py"), MISSING)?;
+        fs::write(self.data_dir.join("filesystem.py"), FILESYSTEM)?;
         fs::write(self.runner(), RUNNER)
     }
 }
@@ -87,7 +90,7 @@ pub async fn launch(
     let volumes = shared.views.attach(task_id, &mounts).await?;
     let mut variables = common.clone();
     variables.extend(spec::task_variables(task_id, &token));
-    let spec = Spec::new(definition, &image, tree, volumes, variables, &folder);
+    let spec = Spec::new(&shared.options, definition, &image, tree, volumes, variables, &folder);
     let path = write_spec(&folder, &spec)?;
     let key = ForkServerKey::new(definition, &image, &spec, &mounts, &common)?;
     let start = async || fork_server(shared, definition, &image, &spec, common).await;
@@ -126,7 +129,7 @@ async fn fork_server(
         let output = prepare(shared, definition, &id)?;
         let folder = shared.options.container_folder(&id);
         let volumes = shared.views.attach(&id, &volume_mounts(shared, definition)).await?;
-        let spec = Spec::new(definition, image, container.tree.clone(), volumes, variables, &folder);
+        let spec = Spec::new(&shared.options, definition, image, container.tree.clone(), volumes, variables, &folder);
         let path = write_spec(&folder, &spec)?;
         let [_, errors] = output::paths(&folder).map(open_pipe);
         let mut command = command(shared, image, "serve", &path, &spec);
