@@ -42,8 +42,8 @@ PARTLY = {
     "EnvironmentUpdate": "a web suffix makes no difference to URLs",
     "FunctionBindParams": "options for GPUs are refused, or ignored with `--ignore-gpu`",
     "FunctionCallPutDataOut": "a generator that is 64 MiB ahead waits, and is cancelled when nobody reads for a minute",
-    "FunctionCreate": "memory is enforced; CPU, regions, network and proxies are accepted and do nothing; GPUs are "
-    "refused, or ignored with `--ignore-gpu`; custom domains are refused",
+    "FunctionCreate": "memory is enforced; CPU and regions are accepted and do nothing; GPUs are refused, or ignored "
+    "with `--ignore-gpu`; servers, buckets, clusters, limits of the network, proxies and custom domains are refused",
     "FunctionPutInputs": "at most 100,000 inputs of a function wait",
     "ImageGetOrCreate": "the Python part of a recipe; other steps are refused, skipped with `--images=skip`, or run on "
     "this machine with `--unsafe-run-commands`; `ENTRYPOINT` and `USER` do nothing",

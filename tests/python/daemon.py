@@ -48,11 +48,16 @@ class Daemon:
         self.socket = self.home / "run/airflowd.sock"
         self.log = self.root / "airflowd.log"
         packages = {name: value for name, value in os.environ.items() if name.startswith(OF_PACKAGES)}
-        variables = {"PATH": os.environ["PATH"], "HOME": str(self.root), "AIRFLOW_SERVERLESS_RUNTIMES": RUNTIMES}
+        variables = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.root / "user"),
+            "AIRFLOW_SERVERLESS_RUNTIMES": RUNTIMES,
+        }
         python = {"AIRFLOW_SERVERLESS_PYTHON": sys.executable}
         self.environment = {**packages, **variables, **python, "AIRFLOW_SERVERLESS_HOME": str(self.home)}
         if home:
             copy(home, self.home)
+        (self.root / "user").mkdir()
         (self.home / "config").mkdir(parents=True, mode=0o700, exist_ok=True)
         (self.home / "config/airflowd.yaml").write_text(settings)
         self.start()

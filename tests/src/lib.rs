@@ -89,8 +89,9 @@ impl Installation {
     pub fn below(path: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("as-").tempdir().expect("a temporary folder");
         let root = if path.is_empty() { folder.path().to_owned() } else { folder.path().join(path) };
-        fs::create_dir_all(&root).expect("a folder");
-        Self { root, _folder: folder }
+        let it = Self { root, _folder: folder };
+        fs::create_dir_all(it.user_home()).expect("a home");
+        it
     }
 
     pub fn root(&self) -> &Path {
@@ -99,6 +100,11 @@ impl Installation {
 
     pub fn home(&self) -> PathBuf {
         self.root().join("home")
+    }
+
+    /// The home of the user: containers read it, and write to homes of their own.
+    pub fn user_home(&self) -> PathBuf {
+        self.root().join("user")
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -122,7 +128,7 @@ impl Installation {
         [
             ("AIRFLOW_SERVERLESS_HOME", self.home()),
             ("AIRFLOW_SERVERLESS_RUNTIMES", runtimes()),
-            ("HOME", self.root().to_owned()),
+            ("HOME", self.user_home()),
         ]
     }
 

@@ -16,8 +16,9 @@
 //!   skipped with a warning, or run on this machine, as [`Options::image_steps`] says. Packages come from the indexes that the recipe names or that `UV_*` and `PIP_*` variables of the server's environment do.
 //! - Memory snapshots are fork servers: a process that imported the function's module forks its containers. Functions of
 //!   an app that have the same image, mounts, variables, Volumes and module share one.
-//! - Containers of functions of an app with the same image and mounts share the folder with their code.
-//! - A limit on memory is enforced, by ending the container; CPU, GPU, regions and network limits are not.
+//! - Each container has its own home `/root` and its own working folder: what it writes there goes with it, unless it is
+//!   that of a function that is a step of an image. Elsewhere outside of Volumes, containers write to this machine.
+//! - A limit on memory is enforced, by ending the container; CPU, GPU and regions are not.
 //! - Containers that end three times in a row before they take an input fail the inputs that wait, with the reason. Modal
 //!   tries on for deployed apps. Those that end while they run an input are as on Modal.
 //! - A function that asks for a GPU is refused, or runs without one if [`Options::ignore_gpu`] says so.

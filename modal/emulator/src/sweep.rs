@@ -34,6 +34,7 @@ pub struct Keep {
     files: BTreeSet<String>,
     calls: BTreeSet<String>,
     environments: BTreeSet<String>,
+    homes: BTreeSet<String>,
     dropped_volumes: BTreeSet<String>,
 }
 
@@ -45,6 +46,7 @@ impl Keep {
             trees: state.definitions.values().chain(running).map(|definition| state.tree_name(definition)).collect(),
             calls: state.calls.keys().cloned().collect(),
             environments: state.images.values().filter_map(|image| Some(image.built.as_ref()?.key.clone())).collect(),
+            homes: state.images.values().filter_map(|image| image.built.as_ref()?.home.clone()).collect(),
             files: state.referenced_files().collect(),
             dropped_volumes: state.dropped_volumes.iter().cloned().collect(),
         }
@@ -62,6 +64,7 @@ pub fn at_start(data_dir: &Path, keep: &Keep) -> io::Result<()> {
         let complete = path.join(COMPLETE);
         complete.is_file() && (is_in(path, &keep.environments) || !is_older(&complete, ENVIRONMENTS_KEPT))
     });
+    remove_unless(&data_dir.join("homes"), |path| is_in(path, &keep.homes));
     remove_old_logs(data_dir);
     // A client may still be about to refer to what it uploaded, but after the machine went down it may be incomplete.
     let (note, boot) = (data_dir.join("boot"), fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default());
@@ -87,6 +90,8 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
             remove_unless(&data_dir.join("uploads"), |path| !is_older(path, UPLOADS_KEPT));
             // One that was made a moment ago may be of a definition that came after the look at the state.
             remove_unless(&data_dir.join("trees"), |path| is_in(path, &keep.trees) || !is_older(path, UPLOADS_KEPT));
+            // As long as a container may still read it, or a build has not told of it.
+            remove_unless(&data_dir.join("homes"), |path| is_in(path, &keep.homes) || !is_older(path, UPLOADS_KEPT));
             remove_old_logs(&data_dir);
             Ok(())
         });
@@ -158,6 +163,7 @@ mod tests {
             "volumes/vo-1/precious",
             "images/used/complete.json",
             "images/new/complete.json",
+            "homes/home-used/root/file",
         ];
         let gone = [
             "trees/de-gone/file",
@@ -168,6 +174,7 @@ mod tests {
             "volumes/vo-2/file",
             "images/old/complete.json",
             "images/half/file",
+            "homes/fu-cut-off/root/file",
         ];
         for path in kept.iter().chain(&gone) {
             let path = data.path().join(path);
@@ -184,6 +191,7 @@ mod tests {
             files: set(&["aa1"]),
             calls: set(&["fc-1"]),
             environments: set(&["used", "half"]),
+            homes: set(&["home-used"]),
             dropped_volumes: set(&["vo-2"]),
         };
         at_start(data.path(), &keep).unwrap();

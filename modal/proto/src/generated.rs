@@ -842,6 +842,11 @@ pub struct Function {
     pub secret_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "15")]
     pub webhook_config: ::core::option::Option<WebhookConfig>,
+    /// relayed: SharedVolumeMount
+    #[prost(bytes = "bytes", repeated, tag = "16")]
+    pub shared_volume_mounts: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(string, optional, tag = "17")]
+    pub proxy_id: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "18")]
     pub retry_policy: ::core::option::Option<FunctionRetryPolicy>,
     #[prost(uint32, tag = "19")]
@@ -868,8 +873,13 @@ pub struct Function {
     pub checkpointing_enabled: bool,
     #[prost(message, repeated, tag = "43")]
     pub object_dependencies: ::prost::alloc::vec::Vec<ObjectDependency>,
+    #[prost(bool, tag = "44")]
+    pub block_network: bool,
     #[prost(uint32, tag = "46")]
     pub max_inputs: u32,
+    /// relayed: CloudBucketMount
+    #[prost(bytes = "bytes", repeated, tag = "51")]
+    pub cloud_bucket_mounts: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
     #[prost(bool, tag = "53")]
     pub is_class: bool,
     /// relayed: ClassParameterInfo
@@ -879,8 +889,14 @@ pub struct Function {
     pub batch_max_size: u32,
     #[prost(uint64, tag = "61")]
     pub batch_linger_ms: u64,
+    #[prost(bool, tag = "62")]
+    pub i6pn_enabled: bool,
     #[prost(uint32, tag = "64")]
     pub target_concurrent_inputs: u32,
+    #[prost(uint32, tag = "67")]
+    pub experimental_group_size: u32,
+    #[prost(bool, tag = "68")]
+    pub untrusted: bool,
     #[prost(uint32, tag = "69")]
     pub experimental_buffer_containers: u32,
     #[prost(message, optional, tag = "72")]
@@ -905,6 +921,10 @@ pub struct Function {
     pub supported_output_formats: ::prost::alloc::vec::Vec<i32>,
     #[prost(bool, tag = "91")]
     pub single_use_containers: bool,
+    #[prost(bool, tag = "92")]
+    pub is_server: bool,
+    #[prost(bool, tag = "95")]
+    pub is_sessioned: bool,
 }
 /// Nested message and enum types in `Function`.
 pub mod function {
@@ -1208,6 +1228,9 @@ pub struct FunctionOptions {
     pub batch_max_size: ::core::option::Option<u32>,
     #[prost(uint64, optional, tag = "16")]
     pub batch_linger_ms: ::core::option::Option<u64>,
+    /// relayed: CloudBucketMount
+    #[prost(bytes = "bytes", repeated, tag = "20")]
+    pub cloud_bucket_mounts: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FunctionBindParamsRequest {

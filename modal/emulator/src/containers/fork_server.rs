@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     output::Output,
+    private,
     process::{Process, describe},
     spec::{Spec, Variables},
 };
@@ -66,6 +67,7 @@ impl ForkServerKey {
     ) -> Result<Self, Error> {
         let mounts: Vec<_> = mounts.iter().map(VolumeMount::encode_to_vec).collect();
         let parts = (&definition.app_id, &image.python, &spec.tree, &spec.directory, &spec.preload, mounts, variables);
+        let parts = (parts, &spec.private);
         let encoded = serde_json::to_vec(&parts)
             .map_err(|error| Error::io("write", "a container's description")(std::io::Error::other(error)))?;
         Ok(Self(Sha256::digest(encoded).into()))
@@ -175,6 +177,7 @@ impl ForkServerStart {
             server.run(receiver).await;
             ended.cancel();
             shared.views.detach(&id).await;
+            private::open_closed(&folder);
             if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
                 tracing::debug!(%error, "the folder of a fork server was gone");
             }

@@ -28,9 +28,11 @@ use crate::{
     state::{Definition, State},
 };
 
-/// The program that becomes a container, what it imports, and what it loads if steps of the image were skipped.
-const RUNNER: [(&str, &str); 3] = [
+/// The program that becomes a container, what it makes the container's files with, what it changes of the SDK, and what
+/// it needs if steps of the image were skipped.
+const RUNNER: [(&str, &str); 4] = [
     ("runner.py", include_str!("runner.py")),
+    ("filesystem.py", include_str!("filesystem.py")),
     ("sdk_patches.py", include_str!("sdk_patches.py")),
     ("missing.py", include_str!("missing.py")),
 ];
@@ -90,7 +92,7 @@ pub async fn launch(
     let volumes = shared.views.attach(task_id, &mounts).await?;
     let mut variables = common.clone();
     variables.extend(spec::task_variables(task_id, &token));
-    let spec = Spec::new(definition, &image, tree, volumes, variables, &folder);
+    let spec = Spec::new(&shared.options, definition, &image, tree, volumes, variables, &folder);
     let path = write_spec(&folder, &spec)?;
     let key = ForkServerKey::new(definition, &image, &spec, &mounts, &common)?;
     let start = async || fork_server(shared, definition, &image, &spec, common).await;
@@ -131,7 +133,7 @@ async fn fork_server(
         let output = prepare(shared, definition, &id)?;
         let folder = shared.options.container_folder(&id);
         let volumes = shared.views.attach(&id, &volume_mounts(shared, definition)).await?;
-        let spec = Spec::new(definition, image, container.tree.clone(), volumes, variables, &folder);
+        let spec = Spec::new(&shared.options, definition, image, container.tree.clone(), volumes, variables, &folder);
         let path = write_spec(&folder, &spec)?;
         let [_, errors] = output::paths(&folder).map(open_pipe);
         let mut command = command(shared, image, "serve", &path, &spec);

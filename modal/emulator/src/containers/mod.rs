@@ -5,6 +5,7 @@ mod fork_server;
 mod launch;
 mod memory;
 mod output;
+mod private;
 mod process;
 mod reaper;
 mod spec;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::{fork_server::ForkServers, reaper::kill_rest};
 pub use self::{
     launch::explain,
+    private::{discard, take},
     reaper::kill_left_overs,
     spec::{ARGUMENTS_VARIABLE, TASK_HEADER},
 };
@@ -83,7 +85,7 @@ pub async fn run(
             let (tail, ended) = (output.tail(), CancellationToken::new());
             let pump = tokio::spawn(output.pump(shared.clone(), ended.clone()));
             let (how, leader) = live(shared, containers, &definition, &task_id, &mut signals).await;
-            clear(shared, &task_id, leader).await;
+            clear(shared, &definition, &task_id, leader).await;
             // What it printed is in the log before anybody hears of its end.
             ended.cancel();
             if let Err(error) = pump.await {
@@ -133,12 +135,16 @@ fn not_started(task_id: &str, error: &Error) -> String {
 
 /// Ends what a container left running, wherever it went, so that nothing of it overlaps with the next delivery of its
 /// inputs; and removes its private folder.
-async fn clear(shared: &Shared, task_id: &str, leader: Option<Pid>) {
+async fn clear(shared: &Shared, definition: &Arc<Definition>, task_id: &str, leader: Option<Pid>) {
     shared.views.detach(task_id).await;
     let (folder, id) = (shared.options.containers_folder(), task_id.to_owned());
+    let (options, definition) = (shared.options.clone(), definition.clone());
     let cleared = blocking(move || {
         kill_rest(&folder, &id, leader);
-        fs::remove_dir_all(folder.join(id)).map_err(Error::io("remove", "a container's folder"))
+        let own = folder.join(id);
+        private::keep(&options, &definition, &own).map_err(Error::io("keep", "what a step of an image wrote"))?;
+        private::open_closed(&own);
+        fs::remove_dir_all(own).map_err(Error::io("remove", "a container's folder"))
     });
     if let Err(error) = cleared.await {
         tracing::warn!(error = &error as &dyn std::error::Error, task.id = task_id, "a container left something");

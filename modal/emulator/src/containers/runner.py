@@ -7,8 +7,9 @@ standard input; it tells on its standard output, one JSON object a line, what be
 A spec: {"tree": folder with the container's own files, "volumes": {path in the container: {"folder", "read_only"}},
 "directory": where it starts (or null: in its home), "root": an empty folder, "preload": modules to import before
 forks, "web_server": whether its function listens on a port, "skipped": the steps of its image that were skipped,
-"variables": the whole environment, "stdout" and "stderr": where to print}. What the last three say, a container that is
-not forked has already.
+"private": {path of which each container has its own: folders with what the image adds there}, "folder": the container's
+own folder, "data": that of the server, "variables": the whole environment, "stdout" and "stderr": where to print}. What
+the last three say, a container that is not forked has already.
 
 Only the standard library is used here, and nothing of it stays visible to the container's code.
 """
@@ -24,54 +25,57 @@ import os
 import runpy
 import select
 import signal
-import stat
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
-# The folder of this script is nothing that a container imports from. It is not on the path if the image has set
-# PYTHONSAFEPATH.
-_folder = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, _folder)
-sdk_patches = importlib.import_module("sdk_patches")
-sys.path[:] = [path for path in sys.path if path != _folder]
-del sys.modules["sdk_patches"], _folder
+
+def _own(*names: str) -> Iterator[Any]:
+    """The modules beside this script. Containers import nothing from its folder, and may take the names for their own.
+
+    The folder is not on the path if the image has set PYTHONSAFEPATH, and may be out of sight once the container's files
+    are in place.
+    """
+    folder = os.path.dirname(os.path.abspath(__file__))
+    sys.path.insert(0, folder)
+    for name in names:
+        yield importlib.import_module(name)
+        del sys.modules[name]
+    sys.path[:] = [path for path in sys.path if path != folder]
+
+
+filesystem, sdk_patches = _own("filesystem", "sdk_patches")
 
 ENTRY_POINT = "modal._container_entrypoint"
-HOME = "root"
-"""The folder of a tree that is the home of a container's user."""
-VOLUMES_VARIABLE = "MODAL_LOCAL_VOLUMES"
 
-CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 PR_SET_CHILD_SUBREAPER = 36
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 
 Spec = dict[str, Any]
 Files = list[io.IOBase]
-Volume = dict[str, Any]
 
 
 def main() -> None:
     mode, path = sys.argv[1:]
     spec = _read(path)
-    enter(spec)
+    [missing] = _own("missing") if spec["skipped"] else [None]
+    filesystem.enter(spec)
     if mode == "run":
-        run(spec)
+        run(spec, missing)
         return
     # A container returns from here as if it had been started by itself.
     inherited = serve(spec)
-    run(spec)
+    run(spec, missing)
     end(inherited)
 
 
-def run(spec: Spec) -> None:
-    """Run the SDK's entry point, as `python -m` would."""
+def run(spec: Spec, missing: Any) -> None:
+    """Run the SDK's entry point, as `python -m` would; `missing` completes errors if the image has skipped steps."""
     sdk_patches.apply()
     if spec["web_server"]:
         _find_servers_on_loopback()
-    if spec["skipped"]:
-        missing: Any = runpy.run_path(os.path.join(os.path.dirname(__file__), "missing.py"))
-        missing["name_skipped_steps"](spec["skipped"])
+    if missing:
+        missing.name_skipped_steps(spec["skipped"])
     sys.argv = [ENTRY_POINT]
     sys.modules.pop(ENTRY_POINT, None)
     try:
@@ -106,124 +110,6 @@ def _find_servers_on_loopback() -> None:
     need not have, and at which only a server can be found that the whole network can reach."""
     asgi = importlib.import_module("modal._runtime.asgi")
     asgi.get_ip_address = lambda _: "127.0.0.1"  # type: ignore[attr-defined]
-
-
-def enter(spec: Spec) -> None:
-    """See the container's files at their places; where the system does not allow that, say where they are instead."""
-    files = "/"
-    try:
-        _own_namespace()
-        _mount("tmpfs", spec["root"], kind="tmpfs")
-        _assemble(spec["root"], ["/", spec["tree"]], _nested(spec["volumes"]))
-        os.chroot(spec["root"])
-    except OSError:
-        files = spec["tree"]
-        _point_to(spec["volumes"])
-    home = os.path.join(files, HOME)
-    inherited = [_placed(path, files) for path in os.environ.get("PYTHONPATH", "").split(":") if path]
-    os.environ["PYTHONPATH"] = ":".join([home, *inherited])
-    sys.path[:0] = [home, *inherited]
-    # A folder that was not there when Python started may be there now.
-    importlib.invalidate_caches()
-    directory = _placed(spec["directory"], files) if spec["directory"] else home
-    os.chdir(directory if os.path.isdir(directory) else home)
-
-
-def _placed(path: str, files: str) -> str:
-    """Where a path of a container is, whose files are below `files`."""
-    inside = os.path.join(files, path.lstrip("/"))
-    return inside if os.path.exists(inside) else path
-
-
-def _own_namespace() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    user, group = os.geteuid(), os.getegid()
-    if libc.unshare(CLONE_NEWNS) != 0:
-        # Without the right to mount, it comes with a user namespace, in which everybody stays who they are.
-        _checked(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
-        for name, text in ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
-    _mount("none", "/", flags=MS_REC | MS_PRIVATE)
-
-
-def _mount(source: str, target: str, kind: str | None = None, flags: int = 0) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    encoded = kind.encode() if kind else None
-    _checked(libc.mount(os.fsencode(source), os.fsencode(target), encoded, ctypes.c_ulong(flags), None), target)
-
-
-def _checked(outcome: int, what: str) -> None:
-    if outcome != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)
-
-
-def _point_to(volumes: dict[str, Volume]) -> None:
-    os.environ[VOLUMES_VARIABLE] = json.dumps({path: volume["folder"] for path, volume in volumes.items()})
-
-
-def _nested(volumes: dict[str, Volume]) -> dict[str, Any]:
-    """Volumes by the parts of their paths: {"data": {"a": (Volume,), "b": (Volume,)}}."""
-    top: dict[str, Any] = {}
-    for path, volume in volumes.items():
-        *parents, name = [part for part in path.split("/") if part]
-        level = top
-        for parent in parents:
-            level = level.setdefault(parent, {})
-        level[name] = (volume,)
-    return top
-
-
-def _assemble(new: str, layers: list[str], volumes: dict[str, Any]) -> None:
-    """Fill the empty folder `new` with what the layers have, of which later ones win, and with Volumes over them."""
-    found: dict[str, list[str]] = {}
-    for layer in layers:
-        for entry in _entries(layer):
-            below = found.get(entry.name, [])
-            merges = entry.is_dir(follow_symlinks=False) and all(_is_folder(path) for path in below)
-            found[entry.name] = [*below, entry.path] if merges else [entry.path]
-    for name in found.keys() | volumes.keys():
-        target, paths, volume = os.path.join(new, name), found.get(name, []), volumes.get(name)
-        if isinstance(volume, tuple):
-            os.mkdir(target)
-            _bind_volume(volume[0], target)
-        elif volume is None and len(paths) == 1:
-            _show(paths[0], target)
-        else:
-            os.mkdir(target)
-            _assemble(target, [path for path in paths if _is_folder(path)], volume or {})
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except PermissionError:
-        # A folder that is closed to this user: a container does not see it either.
-        return []
-
-
-def _is_folder(path: str) -> bool:
-    return stat.S_ISDIR(os.lstat(path).st_mode)
-
-
-def _show(source: str, target: str) -> None:
-    if os.path.islink(source):
-        os.symlink(os.readlink(source), target)
-        return
-    if _is_folder(source):
-        os.mkdir(target)
-    else:
-        with open(target, "x"):
-            pass
-    _mount(source, target, flags=MS_BIND | MS_REC)
-
-
-def _bind_volume(volume: Volume, target: str) -> None:
-    _mount(volume["folder"], target, flags=MS_BIND | MS_REC)
-    if volume["read_only"]:
-        _mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
 
 
 def serve(spec: Spec) -> Files:
@@ -350,14 +236,13 @@ def _become(spec: Spec, server: Spec) -> None:
         opened = os.open(path, os.O_WRONLY)
         os.dup2(opened, descriptor)
         os.close(opened)
-    for name in (VOLUMES_VARIABLE, "PYTHONPATH"):
+    for name in (filesystem.VOLUMES_VARIABLE, "PYTHONPATH"):
         if name in os.environ:
             spec["variables"][name] = os.environ[name]
     os.environ.clear()
     os.environ.update(spec["variables"])
     _forget_server()
-    if spec["volumes"] != server["volumes"]:
-        _replace_volumes(spec["volumes"])
+    filesystem.renew(spec, server)
 
 
 def _forget_server() -> None:
@@ -370,16 +255,6 @@ def _forget_server() -> None:
         process._config.pop("tempdir", None)
     if numpy := sys.modules.get("numpy.random"):
         numpy.seed()
-
-
-def _replace_volumes(volumes: dict[str, Volume]) -> None:
-    """Put a container's own folders in the places of those that it has from its server."""
-    if VOLUMES_VARIABLE in os.environ:
-        _point_to(volumes)
-        return
-    _checked(ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS), "unshare")
-    for path, volume in volumes.items():
-        _bind_volume(volume, path)
 
 
 def _read(path: str) -> Spec:

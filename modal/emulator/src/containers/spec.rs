@@ -8,9 +8,10 @@ use std::{
 use modal_proto::function::DefinitionType;
 use serde::Serialize;
 
-use super::output;
+use super::{output, private};
 use crate::{
     images::{self, Environment},
+    options::Options,
     shared::Shared,
     state::{Definition, State},
     views::Attachment,
@@ -35,6 +36,9 @@ pub struct Spec {
     pub preload: Vec<String>,
     pub web_server: bool,
     pub skipped: Vec<String>,
+    pub private: BTreeMap<String, Vec<PathBuf>>,
+    pub folder: PathBuf,
+    pub data: PathBuf,
     pub variables: Variables,
     pub stdout: PathBuf,
     pub stderr: PathBuf,
@@ -44,6 +48,7 @@ impl Spec {
     /// The description of a container of a definition, whose private folder is `folder`. `variables` are those that do
     /// not depend on the folder.
     pub fn new(
+        options: &Options,
         definition: &Definition,
         image: &Environment,
         tree: PathBuf,
@@ -59,12 +64,17 @@ impl Spec {
         let [stdout, stderr] = output::paths(folder);
         Self {
             tree,
-            volumes: volumes.into_iter().map(|volume| (volume.path.clone(), volume)).collect(),
             directory: image.folder.as_ref().map(PathBuf::from),
             root: folder.join("root"),
             preload: preloads.then(|| function.module_name.clone()).into_iter().collect(),
             web_server: definition.has_own_port(),
             skipped: image.skipped.clone(),
+            private: private::folders(options, image.folder.as_deref(), &image.homes, |path| {
+                volumes.iter().any(|volume| volume.path == path)
+            }),
+            volumes: volumes.into_iter().map(|volume| (volume.path.clone(), volume)).collect(),
+            folder: folder.to_owned(),
+            data: options.data_dir.clone(),
             variables,
             stdout,
             stderr,

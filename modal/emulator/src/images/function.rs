@@ -1,7 +1,7 @@
 //! Recipes whose step is a function of the user's: it runs in a container of the image so far.
 //!
-//! What it writes into Volumes stays, and so do files outside of the container's own folders. The image gets none of
-//! its files.
+//! What it writes into its home and its working folder becomes a layer of the image; what it writes into Volumes stays
+//! there. Other files are lost, or stay on this machine if they are outside of the container's own folders.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use prost::Message;
 
 use super::{BuildError, Log, log::STEP};
 use crate::{
+    containers,
     error::Error,
     files::blocking,
     logs::{AppLog, Position},
@@ -17,13 +18,14 @@ use crate::{
     state::OutputsQuery,
 };
 
-/// Calls the function of an image's recipe, if it has one, and waits for its end, with what it prints in the log.
-pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<(), BuildError> {
+/// Calls the function of an image's recipe, if it has one, and waits for its end, with what it prints in the log. Returns
+/// the name of the layer with what it wrote.
+pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<Option<String>, BuildError> {
     let (recipe, function_id) = shared.read(|state| {
         let image = state.images.get(image_id).ok_or_else(|| Error::not_found("Image", image_id))?;
         Ok::<_, Error>((image.decoded()?, image.build_function_id.clone()))
     })?;
-    let Some(step) = recipe.build_function else { return Ok(()) };
+    let Some(step) = recipe.build_function else { return Ok(None) };
     let input =
         pb::FunctionInput::decode(step.input).map_err(|error| Error::invalid("the input", error.to_string()))?;
     let known = shared.read(|state| state.live_definition(&function_id).cloned());
@@ -50,8 +52,19 @@ pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<(), 
         .await?;
     printed.read(true).await?;
     let result = output.and_then(|output| output.result).unwrap_or_default();
-    if result.status() == GenericStatus::Success {
-        return Ok(());
+    let options = shared.options.clone();
+    let has_succeeded = result.status() == GenericStatus::Success;
+    let layer = blocking(move || {
+        let layer = if has_succeeded {
+            containers::take(&options, &function_id)
+        } else {
+            containers::discard(&options, &function_id).map(|()| None)
+        };
+        layer.map_err(Error::io("keep", "what a step of an image wrote"))
+    });
+    let layer = layer.await?;
+    if has_succeeded {
+        return Ok(layer);
     }
     log.say(&result.traceback);
     Err(BuildError(format!("{} failed: {}", definition.function.function_name, result.exception)))

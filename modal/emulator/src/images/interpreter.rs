@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Output, Stdio},
 };
 
 use sha2::{Digest, Sha256};
@@ -36,7 +36,13 @@ pub struct Distribution {
 impl Interpreter {
     /// Asks an interpreter what it is.
     pub async fn inspect(python: &Path) -> Result<Self, BuildError> {
-        let failed = |why: String| BuildError(format!("the interpreter {} does not run: {why}", python.display()));
+        let failed = |why: String| {
+            BuildError(format!(
+                "the interpreter {} does not run: {why}\nIf it is a script that looks for the interpreter, start the \
+                 server with --python and the path that `python3 -c 'import sys; print(sys.executable)'` prints",
+                python.display()
+            ))
+        };
         let output = Command::new(python)
             .args(["-I", "-c", QUESTION])
             .env_clear()
@@ -47,10 +53,11 @@ impl Interpreter {
             .await
             .map_err(|error| failed(error.to_string()))?;
         if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+            return Err(failed(format!("{} ({})", output.status, printed(&output))));
         }
-        let (version, sites): (String, Vec<PathBuf>) =
-            serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
+        let answer = serde_json::from_slice::<(String, Vec<PathBuf>)>(&output.stdout);
+        let (version, sites) =
+            answer.map_err(|_| failed(format!("it does not answer as Python does ({})", printed(&output))))?;
         Ok(Self { python: python.to_owned(), version, sites })
     }
 
@@ -83,6 +90,15 @@ impl Interpreter {
             self.distributions().iter().map(|found| format!("{}=={}", found.name, found.version)).collect();
         installed.sort();
         hex::encode(Sha256::digest(format!("{}\0{}\0{installed:?}", self.python.display(), self.version)))
+    }
+}
+
+/// What a process printed, in words.
+fn printed(output: &Output) -> String {
+    let text = [&output.stderr, &output.stdout].map(|text| String::from_utf8_lossy(text).trim().to_owned());
+    match text.join("\n").trim() {
+        "" => "it printed nothing".to_owned(),
+        text => format!("it printed: {text}"),
     }
 }
 

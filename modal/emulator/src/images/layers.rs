@@ -51,6 +51,7 @@ fn layer(state: &State, image: &Image) -> Result<Layer, Error> {
         mount_name: mount.map(|mount| mount.name.clone()).unwrap_or_default(),
         secrets,
         salt: image.built.as_ref().map(|built| built.salt.clone()).unwrap_or_default(),
+        home: image.built.as_ref().and_then(|built| built.home.clone()),
         image: recipe,
     })
 }

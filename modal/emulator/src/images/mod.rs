@@ -52,7 +52,7 @@ use crate::{
     files::{blocking, write_whole},
     ids::new_id,
     shared::Shared,
-    state::Built,
+    state::{Built, State},
 };
 
 /// The file that tells that an environment is complete, and what it is.
@@ -83,6 +83,8 @@ pub struct Environment {
     pub files: Arc<Files>,
     /// A tree of files that commands of the recipe made.
     pub root: Option<PathBuf>,
+    /// What functions that are steps of the recipe wrote, the last one first.
+    pub homes: Vec<PathBuf>,
     /// The steps of the recipe that were skipped.
     pub skipped: Vec<String>,
 }
@@ -171,10 +173,12 @@ impl Images {
 pub async fn get_or_build(shared: &Arc<Shared>, image_id: &str, force: bool) -> Result<Option<Built>, Error> {
     let salt = force.then(|| new_id("build"));
     if let Ok(prepared) = prepare(shared, image_id, salt.clone()).await
-        && let Some(built) = at_hand(shared, &prepared)
+        && let Some(mut built) = at_hand(shared, &prepared)
         && !force
         && has_run(shared, image_id, &built)
     {
+        let known = |state: &State| state.images.get(image_id)?.built.as_ref()?.home.clone();
+        built.home = shared.read(known);
         shared.change(|state, _| state.image_built(image_id, built.clone())).await?;
         return Ok(Some(built));
     }
@@ -243,6 +247,11 @@ pub async fn environment(shared: &Arc<Shared>, image_id: &str) -> Result<Environ
         folder: plan.folder,
         files: plan.files,
         root: root.is_dir().then_some(root),
+        homes: layers
+            .iter()
+            .rev()
+            .filter_map(|layer| Some(shared.options.homes_folder().join(layer.home.as_ref()?)))
+            .collect(),
         skipped: skipped::steps(shared, image_id)?,
     })
 }
@@ -267,7 +276,7 @@ async fn build(shared: &Arc<Shared>, image_id: &str, salt: Option<String>, log: 
             lock.lock().await
         }
     };
-    let built = match at_hand(shared, &prepared) {
+    let mut built = match at_hand(shared, &prepared) {
         Some(built) => built,
         None => {
             let folder = shared.options.images_folder().join(&prepared.key);
@@ -279,7 +288,7 @@ async fn build(shared: &Arc<Shared>, image_id: &str, salt: Option<String>, log: 
         }
     };
     drop(one_at_a_time);
-    function::run(shared, image_id, log).await?;
+    built.home = function::run(shared, image_id, log).await?;
     shared.change(|state, _| state.image_built(image_id, built.clone())).await?;
     Ok(built)
 }

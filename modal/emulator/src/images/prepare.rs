@@ -22,9 +22,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The recipe as it was carried out, with the interpreter of its environment.
+    /// The recipe as it was carried out, with the interpreter of its environment. What its function wrote, the build
+    /// adds.
     pub fn built(&self, python: Option<PathBuf>) -> Built {
-        Built { key: self.key.clone(), salt: self.salt.clone(), python, version: self.interpreter.version.clone() }
+        let (key, salt, version) = (self.key.clone(), self.salt.clone(), self.interpreter.version.clone());
+        Built { key, salt, python, version, home: None }
     }
 }
 

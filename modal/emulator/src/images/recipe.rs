@@ -21,6 +21,8 @@ pub struct Layer {
     pub secrets: BTreeMap<String, String>,
     /// Changes when the layer was built anew although its recipe is the same.
     pub salt: String,
+    /// The name of what the function that is its step wrote.
+    pub home: Option<String>,
 }
 
 /// One thing to do when an image is built.

@@ -49,7 +49,8 @@ impl Env {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "as-local".to_owned(),
             Err(error) => return Err(error).with_context(|| format!("could not read {path:?}")),
         };
-        println!("export MODAL_SERVER_URL={}", status.server_url);
+        println!("export MODAL_LOCAL_DATA_DIR={}", quoted(&status.data_dir));
+        println!("export MODAL_SERVER_URL={}", quoted(&status.server_url));
         println!("export MODAL_TOKEN_ID=ak-local MODAL_TOKEN_SECRET={secret}");
         Ok(())
     }
@@ -81,6 +82,14 @@ impl Faults {
         }
         Ok(())
     }
+}
+
+/// A value as a word of a shell.
+fn quoted(value: &str) -> String {
+    if value.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:@%+,=".contains(c)) {
+        return value.to_owned();
+    }
+    format!("'{}'", value.replace('\'', r"'\''"))
 }
 
 fn now() -> f64 {
@@ -203,6 +212,11 @@ pub fn summary(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_words_of_a_shell() {
+        assert_eq!(["/a/b.c-d", "/a b", "it's"].map(quoted), ["/a/b.c-d", "'/a b'", r"'it'\''s'"]);
+    }
 
     #[test]
     fn a_table_is_aligned() {

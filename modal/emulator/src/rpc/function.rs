@@ -3,11 +3,11 @@
 use modal_proto as pb;
 use prost::Message;
 
-use super::Parts;
+use super::{Parts, refusals};
 use crate::{
     endpoints,
     error::Error,
-    state::{Definition, Now, State, next_time, service_tag},
+    state::{Definition, State, service_tag},
 };
 
 pub async fn precreate(
@@ -38,7 +38,7 @@ pub async fn create(shared: &Parts, request: pb::FunctionCreateRequest) -> Resul
         .change(|state, now| {
             let function =
                 pb::Function::decode(encoded.clone()).map_err(|e| Error::invalid("Function", e.to_string()))?;
-            check(&function, ignore_gpu, now)?;
+            refusals::check_function(&function, ignore_gpu, now)?;
             state.define_function(&request.app_id, &request.existing_function_id, encoded, function)
         })
         .await?;
@@ -50,35 +50,6 @@ pub async fn create(shared: &Parts, request: pb::FunctionCreateRequest) -> Resul
         function_data: Some(state.function_data(&definition)),
         ..Default::default()
     }))
-}
-
-/// Refuses what cannot work here, while its author looks on.
-fn check(function: &pb::Function, ignore_gpu: bool, now: Now) -> Result<(), Error> {
-    if let Some(schedule) = &function.schedule {
-        next_time(schedule, now.wall)?;
-    }
-    check_gpu(function.resources.as_ref(), ignore_gpu)?;
-    let methods = function.method_definitions.values().map(|method| &method.webhook_config);
-    for config in methods.chain([&function.webhook_config]).flatten() {
-        if let Some(domain) = config.custom_domains.first() {
-            let reason = format!("{:?} cannot lead to this machine; leave custom_domains out", domain.name);
-            return Err(Error::invalid("custom domain", reason));
-        }
-    }
-    Ok(())
-}
-
-fn check_gpu(resources: Option<&pb::Resources>, ignore_gpu: bool) -> Result<(), Error> {
-    match resources.and_then(|resources| resources.gpu_config.as_ref()) {
-        Some(gpu) if gpu.count > 0 && !ignore_gpu => {
-            let reason = format!(
-                "Local Modal has no {}; leave gpu out, or serve with --ignore-gpu to run the function without one",
-                if gpu.gpu_type.is_empty() { "GPU" } else { &gpu.gpu_type }
-            );
-            Err(Error::invalid("gpu", reason))
-        }
-        _ => Ok(()),
-    }
 }
 
 pub async fn get(shared: &Parts, request: &pb::FunctionGetRequest) -> Result<pb::FunctionGetResponse, Error> {
@@ -119,8 +90,9 @@ pub async fn bind_params(
     shared: &Parts,
     request: pb::FunctionBindParamsRequest,
 ) -> Result<pb::FunctionBindParamsResponse, Error> {
-    let resources = request.function_options.as_ref().and_then(|options| options.resources.as_ref());
-    check_gpu(resources, shared.options.ignore_gpu)?;
+    if let Some(options) = &request.function_options {
+        refusals::check_options(options, shared.options.ignore_gpu)?;
+    }
     shared
         .change(|state, _| {
             let function = state.bind_function(request)?;

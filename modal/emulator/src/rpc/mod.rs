@@ -12,6 +12,7 @@ mod logs;
 mod mount;
 mod proxy_token;
 mod queue;
+mod refusals;
 mod secret;
 mod service;
 mod session;

@@ -107,6 +107,9 @@ pub struct Built {
     pub python: Option<PathBuf>,
     /// The interpreter's version.
     pub version: String,
+    /// The name of the folder with what the function that is its last step wrote.
+    #[serde(default)]
+    pub home: Option<String>,
 }
 
 impl Image {
