@@ -46,7 +46,7 @@ lint-python: .venv/complete
 	.venv/bin/ruff format --check $(PYTHON_CODE)
 	$(PYTHON) tests/mutations/run.py --check
 	$(STAGE) mypy .venv/bin/mypy
-	.venv/bin/mypy --strict modal/emulator/src/containers/runner.py
+	.venv/bin/mypy --strict modal/emulator/src/containers
 
 test-rust: lint-rust .venv/complete run-rust
 

@@ -169,7 +169,7 @@ def _own_namespace() -> bool:
     """Enter a mount namespace of this process's own. Returns whether that took a user namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.geteuid(), os.getegid()
-    needs_user = libc.unshare(CLONE_NEWNS) != 0
+    needs_user: bool = libc.unshare(CLONE_NEWNS) != 0
     if needs_user:
         # Without the right to mount, it comes with a user namespace, in which everybody stays who they are.
         _checked(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")

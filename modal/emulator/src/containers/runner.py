@@ -34,8 +34,8 @@ from typing import Any
 def _own(*names: str) -> Iterator[Any]:
     """The modules beside this script. Containers import nothing from its folder, and may take the names for their own.
 
-    The folder is not on the path if the image has set PYTHONSAFEPATH, and may be out of sight once the container's files
-    are in place.
+    The folder is not on the path if the image has set PYTHONSAFEPATH, and may be out of sight once the files of the
+    container are in place.
     """
     folder = os.path.dirname(os.path.abspath(__file__))
     sys.path.insert(0, folder)
