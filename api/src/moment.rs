@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, de};
 /// # Errors
 /// If it is none; the message says what is.
 pub fn parse(text: &str) -> Result<DateTime<Utc>, String> {
-    let text = text.trim();
+    // As it is printed, and as ISO 8601 and RFC 3339 have it.
+    let text = text.trim().trim_end_matches(" UTC").replacen(' ', "T", 1);
     let without_offset =
         || text.parse::<NaiveDateTime>().or_else(|_| Ok(text.parse::<NaiveDate>()?.and_time(NaiveTime::MIN)));
     text.parse()
@@ -44,6 +45,7 @@ mod tests {
             ("2026-01-31", "2026-01-31T00:00:00+00:00"),
             ("2026-01-31T06:30:00", "2026-01-31T06:30:00+00:00"),
             ("2026-01-31 06:30:00", "2026-01-31T06:30:00+00:00"),
+            ("2026-01-31 06:30:00 UTC", "2026-01-31T06:30:00+00:00"),
             ("2026-01-31T06:30:00+02:00", "2026-01-31T04:30:00+00:00"),
         ] {
             assert_eq!(date(text), Ok(expected.to_owned()));

@@ -216,6 +216,14 @@ impl Installation {
         String::from_utf8_lossy(&found.stdout).lines().map(PathBuf::from).collect()
     }
 
+    /// Waits until no file of the installation's home holds the text. A container that starts has just been told it.
+    #[track_caller]
+    pub fn has_in_no_file(&self, text: &str) {
+        eventually(&format!("{text} to be in none of these files: {:?}", self.files_with(text)), || {
+            self.files_with(text).is_empty().then_some(())
+        });
+    }
+
     /// The daemon's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home().join("state/airflowd.log")).unwrap_or_default()

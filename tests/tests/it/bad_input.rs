@@ -144,7 +144,7 @@ fn pipes_and_devices_in_place_of_files() {
     };
     it.dev("create", &["--config", &pipe("config.yaml")]).refused(&["config.yaml", "it is a pipe, not a file"]);
     it.dev("create", &["--config", &device("zero.yaml")]).refused(&["zero.yaml", "it is a device, not a file"]);
-    let profiles = pipe(".modal.toml");
+    let profiles = pipe("user/.modal.toml");
     it.cli(&["auth", "login"]).refused(&[".modal.toml", "it is a pipe, not a file"]);
     std::fs::remove_file(profiles).expect("removed");
 

@@ -74,7 +74,7 @@ fn environments_run_in_the_cloud_with_credentials() {
              token_id = \"ak-local\"\ntoken_secret = \"{secret}\"\nserver_url = \"{}\"\n",
             cloud.url
         );
-        it.write(".modal.toml", &text);
+        it.write("user/.modal.toml", &text);
     };
     profile("as-hunter2");
     it.cli(&["auth", "login"]).refused(&["refuses the credentials"]);

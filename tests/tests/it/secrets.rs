@@ -1,6 +1,6 @@
 //! Values that users entrust to the product: in no file, and in no answer to a request that is wrong.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use integration_tests::{Installation, config, daemon::Daemon, records::records, requests::Request};
 use rustix::process::Signal;
@@ -13,11 +13,11 @@ const IMPORTED: &str = "planted-in-an-import-d1f3";
 const PASSWORD: &str = "planted-in-a-connection-3c2a";
 const EXTRA: &str = "planted-in-an-extra-e8b7";
 
-/// Fails if a value is in a file of the home, or a file with secrets is open to others.
+/// Fails if a value stays in a file of the home, or a file with secrets is open to others.
 #[track_caller]
 fn in_no_file(it: &Installation, values: &[&str], when: &str) {
     for value in values {
-        assert_eq!(it.files_with(value), [] as [PathBuf; 0], "{value}, {when}");
+        it.has_in_no_file(value);
     }
     let data = it.home().join("data");
     for name in ["registry.db", "registry.db-wal", "modal/state.db", "modal/state.db-wal", "modal/state.key"] {
