@@ -15,6 +15,8 @@ from typing import Any
 SDK_VERSION = "1.6.4"
 WSGI_MESSAGES = 64
 """How many messages a WSGI application may be ahead."""
+PASSES = 100
+"""Of a loop, after each of which the interpreter looks for exceptions of other threads."""
 WAIT_SECONDS = 1.0
 """How long a thread waits at a time: an exception that another one raises in it arrives in between."""
 
@@ -57,6 +59,8 @@ class _Interruptible:
     _lock = threading.Lock()
     _threads: dict[int, int] = {}  # noqa: RUF012
     """Threads by the ids of the contexts of their inputs."""
+    _interrupted: set[int] = set()  # noqa: RUF012
+    """The ids of those contexts in whose threads a cancellation was raised, or will be."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -70,16 +74,28 @@ class _Interruptible:
             raise _cancellation()()
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            thread = self._threads.pop(id(self._context), 0)
-            # What was not raised by now must not be raised in what the thread does next.
-            _raise_in(thread, None)
+        """What was not raised by now is raised here, and not in what the thread does next. (It could be taken back, but
+        then the interpreter goes on looking for it for ever.)"""
+        while True:
+            try:
+                with self._lock:
+                    self._threads.pop(id(self._context), None)
+                    is_interrupted = id(self._context) in self._interrupted
+                    self._interrupted.discard(id(self._context))
+                if is_interrupted:
+                    # It may have been raised already. Otherwise it is at the end of a pass.
+                    for _pass in range(PASSES):
+                        pass
+                return
+            except _cancellation():
+                continue
 
     @classmethod
     def interrupt(cls, context: Any) -> None:
         """Raise a cancellation in the thread that runs an input, as soon as that runs Python code."""
         with cls._lock:
             if thread := cls._threads.get(id(context)):
+                cls._interrupted.add(id(context))
                 _raise_in(thread, _cancellation())
 
 
@@ -88,9 +104,8 @@ def _cancellation() -> type[BaseException]:
     return cancellation
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    argument = ctypes.py_object(error) if error else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 def _gather_yielded() -> None:
