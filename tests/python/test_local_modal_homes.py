@@ -139,3 +139,19 @@ def test_a_home_at_the_place_of_the_users_shows_no_hidden_files(local_modal: Loc
     finally:
         secret.unlink()
         (home / "seen").unlink(missing_ok=True)
+
+
+def test_a_server_may_have_its_files_and_its_socket_in_the_home(local_modal: LocalModal, monkeypatch: Any) -> None:
+    local_modal.stop()
+    outside = local_modal.root / "user"
+    outside.mkdir()
+    (outside / "seen").write_text("readable")
+    monkeypatch.setenv("HOME", str(local_modal.root))
+    # As the daemon has them by default: beside the data folder, not in it.
+    local_modal.start("--unix", str(outside / "modal.sock"))
+    for snapshots in (False, True):
+        code, said = deploy(local_modal, outside, snapshots)
+        assert code == 0, said
+        expected = {"~/.cache/lm/a": "in the home"}
+        assert [call(local_modal, "fn('keep').remote()") for _ in range(2)] == [[expected]] * 2
+        assert call(local_modal, "fn('write').remote(0)")[0][0] == "/root"

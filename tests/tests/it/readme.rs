@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use integration_tests::{Installation, workspace};
+use integration_tests::{Installation, runtimes, workspace};
 
 #[test]
 fn the_commands_by_hand_run_as_written() {
@@ -11,19 +11,21 @@ fn the_commands_by_hand_run_as_written() {
     let (_, block) = section.split_once("```sh\n").expect("a block");
     let (commands, _) = block.split_once("```").expect("its end");
     let it = Installation::new();
-    let mut shell = Command::new("sh");
-    shell.args(["-eux", "-c", commands]).current_dir(workspace()).envs(it.variables());
-    let done = shell.env_remove("AIRFLOW_SERVERLESS_ENV").output().expect("a shell");
+    // As on the machine of somebody who has set nothing: all of the daemon's places are in the home.
+    let command = |program: &str| {
+        let mut command = Command::new(program);
+        command.current_dir(workspace()).env_clear().env("HOME", it.user_home());
+        command.env("AIRFLOW_SERVERLESS_RUNTIMES", runtimes()).env("PATH", std::env::var_os("PATH").expect("a PATH"));
+        command
+    };
+    let done = command("sh").args(["-eux", "-c", commands]).output().expect("a shell");
     let (stdout, stderr) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    assert!(done.status.success(), "{stdout}\n{stderr}");
-    for part in [
-        "etl.py uploaded",
-        "Total order value",
-        "1 task runs again",
-        "region",
-        "is watched for dev;",
-        "airflowd stopped",
-    ] {
+    let program = it.program("airflow-serverless");
+    let stopped = command(program.to_str().expect("text")).args(["daemon", "stop"]).output().expect("the CLI runs");
+    assert!(done.status.success() && stopped.status.success(), "{stdout}\n{stderr}\n{stopped:?}");
+    for part in
+        ["etl.py uploaded", "Total order value", "1 task runs again", "region", "watched for dev;", "airflowd stopped"]
+    {
         assert!(stdout.contains(part), "no {part:?} in\n{stdout}\n{stderr}");
     }
 }

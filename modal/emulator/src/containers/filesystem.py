@@ -60,14 +60,17 @@ def renew(spec: Spec, server: Spec) -> None:
         return
     _checked(ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS), "unshare")
     spec.update(user_namespace=server["user_namespace"], overlays=[])
-    data = os.open(spec["data"], os.O_PATH | os.O_DIRECTORY)
+    # They are covered before they are shown again.
+    held = {place: os.open(place, os.O_PATH) for place in spec["shown"]}
+    places = {place: f"/proc/self/fd/{descriptor}" for place, descriptor in held.items()}
     for path in server["overlays"]:
         # An overlay on the one of the server, which nothing is written to any more. If there are too many on each
         # other, containers share that of their server, and have a home of their own.
         with contextlib.suppress(OSError):
             _overlay(spec, path, path, [path])
-        _uncover_data(spec, path, path, f"/proc/self/fd/{data}")
-    os.close(data)
+        _uncover(places, path, path)
+    for descriptor in held.values():
+        os.close(descriptor)
     _set_home(spec)
     for path, volume in spec["volumes"].items():
         if volume != server["volumes"].get(path) or any(_is_below(path, private) for private in spec["overlays"]):
@@ -110,7 +113,7 @@ def _make_private(spec: Spec, path: str, added: list[str]) -> None:
     except OSError:
         # The data folder's file system may be none that overlays can write to.
         return
-    _uncover_data(spec, path, target, spec["data"])
+    _uncover({place: place for place in spec["shown"]}, path, target)
 
 
 def _overlay(spec: Spec, path: str, target: str, layers: list[str]) -> None:
@@ -126,16 +129,18 @@ def _overlay(spec: Spec, path: str, target: str, layers: list[str]) -> None:
     spec["overlays"].append(path)
 
 
-def _uncover_data(spec: Spec, path: str, target: str, data: str) -> None:
-    """Have the server's data folder, with pipes and Volumes, at its place if it is in a private folder."""
-    if _is_below(spec["data"], path):
-        _mount(data, target + spec["data"].removeprefix(path), flags=MS_BIND)
+def _uncover(places: dict[str, str], path: str, target: str) -> None:
+    """Have the server's own places where they are if they are in a private folder, from these sources. Through an
+    overlay nobody reaches a socket, and what others write later may not be seen."""
+    for place, source in places.items():
+        if _is_below(place, path):
+            _mount(source, target + place.removeprefix(path), flags=MS_BIND)
 
 
 def _hidden(spec: Spec, path: str) -> str:
     """A layer that hides the files of the user whose home is also the container's: credentials, settings, caches. Those
     that the interpreter needs stay."""
-    needed = [sys.prefix, sys.base_prefix, spec["data"], *sys.path, *os.environ.get("PATH", "").split(":")]
+    needed = [sys.prefix, sys.base_prefix, *spec["shown"], *sys.path, *os.environ.get("PATH", "").split(":")]
     layer = _inside(spec["folder"], "hidden")
     os.makedirs(layer, exist_ok=True)
     if os.access(path, os.R_OK | os.X_OK):

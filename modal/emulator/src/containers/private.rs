@@ -9,7 +9,11 @@ use std::{
 };
 
 use super::code::HOME;
-use crate::{ids::new_id, options::Options, state::Definition};
+use crate::{
+    ids::new_id,
+    options::{Listen, Options},
+    state::Definition,
+};
 
 /// The folder in a container's folder that has what it wrote.
 const WRITTEN: &str = "private";
@@ -20,6 +24,18 @@ impl Options {
     /// The folder with what functions that are steps of images wrote, one folder each.
     pub(crate) fn homes_folder(&self) -> PathBuf {
         self.data_dir.join("homes")
+    }
+
+    /// The server's own places that containers need wherever they are: the data folder, and the socket to connect to.
+    pub(crate) fn shown(&self) -> Vec<PathBuf> {
+        let mut shown = vec![self.data_dir.clone()];
+        if let Listen::Unix(path) = &self.listen
+            && let Ok(path) = fs::canonicalize(path)
+            && !path.starts_with(&self.data_dir)
+        {
+            shown.push(path);
+        }
+        shown
     }
 }
 

@@ -8,8 +8,8 @@ A spec: {"tree": folder with the container's own files, "volumes": {path in the 
 "directory": where it starts (or null: in its home), "root": an empty folder, "preload": modules to import before
 forks, "web_server": whether its function listens on a port, "skipped": the steps of its image that were skipped,
 "private": {path of which each container has its own: folders with what the image adds there}, "folder": the container's
-own folder, "data": that of the server, "variables": the whole environment, "stdout" and "stderr": where to print}. What
-the last three say, a container that is not forked has already.
+own folder, "shown": places of the server that stay in sight, "variables": the whole environment, "stdout" and "stderr":
+where to print}. What the last three say, a container that is not forked has already.
 
 Only the standard library is used here, and nothing of it stays visible to the container's code.
 """
