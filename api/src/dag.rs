@@ -93,7 +93,7 @@ pub struct DagFile {
     /// DAGs of the file that do not count, as another file defines the same ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadowed_dags: Vec<ShadowedDag>,
-    /// Whether the scheduler has looked at it. One without DAGs and without an error is a module of others, then.
+    /// Whether the scheduler has parsed the file. A parsed file without DAGs and without an error is a helper module.
     #[serde(default)]
     pub is_known: bool,
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de};
 /// A date, with or without a time of day and an offset from UTC.
 ///
 /// # Errors
-/// If it is none; the message says what is.
+/// If the text is not a date; the message shows the forms that are accepted.
 pub fn parse(text: &str) -> Result<DateTime<Utc>, String> {
     // As it is printed, and as ISO 8601 and RFC 3339 have it.
     let text = text.trim().trim_end_matches(" UTC").replacen(' ', "T", 1);
@@ -20,7 +20,7 @@ pub fn parse(text: &str) -> Result<DateTime<Utc>, String> {
 /// For `deserialize_with`: a point in time as [`parse`] takes it.
 ///
 /// # Errors
-/// If it is no text, or none of a date.
+/// If it is not text, or not a date.
 pub fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
     parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
@@ -28,7 +28,7 @@ pub fn required<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<U
 /// The same, where there may be none.
 ///
 /// # Errors
-/// If there is something that is no text, or none of a date.
+/// If there is a value that is not text, or not a date.
 pub fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     text.map(|text| parse(&text)).transpose().map_err(de::Error::custom)

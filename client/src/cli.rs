@@ -307,7 +307,7 @@ pub enum Tasks {
     List {
         #[command(flatten)]
         run: Run,
-        /// Only those in this state, such as failed; none for those at which the scheduler has not looked
+        /// Only those in this state, such as failed; none: not scheduled yet
         #[arg(long, value_parser = word::<TaskState>)]
         state: Option<TaskState>,
         #[command(flatten)]

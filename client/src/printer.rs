@@ -176,17 +176,17 @@ pub fn table<R: IntoIterator<Item = Vec<String>>>(header: &[&str], rows: R) -> S
     table.to_string()
 }
 
-/// Sequences with which this program colours what it prints.
+/// Sequences with which this program colors what it prints.
 const COLORS: [&str; 8] =
     ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[34m", "\u{1b}[36m"];
 
-/// Characters that move or recolour what stands around them, or swap its order, instead of being seen.
+/// Characters that move or recolor what stands around them, or swap its order, instead of being seen.
 fn is_unseen(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text in which names of any author may stand: what a terminal would obey is shown as `\u{1b}`, but for colours, line
+/// A text in which names of any author may stand: what a terminal would obey is shown as `\u{1b}`, but for colors, line
 /// breaks and tabs.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |character| !is_unseen(character) || matches!(character, '\n' | '\t'))

@@ -138,11 +138,11 @@ impl NoLog {
         match self {
             Self::UnknownTask { .. } => "`airflow-serverless runs show` shows the tasks of a run",
             Self::Mapped { .. } | Self::NoSuchInstance { .. } => {
-                "`--map-index N`, or `map_index` of the request, says which"
+                "choose one with `--map-index N` (`map_index` in the request)"
             }
-            Self::NotMapped { .. } => "leave `--map-index`, or `map_index` of the request, out",
+            Self::NotMapped { .. } => "omit `--map-index` (`map_index` in the request)",
             Self::NotStarted { .. } => "`airflow-serverless tasks logs --follow` waits for it",
-            Self::NoSuchTry { .. } => "leave `--try`, or `try_number` of the request, out for the last one",
+            Self::NoSuchTry { .. } => "omit `--try` (`try_number` in the request) for the last one",
             Self::NotThere { .. } => "`airflow-serverless logs` shows what the containers have printed",
         }
     }
@@ -153,7 +153,7 @@ fn range(count: usize) -> String {
 }
 
 fn state_of(state: &Option<String>) -> String {
-    state.as_ref().map_or_else(|| ": the scheduler has not looked at it".to_owned(), |state| format!(": it is {state}"))
+    state.as_ref().map_or_else(|| ": it is not scheduled yet".to_owned(), |state| format!(": it is {state}"))
 }
 
 fn tries(last: i32) -> String {

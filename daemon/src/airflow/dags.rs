@@ -168,7 +168,7 @@ row! {
 async fn known_files(metadata: &Metadata) -> HashSet<String> {
     let found = metadata.query::<FileRow>("SELECT path FROM airflow_serverless_file", &[]).await;
     let rows = found.unwrap_or_else(|error| {
-        tracing::warn!(error = chain(&error), "which files the scheduler knows is not known");
+        tracing::warn!(error = chain(&error), "cannot read which files the scheduler has parsed");
         Vec::new()
     });
     rows.into_iter().map(|row| row.path).collect()

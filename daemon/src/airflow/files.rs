@@ -188,7 +188,7 @@ impl Airflow {
             faults.push(Fault::new(filename, "the file defines no DAG: create one at the top level of the module"));
         } else if faults.is_empty() && is_dag_file && !mentions_dags(content) {
             let message =
-                "the scheduler would not read it, as it has neither the word `dag` nor `airflow`: add a comment";
+                "the scheduler ignores files that contain neither `dag` nor `airflow`: add the comment `# airflow`";
             faults.push(Fault::new(filename, message));
         }
         if faults.is_empty() { Ok(verdict) } else { Err(Error::InvalidDagFile { file: filename.to_owned(), faults }) }

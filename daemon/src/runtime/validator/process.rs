@@ -252,7 +252,7 @@ fn deliver(waiting: &Waiting, line: &str) -> bool {
             true
         }
         Err(error) => {
-            tracing::warn!(%error, "the validator gave an answer that is none");
+            tracing::warn!(%error, "invalid answer from the validator");
             false
         }
     }

@@ -16,7 +16,7 @@ SDK_VERSION = "1.6.4"
 WSGI_MESSAGES = 64
 """How many messages a WSGI application may be ahead."""
 PASSES = 100
-"""Of a loop, after each of which the interpreter looks for exceptions of other threads."""
+"""Passes of an empty loop: after each, the interpreter raises what another thread wants raised."""
 WAIT_SECONDS = 1.0
 """How long a thread waits at a time: an exception that another one raises in it arrives in between."""
 
@@ -74,8 +74,8 @@ class _Interruptible:
             raise _cancellation()()
 
     def __exit__(self, *_: object) -> None:
-        """What was not raised by now is raised here, and not in what the thread does next. (It could be taken back, but
-        then the interpreter goes on looking for it for ever.)"""
+        """Raise a pending cancellation now, so that it does not reach the thread's next input. (If it were withdrawn,
+        the interpreter would look for it for ever.)"""
         while True:
             try:
                 with self._lock:

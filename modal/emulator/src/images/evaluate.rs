@@ -84,7 +84,7 @@ impl LayerPlan<'_> {
                 None => self.push(&words.join(" "), What::Run(words), None),
             },
             Instruction::HereDocument(text) => {
-                self.impossible(&text, "here-documents are not read; put the lines into a file");
+                self.impossible(&text, "here-documents are not supported; put the lines into a file");
             }
             Instruction::Other(keyword) if matches!(keyword.as_str(), "ENTRYPOINT" | "USER") => {
                 self.note(format!("{keyword} has no effect here: containers are this user's processes"));
@@ -96,7 +96,7 @@ impl LayerPlan<'_> {
 
     fn from(&mut self, text: &str) {
         if !self.stages.is_empty() {
-            self.impossible(&format!("FROM {text}"), "Dockerfiles with several stages are not built");
+            self.impossible(&format!("FROM {text}"), "multi-stage Dockerfiles are not supported");
         }
         let mut words = self.words(text).into_iter().filter(|word| !word.starts_with("--"));
         let reference = words.next().unwrap_or_default();
@@ -123,7 +123,7 @@ impl LayerPlan<'_> {
             let is_uv = image.rsplit('/').next().is_some_and(|name| name.split([':', '@']).next() == Some("uv"));
             if !is_uv {
                 let text = format!("COPY {} {} {target}", options.join(" "), sources.join(" "));
-                self.impossible(&text, "files of other images cannot be had");
+                self.impossible(&text, "copying from other images is not supported");
             }
             return Ok(());
         }

@@ -62,7 +62,7 @@ fn refuse(plan: &Plan, commands_run: bool) -> Result<(), BuildError> {
         let run = if commands_run {
             ""
         } else {
-            "; to run commands on this machine, as you and without a container's walls: modal-local serve \
+            "; to run commands on this machine, with your permissions and no isolation: modal-local serve \
              --unsafe-run-commands"
         };
         BuildError(format!(
@@ -73,7 +73,7 @@ fn refuse(plan: &Plan, commands_run: bool) -> Result<(), BuildError> {
     if let Origin::Foreign { name, .. } = &plan.origin
         && !commands_run
     {
-        return Err(refused(&format!("FROM {name}"), "only images of Python can be stood in for (python:3.X…)"));
+        return Err(refused(&format!("FROM {name}"), "only Python base images (python:3.X…) are supported"));
     }
     for step in &plan.steps {
         let why = match &step.what {

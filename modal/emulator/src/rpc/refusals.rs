@@ -25,11 +25,11 @@ pub fn check_function(function: &pb::Function, ignore_gpu: bool, now: Now) -> Re
         (function.is_server, "app.server", "use modal.web_server"),
         (!function.cloud_bucket_mounts.is_empty(), "CloudBucketMount", "use a Volume"),
         (!function.shared_volume_mounts.is_empty(), "NetworkFileSystem", "use a Volume"),
-        (function.experimental_group_size > 0, "clustered", "leave it out to run in one container"),
+        (function.experimental_group_size > 0, "clustered", "remove it: the function then runs in one container"),
         (function.i6pn_enabled, "i6pn", "containers reach each other on the loopback interface"),
-        (function.block_network, "block_network", "leave it out to run with this machine's network"),
-        (function.untrusted, "restrict_modal_access", "leave it out to run with access to Local Modal"),
-        (!function.proxy_id().is_empty(), "proxy", "leave it out to run with this machine's address"),
+        (function.block_network, "block_network", "remove it: the function then uses this machine's network"),
+        (function.untrusted, "restrict_modal_access", "remove it: the function can then use Local Modal"),
+        (!function.proxy_id().is_empty(), "proxy", "remove it: the function then uses this machine's address"),
         (function.is_sessioned, "sessions", "use functions or a class"),
     ];
     refuse(&used)

@@ -23,16 +23,16 @@ const KEY_BYTES: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     #[error(
-        "the key {path} cannot be read or written. Without it nobody can read the database: put a copy of the key in its \
-         place; or move the database away, with all files beside it whose names begin the same: then apps, Dicts, Queues \
-         and Secrets are gone, and the files of Volumes stay"
+        "cannot read or write the key {path}, which encrypts the database. Restore the key from a copy. To start over, \
+         move the database away, with the files whose names begin with its name: apps, Dicts, Queues and Secrets are \
+         lost, the files of Volumes stay"
     )]
     Key { path: String, source: io::Error },
-    #[error("{path} is not a key: put a copy of it in its place")]
+    #[error("{path} is not a key: restore it from a copy")]
     NotAKey { path: String },
     #[error(
-        "{path} is not the key with which the record {kind} {id:?} was encrypted, or the record is damaged. Put a copy of \
-         the key in its place"
+        "cannot decrypt the record {kind} {id:?}: {path} is not its key, or the record is damaged. Restore the key from a \
+         copy"
     )]
     OtherKey { path: String, kind: String, id: String },
     #[error("the system gives no random numbers")]
