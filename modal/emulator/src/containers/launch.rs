@@ -28,11 +28,12 @@ use crate::{
     state::{Definition, State},
 };
 
-/// The program that becomes a container, what it makes the container's files with, what it changes of the SDK, and what
-/// it needs if steps of the image were skipped.
-const RUNNER: [(&str, &str); 4] = [
+/// The program that becomes a container, what it makes the container's files with, how it ends, what it changes of the
+/// SDK, and what it needs if steps of the image were skipped.
+const RUNNER: [(&str, &str); 5] = [
     ("runner.py", include_str!("runner.py")),
     ("filesystem.py", include_str!("filesystem.py")),
+    ("interruption.py", include_str!("interruption.py")),
     ("sdk_patches.py", include_str!("sdk_patches.py")),
     ("missing.py", include_str!("missing.py")),
 ];

@@ -45,7 +45,8 @@ def _own(*names: str) -> Iterator[Any]:
     sys.path[:] = [path for path in sys.path if path != folder]
 
 
-filesystem, sdk_patches = _own("filesystem", "sdk_patches")
+filesystem, interruption, sdk_patches = _own("filesystem", "interruption", "sdk_patches")
+interrupted = interruption.Interruption()
 
 ENTRY_POINT = "modal._container_entrypoint"
 
@@ -57,32 +58,47 @@ Files = list[io.IOBase]
 
 def main() -> None:
     mode, path = sys.argv[1:]
-    spec = _read(path)
-    [missing] = _own("missing") if spec["skipped"] else [None]
-    filesystem.enter(spec)
     if mode == "run":
-        run(spec, missing)
+        with _silent_if_gone(path):
+            begun = begin(path)
+        run(*begun)
         return
+    spec, missing = begin(path)
     # A container returns from here as if it had been started by itself.
     inherited = serve(spec)
     run(spec, missing)
     end(inherited)
 
 
+def begin(path: str) -> tuple[Spec, Any]:
+    """Enter the files of the spec at a path; returns it, and the module that completes errors if steps of the image
+    were skipped."""
+    spec = _read(path)
+    [missing] = _own("missing") if spec["skipped"] else [None]
+    filesystem.enter(spec)
+    interrupted.listen()
+    return spec, missing
+
+
 def run(spec: Spec, missing: Any) -> None:
     """Run the SDK's entry point, as `python -m` would; `missing` completes errors if the image has skipped steps."""
-    sdk_patches.apply()
+    sdk_patches.apply(interrupted)
     if spec["web_server"]:
         _find_servers_on_loopback()
     if missing:
         missing.name_skipped_steps(spec["skipped"])
     sys.argv = [ENTRY_POINT]
     sys.modules.pop(ENTRY_POINT, None)
+    arguments = os.environ["MODAL_CONTAINER_ARGUMENTS_PATH"]
     try:
         runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
     except KeyboardInterrupt:
         # The SDK was interrupted when it had ended the function; while that runs, it takes it as the end itself.
         pass
+    except FileNotFoundError as error:
+        # The container was stopped before it was there, and its folder is going.
+        if error.filename != arguments:
+            raise
     finally:
         # From here on, an interruption has nothing to end, and would print a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -155,13 +171,8 @@ def serve(spec: Spec) -> Files:
             if child == 0:
                 for descriptor in (reader, writer, requests, answers):
                     os.close(descriptor)
-                try:
+                with _silent_if_gone(line.decode()):
                     _become(_read(line.decode()), spec)
-                except FileNotFoundError:
-                    if os.path.exists(line):
-                        raise
-                    # The container was stopped before it was there, and its folder is gone.
-                    os._exit(0)
                 return inherited
             containers.add(child)
             tell(started=child, spec=line.decode())
@@ -255,6 +266,17 @@ def _forget_server() -> None:
         process._config.pop("tempdir", None)
     if numpy := sys.modules.get("numpy.random"):
         numpy.seed()
+
+
+@contextlib.contextmanager
+def _silent_if_gone(spec: str) -> Iterator[None]:
+    """End without a word if a container was stopped before it was there: the folder with its spec goes then."""
+    try:
+        yield
+    except FileNotFoundError:
+        if os.path.exists(os.path.join(os.path.dirname(spec), "arguments")):
+            raise
+        os._exit(0)
 
 
 def _read(path: str) -> Spec:

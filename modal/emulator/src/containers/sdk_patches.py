@@ -5,6 +5,7 @@ Only the standard library and the SDK are used here, and nothing of it stays vis
 
 import asyncio
 import collections
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -22,12 +23,26 @@ WAIT_SECONDS = 1.0
 
 
 @functools.cache
-def apply() -> None:
-    """Change the SDK, which is imported here if it was not."""
+def apply(interrupted: Any) -> None:
+    """Change the SDK, which is imported here if it was not; `interrupted` is the `Interruption` of this process."""
     if importlib.import_module("modal").__version__ == SDK_VERSION:
+        _start_silently(interrupted)
         _cancel_threads_alone()
         _gather_yielded()
         _gather_wsgi_messages()
+
+
+def _start_silently(interrupted: Any) -> None:
+    """Pass on an interruption of the start. The SDK would report the end of its own coroutines as a failure of it."""
+    manager: Any = importlib.import_module("modal._runtime.task_lifecycle_manager")
+    print_exception = manager.print_exception
+
+    def print_failure(kind: type[BaseException], *more: Any) -> None:
+        if interrupted.came and issubclass(kind, asyncio.CancelledError | GeneratorExit):
+            raise KeyboardInterrupt
+        print_exception(kind, *more)
+
+    manager.print_exception = print_failure
 
 
 def _cancel_threads_alone() -> None:
@@ -38,11 +53,11 @@ def _cancel_threads_alone() -> None:
     set_callback = context.set_cancel_callback
 
     def call_function_sync(self: Any) -> Any:
-        with _Interruptible(self):
+        with _silent_end(self), _Interruptible(self):
             return call_function(self)
 
     def call_generator_sync(self: Any) -> Iterator[Any]:
-        with _Interruptible(self):
+        with _silent_end(self), _Interruptible(self):
             yield from call_generator(self)
 
     def set_cancel_callback(self: Any, callback: Callable[[], None]) -> None:
@@ -51,6 +66,18 @@ def _cancel_threads_alone() -> None:
 
     context.call_function_sync, context.call_generator_sync = call_function_sync, call_generator_sync
     context.set_cancel_callback = set_cancel_callback
+
+
+@contextlib.contextmanager
+def _silent_end(context: Any) -> Iterator[None]:
+    """Keep what fails in a thread because the container ends from being printed: it runs again elsewhere."""
+    try:
+        yield
+    except Exception:
+        if context._client.is_closed() and threading.current_thread() is not threading.main_thread():
+            # Nobody can be told any more, and the process does not wait for this thread.
+            threading.Event().wait()
+        raise
 
 
 class _Interruptible:

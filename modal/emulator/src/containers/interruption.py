@@ -1,0 +1,43 @@
+"""A container that is interrupted ends without a sound. What the interruption breaks off on its way (the SDK's own
+work, other threads, objects that are half made) is nothing that anybody could mend.
+
+Only the standard library is used here, and nothing of it stays visible to the container's code.
+"""
+
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Never
+
+
+class Interruption:
+    """Whether this process was interrupted."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def listen(self) -> None:
+        """Notice the interruption, and print no traceback that comes of it."""
+        # asyncio listens with this again when one of its loops has ended.
+        signal.default_int_handler = self._interrupt
+        signal.signal(signal.SIGINT, self._interrupt)
+        sys.excepthook = self._silent(sys.excepthook, lambda error, *_: issubclass(error, KeyboardInterrupt))
+        threading.excepthook = self._silent(threading.excepthook, lambda failed: failed.exc_type is KeyboardInterrupt)
+        # These come from objects that were interrupted while they were made.
+        sys.unraisablehook = self._silent(sys.unraisablehook, lambda _: self.came)
+
+    def _interrupt(self, *_: int | FrameType | None) -> Never:
+        self.came = True
+        raise KeyboardInterrupt
+
+    @staticmethod
+    def _silent(hook: Callable[..., Any], is_silent: Callable[..., bool]) -> Callable[..., Any]:
+        @functools.wraps(hook)
+        def told(*arguments: Any) -> None:
+            if not is_silent(*arguments):
+                hook(*arguments)
+
+        return told
