@@ -81,7 +81,7 @@ pub fn fault(section: &str, option: &str, value: Option<&str>) -> Option<String>
 pub fn without_section(option: &str) -> String {
     let sections = sections_with(option);
     match sections.as_slice() {
-        [] => "is no section of Airflow's configuration: write `section: {option: value}`".to_owned(),
+        [] => "is not a section of Airflow's configuration: write `section: {option: value}`".to_owned(),
         [section, ..] => format!("belongs to a section: write `{section}: {{{option}: …}}`"),
     }
 }
@@ -106,7 +106,7 @@ fn name_fault(section: &str, option: &str) -> Option<String> {
     let lower = (section.to_ascii_lowercase(), option.to_ascii_lowercase());
     Some(match KNOWN.get(&lower.0).is_some_and(|options| options.contains_key(&lower.1)) {
         true => format!("is written `{}.{}`", lower.0, lower.1),
-        false => "is no name of an option: use lower-case letters, digits and '_'".to_owned(),
+        false => "is not a valid option name: use lower-case letters, digits and '_'".to_owned(),
     })
 }
 

@@ -26,7 +26,7 @@ pub struct BackupList {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollBack {
-    /// The name of the backup to load; if absent, the newest one that is no replaced database.
+    /// The name of the backup to load; if absent, the newest one that is not a replaced database.
     #[serde(default)]
     pub backup: Option<String>,
 }

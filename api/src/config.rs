@@ -129,7 +129,7 @@ pub struct Airflow {
     /// Whether a DAG is paused when it first appears.
     pub dags_are_paused_at_creation: bool,
     /// Options as in `airflow.cfg`: `{section: {option: value}}`. A value is a text, a number or a boolean; answers have
-    /// texts. Options that Airflow takes for sensitive, and those of providers, are kept as a Modal Secret: answers
+    /// texts. Options that Airflow considers sensitive, and those of providers, are kept as a Modal Secret: answers
     /// have `null` for each, and in an update `null` leaves a value as it is.
     #[serde(flatten)]
     pub options: BTreeMap<String, Options>,
@@ -148,7 +148,7 @@ impl PartialSchema for Airflow {
         let value = ObjectBuilder::new().schema_type(SchemaType::from_iter(kinds));
         let section = ObjectBuilder::new().additional_properties(Some(Schema::from(value)));
         let description = "Airflow's own configuration: beside `dags_are_paused_at_creation`, options as in `airflow.cfg`, \
-                           `{section: {option: value}}`. Answers have texts. Options that Airflow takes for sensitive, \
+                           `{section: {option: value}}`. Answers have texts. Options that Airflow considers sensitive, \
                            and those of providers, are kept as a Modal Secret: answers have `null` for each, and in an \
                            update `null` leaves a value as it is.";
         ObjectBuilder::new()
@@ -328,7 +328,7 @@ impl Config {
         let name = &self.modal.environment;
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let is_name = name.len() <= 64 && name.chars().all(allowed);
-        let message = "is no name of a Modal environment: use letters, digits, '-', '_' and '.'";
+        let message = "is not a valid name of a Modal environment: use letters, digits, '-', '_' and '.'";
         (!is_name).then(|| Fault::new("modal.environment", message))
     }
 
@@ -425,7 +425,7 @@ fn env_fault(name: &str) -> Option<Fault> {
         && !name.is_empty()
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let message = if !is_name {
-        "is no name of a variable: use letters, digits and '_'"
+        "is not a valid name of an environment variable: use letters, digits and '_'"
     } else if name.starts_with("AIRFLOW__") || name.starts_with("_AIRFLOW_") || name == "AIRFLOW_HOME" {
         "is reserved: Airflow's options are set in the section `airflow`, as in `airflow: {core: {max_map_length: 4096}}`"
     } else if name.starts_with("AIRFLOW_SERVERLESS_") || name.starts_with("MODAL_") {

@@ -119,7 +119,7 @@ pub struct Environment {
     pub error: Option<String>,
     /// Attempts in a row that failed.
     pub failed_attempts: u32,
-    /// When the daemon tries again by itself, if it will.
+    /// When the daemon retries, if it will.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<DateTime<Utc>>,
     pub names: ModalNames,
@@ -150,7 +150,7 @@ pub enum Target {
 ///
 /// - `progressing`: being created or changed.
 /// - `ready`: what runs is what the configuration wants.
-/// - `degraded`: the last attempt failed, and the daemon tries again by itself; or the work was cancelled.
+/// - `degraded`: the last attempt failed, and the daemon retries; or the work was cancelled.
 /// - `deleting`: being taken down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

@@ -39,7 +39,7 @@ pub enum OperationKind {
 ///
 /// - `running`: its steps are under way.
 /// - `succeeded`: all of its steps are done.
-/// - `failed`: the daemon tries again by itself; the environment tells how that goes.
+/// - `failed`: the daemon retries; the environment tells how that goes.
 /// - `cancelled`: somebody cancelled it, or a later change took its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

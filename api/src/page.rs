@@ -15,7 +15,7 @@ pub struct Page {
     /// Answer with what is stored encrypted, too. Only the scheduler can decrypt it.
     #[serde(default)]
     pub show_values: bool,
-    /// With `show_values`: hide what Airflow takes for sensitive.
+    /// With `show_values`: hide what Airflow considers sensitive.
     #[serde(default)]
     pub hide_sensitive: bool,
 }

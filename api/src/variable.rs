@@ -8,7 +8,7 @@ use crate::{Secret, page::ActionOnExisting};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Variable {
     pub key: String,
-    /// In lists absent without `show_values`. Of a single variable always there, with what Airflow takes for sensitive
+    /// In lists absent without `show_values`. Of a single variable always there, with what Airflow considers sensitive
     /// hidden without `show_values`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Secret>,

@@ -401,7 +401,7 @@ pub struct Relatives {
 /// An id that becomes a part of a request's path, where these would be steps to another place.
 fn id(text: &str) -> Result<String, String> {
     if matches!(text, "" | "." | "..") {
-        Err(format!("{text:?} is no id that a URL can have"))
+        Err(format!("{text:?} is not an id that a URL can carry"))
     } else {
         Ok(text.to_owned())
     }

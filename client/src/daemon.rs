@@ -472,7 +472,7 @@ pub(crate) fn unreachable(error: reqwest::Error) -> Failure {
     } else {
         format!("the daemon cannot be reached: {}", error.without_url())
     };
-    Failure::Unexpected { message, hint: Some("`airflow-serverless daemon status` tells more".to_owned()) }
+    Failure::Unexpected { message, hint: Some("`airflow-serverless daemon status` shows more".to_owned()) }
 }
 
 async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {

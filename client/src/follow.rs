@@ -45,7 +45,7 @@ pub fn shortfall(operation: &Operation) -> Option<String> {
         OperationState::Running | OperationState::Succeeded => None,
         OperationState::Cancelled => Some(reason.to_owned()),
         OperationState::Failed => Some(format!(
-            "{reason}\nThe daemon tries again by itself; `airflow-serverless env show --env {}` tells.",
+            "{reason}\nThe daemon retries; `airflow-serverless env show --env {}` shows the progress.",
             operation.environment
         )),
     }

@@ -118,14 +118,14 @@ impl Presence {
         match self {
             Self::Serves(_) => None,
             Self::Absent => {
-                Some("`airflow-serverless daemon start` starts it, `daemon logs` tells why it ended".to_owned())
+                Some("`airflow-serverless daemon start` starts it, `daemon logs` shows why it ended".to_owned())
             }
             Self::Stops { .. } => Some("`airflow-serverless daemon stop` waits for its end".to_owned()),
             Self::Silent { pid: Some(pid), .. } => Some(format!(
-                "`airflow-serverless daemon restart` replaces it, `daemon logs` tells more; if it is suspended, \
+                "`airflow-serverless daemon restart` replaces it, `daemon logs` shows more; if it is suspended, \
                  `kill -CONT {pid}` lets it go on"
             )),
-            Self::Silent { .. } => Some("`airflow-serverless daemon logs` tells more".to_owned()),
+            Self::Silent { .. } => Some("`airflow-serverless daemon logs` shows more".to_owned()),
         }
     }
 }

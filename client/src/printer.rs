@@ -57,7 +57,7 @@ impl Printer {
     fn print(&self, text: &str) -> bool {
         match writeln!(io::stdout().lock(), "{text}") {
             Ok(()) => true,
-            // A reader that has gone away (`| head`) is no failure of the command.
+            // A reader that has gone away (`| head`) is not a failure of the command.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
             Err(error) => {
                 // The first one tells; there is at most one command.
@@ -155,7 +155,7 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && asks_for_json {
         let text = error.to_string();
         let detail = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let problem = Failure::input(detail, Vec::new(), Some("`--help` tells of commands and options")).problem();
+        let problem = Failure::input(detail, Vec::new(), Some("`--help` lists commands and options")).problem();
         Printer::new(true).result(&problem, |_| String::new());
     }
     // There is nobody left to tell if it cannot be printed.

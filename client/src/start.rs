@@ -148,7 +148,7 @@ async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), Failure> {
 
 async fn stop_process(pid: u32) -> Result<(), Failure> {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return Err(Failure::Unexpected { message: format!("{pid} is no process id"), hint: None });
+        return Err(Failure::Unexpected { message: format!("{pid} is not a process id"), hint: None });
     };
     terminate(pid)?;
     let deadline = Instant::now() + STOP_LIMIT;
@@ -180,7 +180,7 @@ fn terminate(pid: Pid) -> Result<(), Failure> {
 
 fn still_runs(pid: Option<Pid>) -> Failure {
     let pid = pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
-    let hint = format!("`airflow-serverless daemon logs` tells what it waits for; `kill -KILL {pid}` ends it at once");
+    let hint = format!("`airflow-serverless daemon logs` shows what it waits for; `kill -KILL {pid}` ends it at once");
     let message = format!("airflowd (pid {pid}) still runs after {} s", STOP_LIMIT.as_secs());
     Failure::Unexpected { message, hint: Some(hint) }
 }

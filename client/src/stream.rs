@@ -39,7 +39,7 @@ impl Daemon {
             Ok(true)
         })
         .await?;
-        let hint = Some("start it again; `airflow-serverless daemon status` tells whether the daemon runs".to_owned());
+        let hint = Some("start it again; `airflow-serverless daemon status` shows whether the daemon runs".to_owned());
         Err(Failure::Unexpected { message: "the daemon has ended, and the UI with it".to_owned(), hint })
     }
 
@@ -88,7 +88,7 @@ impl Daemon {
             }
         })
         .await?;
-        let hint = Some("ask again; `airflow-serverless daemon status` tells whether the daemon runs".to_owned());
+        let hint = Some("ask again; `airflow-serverless daemon status` shows whether the daemon runs".to_owned());
         let broken = Failure::Unexpected { message: "the log broke off".to_owned(), hint };
         if is_whole { Ok(()) } else { Err(broken) }
     }

@@ -36,9 +36,9 @@ pub struct Credentials {
 pub enum CredentialsError {
     #[error("{action} the credentials in {path} failed")]
     Files { action: &'static str, path: String, source: io::Error },
-    #[error("the credentials in {path} cannot be read; `airflow-serverless auth login` writes them anew")]
+    #[error("the credentials in {path} cannot be read; `airflow-serverless auth login` writes them again")]
     Invalid { path: String },
-    #[error("{path} belongs to another user; remove it, and `airflow-serverless auth login` writes it anew")]
+    #[error("{path} belongs to another user; remove it, and `airflow-serverless auth login` writes it again")]
     Foreign { path: String },
     #[error("{path} can be read by other users; `chmod 600` it, or have Modal replace the token")]
     Exposed { path: String },
@@ -138,7 +138,7 @@ fn check(location: &str, prefix: &str, text: &str) -> Result<()> {
     if is_token && text.len() <= 200 && text.chars().all(|c| c.is_ascii_graphic()) {
         return Ok(());
     }
-    let message = format!("is no token of Modal: it begins with `{prefix}` and has no blanks");
+    let message = format!("is not a Modal token: it begins with `{prefix}` and has no blanks");
     Err(Error::InvalidCredentials(vec![Fault::new(location, message)]))
 }
 

@@ -59,9 +59,9 @@ pub enum LifecycleError {
     Watches(#[from] crate::error::Error),
     #[error("the API cannot be served")]
     Listen(#[from] ListenError),
-    #[error("{0} failed, and the daemon with it; the log tells why, and the next start goes on where it was")]
+    #[error("{0} failed, and the daemon with it; the log shows why, and the next start resumes where it was")]
     Failed(&'static str),
-    #[error("told twice to stop: ended at once; what was under way is repeated at the next start")]
+    #[error("received a second stop signal: exited at once; what was under way is repeated at the next start")]
     Interrupted,
     #[error("the stop took longer than {} s: ended at once", LONGEST_STOP.as_secs())]
     SlowStop,

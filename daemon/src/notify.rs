@@ -27,7 +27,7 @@ impl ServiceManager {
         let socket = socket.and_then(|name| match connect(&name) {
             Ok(socket) => Some(Arc::new(socket)),
             Err(error) => {
-                tracing::warn!(%error, ?name, "the service manager cannot be told anything");
+                tracing::warn!(%error, ?name, "the service manager cannot be notified");
                 None
             }
         });
@@ -68,7 +68,7 @@ impl ServiceManager {
     fn send(&self, state: &str) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = socket.send(state.as_bytes()) {
-            tracing::warn!(%error, state, "the service manager was not told");
+            tracing::warn!(%error, state, "the service manager was not notified");
         }
     }
 }

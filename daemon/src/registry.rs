@@ -126,7 +126,7 @@ impl Registry {
         }
     }
 
-    /// Records a new environment. One that exists with the same configuration is no error: it is answered as it is,
+    /// Records a new environment. One that exists with the same configuration is not an error: it is answered as it is,
     /// with new work only if it is not ready. (Secrets are not compared: nobody but Modal knows the old ones.)
     pub async fn create_environment(&self, request: CreateEnvironment) -> Result<EnvironmentChange> {
         let CreateEnvironment { name, config: wanted } = request;
@@ -182,8 +182,8 @@ impl Registry {
         self.apply(name, &config).await
     }
 
-    /// Wants an environment gone. Once more is no error: it is answered with the work under way, and may ask for more to
-    /// be removed.
+    /// Marks an environment for deletion. A second request is not an error: it is answered with the operation under
+    /// way, and may ask for more to be removed.
     pub async fn delete_environment(
         &self,
         name: &EnvironmentName,

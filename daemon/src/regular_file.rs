@@ -40,7 +40,7 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
-/// Why something that is no folder is not read; `None` for a regular file.
+/// Why something that is not a folder is not read; `None` for a regular file.
 pub fn objection(kind: FileType) -> Option<&'static str> {
     if kind.is_file() {
         None

@@ -31,7 +31,7 @@ pub enum TokenError {
     #[error("{action} the token file {path:?} failed")]
     Files { action: &'static str, path: PathBuf, source: io::Error },
     #[error(
-        "the token file {path:?} can be read by others (mode {mode:03o}), so that its token is no secret; {ROTATE}"
+        "the token file {path:?} can be read by others (mode {mode:03o}), so that its token is not a secret; {ROTATE}"
     )]
     Exposed { path: PathBuf, mode: u32 },
     #[error("the token file {path:?} belongs to another user; remove it, and {ROTATE}")]

@@ -62,6 +62,6 @@ def _preload() -> None:
         configure_mappers()
 
 
-# True in containers, and in what containers are forked from, which is no container yet.
+# True in containers, and in what containers are forked from, which is not a container yet.
 if os.environ.get("MODAL_IS_REMOTE") == "1":
     _preload()

@@ -19,7 +19,7 @@ KINDS = {
 
 
 class NotRegular(OSError):
-    """What is at a path is no regular file; the message says what it is."""
+    """What is at a path is not a regular file; the message says what it is."""
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -156,8 +156,8 @@ class TriggerEventRecord(TypedDict):
 
 
 class DueMarker(TypedDict):
-    """`due`: what the gate needs to know. `active`: work is in flight, so calls have to be looked after. `deferred`:
-    there are triggers, so a triggerer has to be looked after."""
+    """`due`: what the gate needs to know. `active`: work is in flight, so calls have to be polled. `deferred`:
+    there are triggers, so a triggerer has to run."""
 
     next_due: float | None
     active: bool

@@ -111,7 +111,7 @@ def collect(query: Query, payload: Callable[[Any], Any], notes: Path, places: di
 
     {"dags": {dag_id: {"runs": {run: {"state", "tasks", "xcoms"}}, "notes"}}, "import_errors": {file: message}}.
 
-    `payload` gives the serialised value that a stored XCom stands for. `places` are texts that differ from one machine
+    `payload` gives the serialized value that a stored XCom stands for. `places` are texts that differ from one machine
     to the next, with the words to put for them.
     """
     cleaner = _Cleaner(places)

@@ -162,7 +162,7 @@ def test_a_backup_takes_the_place_of_a_damaged_database(environment: Environment
     assert [path.read_bytes() for path in environment.volumes("data/backups/*.damaged.db")] == [b"damaged"]
     run(environment, "after-the-roll-back")
     assert health(environment)["failure"] is None
-    # The other one is refused now, and the same one once more is no second roll-back.
+    # The other one is refused now, and the same one once more is not a second roll-back.
     assert environment.state()["reply:back-none"]["reason"] == "not_found"
     environment.command("back", kind="roll_back", backup=backup.name)
     run(environment, "after-it-was-repeated")

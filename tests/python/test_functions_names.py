@@ -1,4 +1,4 @@
-"""Names and values that Airflow's SDK changes without a word arrive as they are, or are refused."""
+"""Names and values that Airflow's SDK silently changes arrive as they are, or are refused."""
 
 from __future__ import annotations
 

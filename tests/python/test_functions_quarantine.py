@@ -134,7 +134,7 @@ def test_a_line_that_is_no_pattern_leaves_nothing_out(environment: Environment) 
     for name in ("team/left_out.py", "team/new.py", "beside.py"):
         environment.upload(name, CANARY.replace("canary", Path(name).stem))
     assert dag_files(environment, "left_out", "new", "beside") == {"new": "team/new.py", "beside": "beside.py"}
-    fault = "line 2 is no pattern: '!'"
+    fault = "line 2 is not a pattern: '!'"
     assert fault in quarantined(environment)["file", "team/.airflowignore"]
     shown = "SELECT stacktrace FROM import_error WHERE filename = 'team/.airflowignore'"
     assert fault in environment.query(shown)[0][0]

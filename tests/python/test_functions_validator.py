@@ -86,7 +86,7 @@ HOSTILE: dict[str, tuple[str, str, int | None]] = {
         "import datetime\nfrom airflow.sdk import DAG, EventsTimetable\n"
         "moments = [datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)]\n"
         "dag = DAG('moments', schedule=EventsTimetable(moments, description='x'))",
-        "cannot be serialised",
+        "cannot be serialized",
         None,
     ),
     "names_a_dag_twice": ("from airflow.sdk import DAG\na = DAG('same')\nb = DAG('same')", "more than one DAG", None),

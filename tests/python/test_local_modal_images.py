@@ -246,7 +246,7 @@ REFUSED = {
     "modal.Image.micromamba().micromamba_install('x')": "is not done by Local Modal",
     "modal.Image.from_registry('nvidia/cuda:12.4.0')": "FROM nvidia/cuda:12.4.0 is not done by Local Modal",
     "modal.Image.from_registry('ubuntu:22.04', add_python='3.11')": "FROM ubuntu:22.04",
-    "base.dockerfile_commands('FETCH x')": "FETCH is no instruction of a Dockerfile",
+    "base.dockerfile_commands('FETCH x')": "FETCH is not an instruction of a Dockerfile",
     "base.dockerfile_commands('COPY --from=busybox /bin/sh /sh')": "COPY --from=busybox",
     "base.pip_install('x', extra_options='--target /tmp/x')": "--target is not possible here",
     "base.uv_pip_install('lm_one', extra_options=LOCAL + ' --no-such-option')": "--no-such-option",

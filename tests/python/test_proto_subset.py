@@ -100,7 +100,7 @@ def test_messages_and_enums(ours: list[FileDescriptorProto], theirs: FileDescrip
     wrong = []
     for name, message in messages.items():
         if name not in real_messages:
-            wrong.append(f"{name} is no message of the SDK")
+            wrong.append(f"{name} is not a message of the SDK")
             continue
         real_fields = {field.name: field for field in real_messages[name].field}
         for field in message.field:

@@ -121,7 +121,7 @@ impl Answer {
         assert!(!self.head.contains("access-control"), "CORS: {self:#?}");
     }
 
-    /// An answer as asked for, without a word of CORS.
+    /// An answer as asked for, without CORS headers.
     #[track_caller]
     pub fn is_answered(&self) {
         assert_eq!(self.status, 200, "{self:#?}");

@@ -69,7 +69,7 @@ pub struct List {
     /// Show values, too, in clear text
     #[arg(long)]
     pub show_values: bool,
-    /// With --show-values: hide what Airflow takes for sensitive
+    /// With --show-values: hide what Airflow considers sensitive
     #[arg(long, requires = "show_values")]
     pub hide_sensitive: bool,
     #[command(flatten)]

@@ -32,7 +32,7 @@ pub async fn run(command: Auth, printer: &Printer) -> Outcome {
             let daemon = Daemon::connect(printer).await?;
             daemon.delete_credentials().await?;
             printer.result(&daemon.get_credentials().await?, |_| {
-                "the daemon has no credentials any more; what runs in Modal's cloud goes on".to_owned()
+                "the daemon has no credentials any more; what runs in Modal's cloud keeps running".to_owned()
             });
             Ok(ExitStatus::Success)
         }
@@ -135,7 +135,7 @@ fn from_modal(wanted: Option<&str>) -> Result<Option<(String, Profile)>, Failure
     let text = read(&path, MAX_CONFIG_BYTES).map_err(unreadable)?;
     let text = String::from_utf8(text).map_err(|_| unreadable("it is not text in UTF-8".to_owned()))?;
     // The parser's message could repeat a secret.
-    let invalid = |_| Failure::input(format!("{shown} is no TOML"), Vec::new(), None);
+    let invalid = |_| Failure::input(format!("{shown} is not TOML"), Vec::new(), None);
     let tables: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(invalid)?;
     let mut profiles: BTreeMap<String, Profile> =
         tables.into_iter().filter_map(|(name, table)| Some((name, table.try_into().ok()?))).collect();

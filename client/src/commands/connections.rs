@@ -135,7 +135,9 @@ fn from_file(connection_id: String, entry: Value) -> Result<NewConnection, Failu
             "login" => made.login = text(value),
             "password" => made.password = text(value).map(Secret::new),
             "schema" => made.schema = text(value),
-            "port" => made.port = port(value).ok_or_else(|| invalid(&made.connection_id, "`port` is no port"))?,
+            "port" => {
+                made.port = port(value).ok_or_else(|| invalid(&made.connection_id, "`port` is not a port number"))?
+            }
             "extra" | "extra_dejson" => made.extra = text(value).map(Secret::new),
             other => return Err(invalid(&made.connection_id, &format!("there is no field `{other}`"))),
         }

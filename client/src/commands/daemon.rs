@@ -153,11 +153,11 @@ async fn install(home: &Home, printer: &Printer) -> Outcome {
         printer.warning(note);
     }
     if start::until_it_serves(home).await.is_none() {
-        let message = format!("{} was told to start airflowd, but it does not serve", service.name());
-        let hint = Some("`airflow-serverless daemon logs` tells why".to_owned());
+        let message = format!("{} started airflowd, but it does not respond", service.name());
+        let hint = Some("`airflow-serverless daemon logs` shows why".to_owned());
         return Err(Failure::Unexpected { message, hint });
     }
-    let done = "airflowd is looked after by";
+    let done = "airflowd is managed by";
     printer.result(&Change { service: service.name(), files: installed.files, done }, tell);
     Ok(ExitStatus::Success)
 }
@@ -165,10 +165,10 @@ async fn install(home: &Home, printer: &Printer) -> Outcome {
 fn uninstall(home: &Home, printer: &Printer) -> Outcome {
     let Some(service) = Service::of(home) else {
         let hint = "`airflow-serverless daemon install` makes it one, `daemon stop` stops a daemon that is none";
-        return Err(Failure::input("the daemon of this home is no service", Vec::new(), Some(hint)));
+        return Err(Failure::input("the daemon of this home is not a service", Vec::new(), Some(hint)));
     };
     let files = service.uninstall()?;
-    let done = "airflowd has ended and is no more looked after by";
+    let done = "airflowd stopped and is no longer managed by";
     printer.result(&Change { service: service.name(), files, done }, tell);
     Ok(ExitStatus::Success)
 }

@@ -95,8 +95,8 @@ async fn delete(daemon: &Daemon, arguments: DeleteEnvironment, printer: &Printer
         change.operation = Some(operation);
     }
     printer.result(&change, |_| match (reason, purge) {
-        (Some(reason), _) => format!("environment {name} is not gone as asked for: {reason}"),
-        (None, true) => format!("environment {name} and its data are gone"),
+        (Some(reason), _) => format!("environment {name} was not deleted: {reason}"),
+        (None, true) => format!("environment {name} and its data were deleted"),
         (None, false) => format!(
             "environment {name} is gone, with its watches; its data stay on the Volume {}, and a new `create` finds \
              them again",
@@ -126,7 +126,7 @@ async fn roll_back(daemon: &Daemon, arguments: RollBack, printer: &Printer) -> O
         }
     }
     let rolled_back = daemon.roll_back(&name, wanted).await?;
-    printer.result(&rolled_back, |done| format!("environment {name} goes on with its metadata of {}", done.backup));
+    printer.result(&rolled_back, |done| format!("environment {name} runs with its metadata of {}", done.backup));
     Ok(ExitStatus::Success)
 }
 

@@ -61,7 +61,7 @@ async fn until_gone(daemon: &Daemon, id: Option<Uuid>) -> Result<(), Failure> {
     while daemon.list_uis().await?.uis.iter().any(|ui| ui.id == id) {
         if Instant::now() > deadline {
             let message = format!("the UI has not ended within {} s", END_LIMIT.as_secs());
-            let hint = Some("the daemon's log tells why: `airflow-serverless daemon logs`".to_owned());
+            let hint = Some("the daemon's log shows why: `airflow-serverless daemon logs`".to_owned());
             return Err(Failure::Unexpected { message, hint });
         }
         tokio::time::sleep(POLL).await;

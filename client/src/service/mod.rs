@@ -140,7 +140,7 @@ impl Service {
         }
     }
 
-    /// The command that shows its log, if that is no file.
+    /// The command that shows its log, if that is not a file.
     pub fn logs(&self, lines: usize, follow: bool, json: bool) -> Option<Command> {
         match self {
             Self::Systemd(_) => Some(systemd::logs(lines, follow, json)),
@@ -166,7 +166,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<Output, Failure> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let message = format!("{} failed ({}): {}", shown(), output.status, said.trim());
-    Err(Failure::Unexpected { message, hint: Some("`airflow-serverless daemon logs` may tell more".to_owned()) })
+    Err(Failure::Unexpected { message, hint: Some("`airflow-serverless daemon logs` may show why".to_owned()) })
 }
 
 /// A folder of the user.

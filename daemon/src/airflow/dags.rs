@@ -101,7 +101,7 @@ row! {
     }
 }
 
-/// The tasks of a serialised DAG. Each is an object with `__var`, which has what the task sets of its own.
+/// The tasks of a serialized DAG. Each is an object with `__var`, which has what the task sets of its own.
 fn tasks(data: &Value) -> Vec<Task> {
     let text = |task: &Value, key: &str| task.get(key).and_then(Value::as_str).map(str::to_owned);
     let entries = data.pointer("/dag/tasks").and_then(Value::as_array).into_iter().flatten();

@@ -191,7 +191,7 @@ async fn reconcile(
             registry.events.record(EventKind::EnvironmentReady, name, json!({"generation": generation})).await;
         }
         Some(deletion) => {
-            tracing::info!(environment.name = %name, "the environment is gone");
+            tracing::info!(environment.name = %name, "the environment was deleted");
             registry.gone.notify_one();
             let data = json!({"purge": deletion == Deletion::Purge});
             registry.events.record(EventKind::EnvironmentDeleted, name, data).await;

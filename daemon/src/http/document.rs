@@ -39,11 +39,11 @@ pub(super) const EVENT_STREAM: &str = "text/event-stream";
 /// What can answer any operation instead of what is asked for: the statuses, the name of the answer, and what it means.
 const REFUSALS: &[(&str, &str, &str)] = &[
     ("401", "Unauthorized", "A port was asked without its token. The Unix socket needs none."),
-    ("4XX", "Refused", "The request is at fault; `type` tells how, and `detail` and `hint` what to do."),
+    ("4XX", "Refused", "The request is at fault; `type` says how, `detail` and `hint` say what to do."),
     (
         "503",
         "Overloaded",
-        "Too many requests at once, or not ready: `type` tells. Nothing was done: try again after `Retry-After`.",
+        "Too many requests at once, or not ready: see `type`. Nothing was done: try again after `Retry-After`.",
     ),
     (
         "5XX",

@@ -97,7 +97,7 @@ impl Failure {
 
     /// The daemon serves, but cannot do its work.
     pub(super) fn not_ready(detail: String) -> Self {
-        Self::new(&kinds::NOT_READY, detail).hint("its log tells more: `airflow-serverless daemon status` names it")
+        Self::new(&kinds::NOT_READY, detail).hint("its log shows more: `airflow-serverless daemon status` names it")
     }
 
     /// A request that does not fit the API, by the status that the extractor has found for it.
@@ -150,14 +150,14 @@ impl From<Error> for Failure {
                 "`airflow-serverless create --env {name} --config FILE --update` applies the new configuration"
             )),
             Error::EnvironmentNotReady(name, _) => Self::new(&kinds::ENVIRONMENT_NOT_READY, detail)
-                .hint(format!("`airflow-serverless env show --env {name}` tells its state")),
+                .hint(format!("`airflow-serverless env show --env {name}` shows its state")),
             Error::OperationNotFound(_) => Self::new(&kinds::OPERATION_NOT_FOUND, detail),
             Error::InvalidFileName(..) => Self::new(&kinds::INVALID_FILE_NAME, detail),
             Error::FileExists(..) => {
                 Self::new(&kinds::DAG_FILE_EXISTS, detail).hint("`airflow-serverless dags update` overwrites it")
             }
             Error::EnvironmentDeleting(name) => Self::new(&kinds::ENVIRONMENT_DELETING, detail).hint(format!(
-                "`airflow-serverless env show --env {name}` tells how far it is; once it is gone, it can be created anew"
+                "`airflow-serverless env show --env {name}` shows the progress; afterwards it can be created again"
             )),
             Error::DeletionNotCancelled(_) => Self::new(&kinds::OPERATION_NOT_CANCELLABLE, detail),
             Error::PreconditionFailed(_) => Self::new(&kinds::PRECONDITION_FAILED, detail)
@@ -189,7 +189,7 @@ impl From<Error> for Failure {
                 .hint(format!("`airflow-serverless env show --env {name}` tells how it is; \
                      `airflow-serverless env rollback --env {name}` loads a backup of a damaged database")),
             Error::Metadata { environment, .. } => Self::new(&kinds::DATABASE_UNAVAILABLE, detail)
-                .hint(format!("`airflow-serverless env show --env {environment}` tells whether the database is damaged")),
+                .hint(format!("`airflow-serverless env show --env {environment}` shows if the database is damaged")),
             Error::DatabaseMissing(environment) => Self::new(&kinds::DATABASE_UNAVAILABLE, detail).hint(format!(
                 "`airflow-serverless env backups --env {environment}` lists its backups, `env rollback` loads one"
             )),
@@ -222,7 +222,7 @@ impl From<Error> for Failure {
             Error::TooManyUis(_) => Self::new(&kinds::TOO_MANY_UIS, detail)
                 .hint("end another one: each runs until its `airflow-serverless ui` is ended"),
             Error::UiFailed(name, _) => Self::new(&kinds::UI_FAILED, detail)
-                .hint(format!("start it again; `airflow-serverless env show --env {name}` tells whether the environment is well")),
+                .hint(format!("start it again; `airflow-serverless env show --env {name}` shows if the environment is healthy")),
             Error::Modal(_)
             | Error::Runtime(_)
             | Error::Store(_)
@@ -231,7 +231,7 @@ impl From<Error> for Failure {
             | Error::Watch(_) => {
                 tracing::error!(error = detail, "a request failed");
                 Self::new(&kinds::INTERNAL, detail)
-                    .hint("the daemon's log has more: `airflow-serverless daemon status` tells where it is")
+                    .hint("the daemon's log has more: `airflow-serverless daemon status` shows where it is")
             }
         }
     }

@@ -38,7 +38,7 @@ impl Reloader {
     /// Gives the new status.
     fn reload(&mut self) -> &'static str {
         if let Err(error) = self.logging.reopen() {
-            tracing::error!(error = chain(&error), "the log could not be opened anew");
+            tracing::error!(error = chain(&error), "the log could not be reopened");
         }
         let read = Settings::read(&self.folder).map_err(|error| chain(&error));
         let changed = read

@@ -16,7 +16,7 @@ pub struct LoopbackAddress(SocketAddr);
 /// Why nothing can be served on an address.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    #[error("{0:?} is no address to listen on: write it as 127.0.0.1:8793, [::1]:8793 or localhost:8793")]
+    #[error("{0:?} is not an address to listen on: write it as 127.0.0.1:8793, [::1]:8793 or localhost:8793")]
     Invalid(String),
     #[error(
         "{0} can be reached from other machines, and the API is for this one alone: listen on 127.0.0.1, [::1] or \

@@ -92,7 +92,7 @@ impl Registry {
     }
 
     /// Registers an environment that is deployed, with the configuration that it was last deployed with, and deploys it
-    /// again. One that is registered is no error: it is answered as it is.
+    /// again. One that is registered is not an error: it is answered as it is.
     pub async fn adopt_environment(&self, name: &EnvironmentName) -> Result<EnvironmentChange> {
         let _wishing = self.wishing.lock(name).await;
         if let Some(environment) = self.store.environment(name).await? {

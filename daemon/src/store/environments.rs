@@ -178,7 +178,7 @@ impl Store {
     /// A page of the environments, by name, and how many there are.
     pub async fn environments(&self, wanted: &ListEnvironments) -> Result<(Vec<Environment>, i64)> {
         let mut rows = self.rows().await?;
-        // The state is no column, and environments are few.
+        // The state is not a column, and environments are few.
         rows.retain(|row| wanted.state.is_none_or(|state| row.state() == state));
         let total = rows.len() as i64;
         let (offset, limit) = (wanted.offset.unwrap_or(0) as usize, limit(wanted.limit) as usize);

@@ -150,7 +150,7 @@ impl Folders {
     /// to them is watched.
     pub fn finish(&mut self, is_complete: bool) {
         if self.watcher.is_some() && self.warning.take().is_some() {
-            tracing::info!(watch.directory = %self.root.display(), "the system tells of changes again");
+            tracing::info!(watch.directory = %self.root.display(), "the system reports changes again");
         }
         let Some(watcher) = &mut self.watcher else { return };
         if !is_complete {
@@ -344,7 +344,7 @@ fn warning(error: &notify::Error) -> String {
     match &error.kind {
         notify::ErrorKind::MaxFilesWatch => raise("fs.inotify.max_user_watches"),
         notify::ErrorKind::Io(error) if error.raw_os_error() == Some(EMFILE) => raise("fs.inotify.max_user_instances"),
-        _ => format!("the system does not tell of changes ({error}), so the folder is looked at every few seconds"),
+        _ => format!("the system does not report changes ({error}), so the folder is scanned every few seconds"),
     }
 }
 

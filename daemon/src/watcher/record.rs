@@ -46,7 +46,7 @@ impl Stamp {
 pub struct Local {
     pub stamp: Stamp,
     pub sha256: Digest,
-    /// Modules that it imports, with blanks between them; empty if it is no Python.
+    /// Modules that it imports, with blanks between them; empty if it is not Python.
     pub imports: Box<str>,
     pub role: Role,
 }

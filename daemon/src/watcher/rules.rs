@@ -122,13 +122,13 @@ impl Patterns {
 pub struct Ignores(Vec<Gitignore>);
 
 impl Ignores {
-    /// Enters a folder with this `.airflowignore`. Lines that are no patterns say nothing, as on Airflow.
+    /// Enters a folder with this `.airflowignore`. Lines that are not patterns say nothing, as on Airflow.
     pub fn push(&mut self, folder: &Path, text: &str) {
         let mut builder = GitignoreBuilder::new(folder);
         for line in text.lines() {
             // To Airflow a comment can begin anywhere in a line.
             let pattern = line.split_once('#').map_or(line, |(pattern, _)| pattern.trim_end());
-            // What is no pattern is for the log of Airflow, which will complain as well.
+            // What is not a pattern is for the log of Airflow, which will complain as well.
             let _ = builder.add_line(None, pattern);
         }
         if let Ok(ignore) = builder.build() {

@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// Why a URL's content could not be had. None of them tells the URL, which is a capability.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    #[error("the server gave out something that is no URL")]
+    #[error("the server gave out something that is not a URL")]
     Url,
     #[error("the connection failed")]
     Connection(#[source] hyper_util::client::legacy::Error),

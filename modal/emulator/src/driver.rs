@@ -53,7 +53,7 @@ async fn look_after(
     let (in_run, id) = (shared.clone(), task_id.clone());
     let run = tokio::spawn(async move { containers::run(&in_run, &containers, id, signals).await });
     if let Err(error) = run.await {
-        tracing::error!(%error, task.id = task_id, "a container could not be looked after");
+        tracing::error!(%error, task.id = task_id, "a container could not be watched");
         let exit = TaskExit { how: "was lost by Local Modal".to_owned(), last_output: String::new() };
         shared.change_soon(|state, now| state.task_exited(&task_id, &exit, now));
     }

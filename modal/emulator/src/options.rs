@@ -36,7 +36,7 @@ pub enum VolumeMode {
     Strict,
 }
 
-/// What happens to steps of images' recipes that are no installations of Python packages, such as `apt_install`.
+/// What happens to steps of images' recipes that are not installations of Python packages, such as `apt_install`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ImageSteps {
     /// Images with such steps are refused.
@@ -64,7 +64,7 @@ pub struct Options {
     pub default_max_containers: u32,
     /// Whether functions that ask for a GPU run without one; otherwise they are refused.
     pub ignore_gpu: bool,
-    /// What happens to steps of images' recipes that are no installations of Python packages.
+    /// What happens to steps of images' recipes that are not installations of Python packages.
     pub image_steps: ImageSteps,
     /// How long a container that was told to stop may take before it is killed.
     pub stop_grace: Duration,

@@ -25,7 +25,7 @@ pub fn spawn(
         if stop.is_cancelled() {
             guard.disarm();
         } else {
-            tracing::error!("the {name} ended by itself");
+            tracing::error!("the {name} ended unexpectedly");
         }
     })
 }

@@ -42,7 +42,7 @@ def get(request: Request) -> Result:
 def put(request: Request) -> Result:
     """`variables` ([{"key", "value", "description"}]), `action_on_existing_key` → keys `written` and `skipped`.
 
-    A value that is no text is stored as JSON.
+    A value that is not text is stored as JSON.
     """
     from airflow.models.variable import Variable
     from airflow.utils.session import create_session

@@ -27,7 +27,7 @@ DUPLICATE = "AirflowDagDuplicatedIdException"
 
 
 class ParsedDag(TypedDict):
-    """`schedule` is Airflow's one-line summary; `data` is the serialised DAG."""
+    """`schedule` is Airflow's one-line summary; `data` is the serialized DAG."""
 
     dag_id: str
     schedule: str | None
@@ -132,7 +132,7 @@ def parse_file(path: Path, root: Path, seconds: float, lookups: Lookups) -> Pars
     from airflow.serialization.serialized_objects import DagSerialization
 
     class StrictDagBag(BundleDagBag):
-        """Airflow lets one of several DAGs with the same id win; the others would vanish without a word."""
+        """Airflow lets one of several DAGs with the same id win; the others would vanish silently."""
 
         def bag_dag(self, dag: DAG) -> None:
             if self.dags.get(dag.dag_id, dag) is not dag:
@@ -153,7 +153,7 @@ def parse_file(path: Path, root: Path, seconds: float, lookups: Lookups) -> Pars
             data = DagSerialization.to_dict(dag)
         except Exception:
             text = traceback.format_exc()
-            message = f"DAG {dag.dag_id!r} cannot be serialised: {_message(text, root, seconds)}"
+            message = f"DAG {dag.dag_id!r} cannot be serialized: {_message(text, root, seconds)}"
             errors.append(_error(path, root, message, text))
             continue
         if found := [_refusal(path, root, refusal) for refusal in refusals.refusals(dag)]:

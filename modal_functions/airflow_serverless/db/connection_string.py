@@ -28,7 +28,7 @@ FORM = re.compile(
 )
 DEFAULTS = {
     "connect_timeout": "10",
-    # A server that vanished without a word is noticed within a minute, not after hours.
+    # A server that vanished silently is noticed within a minute, not after hours.
     "keepalives_idle": "20",
     "keepalives_interval": "10",
     "keepalives_count": "3",

@@ -138,7 +138,7 @@ def explained() -> Iterator[None]:
 
 @contextlib.contextmanager
 def lost_with_its_session() -> Iterator[None]:
-    """A session that fails is no proof of the lock any more."""
+    """A session that fails is not a proof of the lock any more."""
     try:
         yield
     except SQLAlchemyError as error:

@@ -1,4 +1,4 @@
-"""Airflow's client of the Execution API, corrected where it changes names and values without a word.
+"""Airflow's client of the Execution API, corrected where it silently changes names and values.
 
 That of Task SDK 1.3.2 (`airflow/sdk/api/client.py`) puts names into URLs as they are, so that `#` and `?` end a path
 and `..` leads out of it, and writes NaN and the infinities as null.

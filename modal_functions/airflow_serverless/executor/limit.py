@@ -1,4 +1,4 @@
-"""The longest that a task runs here. Modal ends the container of a call that takes longer, without a word."""
+"""The longest that a task runs here. Modal ends the container of a call that takes longer, silently."""
 
 from __future__ import annotations
 

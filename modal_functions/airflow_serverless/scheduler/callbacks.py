@@ -79,7 +79,7 @@ def settle(inbox: Inbox, backend: DatabaseBackend, launcher: Launcher) -> Settle
 
 
 def _end(entry: CallbackEntry, inbox: Inbox, launcher: Launcher) -> CallbackEntry | None:
-    """The entry with its final state, or None while it has none. A call that ended without a word has failed."""
+    """The entry with its final state, or None while it has none. A call that ended without a result has failed."""
     if entry["status"] in FINAL:
         return entry
     if entry["queued_at"] > time.time() - SILENCE_SECONDS:

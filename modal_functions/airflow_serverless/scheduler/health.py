@@ -47,7 +47,7 @@ def report(state: State, known: Health | None, quarantine: Quarantine) -> None:
 
 
 def report_failure(state: State, error: BaseException) -> None:
-    """Write why a tick failed. That another process has taken over is no failure."""
+    """Write why a tick failed. That another process has taken over is not a failure."""
     if isinstance(error, LockLost) or not isinstance(error, Exception):
         return
     reason, message = explain(error)

@@ -18,13 +18,13 @@ IGNORE_FILE = ".airflowignore"
 
 
 class NotAPattern(ValueError):
-    """A line of an `.airflowignore` that is no pattern."""
+    """A line of an `.airflowignore` that is not a pattern."""
 
 
 @dataclass
 class Listing:
     """`files`: Python files and archives that no `.airflowignore` leaves out. `faults`: {`.airflowignore`: its first
-    line that is no pattern, or why it cannot be read}; other lines count. Paths are relative to the folder."""
+    line that is not a pattern, or why it cannot be read}; other lines count. Paths are relative to the folder."""
 
     files: set[str] = field(default_factory=set)
     faults: dict[str, Exception] = field(default_factory=dict)
@@ -74,7 +74,7 @@ def _rules(file: Path, root: Path, listing: Listing) -> Iterator[_IgnoreRule]:
         try:
             rule = _GlobIgnoreRule.compile(pattern, root, file) if pattern else None
         except Exception as error:
-            fault = NotAPattern(f"{name}, line {number} is no pattern: {pattern!r}")
+            fault = NotAPattern(f"{name}, line {number} is not a pattern: {pattern!r}")
             fault.__cause__ = error
             listing.faults.setdefault(name, fault)
             continue

@@ -124,7 +124,7 @@ def _root() -> Path:
 
 
 def payload_path(value: Any) -> Path | None:
-    """Where the payload is that a row's value refers to; None if the value is no reference."""
+    """Where the payload is that a row's value refers to; None if the value is not a reference."""
     if not (isinstance(value, dict) and {REFERENCE, "bytes"} <= value.keys() <= REFERENCE_KEYS):
         return None
     relative = PurePosixPath(str(value[REFERENCE]))

@@ -98,7 +98,7 @@ def install() -> None:
 def of_xcom(key: str | None) -> Iterator[None]:
     """While the value of an XCom is serialized, its dicts are checked: what is read has them with keys of text.
 
-    Airflow does that without a word, and DAGs have come to rely on it: the task's log says so.
+    Airflow does that silently, and DAGs have come to rely on it: the task's log says so.
     """
     keys: set[str] = set()
     before = _changed_keys.set(keys)

@@ -117,7 +117,7 @@ fn dag_files() {
     for id in ["", ".", ".."] {
         for command in [&["dags delete", "--dag-id", id][..], &["runs show", "--dag-id", "greeting", "--run-id", id]] {
             let done = it.dev(command[0], &command[1..]);
-            assert!(done.code == 2 && done.stderr.contains("is no id"), "{done:#?}");
+            assert!(done.code == 2 && done.stderr.contains("is not an id"), "{done:#?}");
         }
     }
 

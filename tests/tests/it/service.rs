@@ -115,7 +115,7 @@ fn the_daemon_becomes_a_service_and_stops_being_one() {
     assert!(!system.unit("airflowd.service").exists() && !system.unit("airflowd.socket").exists());
     let status = system.status();
     assert_eq!((status["running"].as_bool(), status["service"].as_str()), (Some(false), None), "{status}");
-    system.cli(&["daemon", "uninstall"]).refused(&["is no service", "daemon install"]);
+    system.cli(&["daemon", "uninstall"]).refused(&["is not a service", "daemon install"]);
 }
 
 #[test]

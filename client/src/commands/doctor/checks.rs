@@ -201,7 +201,7 @@ fn runtime(found: &RuntimeDiagnosis) -> Check {
     match (found.complete, &found.python, &found.error) {
         (true, ..) => ok(name, format!("{} is complete", found.interpreter)),
         (false, Some(python), _) => {
-            ok(name, format!("will be made from {python} with the first environment, or anew with the next one"))
+            ok(name, format!("will be made from {python} with the first environment, or again with the next one"))
         }
         (false, None, error) => {
             let detail = error.clone().unwrap_or_else(|| "there is no Python 3.11 or newer".to_owned());
@@ -219,7 +219,7 @@ fn registry(found: &UnregisteredEnvironmentList) -> Check {
         ([first, ..], ..) => warning(
             name,
             format!("Local Modal has environments that are not registered: {}", names(&local)),
-            format!("`airflow-serverless env adopt --env {}` takes one back", first.name),
+            format!("`airflow-serverless env adopt --env {}` registers one again", first.name),
         ),
         (_, _, Some(error)) => ok(name, format!("whether it knows all environments was not seen: {error}")),
         ([], [], _) => ok(name, "knows all environments that are deployed"),
@@ -230,7 +230,7 @@ fn registry(found: &UnregisteredEnvironmentList) -> Check {
 fn modal(found: &ModalDiagnosis) -> Check {
     match &found.error {
         None => ok("Modal", format!("Local Modal answers at {}", found.server_url)),
-        Some(error) => failure("Modal", error.clone(), "`airflow-serverless daemon restart`; its log tells more"),
+        Some(error) => failure("Modal", error.clone(), "`airflow-serverless daemon restart`; its log shows more"),
     }
 }
 
@@ -305,7 +305,7 @@ fn left_overs(paths: &[String]) -> Check {
 
 fn environment(found: &EnvironmentDiagnosis) -> Check {
     let name = format!("environment {}", found.name);
-    let fix = format!("`airflow-serverless env show --env {}` tells why; the daemon tries again by itself", found.name);
+    let fix = format!("`airflow-serverless env show --env {}` shows why; the daemon retries", found.name);
     match found.state {
         EnvironmentState::Ready => ok(name, "ready"),
         EnvironmentState::Progressing => ok(name, "being brought about"),
@@ -337,7 +337,7 @@ fn volume(found: &EnvironmentDiagnosis) -> Check {
     let name = format!("Volume of {}", found.name);
     match (found.round_trip, &found.error) {
         (_, Some(error)) => {
-            failure(name, format!("{}: {error}", found.volume), "`airflow-serverless daemon logs` tells more")
+            failure(name, format!("{}: {error}", found.volume), "`airflow-serverless daemon logs` shows more")
         }
         (Some(seconds), None) if seconds > SLOW => {
             warning(name, format!("a file took {seconds:.1} s there and back"), "look at the load of this machine")

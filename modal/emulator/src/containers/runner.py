@@ -118,7 +118,10 @@ def end(inherited: Files) -> None:
 
 def _open_files() -> Files:
     """The files that the garbage collector knows, without those from before `gc.freeze`."""
-    return [found for found in gc.get_objects() if issubclass(type(found), io.IOBase)]
+    found = gc.get_objects()
+    # Few of the types differ, and abstract classes take long to answer.
+    types = {kind for kind in set(map(type, found)) if issubclass(kind, io.IOBase)}
+    return [each for each in found if type(each) in types]
 
 
 def _find_servers_on_loopback() -> None:
@@ -270,7 +273,7 @@ def _forget_server() -> None:
 
 @contextlib.contextmanager
 def _silent_if_gone(spec: str) -> Iterator[None]:
-    """End without a word if a container was stopped before it was there: the folder with its spec goes then."""
+    """End silently if a container was stopped before it was there: the folder with its spec goes then."""
     try:
         yield
     except FileNotFoundError:

@@ -49,7 +49,7 @@ fn arguments(parts: &Parts, client: SocketAddr, kind: &str, scheme: &str, more: 
     encoded
 }
 
-/// Resolves percent signs; what is no UTF-8 then shows as such.
+/// Resolves percent signs; what is not UTF-8 then shows as such.
 fn decode(path: &str) -> String {
     let bytes = path.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

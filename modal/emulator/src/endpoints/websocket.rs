@@ -48,7 +48,7 @@ pub async fn answer(mut call: WebCall, upgrade: WebSocketUpgrade) -> Result<Resp
         match call.next().await {
             Some(asgi::Type::WebsocketAccept(accepted)) => break accepted,
             Some(asgi::Type::WebsocketClose(_)) => {
-                return Err(Refusal::new(StatusCode::FORBIDDEN, "the app does not want this connection"));
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "the app refused the connection"));
             }
             Some(_) => {}
             None => return Err(call.failure().await),

@@ -74,7 +74,7 @@ fn instruction(text: &str) -> Result<Instruction, BuildError> {
         }
         "CMD" | "ENTRYPOINT" | "LABEL" | "EXPOSE" | "USER" | "VOLUME" | "STOPSIGNAL" | "HEALTHCHECK" | "MAINTAINER"
         | "ONBUILD" => Instruction::Other(keyword),
-        _ => return Err(BuildError(format!("{text}\n{keyword} is no instruction of a Dockerfile"))),
+        _ => return Err(BuildError(format!("{text}\n{keyword} is not an instruction of a Dockerfile"))),
     })
 }
 

@@ -210,7 +210,7 @@ struct Finished(Arc<Log>);
 impl Drop for Finished {
     fn drop(&mut self) {
         if self.0.outcome().is_none() {
-            self.0.finish(Err(BuildError("the build was lost; the server's own log tells more".to_owned())));
+            self.0.finish(Err(BuildError("the build was lost; the server's own log shows more".to_owned())));
         }
     }
 }

@@ -39,7 +39,7 @@ pub enum What {
     Install(Install),
     Sync(Vec<String>),
     Poetry(Vec<String>),
-    /// A command that is no installation of Python packages.
+    /// A command that is not an installation of Python packages.
     Run(Vec<String>),
     /// An instruction that Local Modal cannot carry out, and why.
     Impossible(String),
@@ -94,7 +94,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Removes the steps that are no installations of Python packages, and returns their texts, each once.
+    /// Removes the steps that are not installations of Python packages, and returns their texts, each once.
     pub fn skip_other_steps(&mut self) -> Vec<String> {
         let mut skipped = Vec::new();
         if let Origin::Foreign { name, python } = &self.origin {

@@ -175,7 +175,7 @@ mod tests {
         let position: Position = position.to_string().parse().unwrap();
         assert_eq!(segments.read(position).unwrap().0, [line("three")]);
 
-        // What was written in part before a crash is no line.
+        // What was written in part before a crash is not a line.
         let path = segments.path(1);
         OpenOptions::new().append(true).open(path).unwrap().write_all(b"{\"t\":").unwrap();
         let mut again = Segments::open(folder.path().join("app")).unwrap();

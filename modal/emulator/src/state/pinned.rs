@@ -23,7 +23,7 @@ impl State {
         let base_id = version.function_ids.get(tag);
         let base_id = base_id.ok_or_else(|| Error::not_found("Function", format!("{app_name}/{tag} of v{number}")))?;
         let definition = version.definition_ids.get(base_id).and_then(|id| self.definitions.get(id));
-        let too_old = Error::Conflict { kind: "App version", id: shown, reason: "is too old: its code is gone" };
+        let too_old = Error::Conflict { kind: "App version", id: shown, reason: "is too old: its code was removed" };
         let (definition, pinned_version) = (definition.ok_or(too_old)?.clone(), Some(version.number));
         let id = pinned_id(&app_id, version.number, base_id);
         if let Some(function) = self.functions.get(&id) {

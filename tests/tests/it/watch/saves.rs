@@ -237,7 +237,7 @@ fn what_is_broken_waits_and_the_rest_goes_on() {
     watched.has_uploaded("etl.py", Some(&dag("etl", "mended")));
     watched.becomes("in_sync");
 
-    // A script that is no DAG file is uploaded, whatever importing it would do, and the scheduler leaves it alone.
+    // A script that is not a DAG file is uploaded, whatever importing it would do, and the scheduler leaves it alone.
     watched.write("script.py", "import sys\nsys.exit(3)\n");
     watched.has_uploaded("script.py", Some("import sys\nsys.exit(3)\n"));
     watched.becomes("in_sync");
