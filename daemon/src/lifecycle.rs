@@ -111,13 +111,11 @@ pub async fn run(home: Home, settings: Settings, logging: Logging, places: Place
     let _lock = lock(&home)?;
     // Whoever connects from now on is answered once everything is there.
     let listeners = Listeners::open(&home, places.port.or(settings.listen), places.activation)?;
-    let served_at = listeners.places().join(", ");
     let daemon = tokio::select! {
         started = Daemon::start(&home, &settings, listeners, &manager, &stop.soft) => started?,
         () = stop.hard.cancelled() => return Err(LifecycleError::Interrupted),
     };
     daemon.tasks.spawn("the reader of settings", reloader.run(stop.soft.clone()));
-    tracing::info!(places = served_at, pid = std::process::id(), "airflowd serves");
     manager.ready(SERVES);
 
     stop.soft.cancelled().await;
@@ -187,6 +185,8 @@ impl Daemon {
         watchers.start().await?;
         let handled = (airflow.clone(), watchers.clone());
         let services = Services::new(registry.clone(), handled, diagnostician, credentials, metrics, stop.clone());
+        // Before the first answer: whoever has one finds the line in the log.
+        tracing::info!(places = listeners.places().join(", "), pid = std::process::id(), "airflowd serves");
         tasks.spawn("the API", listeners.serve(router(services), stop.clone(), DRAIN));
         Ok(Self { tasks, airflow, watchers, registry, local, store })
     }
