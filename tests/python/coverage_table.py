@@ -43,7 +43,7 @@ PARTLY = {
     "FunctionBindParams": "options for GPUs are refused, or ignored with `--ignore-gpu`",
     "FunctionCallPutDataOut": "a generator that is 64 MiB ahead waits, and is cancelled when nobody reads for a minute",
     "FunctionCreate": "memory is enforced; CPU and regions are accepted and do nothing; GPUs are refused, or ignored "
-    "with `--ignore-gpu`; servers, buckets, clusters, limits of the network, proxies and custom domains are refused",
+    "with `--ignore-gpu`; sessions, buckets, clusters, limits of the network, proxies and custom domains are refused",
     "FunctionPutInputs": "at most 100,000 inputs of a function wait",
     "ImageGetOrCreate": "the Python part of a recipe; other steps are refused, skipped with `--images=skip`, or run on "
     "this machine with `--unsafe-run-commands`; `ENTRYPOINT` and `USER` do nothing",

@@ -18,11 +18,23 @@ app = modal.App("refused")
 bucket = modal.CloudBucketMount("a-bucket", secret=modal.Secret.from_dict({"AWS_ACCESS_KEY_ID": "a"}))
 """
 REFUSED = {
-    "app.server": """
-        @app.server(port=8000, unauthenticated=True, routing_region="us-east")
+    "sessions": """
+        @app.server()
+        @modal.sessioned()
         class Server:
             @modal.enter()
             def begin(self): pass
+    """,
+    "experimental.http_server": """
+        @app.cls()
+        @modal.experimental.http_server(8000, proxy_regions=["us-east"])
+        class Server:
+            @modal.enter()
+            def begin(self): pass
+    """,
+    "server of an image's own command": """
+        from modal._server import _DirectServerCls
+        app.server()(_DirectServerCls)
     """,
     "CloudBucketMount": """
         @app.function(volumes={"/bucket": bucket})

@@ -26,7 +26,9 @@
 //!   custom domains make no difference to it (the latter are refused), and HTTP trailers are left out. A request waits
 //!   for a container for as long as its function may take to start, but at least 150 s, and is never redirected. Those
 //!   that ask for proxy authentication take the tokens of `modal workspace proxy-tokens create`, in any environment.
-//! - The port of a `web_server` is this machine's: it must be free, and there is one container of such a function.
+//! - The port of a `web_server` or of a server is this machine's: it must be free, and there is one container of such a
+//!   function, so that a new version begins when the old one has ended. While no container of a server listens, requests
+//!   are answered with 503, and why the last one failed. Sessions are refused, and the region makes no difference.
 //! - A generator that is 64 MiB ahead of its readers waits, and is cancelled when nobody reads for a minute.
 //! - At most 100,000 inputs of a function wait; then more are refused, which the SDK's maps take as a reason to wait.
 //! - Any token is accepted on a Unix socket, which is closed to other users; on a port, the secret in the data folder

@@ -822,6 +822,26 @@ pub struct MethodDefinition {
     #[prost(enumeration = "DataFormat", repeated, tag = "9")]
     pub supported_output_formats: ::prost::alloc::vec::Vec<i32>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HttpConfig {
+    #[prost(uint32, tag = "1")]
+    pub port: u32,
+    #[prost(string, repeated, tag = "2")]
+    pub proxy_regions: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "3")]
+    pub startup_timeout: u32,
+    #[prost(uint32, tag = "4")]
+    pub exit_grace_period: u32,
+    #[prost(bool, tag = "5")]
+    pub h2_enabled: bool,
+    #[prost(uint32, tag = "6")]
+    pub target_concurrency: u32,
+    #[prost(bool, tag = "7")]
+    pub unauthenticated: bool,
+    /// relayed: LiftAndShiftConfig
+    #[prost(bytes = "bytes", optional, tag = "8")]
+    pub lift_and_shift_config: ::core::option::Option<::prost::bytes::Bytes>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Function {
     #[prost(string, tag = "1")]
@@ -913,12 +933,16 @@ pub struct Function {
     /// relayed: FunctionSchema
     #[prost(bytes = "bytes", tag = "80")]
     pub function_schema: ::prost::bytes::Bytes,
+    #[prost(string, repeated, tag = "83")]
+    pub flash_service_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint32, tag = "86")]
     pub startup_timeout_secs: u32,
     #[prost(enumeration = "DataFormat", repeated, tag = "87")]
     pub supported_input_formats: ::prost::alloc::vec::Vec<i32>,
     #[prost(enumeration = "DataFormat", repeated, tag = "88")]
     pub supported_output_formats: ::prost::alloc::vec::Vec<i32>,
+    #[prost(message, optional, tag = "89")]
+    pub http_config: ::core::option::Option<HttpConfig>,
     #[prost(bool, tag = "91")]
     pub single_use_containers: bool,
     #[prost(bool, tag = "92")]
@@ -1041,8 +1065,14 @@ pub struct FunctionData {
     pub method_definitions_set: bool,
     #[prost(message, optional, tag = "31")]
     pub autoscaler_settings: ::core::option::Option<AutoscalerSettings>,
+    #[prost(string, repeated, tag = "34")]
+    pub flash_service_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint32, tag = "36")]
     pub startup_timeout_secs: u32,
+    #[prost(message, optional, tag = "39")]
+    pub http_config: ::core::option::Option<HttpConfig>,
+    #[prost(bool, tag = "41")]
+    pub is_server: bool,
 }
 /// Nested message and enum types in `FunctionData`.
 pub mod function_data {
@@ -3134,6 +3164,8 @@ pub struct ContainerArguments {
     #[prost(string, tag = "16")]
     pub input_plane_server_url: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContainerServerLifecycleReadyRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ContainerHeartbeatRequest {
     #[prost(bool, tag = "4")]
@@ -5344,6 +5376,32 @@ pub mod modal_client_client {
                 .insert(GrpcMethod::new("modal.client.ModalClient", "ContainerHello"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn container_server_lifecycle_ready(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ContainerServerLifecycleReadyRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/modal.client.ModalClient/ContainerServerLifecycleReady",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "modal.client.ModalClient",
+                        "ContainerServerLifecycleReady",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn container_heartbeat(
             &mut self,
             request: impl tonic::IntoRequest<super::ContainerHeartbeatRequest>,
@@ -7240,6 +7298,12 @@ pub mod modal_client_server {
         async fn container_hello(
             &self,
             request: tonic::Request<()>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            Err(tonic::Status::unimplemented("Not yet implemented"))
+        }
+        async fn container_server_lifecycle_ready(
+            &self,
+            request: tonic::Request<super::ContainerServerLifecycleReadyRequest>,
         ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
             Err(tonic::Status::unimplemented("Not yet implemented"))
         }
@@ -10272,6 +10336,58 @@ pub mod modal_client_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ContainerHelloSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/modal.client.ModalClient/ContainerServerLifecycleReady" => {
+                    #[allow(non_camel_case_types)]
+                    struct ContainerServerLifecycleReadySvc<T: ModalClient>(pub Arc<T>);
+                    impl<
+                        T: ModalClient,
+                    > tonic::server::UnaryService<
+                        super::ContainerServerLifecycleReadyRequest,
+                    > for ContainerServerLifecycleReadySvc<T> {
+                        type Response = ();
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::ContainerServerLifecycleReadyRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ModalClient>::container_server_lifecycle_ready(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ContainerServerLifecycleReadySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

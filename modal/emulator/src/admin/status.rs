@@ -69,7 +69,7 @@ pub struct ContainerStatus {
     pub state: ContainerState,
     /// Seconds since 1970.
     pub started_at: f64,
-    /// The inputs that it has.
+    /// The inputs that it has, or the HTTP requests if it is a server.
     pub inputs: usize,
     /// How many it was given since it started.
     pub served: u32,
@@ -142,7 +142,7 @@ fn describe_task(state: &State, task: &Task) -> ContainerStatus {
     let phase = match task {
         Task { stop: Some(_), .. } => ContainerState::Stopping,
         Task { ready: false, .. } => ContainerState::Starting,
-        Task { running, .. } if running.is_empty() => ContainerState::Idle,
+        task if !task.is_busy() => ContainerState::Idle,
         _ => ContainerState::Running,
     };
     ContainerStatus {
@@ -151,7 +151,7 @@ fn describe_task(state: &State, task: &Task) -> ContainerStatus {
         function: task.definition.function.function_name.clone(),
         state: phase,
         started_at: task.started_at,
-        inputs: task.running.len(),
+        inputs: task.running.len() + task.requests as usize,
         served: task.served,
     }
 }

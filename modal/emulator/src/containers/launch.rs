@@ -16,6 +16,7 @@ use super::{
     Containers, code,
     fork_server::{ForkServerKey, ForkServerStart},
     output::{self, Output},
+    port,
     process::Process,
     spec::{self, Spec, Variables},
 };
@@ -83,6 +84,7 @@ pub async fn launch(
 ) -> Result<Process, Error> {
     let token = shared.read(|state| state.tasks.get(task_id).map(|task| task.token.clone()));
     let token = token.ok_or(Error::NotAContainer)?;
+    port::check_free(definition)?;
     let folder = shared.options.container_folder(task_id);
     let image = images::environment(shared, &definition.function.image_id).await?;
     let tree = code::materialise(shared, definition, &image).await?;

@@ -5,6 +5,7 @@ mod fork_server;
 mod launch;
 mod memory;
 mod output;
+mod port;
 mod private;
 mod process;
 mod reaper;
@@ -125,6 +126,7 @@ async fn live(
     tokio::select! {
         how = process.supervise(signals, limit) => (how, leader),
         () = shared.views.commit_in_background(task_id) => unreachable!("it goes on for ever"),
+        () = port::await_server(shared, definition, task_id) => unreachable!("it goes on for ever"),
     }
 }
 

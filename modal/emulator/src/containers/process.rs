@@ -43,6 +43,7 @@ impl Process {
                 Some(signal) = signals.recv() => match signal {
                     // Only the SDK's process is asked to end, as on Modal; what it started is its own business.
                     StopSignal::Interrupt => self.report(kill_process(self.leader, Signal::INT)),
+                    StopSignal::Terminate => self.report(kill_process(self.leader, Signal::TERM)),
                     StopSignal::Kill => self.kill(),
                 },
                 () = &mut exceeds, if !exceeded => {

@@ -1,7 +1,8 @@
 //! Web functions over real HTTP: each has a port of its own on loopback, which it keeps as long as it can be had.
 //!
 //! A request becomes an input of the function, with its body and the answer in streams beside the call. It waits for a
-//! container like any other input. Nothing of it is stored: it ends with its connection.
+//! container like any other input. Nothing of it is stored: it ends with its connection. The ports of servers are such
+//! too, but their requests are passed on as they are.
 
 mod access;
 mod http;
@@ -9,6 +10,7 @@ mod params;
 mod refusal;
 mod request;
 mod scope;
+mod server;
 mod websocket;
 
 use std::{
@@ -20,9 +22,8 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
     extract::{ConnectInfo, FromRequestParts, Request, State, WebSocketUpgrade},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::Response,
     serve::ListenerExt,
 };
@@ -31,6 +32,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::server::connect;
 use self::{refusal::Refusal, request::WebCall};
 use crate::{error::Error, shared::Shared, state::Definition};
 
@@ -86,9 +88,9 @@ impl Endpoints {
     }
 }
 
-/// Sees to it that the web methods of a definition have ports.
+/// Sees to it that what of a definition can be reached over HTTP has ports.
 pub async fn reserve(shared: &Arc<Shared>, definition: &Definition) -> Result<(), Error> {
-    for (method, _) in definition.web_methods() {
+    for method in definition.endpoint_names() {
         open(shared, (definition.function_id.clone(), method.to_owned())).await?;
     }
     Ok(())
@@ -154,24 +156,27 @@ async fn answer(
     ConnectInfo(client): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    target.answer(client, parts, body).await
+    target.answer(client, request).await
 }
 
 impl Target {
-    async fn answer(&self, client: SocketAddr, mut parts: Parts, body: Body) -> Result<Response, Refusal> {
+    async fn answer(&self, client: SocketAddr, request: Request) -> Result<Response, Refusal> {
         let (function_id, method) = &self.key;
+        let (mut parts, body) = request.into_parts();
         access::check_host(&parts)?;
-        let definition = self.shared.read(|state| state.live_definition(function_id).cloned());
-        let found = definition.as_ref().and_then(|definition| Some((definition, definition.web_method(method)?)));
-        let Some((definition, config)) = found else {
-            let reason = "the function is not deployed, or its app is stopped";
-            return Err(Refusal::new(StatusCode::NOT_FOUND, reason));
-        };
+        let gone = || Refusal::new(StatusCode::NOT_FOUND, "the function is not deployed, or its app is stopped");
+        let definition = self.shared.read(|state| state.live_definition(function_id).cloned()).ok_or_else(gone)?;
+        if let Some(config) = definition.server() {
+            if !config.unauthenticated {
+                access::check_token(&self.shared, &parts.headers)?;
+            }
+            return server::answer(&self.shared, function_id, config, client, Request::from_parts(parts, body)).await;
+        }
+        let config = definition.web_method(method).ok_or_else(gone)?;
         if config.requires_proxy_auth {
             access::check_token(&self.shared, &parts.headers)?;
         }
-        let function_id = params::bind(&self.shared, definition, &parts.uri).await?;
+        let function_id = params::bind(&self.shared, &definition, &parts.uri).await?;
         let begin = |scope: Vec<u8>| WebCall::begin(&self.shared, &function_id, method, scope);
         match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
             Ok(upgrade) => {

@@ -1,7 +1,9 @@
 //! Answers that are not the app's.
 
+use std::time::Duration;
+
 use axum::{
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -13,11 +15,18 @@ pub struct Refusal {
     pub status: StatusCode,
     /// Written for the author of the app.
     pub reason: String,
+    /// When another try may have another answer.
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
     pub fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into() }
+        Self { status, reason: reason.into(), retry_after: None }
+    }
+
+    /// The same, with the time after which another try is worth it.
+    pub fn retry_after(self, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..self }
     }
 }
 
@@ -29,6 +38,13 @@ impl From<Error> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, format!("modal-local: {}\n", self.reason)).into_response()
+        let text = format!("modal-local: {}\n", self.reason);
+        match self.retry_after {
+            // Whole seconds, so rather one more.
+            Some(time) => {
+                (self.status, [(header::RETRY_AFTER, time.as_secs_f64().ceil().to_string())], text).into_response()
+            }
+            None => (self.status, text).into_response(),
+        }
     }
 }

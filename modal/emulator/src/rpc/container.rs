@@ -18,6 +18,12 @@ pub fn hello(shared: &Parts, task_id: &str) -> Result<(), Error> {
     shared.change_soon(|state, _| state.task_mut(task_id).map(|task| task.runs_user_code = true))
 }
 
+/// A container of a server has begun to serve, and will end when it is asked to.
+pub fn server_ready(shared: &Parts, task_id: &str) -> Result<(), Error> {
+    shared.change_soon(|state, _| state.server_entered(task_id));
+    Ok(())
+}
+
 pub async fn heartbeat(shared: &Parts, task_id: &str) -> Result<pb::ContainerHeartbeatResponse, Error> {
     let until = Instant::now() + HEARTBEAT_POLL;
     let cancelled = shared

@@ -21,8 +21,11 @@ pub fn check_function(function: &pb::Function, ignore_gpu: bool, now: Now) -> Re
             return Err(Error::invalid("custom domain", reason));
         }
     }
+    let config = function.http_config.as_ref();
+    let is_direct = config.is_some_and(|config| config.lift_and_shift_config.is_some());
     let used = [
-        (function.is_server, "app.server", "use modal.web_server"),
+        (config.is_some() && !function.is_server, "experimental.http_server", "use app.server"),
+        (is_direct, "server of an image's own command", "start the command in a method with modal.enter"),
         (!function.cloud_bucket_mounts.is_empty(), "CloudBucketMount", "use a Volume"),
         (!function.shared_volume_mounts.is_empty(), "NetworkFileSystem", "use a Volume"),
         (function.experimental_group_size > 0, "clustered", "remove it: the function then runs in one container"),

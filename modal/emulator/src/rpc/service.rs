@@ -233,6 +233,8 @@ service! {
 
     containers {
         container_hello: () => (), |s, task, ()| container::hello(s, task);
+        container_server_lifecycle_ready: pb::ContainerServerLifecycleReadyRequest => (),
+            |s, task, _| container::server_ready(s, task);
         container_heartbeat: pb::ContainerHeartbeatRequest => pb::ContainerHeartbeatResponse,
             |s, task, _| container::heartbeat(s, task).await;
         function_get_inputs: pb::FunctionGetInputsRequest => pb::FunctionGetInputsResponse,

@@ -211,10 +211,15 @@ impl State {
     /// Retires the containers of a function that run another definition than this one.
     pub(super) fn retire_others(&mut self, function_id: &str, definition_id: &str) {
         self.health.remove(function_id);
+        let mut is_serving = false;
         for task in self.tasks.values_mut() {
             if task.definition.function_id == function_id && task.definition.id != definition_id {
+                is_serving |= task.definition.server().is_some() && task.stop.is_none();
                 task.retire();
             }
+        }
+        if is_serving {
+            self.want_server(function_id);
         }
     }
 

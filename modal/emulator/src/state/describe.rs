@@ -46,7 +46,10 @@ impl State {
             function_type: function.function_type,
             timeout_secs: function.timeout_secs,
             startup_timeout_secs: function.startup_timeout_secs,
-            web_url: self.web_url(&definition.function_id, ""),
+            web_url: self.function_url(&definition.function_id, &definition.function),
+            flash_service_urls: self.server_urls(&definition.function_id, &definition.function),
+            http_config: function.http_config,
+            is_server: function.is_server,
             webhook_config: function.webhook_config,
             is_class: function.is_class,
             class_parameter_info: function.class_parameter_info,
@@ -63,11 +66,23 @@ impl State {
     /// last one counts.
     pub fn encoded_with_urls(&self, definition: &Definition) -> Bytes {
         let urls = pb::Function {
-            web_url: self.web_url(&definition.function_id, ""),
+            web_url: self.function_url(&definition.function_id, &definition.function),
+            flash_service_urls: self.server_urls(&definition.function_id, &definition.function),
             method_definitions: self.methods_with_urls(definition),
             ..Default::default()
         };
         [definition.encoded.as_ref(), &urls.encode_to_vec()].concat().into()
+    }
+
+    /// Where a web function is to be found, or nothing.
+    fn function_url(&self, function_id: &str, defined: &pb::Function) -> String {
+        if defined.is_server { String::new() } else { self.web_url(function_id, "") }
+    }
+
+    /// Where a server is to be found, or nothing.
+    fn server_urls(&self, function_id: &str, defined: &pb::Function) -> Vec<String> {
+        let url = if defined.is_server { self.web_url(function_id, "") } else { String::new() };
+        Vec::from_iter((!url.is_empty()).then_some(url))
     }
 
     fn methods_with_urls(&self, definition: &Definition) -> std::collections::HashMap<String, pb::MethodDefinition> {
@@ -99,7 +114,8 @@ impl State {
         pb::FunctionHandleMetadata {
             function_name: defined.function_name.clone(),
             function_type: defined.function_type,
-            web_url: self.web_url(&function.id, ""),
+            web_url: self.function_url(&function.id, defined),
+            experimental_flash_urls: self.server_urls(&function.id, defined),
             is_method: defined.is_method,
             definition_id: definition_id.to_owned(),
             class_parameter_info: defined.class_parameter_info.clone(),

@@ -288,10 +288,16 @@ impl Definition {
         self.bound_from.is_none() && self.parameters().iter().any(|parameter| !parameter.has_default)
     }
 
+    /// The ports of this machine on which its container listens.
+    pub fn own_ports(&self) -> impl Iterator<Item = u32> {
+        let methods = self.function.method_definitions.values().map(|method| &method.webhook_config);
+        let configs = methods.chain([&self.function.webhook_config]).flatten();
+        let web_servers = configs.filter(|config| config.r#type() == pb::WebhookType::WebServer);
+        web_servers.map(|config| config.web_server_port).chain(self.server().map(|config| config.port))
+    }
+
     /// Whether its container listens on a port of this machine.
     pub fn has_own_port(&self) -> bool {
-        let methods = self.function.method_definitions.values().map(|method| &method.webhook_config);
-        let mut configs = methods.chain([&self.function.webhook_config]).flatten();
-        configs.any(|config| config.r#type() == pb::WebhookType::WebServer)
+        self.own_ports().next().is_some()
     }
 }

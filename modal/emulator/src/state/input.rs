@@ -310,6 +310,7 @@ impl State {
             self.inputs.values().filter(|i| i.function_id == function_id).map(|i| i.id.clone()).collect();
         let end = Attempt::without_report(GenericStatus::Terminated, reason, now);
         self.finish_waiting(function_id, &inputs, &end);
+        self.wanted_servers.remove(function_id);
         for task in self.tasks.values_mut().filter(|t| t.definition.function_id == function_id) {
             task.interrupt();
         }

@@ -23,13 +23,14 @@ mod queue;
 mod recent;
 mod scale;
 mod schedule;
+mod server;
 mod task;
 #[cfg(test)]
 mod tests;
 mod web;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -48,6 +49,7 @@ pub use self::{
     plan::StopSignal,
     queue::Queue,
     schedule::{Schedule, next_time},
+    server::Route,
     task::{Delivery, Task, TaskExit},
     web::ProxyToken,
 };
@@ -85,6 +87,8 @@ pub struct Health {
     pub failures: u32,
     /// No new container before this.
     pub not_before: Option<Instant>,
+    /// Why the last one ended.
+    pub last_failure: Option<String>,
 }
 
 /// All there is.
@@ -103,6 +107,8 @@ pub struct State {
     pub queues: HashMap<String, VecDeque<String>>,
     pub tasks: BTreeMap<String, Task>,
     pub ended: Ended,
+    /// The servers that are to have a container, as requests have come for them.
+    pub wanted_servers: BTreeSet<String>,
     pub health: HashMap<String, Health>,
     pub dicts: BTreeMap<String, Dict>,
     /// The Queues of users.

@@ -27,6 +27,8 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(600);
 pub enum StopSignal {
     /// It may run its exit handlers.
     Interrupt,
+    /// The same for a server, which waits for another signal.
+    Terminate,
     Kill,
 }
 
@@ -109,7 +111,9 @@ impl State {
             }
             let leaving = task.takes_no_more();
             if leaving && task.running.is_empty() && task.stop.is_none_or(|stop| stop == Stop::Retire) {
-                let by = *task.leave_by.get_or_insert(now.mono + LEAVE_GRACE);
+                let grace = task.request_grace();
+                let by = *task.leave_by.get_or_insert(now.mono + grace.unwrap_or(LEAVE_GRACE));
+                let by = if grace == Some(Duration::ZERO) { now.mono } else { by };
                 if by <= now.mono {
                     task.interrupt();
                 } else {
@@ -133,7 +137,9 @@ impl State {
                     task.stop = Some(Stop::Killed);
                 }
                 Some(Stop::Interrupt) => {
-                    plan.signal.push((task.id.clone(), StopSignal::Interrupt));
+                    let is_server = task.definition.server().is_some();
+                    let signal = if is_server { StopSignal::Terminate } else { StopSignal::Interrupt };
+                    plan.signal.push((task.id.clone(), signal));
                     task.stop = Some(Stop::Interrupted(now.mono + grace));
                     plan.at(now.mono + grace);
                 }

@@ -15,12 +15,14 @@ use crate::error::Error;
 const SCALEDOWN_WINDOW: u32 = 60;
 
 /// Settings that were changed since the function was deployed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Overrides {
     min: Option<u32>,
     max: Option<u32>,
     buffer: Option<u32>,
     window: Option<u32>,
+    scaleup_window: Option<u32>,
+    target_concurrency: Option<f64>,
 }
 
 /// The settings that hold.
@@ -47,6 +49,8 @@ impl State {
             max: settings.max_containers.or(old.max),
             buffer: settings.buffer_containers.or(old.buffer),
             window: settings.scaledown_window.or(old.window),
+            scaleup_window: settings.scaleup_window.or(old.scaleup_window),
+            target_concurrency: settings.target_concurrency_float.or(old.target_concurrency),
         };
         let definition = self.live_definition(function_id).cloned();
         let definition = definition.ok_or_else(|| Error::not_found("live Function", function_id))?;
@@ -142,7 +146,9 @@ impl State {
     /// Whether a function has containers or something for them to do.
     fn is_used(&self, function_id: &str) -> bool {
         let queued = self.queues.get(function_id).is_some_and(|queue| !queue.is_empty());
-        queued || self.tasks.values().any(|t| t.definition.function_id == function_id)
+        queued
+            || self.wanted_servers.contains(function_id)
+            || self.tasks.values().any(|t| t.definition.function_id == function_id)
     }
 
     /// Retires containers that have been idle for long, but not more than the function can spare.
@@ -175,11 +181,14 @@ impl State {
     fn start_missing(&mut self, definition: &std::sync::Arc<Definition>, scale: Scale, now: Now, plan: &mut Plan) {
         let function_id = &definition.function_id;
         let per_container = definition.target_concurrency() * definition.batch_size();
-        let due = self.count_due(function_id, scale.max * per_container, now, plan);
+        let due = match definition.server() {
+            Some(_) => usize::from(self.wanted_servers.contains(function_id)),
+            None => self.count_due(function_id, scale.max * per_container, now, plan),
+        };
         let tasks = || self.tasks.values().filter(|t| t.definition.function_id == *function_id);
         let mut capacity: usize = tasks().map(Task::target_capacity).sum();
         let mut count = self.staying(function_id).count();
-        let active = due > 0 || tasks().any(|t| !t.running.is_empty());
+        let active = due > 0 || tasks().any(Task::is_busy);
         let wanted = due + if active { scale.buffer * per_container } else { 0 };
         if wanted <= capacity && count >= scale.min {
             return;
@@ -238,6 +247,8 @@ fn settings_of(function: &pb::Function, overrides: &Overrides) -> pb::Autoscaler
             .or(declared.buffer_containers)
             .or(old(function.experimental_buffer_containers)),
         scaledown_window: overrides.window.or(declared.scaledown_window).or(old(function.task_idle_timeout_secs)),
+        scaleup_window: overrides.scaleup_window.or(declared.scaleup_window),
+        target_concurrency_float: overrides.target_concurrency.or(declared.target_concurrency_float),
         ..declared
     }
 }

@@ -77,6 +77,8 @@ pub struct Task {
     /// Inputs that its next heartbeat tells it to cancel.
     pub cancelled: Vec<String>,
     pub served: u32,
+    /// The HTTP requests that it has, if it is a server.
+    pub requests: u32,
     /// Since when it has had nothing to do.
     pub idle_since: Instant,
     pub stop: Option<Stop>,
@@ -110,9 +112,14 @@ impl Task {
         self.stop.is_some() || self.failed || used_up
     }
 
+    /// Whether it has something to do.
+    pub fn is_busy(&self) -> bool {
+        !self.running.is_empty() || self.requests > 0
+    }
+
     /// Whether it waits for work.
     pub fn is_idle(&self) -> bool {
-        self.ready && self.running.is_empty() && self.stop.is_none()
+        self.ready && !self.is_busy() && self.stop.is_none()
     }
 
     /// How long it may take until it asks for work.
@@ -241,6 +248,7 @@ impl State {
             last_ended: None,
             cancelled: Vec::new(),
             served: 0,
+            requests: 0,
             idle_since: now.mono,
             stop: None,
             leave_by: None,
@@ -411,6 +419,7 @@ impl State {
         }
         task.failed = true;
         let function_id = task.definition.function_id.clone();
+        self.health.entry(function_id.clone()).or_default().last_failure = Some(result.exception.clone());
         let attempt = Attempt {
             result,
             data_format: pb::DataFormat::Pickle.into(),
@@ -466,18 +475,28 @@ impl State {
 
     fn start_failed(&mut self, task: &Task, exit: &TaskExit, now: Now) {
         let function_id = &task.definition.function_id;
-        let health = self.health.entry(function_id.to_owned()).or_default();
-        health.failures += 1;
-        health.not_before = Some(now.mono + Duration::from_secs(1 << health.failures.min(4)) / 2);
-        if task.failed || health.failures < MAX_START_FAILURES {
-            return;
-        }
+        let awaited = match task.definition.server() {
+            Some(config) => format!("it listened on port {}", config.port),
+            None => "it could take an input".to_owned(),
+        };
         let how = if task.overdue {
             format!("did not get ready within the {} s that it may take to start", task.start_limit().as_secs())
         } else {
-            format!("{} before it could take an input", exit.how)
+            format!("{} before {awaited}", exit.how)
         };
         let message = format!("the container {how}.\n{}", exit.last_output);
-        self.fail_waiting(function_id, &Attempt::without_report(GenericStatus::InitFailure, message.trim_end(), now));
+        let message = message.trim_end();
+        let health = self.health.entry(function_id.to_owned()).or_default();
+        health.failures += 1;
+        health.not_before = Some(now.mono + Duration::from_secs(1 << health.failures.min(4)) / 2);
+        if !task.failed {
+            health.last_failure = Some(message.to_owned());
+        }
+        let gives_up = !task.failed && health.failures >= MAX_START_FAILURES;
+        // The next request asks for it again.
+        self.wanted_servers.remove(function_id);
+        if gives_up {
+            self.fail_waiting(function_id, &Attempt::without_report(GenericStatus::InitFailure, message, now));
+        }
     }
 }

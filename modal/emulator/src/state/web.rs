@@ -45,6 +45,13 @@ impl Definition {
     }
 }
 
+impl Definition {
+    /// What of it can be reached over HTTP: its web methods by name, or itself, if it is a server, without one.
+    pub fn endpoint_names(&self) -> impl Iterator<Item = &str> {
+        self.web_methods().map(|(name, _)| name).chain(self.server().map(|_| ""))
+    }
+}
+
 impl State {
     /// Where a web method is to be found, or nothing.
     pub fn web_url(&self, function_id: &str, method: &str) -> String {
@@ -62,17 +69,17 @@ impl State {
         Ok(())
     }
 
-    /// Whether a web method is live or about to be.
+    /// Whether a web method or a server is live or about to be.
     pub fn has_endpoint(&self, function_id: &str, method: &str) -> bool {
         let mut definitions = self.definitions.values().filter(|d| d.function_id == function_id);
-        definitions.any(|definition| definition.web_method(method).is_some())
+        definitions.any(|definition| definition.endpoint_names().any(|name| name == method))
     }
 
-    /// The web methods of all live functions, by function.
+    /// What of all live functions can be reached over HTTP, by function.
     pub fn endpoints(&self) -> Vec<(String, String)> {
         let live = self.functions.values().filter(|f| f.bound_to.is_none() && f.pinned_version.is_none());
         let live = live.filter_map(|f| self.live_definition(&f.id));
-        live.flat_map(|d| d.web_methods().map(|(name, _)| (d.function_id.clone(), name.to_owned()))).collect()
+        live.flat_map(|d| d.endpoint_names().map(|name| (d.function_id.clone(), name.to_owned()))).collect()
     }
 
     /// Begins a web request: a call that is gone with its connection.

@@ -1,0 +1,47 @@
+//! The ports on which containers listen, which are this machine's.
+
+use std::{
+    io,
+    net::{Ipv4Addr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{endpoints, error::Error, shared::Shared, state::Definition};
+
+/// Between two looks whether a server listens.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Makes sure that nothing else answers for a container.
+pub fn check_free(definition: &Definition) -> Result<(), Error> {
+    for port in definition.own_ports() {
+        let Ok(number) = u16::try_from(port) else { continue };
+        match TcpListener::bind((Ipv4Addr::UNSPECIFIED, number)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let reason = format!("another program or container of this machine listens on {port}; choose another");
+                return Err(Error::invalid("port", reason));
+            }
+            // If the port is not for everybody, the container hears so.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Notes when the container of a server can be reached. Never returns, and does nothing for other containers.
+pub async fn await_server(shared: &Arc<Shared>, definition: &Definition, task_id: &str) {
+    if let Some(config) = definition.server() {
+        let entered = shared.wait_for(task_id, None, |state, _| {
+            let has_entered = state.task_mut(task_id)?.runs_user_code;
+            Ok(has_entered.then_some(()))
+        });
+        // Otherwise this server stops.
+        if let Ok(Some(())) = entered.await {
+            while endpoints::connect(config.port).await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            shared.change_soon(|state, now| state.server_listens(task_id, now));
+        }
+    }
+    std::future::pending().await
+}
