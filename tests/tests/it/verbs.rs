@@ -229,11 +229,19 @@ fn variables_connections_and_pools() {
     let exported = it.root().join("out.json");
     it.dev("variables export", &[&path(&exported)]).succeeded();
     assert_eq!(std::fs::metadata(&exported).expect("a file").permissions().mode() & 0o777, 0o600);
-    let content: Value = serde_json::from_slice(&std::fs::read(&exported).expect("a file")).expect("JSON");
+    let content_before = std::fs::read(&exported).expect("a file");
+    let content: Value = serde_json::from_slice(&content_before).expect("JSON");
     let expected = json!({"api_token": "tok-7f3a91", "deep": {"a": [1]}, "noted": {"value": 2, "description": "n"},
         "plain": {"value": "visible", "description": "no secret"}});
     assert_eq!(content, expected);
     it.dev("variables delete", &["deep"]).succeeded();
+    it.dev("variables export", &[&path(&exported)]).refused(&["out.json exists already", "`--force` replaces it"]);
+    assert_eq!(std::fs::read(&exported).expect("a file"), content_before, "the file was replaced");
+    std::fs::set_permissions(&exported, std::fs::Permissions::from_mode(0o644)).expect("a file of ours");
+    it.dev("variables export", &["--force", &path(&exported)]).succeeded();
+    assert!(!std::fs::read_to_string(&exported).expect("a file").contains("deep"));
+    assert_eq!(std::fs::metadata(&exported).expect("a file").permissions().mode() & 0o777, 0o600);
+    assert!(it.dev("variables export", &["/dev/stdout"]).succeeded().stdout.contains("visible"));
     let broken = it.write("broken.env", "A=1\nhunter2\n");
     let refused = it.dev("variables import", &[&path(&broken)]).refused(&["broken.env:2", "NAME=value"]);
     assert!(!refused.stderr.contains("hunter2"), "{refused:#?}");
@@ -252,6 +260,7 @@ fn variables_connections_and_pools() {
     for format in ["json", "yaml", "env"] {
         let file = path(&it.root().join(format!("connections.{format}")));
         it.dev("connections export", &[&file]).succeeded();
+        it.dev("connections export", &[&file]).refused(&["exists already", "`--force`"]);
         it.dev("connections delete", &["api"]).succeeded();
         let imported = it.dev("connections import", &[&file, "--json"]).succeeded().json();
         assert_eq!(imported, json!({"written": ["api"], "skipped": ["warehouse"]}), "{format}");
@@ -271,6 +280,7 @@ fn variables_connections_and_pools() {
     assert_eq!(it.dev("pools get", &["few", "--json"]).succeeded().json(), pool);
     let file = path(&it.root().join("pools.json"));
     it.dev("pools export", &[&file]).succeeded();
+    it.dev("pools export", &[&file]).refused(&["exists already", "`--force`"]);
     it.dev("pools delete", &["few"]).succeeded();
     it.dev("pools get", &["few"]).refused(&["no pool \"few\"", "pools list"]);
     it.dev("pools delete", &["default_pool"]).refused(&["cannot be deleted"]);
@@ -319,7 +329,7 @@ fn odd_names_and_values_are_kept(it: &Installation) {
     it.dev("variables import", &[file.to_str().expect("text")]).succeeded();
     let exported = it.root().join("exported.json");
     let export = || {
-        it.dev("variables export", &[exported.to_str().expect("text")]).succeeded();
+        it.dev("variables export", &["--force", exported.to_str().expect("text")]).succeeded();
         std::fs::read_to_string(&exported).expect("the export")
     };
     let all = export();
