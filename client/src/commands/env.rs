@@ -7,10 +7,12 @@ use airflow_serverless_api::{
     backup::{Backup, BackupList},
     config::{Airflow, Config, DatabaseKind},
     environment::{
-        Condition, ConditionKind, Environment, EnvironmentChange, EnvironmentName, Reason, Target,
+        Condition, ConditionKind, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, Reason, Target,
         UnregisteredEnvironment, UnregisteredEnvironmentList,
     },
 };
+
+use serde::Serialize;
 
 use super::Outcome;
 use crate::{
@@ -40,9 +42,20 @@ pub async fn tick(environment: cli::Environment, printer: &Printer) -> Outcome {
     Ok(ExitStatus::Success)
 }
 
+/// What `env list --json` prints.
+#[derive(Serialize)]
+struct Listing {
+    #[serde(flatten)]
+    list: EnvironmentList,
+    /// Those that the daemon does not know; only looked for if it knows none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unregistered: Option<UnregisteredEnvironmentList>,
+}
+
 /// A registry with nothing in it may have been lost.
 async fn list(daemon: &Daemon, printer: &Printer) -> Result<(), Failure> {
     let list = daemon.list_environments().await?;
+    let mut unregistered = None;
     if list.environments.is_empty() {
         // The list stands, whatever is known of others: an older daemon cannot say.
         let found = daemon.list_unregistered_environments().await.unwrap_or_else(|failure| {
@@ -54,11 +67,12 @@ async fn list(daemon: &Daemon, printer: &Printer) -> Result<(), Failure> {
                  `airflow-serverless env adopt --env {name}` takes it back"
             ));
         }
-        if let Some(error) = found.error {
+        if let Some(error) = &found.error {
             printer.note(&format!("warning: there may be environments that are not listed: {error}"));
         }
+        unregistered = Some(found);
     }
-    printer.result(&list, |list| overview(&list.environments));
+    printer.result(&Listing { list, unregistered }, |listing| overview(&listing.list.environments));
     Ok(())
 }
 
