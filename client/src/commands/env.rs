@@ -159,7 +159,14 @@ fn nobody() -> Failure {
 
 /// Asks once, and twice if data would be lost.
 fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result<bool, Failure> {
-    let name = &environment.name;
+    let (name, names) = (&environment.name, &environment.names);
+    if !purge {
+        printer.note(&format!(
+            "This ends running tasks and removes the App {} with its watches. The Volume {} with DAG files, metadata, \
+             XComs and logs, the Dict {} and the Secret {} stay, and a new `create` finds them again.",
+            names.app, names.volume, names.dict, names.secret
+        ));
+    }
     let answer = printer.ask(&format!("Delete environment {name}? [y/N] ")).ok_or_else(nobody)?;
     if !matches!(answer.to_lowercase().as_str(), "y" | "yes") {
         return Ok(false);
@@ -167,7 +174,6 @@ fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result
     if !purge {
         return Ok(true);
     }
-    let names = &environment.names;
     printer.note(&format!(
         "This removes the Volume {} with DAG files, metadata, XComs and logs, the Dict {} and the Secret {} for ever.",
         names.volume, names.dict, names.secret
