@@ -174,7 +174,10 @@ fn a_running_task_is_stopped(it: &Installation) {
 #[test]
 fn variables_connections_and_pools() {
     let it = Installation::new();
-    let with_env = format!("{}env:\n  AIRFLOW_VAR_REGION: ${{REGION}}\n", config(60));
+    let with_env = format!(
+        "{}env:\n  AIRFLOW_VAR_REGION: ${{REGION}}\n  PARTNER_API_KEY: k3y-0f-partner\n  PARTNER_NAME: n4me-of-partner\n",
+        config(60)
+    );
     let with_env = it.write("config.yaml", &with_env);
     let created = it
         .command("airflow-serverless")
@@ -185,7 +188,8 @@ fn variables_connections_and_pools() {
         .expect("the CLI runs");
     assert!(created.status.success(), "{created:?}");
     let shown = it.dev("env show", &["--json"]).succeeded().json();
-    assert_eq!(shown["config"]["env"], json!({"AIRFLOW_VAR_REGION": null}));
+    let names = json!({"AIRFLOW_VAR_REGION": null, "PARTNER_API_KEY": null, "PARTNER_NAME": null});
+    assert_eq!(shown["config"]["env"], names);
     let again = it
         .command("airflow-serverless")
         .args(["create", "--env", "dev", "--config"])
@@ -299,6 +303,7 @@ fn variables_connections_and_pools() {
     let log = it.task_log(&run, "speaks", &[]);
     assert!(log.contains("variables: *** visible") && log.contains("connection: db.example ***"), "{log}");
     assert!(log.contains("region: eu: 'west' #51w0rd"), "{log}");
+    assert!(log.contains("environment: *** n4me-of-partner"), "{log}");
     let reserved = it.write("bad.yaml", &format!("{}env:\n  AIRFLOW__CORE__FERNET_KEY: x\n", config(60)));
     it.dev("create", &["--config", &path(&reserved), "--update"]).refused(&["bad.yaml", "is reserved"]);
     let without = it.write("without.yaml", &config(60));
