@@ -102,13 +102,28 @@ fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
     let raw = raw.split(" at line ").next().unwrap_or(&raw);
     let source = line.and_then(|line| text.lines().nth(line as usize - 1)).unwrap_or_default();
     let (key, value) = entry_at(source, column);
-    let message = if text.trim().is_empty() {
-        "the file is empty".to_owned()
+    // The parser names the place where the keys begin of which one is absent.
+    if let Some(missing) = raw.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+        return absent_key(missing, line);
+    }
+    let is_empty = text.lines().all(|line| matches!(line.trim().bytes().next(), None | Some(b'#')));
+    if is_empty {
+        let message = "the file is empty; the smallest is `database: {type: sqlite}`".to_owned();
+        return Fault { location: "config".to_owned(), line: Some(1), message };
+    }
+    let message = if raw.starts_with("cannot deserialize null into string") {
+        "a key is expected here, not `null`; a key of that name is written \"null\"".to_owned()
+    } else if source.contains(':')
+        && is_null(value)
+        && (raw.starts_with("expected mapping") || raw.starts_with("invalid"))
+    {
+        "has no value: give it one, or leave it out".to_owned()
     } else if let Some(rest) = raw.strip_prefix("unknown field `") {
         unknown_key(rest)
     } else if let Some(rest) = raw.strip_prefix("unknown variant `") {
         let known = rest.rsplit_once("`, expected one of ").map_or("?", |(_, known)| known);
-        format!("`{value}` is not supported: use one of {known}")
+        let why = if is_null(value) { "has no value".to_owned() } else { format!("`{value}` is not supported") };
+        format!("{why}: use one of {known}")
     } else if raw.starts_with("invalid u32") {
         format!("must be a whole number greater than 0, not `{value}`")
     } else if raw.starts_with("invalid boolean") {
@@ -125,6 +140,21 @@ fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
     // A connection string may stand in any wrong place.
     let message = without_credentials(&message).into_owned();
     Fault { location: key.unwrap_or("config").to_owned(), line, message }
+}
+
+fn absent_key(key: &str, line: Option<u32>) -> Fault {
+    let (line, message) = match key {
+        "database" => (Some(1), "is missing; the smallest is `database: {type: sqlite}`"),
+        "type" => (line, "is missing: sqlite or postgres"),
+        _ => (line, "is missing"),
+    };
+    Fault { location: key.to_owned(), line, message: message.to_owned() }
+}
+
+/// Whether YAML takes a value for none.
+fn is_null(value: &str) -> bool {
+    let value = value.split_once(" #").map_or(value, |(value, _)| value).trim();
+    matches!(value, "" | "~" | "null" | "Null" | "NULL") || value.starts_with('#')
 }
 
 /// The key, if it is a plain word, and the value of the entry at a column (from 1) of a line.
@@ -201,6 +231,24 @@ mod tests {
             ("", Some(1), "empty"),
             ("database: [", Some(1), ""),
             ("hello", Some(1), "key: value"),
+            ("databse:\n  type: sqlite\n", Some(1), "unknown key `databse`; did you mean `database`?"),
+            ("database:\n  type: sqlite\nexecuter:\n  parallelism: 1\n", Some(3), "did you mean `executor`?"),
+            ("# mine\n\nscheduler:\n  interval_seconds: 60\n\n\n", Some(1), "`database: {type: sqlite}`"),
+            ("# nothing but words\n", Some(1), "the file is empty; the smallest is `database: {type: sqlite}`"),
+            ("{}", Some(1), "`database: {type: sqlite}`"),
+            ("scheduler:\n  interval_seconds: 60\ndatabase:\n  connection_string: x\n", Some(4), "sqlite or postgres"),
+            ("database:\n", Some(1), "has no value"),
+            ("database: # none\nexecutor:\n  parallelism: 3\n", Some(1), "has no value"),
+            ("database:\n\n# none\n\nexecutor:\n  parallelism: 3\n", Some(1), "has no value"),
+            ("executor: {parallelism: 3}\ndatabase:\n\n\n", Some(2), "has no value"),
+            ("database:\n  type:\n", Some(2), "has no value: use one of sqlite, postgres"),
+            ("database:\n  type: sqlite\nscheduler: ~\n", Some(3), "has no value"),
+            ("database:\n  type: sqlite\nscheduler:\n  interval_seconds: null\n", Some(4), "has no value"),
+            ("database:\n  type: sqlite\nenv: null\n", Some(3), "has no value"),
+            ("database:\n  type: sqlite\nnull: 3\n", Some(3), "a key is expected here"),
+            ("database:\n  type: sqlite\n~: 3\nexecutor:\n  parallelism: 3\n", Some(3), "a key is expected here"),
+            ("database:\n  type: sqlite\nenv:\n  A: x\n  null: y\n", Some(5), "a key is expected here"),
+            ("database:\n  type: sqlite\nairflow:\n  core:\n    ~: x\n", Some(5), "a key is expected here"),
             ("database:\n  type: mysql\n", Some(2), "use one of sqlite, postgres"),
             ("database:\n  type: sqlite\nschedular:\n  interval_seconds: 1\n", Some(3), "did you mean `scheduler`?"),
             ("database:\n  type: sqlite\nscheduler:\n  interval: 1\n", Some(4), "did you mean `interval_seconds`?"),

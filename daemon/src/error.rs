@@ -60,6 +60,8 @@ pub enum Error {
     LogNotFound(#[from] NoLog),
     #[error("{message}")]
     Refused { subject: Subject, reason: Reason, message: String },
+    #[error("environment {0} has no backup that could be restored; nothing was changed")]
+    NoBackup(EnvironmentName),
     #[error("the scheduler has not answered within {0} s; the request is kept and will still be carried out")]
     SchedulerSilent(u64),
 

@@ -15,6 +15,8 @@ use crate::{
     settings::{self, Images, Volumes},
 };
 
+/// The version of uv that both install with.
+pub use modal_emulator::UV;
 /// The asynchronous runtime of a program with Local Modal inside.
 pub use modal_emulator::runtime;
 pub use modal_emulator::{Heartbeat, Killer};

@@ -57,5 +57,6 @@ with DAG("secretive", schedule=None, start_date=START):
         print("variables:", Variable.get("api_token"), Variable.get("plain"))
         print("connection:", connection.host, connection.password)
         print("region:", Variable.get("region", default="unknown"))
+        print("environment:", os.environ.get("PARTNER_API_KEY"), os.environ.get("PARTNER_NAME"))
 
     speaks()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +214,48 @@ def test_a_roll_back_can_be_undone(environment: Environment) -> None:
         wait_until(lambda: environment.call("run_tick", "test") and environment.state().get(key), "the reply", 60)  # noqa: B023
         assert (state_of(environment, "before-the-roll-back") is None) == (number == 0)
         at_rest(environment)
+
+
+DOWNGRADE = """
+from airflow.utils import db
+heads = list(db._REVISION_HEADS_MAP.values())
+db.downgrade(to_revision=heads[-2])
+print(heads[-2])
+"""
+
+
+def test_the_database_before_a_migration_is_kept() -> None:
+    with deployed("sqlite") as environment:
+        environment.upload("waits.py", DAG)
+        run(environment, "before-the-migration")
+        at_rest(environment)
+        [published] = environment.volumes("data/airflow.db")
+        older = environment.modal.root / "older.db"
+        shutil.copyfile(published, older)
+        variables = {
+            "PATH": os.environ["PATH"],
+            "AIRFLOW_HOME": str(environment.modal.root / "airflow"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{older}",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", DOWNGRADE], env=variables, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        revision = done.stdout.split()[-1]
+        with contextlib.closing(sqlite3.connect(older)) as database:
+            database.execute("UPDATE airflow_serverless_version SET generation = generation + 1")
+            database.commit()
+        older.replace(published)
+        assert environment.volumes("data/backups/*.replaced.db") == []
+        assert environment.call("initialize_database")["migrated"]
+        run(environment, "after-the-migration")
+        [kept] = environment.volumes("data/backups/*.replaced.db")
+        with contextlib.closing(sqlite3.connect(kept)) as database:
+            assert database.execute("SELECT version_num FROM alembic_version").fetchone() == (revision,)
+            assert database.execute("SELECT run_id FROM dag_run").fetchall()[-1] == ("before-the-migration",)
+        # What needs no migration makes no copy.
+        assert not environment.call("initialize_database")["migrated"]
+        assert environment.volumes("data/backups/*.replaced.db") == [kept]
 
 
 @pytest.mark.parametrize("database", DATABASES)

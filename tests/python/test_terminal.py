@@ -334,6 +334,8 @@ def test_a_deletion_is_meant(daemon: Daemon) -> None:
     terminal = Terminal(daemon, *delete[:-1])
     terminal.answer(sure, "n\n")
     assert (terminal.end(), is_there()) == (1, True), terminal.said
+    for words in ("ends running tasks", "airflow-dags-spare with DAG files", "stay, and a new `create`"):
+        assert words in terminal.said, terminal.said
     # Answers from elsewhere than a terminal are none.
     refused = piped(daemon, *delete, typed="y\nspare\n")
     assert refused.returncode == 1 and "no terminal" in refused.stderr and "`--yes`" in refused.stderr, refused

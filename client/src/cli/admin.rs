@@ -59,6 +59,9 @@ pub enum Variables {
         environment: Environment,
         /// A .json file; `-` is standard output
         file: PathBuf,
+        /// Replace the file if it exists
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -133,6 +136,9 @@ pub enum Connections {
         /// How env files write a connection
         #[arg(long, value_name = "FORMAT", default_value = "uri", value_parser = ["uri", "json"])]
         serialization_format: String,
+        /// Replace the file if it exists
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -230,5 +236,8 @@ pub enum Pools {
         environment: Environment,
         /// A .json file; `-` is standard output
         file: PathBuf,
+        /// Replace the file if it exists
+        #[arg(long)]
+        force: bool,
     },
 }

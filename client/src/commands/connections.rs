@@ -47,7 +47,7 @@ pub async fn run(command: Connections, printer: &Printer) -> Outcome {
             let connections = entries.map(|(id, entry)| from_file(id, entry)).collect::<Result<_, _>>()?;
             put(&environment.name, connections, action, printer).await?;
         }
-        Connections::Export { environment, file, file_format, serialization_format } => {
+        Connections::Export { environment, file, file_format, serialization_format, force } => {
             let format = file_format.unwrap_or_else(|| match files::extension(&file) {
                 _ if files::is_standard(&file) => "json".to_owned(),
                 "yml" => "yaml".to_owned(),
@@ -57,7 +57,10 @@ pub async fn run(command: Connections, printer: &Printer) -> Outcome {
                 let message = format!("the format of {} is not known from its name", file.display());
                 return Err(Failure::input(message, vec![], Some("name it with --file-format json, yaml or env")));
             }
-            export(&environment.name, &file, &format, &serialization_format, printer).await?;
+            files::check_absent(&file, force)?;
+            let connections = all(&Daemon::connect(printer).await?, &environment.name).await?;
+            files::write(&file, &text(&connections, &format, &serialization_format)?, force)?;
+            files::exported(NOUN, &file, connections.len(), printer);
         }
     }
     Ok(ExitStatus::Success)
@@ -163,40 +166,33 @@ fn invalid(location: &str, message: &str) -> Failure {
     Failure::input("a connection is not valid; nothing was written", vec![Fault::new(location, message)], None)
 }
 
-async fn export(
-    environment: &EnvironmentName,
-    file: &Path,
-    format: &str,
-    serialization: &str,
-    printer: &Printer,
-) -> Result<(), Failure> {
-    let daemon = Daemon::connect(printer).await?;
+async fn all(daemon: &Daemon, environment: &EnvironmentName) -> Result<Vec<Connection>, Failure> {
     let mut connections: Vec<Connection> = Vec::new();
     loop {
         let list: ConnectionList = daemon.list(environment, NOUN, &files::export_page(connections.len())).await?;
         let is_last = list.connections.is_empty();
         connections.extend(list.connections);
         if is_last || connections.len() as i64 >= list.total_entries {
-            break;
+            return Ok(connections);
         }
     }
-    let text = if format == "env" {
+}
+
+/// What an export writes.
+fn text(connections: &[Connection], format: &str, serialization: &str) -> Result<String, Failure> {
+    if format == "env" {
         let line = |connection: &Connection| {
             let value = if serialization == "uri" { shown(&connection.uri) } else { fields(connection).to_string() };
             format!("{}={value}\n", connection.connection_id)
         };
-        connections.iter().map(line).collect()
-    } else {
-        let entries: Map<String, Value> =
-            connections.iter().map(|connection| (connection.connection_id.clone(), fields(connection))).collect();
-        match format {
-            "yaml" => serde_saphyr::to_string(&entries).map_err(|error| Failure::unexpected("writing YAML", error))?,
-            _ => files::pretty(&entries),
-        }
-    };
-    files::write(file, &text)?;
-    files::exported(NOUN, file, connections.len(), printer);
-    Ok(())
+        return Ok(connections.iter().map(line).collect());
+    }
+    let entries: Map<String, Value> =
+        connections.iter().map(|connection| (connection.connection_id.clone(), fields(connection))).collect();
+    match format {
+        "yaml" => serde_saphyr::to_string(&entries).map_err(|error| Failure::unexpected("writing YAML", error)),
+        _ => Ok(files::pretty(&entries)),
+    }
 }
 
 /// A connection as Airflow's files have it.

@@ -7,10 +7,12 @@ use airflow_serverless_api::{
     backup::{Backup, BackupList},
     config::{Airflow, Config, DatabaseKind},
     environment::{
-        Condition, ConditionKind, Environment, EnvironmentChange, EnvironmentName, Reason, Target,
+        Condition, ConditionKind, Environment, EnvironmentChange, EnvironmentList, EnvironmentName, Reason, Target,
         UnregisteredEnvironment, UnregisteredEnvironmentList,
     },
 };
+
+use serde::Serialize;
 
 use super::Outcome;
 use crate::{
@@ -40,9 +42,20 @@ pub async fn tick(environment: cli::Environment, printer: &Printer) -> Outcome {
     Ok(ExitStatus::Success)
 }
 
+/// What `env list --json` prints.
+#[derive(Serialize)]
+struct Listing {
+    #[serde(flatten)]
+    list: EnvironmentList,
+    /// Those that the daemon does not know; only looked for if it knows none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unregistered: Option<UnregisteredEnvironmentList>,
+}
+
 /// A registry with nothing in it may have been lost.
 async fn list(daemon: &Daemon, printer: &Printer) -> Result<(), Failure> {
     let list = daemon.list_environments().await?;
+    let mut unregistered = None;
     if list.environments.is_empty() {
         // The list stands, whatever is known of others: an older daemon cannot say.
         let found = daemon.list_unregistered_environments().await.unwrap_or_else(|failure| {
@@ -54,11 +67,12 @@ async fn list(daemon: &Daemon, printer: &Printer) -> Result<(), Failure> {
                  `airflow-serverless env adopt --env {name}` takes it back"
             ));
         }
-        if let Some(error) = found.error {
+        if let Some(error) = &found.error {
             printer.note(&format!("warning: there may be environments that are not listed: {error}"));
         }
+        unregistered = Some(found);
     }
-    printer.result(&list, |list| overview(&list.environments));
+    printer.result(&Listing { list, unregistered }, |listing| overview(&listing.list.environments));
     Ok(())
 }
 
@@ -145,7 +159,14 @@ fn nobody() -> Failure {
 
 /// Asks once, and twice if data would be lost.
 fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result<bool, Failure> {
-    let name = &environment.name;
+    let (name, names) = (&environment.name, &environment.names);
+    if !purge {
+        printer.note(&format!(
+            "This ends running tasks and removes the App {} with its watches. The Volume {} with DAG files, metadata, \
+             XComs and logs, the Dict {} and the Secret {} stay, and a new `create` finds them again.",
+            names.app, names.volume, names.dict, names.secret
+        ));
+    }
     let answer = printer.ask(&format!("Delete environment {name}? [y/N] ")).ok_or_else(nobody)?;
     if !matches!(answer.to_lowercase().as_str(), "y" | "yes") {
         return Ok(false);
@@ -153,7 +174,6 @@ fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result
     if !purge {
         return Ok(true);
     }
-    let names = &environment.names;
     printer.note(&format!(
         "This removes the Volume {} with DAG files, metadata, XComs and logs, the Dict {} and the Secret {} for ever.",
         names.volume, names.dict, names.secret

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -107,8 +107,19 @@ pub fn is_standard(path: &Path) -> bool {
     path.as_os_str() == STANDARD
 }
 
-/// Writes a file that only its owner can read, as it may hold secrets; `-` is standard output.
-pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
+/// Refuses to replace a file, unless it is asked for, before anything is fetched for it.
+pub fn check_absent(path: &Path, force: bool) -> Result<(), Failure> {
+    let is_there = !is_standard(path) && fs::metadata(path).is_ok_and(|found| found.is_file());
+    if is_there && !force { Err(exists(path)) } else { Ok(()) }
+}
+
+fn exists(path: &Path) -> Failure {
+    let message = format!("{} exists already; nothing was exported", path.display());
+    Failure::input(message, vec![], Some("`--force` replaces it"))
+}
+
+/// Writes a file that only its owner can read, as it may hold secrets; `-` is standard output. `force`: it may exist.
+pub fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
     let result = if is_standard(path) {
         match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
             // As of any other command's output: whoever read it has seen enough.
@@ -116,10 +127,29 @@ pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
             written => written,
         }
     } else {
-        let file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
-        file.and_then(|mut file| writeln!(file, "{}", text.trim_end()))
+        write_file(path, text, force)
     };
-    result.map_err(|error| Failure::input(format!("{} cannot be written: {error}", path.display()), vec![], None))
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(path),
+        _ => Failure::input(format!("{} cannot be written: {error}", path.display()), vec![], None),
+    })
+}
+
+fn write_file(path: &Path, text: &str, force: bool) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).mode(0o600);
+    // Pipes and devices are there to be written to.
+    if force || fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    let mut file = options.open(path)?;
+    if file.metadata()?.is_file() {
+        // One that is replaced may have been open to others.
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    writeln!(file, "{}", text.trim_end())
 }
 
 /// Refuses a name that promises another format than JSON.
@@ -187,6 +217,24 @@ mod tests {
         let json = "{\"a\": 18446744073709551615,\n\"b 99999999999999999999\": [-9223372036854775808],\n\
                     \"c\\\"\": 99999999999999999999, \"d\": 1e99,\n\"e\": {\"f\":-9223372036854775809}}";
         assert_eq!(inexact_numbers(json), [3, 4]);
+    }
+
+    #[test]
+    fn only_what_is_no_file_yet_is_written_without_force() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        write(&path("new"), "one", false).expect("written");
+        write(&path("new"), "two", false).expect_err("it exists");
+        std::os::unix::fs::symlink(path("new"), path("link")).expect("a link");
+        write(&path("link"), "two", false).expect_err("what it leads to exists");
+        assert_eq!(fs::read_to_string(path("new")).expect("text"), "one\n");
+        check_absent(&path("link"), false).expect_err("known before the export");
+        check_absent(&path("absent"), false).expect("nothing is there");
+        write(&path("link"), "two", true).expect("asked for");
+        assert_eq!(fs::read_to_string(path("new")).expect("text"), "two\n");
+        write(Path::new("/dev/null"), "three", false).expect("a device");
+        let failure = write(folder.path(), "three", true).expect_err("a folder").problem();
+        assert!(failure.detail.contains("cannot be written"), "{failure:?}");
     }
 
     #[test]

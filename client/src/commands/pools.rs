@@ -42,8 +42,9 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
             let pools = files::read(&file)?.into_iter().map(from_file).collect::<Result<_, _>>()?;
             put(&environment.name, pools, printer).await?;
         }
-        Pools::Export { environment, file } => {
+        Pools::Export { environment, file, force } => {
             files::check_json(&file)?;
+            files::check_absent(&file, force)?;
             let daemon = Daemon::connect(printer).await?;
             let mut entries = Map::new();
             loop {
@@ -54,7 +55,7 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
                     break;
                 }
             }
-            files::write(&file, &files::pretty(&entries))?;
+            files::write(&file, &files::pretty(&entries), force)?;
             files::exported(NOUN, &file, entries.len(), printer);
         }
     }

@@ -43,7 +43,7 @@ pub async fn run(command: Variables, printer: &Printer) -> Outcome {
             let variables = files::read(&file)?.into_iter().map(from_file).collect();
             put(&environment.name, variables, action_on_existing_key, printer).await?;
         }
-        Variables::Export { environment, file } => export(&environment.name, &file, printer).await?,
+        Variables::Export { environment, file, force } => export(&environment.name, &file, force, printer).await?,
     }
     Ok(ExitStatus::Success)
 }
@@ -100,8 +100,9 @@ fn from_file((key, entry): (String, Value)) -> NewVariable {
     }
 }
 
-async fn export(environment: &EnvironmentName, file: &Path, printer: &Printer) -> Result<(), Failure> {
+async fn export(environment: &EnvironmentName, file: &Path, force: bool, printer: &Printer) -> Result<(), Failure> {
     files::check_json(file)?;
+    files::check_absent(file, force)?;
     let daemon = Daemon::connect(printer).await?;
     let mut entries = Map::new();
     loop {
@@ -112,7 +113,7 @@ async fn export(environment: &EnvironmentName, file: &Path, printer: &Printer) -
             break;
         }
     }
-    files::write(file, &files::pretty(&entries))?;
+    files::write(file, &files::pretty(&entries), force)?;
     files::exported(NOUN, file, entries.len(), printer);
     Ok(())
 }

@@ -28,13 +28,9 @@ impl Airflow {
     /// wait for that in order to get ready.
     pub async fn roll_back(&self, environment: &EnvironmentName, name: Option<String>) -> Result<RolledBack> {
         let config = self.registry.wanted_environment(environment).await?.config;
-        let refused =
-            |reason, message: &str| Error::Refused { subject: Subject::Backup, reason, message: message.into() };
         if config.database.kind == DatabaseKind::Postgres {
-            return Err(refused(
-                Reason::Invalid,
-                "the metadata is in PostgreSQL: restore it with the tools of its server",
-            ));
+            let message = "the metadata is in PostgreSQL: restore it with the tools of its server".to_owned();
+            return Err(Error::Refused { subject: Subject::Backup, reason: Reason::Invalid, message });
         }
         let known = self.list_backups(environment).await?.backups;
         let found = match &name {
@@ -44,7 +40,7 @@ impl Airflow {
         let Some(found) = found else {
             return Err(match name {
                 Some(name) => Error::NotFound(Subject::Backup, name, environment.clone()),
-                None => refused(Reason::NotFound, "there is no backup yet"),
+                None => Error::NoBackup(environment.clone()),
             });
         };
         let client = self.client_of_any(environment).await?;

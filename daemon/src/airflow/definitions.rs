@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use airflow_serverless_api::environment::{Environment, EnvironmentName};
+use airflow_serverless_api::{
+    environment::{Environment, EnvironmentName},
+    watch::FileWarning,
+};
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
@@ -42,16 +45,32 @@ pub(crate) struct SharedId {
     pub owner: Option<String>,
 }
 
-impl SharedId {
-    /// A warning that names two of the files.
-    pub fn describe(&self, file: &str, other: &str) -> String {
-        let rule = match &self.owner {
-            Some(owner) if owner == file => format!("the one in {owner} counts"),
-            Some(owner) => format!("the one in {owner} counts, until that file defines it no more"),
-            None => "the one that the scheduler parses first counts".to_owned(),
-        };
-        format!("{file} and {other} both define DAG {}: {rule}", self.dag_id)
+/// Most ids that a warning names.
+const MOST_IDS: usize = 3;
+
+/// One warning for each pair of files and the file that counts, however many DAGs they share. It belongs to the first
+/// file of the pair.
+pub(crate) fn warnings<'a>(pairs: impl IntoIterator<Item = (&'a SharedId, &'a str, &'a str)>) -> Vec<FileWarning> {
+    let mut ids: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for (shared, file, other) in pairs {
+        ids.entry((file, other, shared.owner.as_deref())).or_default().push(&shared.dag_id);
     }
+    let warning = |((file, other, owner), ids): ((&str, &str, Option<&str>), Vec<&str>)| {
+        let what = match ids.as_slice() {
+            [id] => format!("DAG {id}"),
+            ids if ids.len() > MOST_IDS => format!("{} DAGs ({}, …)", ids.len(), ids[..MOST_IDS].join(", ")),
+            ids => format!("the DAGs {}", ids.join(", ")),
+        };
+        let (the_one, it) = if ids.len() == 1 { ("the one", "counts") } else { ("those", "count") };
+        let rule = match owner {
+            Some(owner) if owner == file => format!("{the_one} in {owner} {it}"),
+            Some(owner) if ids.len() == 1 => format!("the one in {owner} counts, until that file defines it no more"),
+            Some(owner) => format!("those in {owner} count, until that file defines them no more"),
+            None => format!("{the_one} that the scheduler parses first {it}"),
+        };
+        FileWarning { file: file.to_owned(), message: format!("{file} and {other} both define {what}: {rule}") }
+    };
+    ids.into_iter().map(warning).collect()
 }
 
 impl Known {
@@ -145,7 +164,11 @@ mod tests {
 
     #[test]
     fn files_that_define_one_id_are_found_before_and_after_they_are_parsed() {
-        let shared = |known: &Known| known.shared().iter().map(|it| it.describe("b.py", "a.py")).collect::<Vec<_>>();
+        let shared = |known: &Known| {
+            let all = known.shared();
+            let told = warnings(all.iter().map(|it| (it, "b.py", "a.py")));
+            told.into_iter().map(|warning| warning.message).collect::<Vec<_>>()
+        };
         let note = |known: &mut Known, file: &str, ids: &[&str]| {
             let ids = ids.iter().map(|id| (*id).to_owned()).collect();
             known.uploaded.insert(file.to_owned(), (Instant::now(), ids))
@@ -166,6 +189,19 @@ mod tests {
         // What was uploaded since is newer than what the scheduler has published.
         note(&mut known, "a.py", &[]);
         assert!(shared(&known).is_empty());
+        // Two files have one warning, whatever they share.
+        note(&mut known, "a.py", &["etl", "b", "c"]);
+        note(&mut known, "b.py", &["b", "c"]);
+        let several = "b.py and a.py both define the DAGs b, c: those that the scheduler parses first count";
+        assert_eq!(shared(&known), [several]);
+        note(&mut known, "b.py", &["b", "c", "d", "e", "etl"]);
+        note(&mut known, "a.py", &["b", "c", "d", "e", "etl"]);
+        let many = "b.py and a.py both define 4 DAGs (b, c, d, …): those that the scheduler parses first count";
+        assert_eq!(
+            shared(&known),
+            [many.to_owned(), format!("{both}: the one in a.py counts, until that file defines it no more")]
+        );
+        note(&mut known, "a.py", &[]);
         // Of an archive, the file in it counts.
         known.load(vec![definition("b.py", "c.zip/x.py"), definition("c.zip", "c.zip/x.py")]);
         assert_eq!(known.shared()[0].owner.as_deref(), Some("c.zip"));

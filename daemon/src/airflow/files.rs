@@ -12,7 +12,7 @@ use airflow_serverless_api::{
 use modal_client::{EntryKind, File, Volume};
 use serde_json::json;
 
-use super::{Airflow, DAGS};
+use super::{Airflow, DAGS, definitions};
 use crate::{
     error::{Error, Result, chain},
     runtime::{ValidationRequest, Verdict},
@@ -85,11 +85,12 @@ impl Airflow {
     ) -> Result<Vec<String>> {
         self.note_definitions(environment, [(filename.to_owned(), ids)]).await?;
         self.load_definitions(environment).await?;
-        let mut warnings = Vec::new();
-        for shared in self.shared_ids(environment).await?.iter().filter(|it| it.files.iter().any(|it| it == filename)) {
-            let others = shared.files.iter().filter(|other| *other != filename);
-            warnings.extend(others.map(|other| shared.describe(filename, other)));
-        }
+        let shared = self.shared_ids(environment).await?;
+        let pairs = shared.iter().filter(|it| it.files.iter().any(|it| it == filename)).flat_map(|it| {
+            let others = it.files.iter().filter(|other| *other != filename);
+            others.map(move |other| (it, filename, other.as_str()))
+        });
+        let warnings = definitions::warnings(pairs).into_iter().map(|warning| warning.message).collect();
         Ok(warnings)
     }
 

@@ -39,7 +39,7 @@ use crate::{
     runtime::Validator,
 };
 
-pub(crate) use definitions::SharedId;
+pub(crate) use definitions::{SharedId, warnings as shared_id_warnings};
 pub use files::MAX_FILE_BYTES;
 pub(crate) use files::PLUGINS;
 pub use follow::Piece;

@@ -180,6 +180,11 @@ impl From<Error> for Failure {
                 Self::new(&kinds::INVALID_RUN_ID, detail).hint("leave it out, and Airflow chooses one")
             }
             Error::LogNotFound(why) => Self::new(&kinds::LOG_NOT_FOUND, detail).hint(why.hint()),
+            Error::NoBackup(name) => Self::new(&kinds::BACKUP_NOT_FOUND, detail).hint(format!(
+                "databases that were replaced are restored by name: `airflow-serverless env backups --env {name}` lists \
+                 them, `env rollback --backup NAME` restores one. If there is none and the database is damaged, \
+                 `env delete --purge` and `create` begin anew: runs, variables, connections and DAG files are lost"
+            )),
             Error::NotFound(subject, ..) | Error::Refused { subject, reason: Reason::NotFound, .. } => {
                 Self::not_found(*subject, detail)
             }

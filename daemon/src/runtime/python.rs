@@ -14,10 +14,8 @@ use tokio::{process::Command, time::timeout};
 use uuid::Uuid;
 
 use super::{Runtime, RuntimeError, run, source, tool};
-use crate::progress::Progress;
+use crate::{modal::UV, progress::Progress};
 
-/// The installer of the locked packages, from the package index like them.
-const UV: &str = "uv==0.13.9";
 /// Written last: a virtual environment without it was interrupted and is made again.
 const COMPLETE: &str = ".complete";
 const OLDEST: (u32, u32) = (3, 11);

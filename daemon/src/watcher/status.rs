@@ -15,7 +15,10 @@ use super::{
     record::{Locals, Name},
     rules,
 };
-use crate::{airflow::SharedId, store::WatchRow};
+use crate::{
+    airflow::{SharedId, shared_id_warnings},
+    store::WatchRow,
+};
 
 /// Entries of each list in an answer.
 const MOST_ENTRIES: usize = 100;
@@ -110,16 +113,12 @@ impl Shared {
 
 /// Warnings of files that define a DAG of another file, if one of the two `is_of_interest`.
 pub fn shared_dags(shared: &[SharedId], is_of_interest: impl Fn(&str) -> bool) -> Vec<FileWarning> {
-    let mut warnings = Vec::new();
-    for shared in shared {
+    shared_id_warnings(shared.iter().flat_map(|shared| {
         let counting = shared.owner.as_ref().unwrap_or(&shared.files[0]);
-        for file in shared.files.iter().filter(|file| *file != counting) {
-            if is_of_interest(file) || is_of_interest(counting) {
-                warnings.push(FileWarning { file: file.clone(), message: shared.describe(file, counting) });
-            }
-        }
-    }
-    warnings
+        let others = shared.files.iter().filter(move |file| *file != counting);
+        let pairs = others.map(move |file| (shared, file.as_str(), counting.as_str()));
+        pairs.filter(|(_, file, counting)| is_of_interest(file) || is_of_interest(counting))
+    }))
 }
 
 /// The answer to whoever asks.

@@ -13,7 +13,9 @@
 //!   unnoticed; [`VolumeMode::Strict`] is like Modal.
 //! - Of an image's recipe, what is about Python is done: packages (by pip, uv or poetry), variables, files, the working
 //!   folder, functions as steps. `ENTRYPOINT`, `USER` and the system below Python are not. Other steps are refused,
-//!   skipped with a warning, or run on this machine, as [`Options::image_steps`] says. Packages come from the indexes that the recipe names or that `UV_*` and `PIP_*` variables of the server's environment do.
+//!   skipped with a warning, or run on this machine, as [`Options::image_steps`] says. Packages come from the indexes that
+//!   the recipe names or that `UV_*` and `PIP_*` variables of the server's environment do, and are installed by uv, which
+//!   is installed into the data folder if this machine has none.
 //! - Memory snapshots are fork servers: a process that imported the function's module forks its containers. Functions of
 //!   an app that have the same image, mounts, variables, Volumes and module share one.
 //! - Each container has its own home `/root` and its own working folder: what it writes there goes with it, unless it is
@@ -75,6 +77,7 @@ pub use self::{
         Action, AppStatus, ContainerState, ContainerStatus, Fault, FunctionStatus, SOCKET as ADMIN_SOCKET, Status, When,
     },
     emulator::Emulator,
+    images::UV,
     options::{ImageSteps, Listen, Options, StartError, VolumeMode},
     runtime::runtime,
     store::StoreError,

@@ -105,6 +105,10 @@ class DatabaseBackend(ABC):
         return False
 
     @abstractmethod
+    def keep_before_migration(self) -> None:
+        """Keep a copy of the published state, so that a migration can be undone."""
+
+    @abstractmethod
     def discard(self) -> None:
         """Forget changes that were not published."""
 

@@ -1,8 +1,8 @@
 """Backups of the published SQLite database, beside it on the Volume.
 
-`data/backups/{time}-{generation}.db` is the database as one tick published it. The database that a roll-back replaces
-is kept as `{time}-{generation}.replaced.db`, so that the roll-back can be undone; if it is damaged, it is called
-`{time}-{generation}.damaged.db`, and cannot be loaded.
+`data/backups/{time}-{generation}.db` is the database as one tick published it. The database that a roll-back
+or a migration replaces is kept as `{time}-{generation}.replaced.db`, so that this can be undone; if it is damaged, it
+is called `{time}-{generation}.damaged.db`, and cannot be loaded.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def keep(database: Path, generation: int) -> None:
             path_of(database, name).unlink(missing_ok=True)
 
 
-def keep_replaced(database: Path, generation: int, loaded: str) -> None:
-    """Copy the database that the backup `loaded` is about to replace, so that this can be undone.
+def keep_replaced(database: Path, generation: int, loaded: str | None = None) -> None:
+    """Copy the database that the backup `loaded`, or a migration, is about to replace, so that this can be undone.
 
     Three sound ones are kept, and the last damaged one.
     """

@@ -44,6 +44,7 @@ def _initialize(context: TickContext) -> dict[str, Any]:
             with contextlib.suppress(DatabaseOlder):
                 check_revision(backend)
                 return {"created": False, "migrated": False, "generation": backend.generation}
+            backend.keep_before_migration()
         _migrate(backend, context.settings.environment)
         context.paths.dags.mkdir(parents=True, exist_ok=True)
         context.paths.logs.mkdir(parents=True, exist_ok=True)

@@ -89,6 +89,9 @@ class PostgresBackend(DatabaseBackend):
         with explained(), self.get_connection() as connection:
             self._generation, _ = tables.get_version(connection)
 
+    def keep_before_migration(self) -> None:
+        """Do nothing: the server has backups of its own."""
+
     def publish(self) -> int:
         generation = self._generation + 1
         for connection in self._assert_held():

@@ -92,6 +92,9 @@ class SqliteBackend(DatabaseBackend):
         self._copy_is_current = True
         return True
 
+    def keep_before_migration(self) -> None:
+        backups.keep_replaced(self._paths.published_database, self._generation)
+
     def publish(self) -> int:
         lock = next(iter(self._locks.values()), None)
         if lock is None or not lock.is_held():

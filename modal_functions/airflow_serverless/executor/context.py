@@ -13,7 +13,7 @@ import modal
 from airflow_serverless.config import DATABASE, Paths, Settings, configure_airflow
 from airflow_serverless.dags import plugins
 from airflow_serverless.db.backend import DatabaseDamaged, NotInitialized
-from airflow_serverless.executor import execution_api, in_process, limit, output
+from airflow_serverless.executor import execution_api, in_process, limit, masks, output
 from airflow_serverless.executor.launcher import Launcher
 from airflow_serverless.state import State, TaskEntry
 
@@ -73,10 +73,12 @@ class Worker:
         output.keep_order()
         limit.log_timeouts()
         limit.limit_executions(self.settings.task_timeout)
+        transport = in_process.transport()
+        masks.mask_environment(self.settings.environment_names)
         if self.settings.database_type == "postgres":
-            return DirectApi(in_process.transport(), self.state, ti_id, launch, self)
+            return DirectApi(transport, self.state, ti_id, launch, self)
         in_process.leave_listeners_to_the_tick()
-        return JournalWriter(in_process.transport(), self.state, ti_id, launch, self)
+        return JournalWriter(transport, self.state, ti_id, launch, self)
 
     def refresh(self, generation: int) -> None:
         """See the volume as it is now, with its plugins, and a database of at least this generation."""

@@ -150,6 +150,10 @@ fn a_lost_registry_is_told_and_its_environments_are_adopted(it: &Installation) {
     for words in ["dev is deployed (local), but not", "far is deployed (modal), but not", "env adopt --env far"] {
         assert!(listed.stderr.contains(words), "no {words:?} in {listed:#?}");
     }
+    let listed = it.cli(&["env", "list", "--json"]).succeeded().json();
+    let unregistered = listed["unregistered"]["environments"].as_array().expect("those that are not registered");
+    let found: Vec<_> = unregistered.iter().map(|one| (text(&one["name"]), text(&one["target"]))).collect();
+    assert_eq!(found, [("dev", "local"), ("far", "modal")], "{listed}");
     it.dev("env show", &[]).refused(&["there is no environment dev", "env adopt --env dev"]);
     let report = it.cli(&["doctor", "--json"]).succeeded().json();
     let checks = report["checks"].as_array().expect("checks");

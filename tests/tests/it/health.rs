@@ -78,6 +78,15 @@ fn a_damaged_database_is_told_and_replaced_by_a_backup() {
     it.dev("env rollback", &[]).refused(&["--yes"]);
     it.dev("env rollback", &["--yes", "--backup", "20200101T000000Z-1.db"]).refused(&["no backup", "env backups"]);
 
+    let (folder, hidden) = (it.volume().join("data/backups"), it.volume().join("data/hidden"));
+    fs::rename(&folder, &hidden).expect("the backups");
+    let words = ["environment dev has no backup", "env backups --env dev", "env delete --purge", "are lost"];
+    it.dev("env rollback", &["--yes"]).refused(&words);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).expect("what a tick has made since");
+    }
+    fs::rename(&hidden, &folder).expect("the backups");
+
     let done = it.dev("env rollback", &["--yes"]).succeeded();
     assert!(done.stdout.contains(&backup), "{done:#?}");
     assert_eq!(it.run_dag("greeting", &["--run-id", "after"]).1["state"], "success");

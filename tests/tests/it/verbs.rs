@@ -174,7 +174,10 @@ fn a_running_task_is_stopped(it: &Installation) {
 #[test]
 fn variables_connections_and_pools() {
     let it = Installation::new();
-    let with_env = format!("{}env:\n  AIRFLOW_VAR_REGION: ${{REGION}}\n", config(60));
+    let with_env = format!(
+        "{}env:\n  AIRFLOW_VAR_REGION: ${{REGION}}\n  PARTNER_API_KEY: k3y-0f-partner\n  PARTNER_NAME: n4me-of-partner\n",
+        config(60)
+    );
     let with_env = it.write("config.yaml", &with_env);
     let created = it
         .command("airflow-serverless")
@@ -185,7 +188,8 @@ fn variables_connections_and_pools() {
         .expect("the CLI runs");
     assert!(created.status.success(), "{created:?}");
     let shown = it.dev("env show", &["--json"]).succeeded().json();
-    assert_eq!(shown["config"]["env"], json!({"AIRFLOW_VAR_REGION": null}));
+    let names = json!({"AIRFLOW_VAR_REGION": null, "PARTNER_API_KEY": null, "PARTNER_NAME": null});
+    assert_eq!(shown["config"]["env"], names);
     let again = it
         .command("airflow-serverless")
         .args(["create", "--env", "dev", "--config"])
@@ -229,11 +233,19 @@ fn variables_connections_and_pools() {
     let exported = it.root().join("out.json");
     it.dev("variables export", &[&path(&exported)]).succeeded();
     assert_eq!(std::fs::metadata(&exported).expect("a file").permissions().mode() & 0o777, 0o600);
-    let content: Value = serde_json::from_slice(&std::fs::read(&exported).expect("a file")).expect("JSON");
+    let content_before = std::fs::read(&exported).expect("a file");
+    let content: Value = serde_json::from_slice(&content_before).expect("JSON");
     let expected = json!({"api_token": "tok-7f3a91", "deep": {"a": [1]}, "noted": {"value": 2, "description": "n"},
         "plain": {"value": "visible", "description": "no secret"}});
     assert_eq!(content, expected);
     it.dev("variables delete", &["deep"]).succeeded();
+    it.dev("variables export", &[&path(&exported)]).refused(&["out.json exists already", "`--force` replaces it"]);
+    assert_eq!(std::fs::read(&exported).expect("a file"), content_before, "the file was replaced");
+    std::fs::set_permissions(&exported, std::fs::Permissions::from_mode(0o644)).expect("a file of ours");
+    it.dev("variables export", &["--force", &path(&exported)]).succeeded();
+    assert!(!std::fs::read_to_string(&exported).expect("a file").contains("deep"));
+    assert_eq!(std::fs::metadata(&exported).expect("a file").permissions().mode() & 0o777, 0o600);
+    assert!(it.dev("variables export", &["/dev/stdout"]).succeeded().stdout.contains("visible"));
     let broken = it.write("broken.env", "A=1\nhunter2\n");
     let refused = it.dev("variables import", &[&path(&broken)]).refused(&["broken.env:2", "NAME=value"]);
     assert!(!refused.stderr.contains("hunter2"), "{refused:#?}");
@@ -252,6 +264,7 @@ fn variables_connections_and_pools() {
     for format in ["json", "yaml", "env"] {
         let file = path(&it.root().join(format!("connections.{format}")));
         it.dev("connections export", &[&file]).succeeded();
+        it.dev("connections export", &[&file]).refused(&["exists already", "`--force`"]);
         it.dev("connections delete", &["api"]).succeeded();
         let imported = it.dev("connections import", &[&file, "--json"]).succeeded().json();
         assert_eq!(imported, json!({"written": ["api"], "skipped": ["warehouse"]}), "{format}");
@@ -271,6 +284,7 @@ fn variables_connections_and_pools() {
     assert_eq!(it.dev("pools get", &["few", "--json"]).succeeded().json(), pool);
     let file = path(&it.root().join("pools.json"));
     it.dev("pools export", &[&file]).succeeded();
+    it.dev("pools export", &[&file]).refused(&["exists already", "`--force`"]);
     it.dev("pools delete", &["few"]).succeeded();
     it.dev("pools get", &["few"]).refused(&["no pool \"few\"", "pools list"]);
     it.dev("pools delete", &["default_pool"]).refused(&["cannot be deleted"]);
@@ -289,6 +303,7 @@ fn variables_connections_and_pools() {
     let log = it.task_log(&run, "speaks", &[]);
     assert!(log.contains("variables: *** visible") && log.contains("connection: db.example ***"), "{log}");
     assert!(log.contains("region: eu: 'west' #51w0rd"), "{log}");
+    assert!(log.contains("environment: *** n4me-of-partner"), "{log}");
     let reserved = it.write("bad.yaml", &format!("{}env:\n  AIRFLOW__CORE__FERNET_KEY: x\n", config(60)));
     it.dev("create", &["--config", &path(&reserved), "--update"]).refused(&["bad.yaml", "is reserved"]);
     let without = it.write("without.yaml", &config(60));
@@ -319,7 +334,7 @@ fn odd_names_and_values_are_kept(it: &Installation) {
     it.dev("variables import", &[file.to_str().expect("text")]).succeeded();
     let exported = it.root().join("exported.json");
     let export = || {
-        it.dev("variables export", &[exported.to_str().expect("text")]).succeeded();
+        it.dev("variables export", &["--force", exported.to_str().expect("text")]).succeeded();
         std::fs::read_to_string(&exported).expect("the export")
     };
     let all = export();

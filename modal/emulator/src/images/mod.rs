@@ -17,6 +17,7 @@ mod interpreter;
 mod layers;
 mod log;
 mod origin;
+mod own_uv;
 mod prepare;
 mod recipe;
 mod skipped;
@@ -43,6 +44,7 @@ pub use self::{
     build::place_files,
     copy::Files,
     log::{Line, Log},
+    own_uv::UV,
     skipped::warning,
     uv::network_variables,
 };
@@ -106,6 +108,8 @@ pub struct Images {
     locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     /// What interpreters said about themselves, as long as they are the same file.
     interpreters: Mutex<HashMap<PathBuf, (SystemTime, Interpreter)>>,
+    /// Held while uv is installed.
+    own_uv: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -303,7 +307,7 @@ async fn install(
 ) -> Result<Option<PathBuf>, BuildError> {
     let place = folder.to_owned();
     blocking(move || clear(&place)).await?;
-    let uv = Uv::find(&prepared.base.python).await?;
+    let uv = Uv::find_or_install(shared, &prepared.base.python, log).await?;
     let Prepared { plan, base, interpreter, .. } = prepared;
     let builder = Builder { log, store: &shared.files, uv, base, interpreter, folder };
     let venv = builder.carry_out(plan).await?;

@@ -6,6 +6,7 @@ use super::{
     BuildError, COMPLETE,
     interpreter::Interpreter,
     layers,
+    log::Log,
     origin::Origin,
     recipe::{Plan, What},
     uv::Uv,
@@ -89,7 +90,7 @@ fn refuse(plan: &Plan, commands_run: bool) -> Result<(), BuildError> {
 async fn other_version(shared: &Arc<Shared>, version: &str, base: &Interpreter) -> Result<Interpreter, BuildError> {
     let mut parts = version.split('.');
     let series = [parts.next(), parts.next()].into_iter().flatten().collect::<Vec<_>>().join(".");
-    let uv = Uv::find(&base.python).await?;
+    let uv = Uv::find_or_install(shared, &base.python, &Log::default()).await?;
     match uv.find_python(&series, &shared.options.images_folder()).await {
         Some(python) => shared.images.inspect(&python).await,
         None => Err(BuildError(format!(

@@ -6,18 +6,21 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::Command,
+    time::timeout,
 };
 
-use super::{BuildError, log::Log, recipe::is_of_installers};
+use super::{BuildError, log::Log, own_uv, recipe::is_of_installers};
 use crate::{
     containers::{ARGUMENTS_VARIABLE, kill_left_overs},
     files::blocking,
+    shared::Shared,
 };
 
 /// Variables of the server's own environment that say how indexes are reached. Nothing else of it gets into a build or a
@@ -36,27 +39,56 @@ const OF_PIP: [(&str, &str); 6] = [
     ("PIP_CERT", "SSL_CERT_FILE"),
 ];
 
+/// uv's variables and pip's names for them.
+const OF_UV: [(&str, &str); 9] = [
+    ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"),
+    ("UV_INDEX_URL", "PIP_INDEX_URL"),
+    ("UV_INDEX", "PIP_EXTRA_INDEX_URL"),
+    ("UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"),
+    ("UV_FIND_LINKS", "PIP_FIND_LINKS"),
+    ("UV_NO_INDEX", "PIP_NO_INDEX"),
+    ("UV_OFFLINE", "PIP_NO_INDEX"),
+    ("UV_INSECURE_HOST", "PIP_TRUSTED_HOST"),
+    ("SSL_CERT_FILE", "PIP_CERT"),
+];
+
+/// Longest start of a program that is asked for its version.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
 /// How uv is started.
 #[derive(Debug, Clone)]
 pub struct Uv(Vec<OsString>);
 
 impl Uv {
-    /// Looks beside the interpreter, on the search path, and among the interpreter's packages.
-    pub async fn find(python: &Path) -> Result<Self, BuildError> {
+    /// Finds uv beside the interpreter, on the search path, where its installers put it, or among the interpreter's
+    /// packages. If it is nowhere, it is installed into the data folder.
+    pub async fn find_or_install(shared: &Shared, python: &Path, log: &Log) -> Result<Self, BuildError> {
         let path = env::var_os("PATH").unwrap_or_default();
-        let beside = python.parent().map(Path::to_owned);
-        let found = beside.into_iter().chain(env::split_paths(&path)).map(|folder| folder.join("uv"));
-        if let Some(program) = found.into_iter().find(|program| program.is_file()) {
-            return Ok(Self(vec![program.into()]));
+        let home = env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        let installers = home.iter().flat_map(|home| [home.join(".local/bin"), home.join(".cargo/bin")]);
+        let folders = python.parent().map(Path::to_owned).into_iter().chain(env::split_paths(&path)).chain(installers);
+        let programs = folders.map(|folder| folder.join("uv")).filter(|program| program.is_file());
+        let module = vec![python.into(), "-I".into(), "-m".into(), "uv".into()];
+        for found in programs.map(|program| vec![program.into()]).chain([module]) {
+            let uv = Self(found);
+            if uv.runs().await {
+                return Ok(uv);
+            }
         }
-        let mut module = Command::new(python);
-        module.args(["-I", "-m", "uv", "--version"]).env_clear().stdin(Stdio::null());
-        if module.output().await.is_ok_and(|output| output.status.success()) {
-            return Ok(Self(vec![python.into(), "-I".into(), "-m".into(), "uv".into()]));
-        }
-        let missing =
-            "this image needs packages that its interpreter does not have, and there is no uv to install them";
-        Err(BuildError(format!("{missing}: run `{} -m pip install uv`, and deploy again", python.display())))
+        let _one_at_a_time = shared.images.own_uv.lock().await;
+        Ok(Self(vec![own_uv::ensure(&shared.options, python, log).await?.into()]))
+    }
+
+    /// Whether it is what it is called: a program of that name may be for another machine, or a shim without its target.
+    async fn runs(&self) -> bool {
+        let mut command = self.command(&["--version"]);
+        command
+            .env_clear()
+            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = timeout(ANSWER_LIMIT, command.output()).await;
+        output.is_ok_and(|output| output.is_ok_and(|output| output.status.success()))
     }
 
     /// A command of uv.
@@ -99,6 +131,32 @@ pub fn with_names_of_uv(variables: &BTreeMap<String, String>) -> BTreeMap<String
             && !(uv == "UV_FIND_LINKS" && !value.contains("://") && !Path::new(value).exists())
         {
             renamed.entry(uv.to_owned()).or_insert_with(|| value.clone());
+        }
+    }
+    renamed
+}
+
+/// What the server's own environment says of the way to package indexes in uv's words, in those of pip.
+pub fn variables_of_pip() -> BTreeMap<String, String> {
+    let server = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    with_names_of_pip(&server.collect())
+}
+
+/// Variables of pip for those that have only uv's names for them.
+fn with_names_of_pip(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut renamed = BTreeMap::new();
+    for (uv, pip) in OF_UV {
+        if let Some(value) = variables.get(uv).filter(|value| !value.is_empty())
+            && !variables.contains_key(pip)
+        {
+            // uv's lists are separated by commas or blanks, and indexes may have names.
+            let one = |part: &str| match part.split_once('=') {
+                Some((name, url)) if !name.contains([':', '/']) && url.contains("://") => url.to_owned(),
+                _ => part.to_owned(),
+            };
+            let parts = value.split(|c: char| c.is_whitespace() || (c == ',' && pip == "PIP_FIND_LINKS"));
+            let value = parts.filter(|part| !part.is_empty()).map(one).collect::<Vec<_>>().join(" ");
+            renamed.entry(pip.to_owned()).or_insert(value);
         }
     }
     renamed
@@ -185,5 +243,38 @@ async fn follow(output: Option<impl AsyncRead + Unpin>, log: &Log) {
     // A read error means that the process is gone, which its status tells better.
     while let Ok(Some(line)) = lines.next_segment().await {
         log.say(&String::from_utf8_lossy(&line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pip(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        with_names_of_pip(&variables).into_iter().collect()
+    }
+
+    fn pairs(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn pip_gets_the_indexes_that_uv_is_set_to() {
+        let index = "https://me:pw@host/simple?a=b";
+        assert_eq!(pip(&[("UV_DEFAULT_INDEX", index)]), pairs(&[("PIP_INDEX_URL", index)]));
+        assert_eq!(
+            pip(&[("UV_DEFAULT_INDEX", "own=https://a/s"), ("UV_INDEX_URL", "https://b/s"), ("UV_OFFLINE", "1")]),
+            pairs(&[("PIP_INDEX_URL", "https://a/s"), ("PIP_NO_INDEX", "1")])
+        );
+        assert_eq!(
+            pip(&[("UV_INDEX", "x=https://a/s https://b/s"), ("UV_FIND_LINKS", "/a,/b=c")]),
+            pairs(&[("PIP_EXTRA_INDEX_URL", "https://a/s https://b/s"), ("PIP_FIND_LINKS", "/a /b=c")])
+        );
+    }
+
+    #[test]
+    fn variables_of_pip_itself_count_more() {
+        assert_eq!(pip(&[("UV_INDEX_URL", "https://a/s"), ("PIP_INDEX_URL", "https://b/s"), ("UV_NO_INDEX", "")]), []);
     }
 }
