@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,6 +28,7 @@ def apply(interrupted: Any) -> None:
     """Change the SDK, which is imported here if it was not; `interrupted` is the `Interruption` of this process."""
     if importlib.import_module("modal").__version__ == SDK_VERSION:
         _start_silently(interrupted)
+        _close_silently()
         _cancel_threads_alone()
         _gather_yielded()
         _gather_wsgi_messages()
@@ -43,6 +45,11 @@ def _start_silently(interrupted: Any) -> None:
         print_exception(kind, *more)
 
     manager.print_exception = print_failure
+
+
+def _close_silently() -> None:
+    """Keep asyncio from printing which requests to the server the end of the container broke off."""
+    logging.getLogger("asyncio").addFilter(lambda record: "exception=ClientClosed(" not in str(record.msg))
 
 
 def _cancel_threads_alone() -> None:
