@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import websockets
 from google.protobuf.wrappers_pb2 import StringValue
 from grpclib.client import Channel, UnaryUnaryMethod
 
-from local_modal import APPS, LocalModal, wait_until
+from local_modal import APPS, LocalModal, free_ports, wait_until
 
 SERVERS = ["Site", "Guarded", "Broken", "Silent", "Quitting", "Remote", "Patient"]
 LIMIT = httpx.Timeout(60)
@@ -29,22 +28,9 @@ class Servers:
     def __init__(self) -> None:
         self.modal = LocalModal()
         self.modal.start()
-        self.port = self.free_ports(len(SERVERS) + 1)
+        self.port = free_ports(len(SERVERS) + 1)
         self.deployed = self.deploy("1")
         self.urls = self.find()
-
-    @staticmethod
-    def free_ports(count: int) -> int:
-        """The first of so many ports in a row that nobody listens on."""
-        # Below those that web functions and outgoing connections get; others may look for some at the same time.
-        for first in range(10_000 + os.getpid() % 500 * count, 20_000, count):
-            try:
-                for port in range(first, first + count):
-                    socket.create_server(("127.0.0.1", port)).close()
-            except OSError:
-                continue
-            return first
-        raise AssertionError("all ports are taken")
 
     def deploy(self, version: str) -> str:
         done = self.modal.modal(
