@@ -293,7 +293,7 @@ ROWS = [
     ),
     refused_code(
         DECORATORS,
-        "sessioned",
+        "sessioned, Server.sessions",
         "sessions",
         "@app.server(serialized=True)\n@modal.sessioned()\nclass S:\n @modal.enter()\n def f(self): pass",
     ),
@@ -373,5 +373,4 @@ ROWS = [
     works(SERVERS, "Server.logs", 'served(s("Served").get_url()); return [*s("Served").logs.tail(10)] is not None'),
     refused(SERVERS, "Server.stats", "ServerGetTimeRangeStats", 's("Served").stats()'),
     refused(SERVERS, "Server.metrics", "MetricsGetInfo", 's("Served").metrics.schema()'),
-    refused(SERVERS, "Server.sessions", "sessioned", 's("Served").sessions.start()'),
 ]

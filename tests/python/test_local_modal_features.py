@@ -26,6 +26,9 @@ app = modal.App("small")
 @app.function()
 def add(a: int, b: int = 1): return a + b
 
+@app.function()
+def talk(): modal.interact()
+
 @app.local_entrypoint()
 def main(): print("locally", add.local(1, 2))
 """
@@ -94,7 +97,7 @@ answer(json.loads(json.dumps(answers, default=repr)))
             if row.command:
                 arguments = [folder / part if ".py" in part else part for part in row.command]
                 done = server.modal(*arguments, **variables)
-                found[row.key] = done.stdout + done.stderr
+                found[row.key] = f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
         yield found
     finally:
         server.close()
@@ -103,8 +106,11 @@ answer(json.loads(json.dumps(answers, default=repr)))
 @pytest.mark.parametrize("key", ROWS)
 def test_a_feature_is_as_its_row_says(answers: dict[str, Any], key: str) -> None:
     row, found = ROWS[key], answers[key]
-    if row.state == REFUSED or row.command:
-        assert row.seen in str(found)
+    if row.state == REFUSED:
+        assert row.seen in str(found) and "Local Modal" in str(found)
+        assert "exit code 0" not in str(found)
+    elif row.command:
+        assert row.seen in str(found) and "exit code 0" in str(found)
     else:
         assert found == row.seen
 
