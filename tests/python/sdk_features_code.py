@@ -331,7 +331,8 @@ ROWS = [
         """
         served(s("Served").get_url())
         import threading
-        held = threading.Thread(target=get, args=[s("Served").get_url() + "/hold"])
+        # It may itself come while there is another request.
+        held = threading.Thread(target=served, args=[s("Served").get_url() + "/hold"])
         held.start()
         refused = until(lambda: get(s("Served").get_url())[0] == 429)
         modal.Dict.from_name("features-notes")["released"] = True

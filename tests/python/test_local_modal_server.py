@@ -18,7 +18,7 @@ from grpclib.client import Channel, UnaryUnaryMethod
 
 from local_modal import APPS, LocalModal, free_ports, wait_until
 
-SERVERS = ["Site", "Guarded", "Broken", "Silent", "Quitting", "Remote", "Patient"]
+SERVERS = ["Site", "Guarded", "Broken", "Silent", "Quitting", "Remote", "Patient", "Hesitating"]
 LIMIT = httpx.Timeout(60)
 
 
@@ -70,7 +70,7 @@ class Servers:
 
     def note(self, task: str) -> Any:
         """What the exit handler of a container has noted."""
-        return self.modal.ask(f'answer(modal.Dict.from_name("server-notes").get({task!r}))')
+        return self.modal.ask(f'answer(modal.Dict.from_name("server-notes", create_if_missing=True).get({task!r}))')
 
     def running(self, name: str) -> list[Any]:
         return [found for found in self.modal.status()["containers"] if found["function"] == name]
@@ -101,6 +101,13 @@ def test_a_server_is_not_asked_before_it_listens(servers: Servers) -> None:
     # Its container is through with `enter` a second before.
     assert servers.get("Patient").status_code == 503
     assert servers.started("Patient")["path"] == "/"
+
+
+def test_a_server_that_has_answered_runs_its_exit_handlers_when_it_is_stopped(servers: Servers) -> None:
+    task = servers.started("Hesitating")["task"]
+    assert servers.modal.modal("container", "stop", "--yes", task).returncode == 0
+    wait_until(lambda: not servers.running("Hesitating"), "the container to end")
+    assert servers.note(task) == "ended well"
 
 
 def test_both_directions_stream_and_too_many_requests_are_refused(servers: Servers) -> None:
@@ -192,6 +199,7 @@ def test_why_a_server_does_not_start_is_in_its_answers(servers: Servers) -> None
         ]:
             call.result()
     assert "cannot go on" in servers.get("Quitting").text
+    assert servers.note("silent") == "ended well"
 
 
 def test_a_port_that_is_taken_is_named(servers: Servers) -> None:
