@@ -1,4 +1,5 @@
-"""Writes modal/emulator/COVERAGE.md: what Local Modal answers, RPC by RPC of the installed SDK, and which tests ask it.
+"""Writes modal/emulator/COVERAGE.md: what Local Modal makes of the features of the installed SDK, what it answers, RPC
+by RPC, and which tests ask it.
 
 `make coverage-table` runs the tests with LOCAL_MODAL_RPCS set, which is a file that the counts of every server go to,
 and then this script. Without that file the tests that the present table names are kept.
@@ -21,6 +22,7 @@ from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 from modal_proto import api_pb2
 
+import sdk_features
 from local_modal import REPOSITORY, LocalModal, binary
 
 TABLE = REPOSITORY / "modal/emulator/COVERAGE.md"
@@ -56,12 +58,22 @@ PARTLY = {
 HEAD = """# What Local Modal speaks
 
 Written by `make coverage-table` from the descriptors of the Modal SDK {version}, the answers of a server, and the
-requests that it counted while the tests ran; a test fails when it is no longer true. Of {total} RPCs, {spoken} are
-spoken. The others answer `UNIMPLEMENTED` with their name. Of tests, `apps` is `tests/python/test_local_modal_apps.py`,
-and `functions_tick` is `tests/python/test_functions_tick.py`. Beyond the limits below, the top of [lib.rs](src/lib.rs)
-tells where Local Modal differs from Modal.
+requests that it counted while the tests ran; a test fails when it is no longer true. Beyond the limits below, the top
+of [lib.rs](src/lib.rs) tells where Local Modal differs from Modal.
+
+## Features of the SDK
+
+What is refused is refused with its name, when it is deployed or used; what is ignored is accepted and makes no
+difference. `tests/python/test_local_modal_features.py` proves each row. A parameter is the same for `App.function`,
+`App.cls` and `App.server`, if they have it.
+
+{features}{rpcs}
+
+Of {total} RPCs, {spoken} are spoken. The others answer `UNIMPLEMENTED` with their name. Of tests, `apps` is
+`tests/python/test_local_modal_apps.py`, and `functions_tick` is `tests/python/test_functions_tick.py`.
 
 """
+RPCS = "## RPCs"
 
 
 async def _is_spoken(channel: Channel, method: MethodDescriptor) -> bool:
@@ -105,7 +117,7 @@ def noun(rpc: str) -> str:
 
 def read_table() -> dict[str, tuple[str, str]]:
     """What the checked-in table says of each RPC: how far it is spoken, and its tests."""
-    return {rpc: (state, tests) for rpc, state, tests in ROW.findall(TABLE.read_text())}
+    return {rpc: (state, tests) for rpc, state, tests in ROW.findall(TABLE.read_text().partition(RPCS)[2])}
 
 
 def _tests(counts: Path) -> dict[str, str]:
@@ -125,12 +137,13 @@ def _tests(counts: Path) -> dict[str, str]:
 
 def render(spoken: set[str], tests: dict[str, str], version: str) -> str:
     """The whole document."""
-    text = HEAD.format(version=version, total=len(METHODS), spoken=len(spoken))
+    features = sdk_features.render()
+    text = HEAD.format(version=version, features=features, rpcs=RPCS, total=len(METHODS), spoken=len(spoken))
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for rpc in sorted(METHODS):
         groups[noun(rpc)].append(rpc)
     for name, rpcs in sorted(groups.items()):
-        text += f"## {name}\n\n| RPC | state | tests |\n|---|---|---|\n"
+        text += f"### {name}\n\n| RPC | state | tests |\n|---|---|---|\n"
         for rpc in rpcs:
             state = (f"partly: {PARTLY[rpc]}" if rpc in PARTLY else SPOKEN) if rpc in spoken else UNIMPLEMENTED
             text += f"| `{rpc}` | {state} | {tests.get(rpc, '')} |\n"

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,19 @@ def wait_until(holds: Callable[[], Any], what: str, limit: float = 30.0) -> Any:
         ended = time.monotonic()
         assert ended < until, f"waited {limit} s for {what}"
         time.sleep(min(max(SHORTEST_PAUSE, 2 * (ended - began)), LONGEST_PAUSE))
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on."""
+    # Below those that web functions and outgoing connections get; others may look for some at the same time.
+    for first in range(10_000 + os.getpid() % 500 * count, 20_000, count):
+        try:
+            for port in range(first, first + count):
+                socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return first
+    raise AssertionError("all ports are taken")
 
 
 class LocalModal:
@@ -160,13 +174,13 @@ class LocalModal:
             **more,
         }
 
-    def sdk(self, script: str, **more: str) -> Any:
+    def sdk(self, script: str, *, limit: float = SCRIPT_LIMIT, **more: str) -> Any:
         """Runs a script with the SDK in a process of its own and returns what it handed to `answer`.
 
         `failure(call)` is the name of the exception that a call raises.
         """
         script = PRELUDE + textwrap.dedent(script)
-        return self._answer(warm.run("-c", script, env=self.environment(**more), timeout=SCRIPT_LIMIT))
+        return self._answer(warm.run("-c", script, env=self.environment(**more), timeout=limit))
 
     def ask(self, script: str) -> Any:
         """Runs a script in the process that the previous one ran in, which is connected already."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ import websockets
 from google.protobuf.wrappers_pb2 import StringValue
 from grpclib.client import Channel, UnaryUnaryMethod
 
-from local_modal import APPS, LocalModal, wait_until
+from local_modal import APPS, LocalModal, free_ports, wait_until
 
-SERVERS = ["Site", "Guarded", "Broken", "Silent", "Quitting", "Remote", "Patient"]
+SERVERS = ["Site", "Guarded", "Broken", "Silent", "Quitting", "Remote", "Patient", "Hesitating"]
 LIMIT = httpx.Timeout(60)
 
 
@@ -29,22 +28,9 @@ class Servers:
     def __init__(self) -> None:
         self.modal = LocalModal()
         self.modal.start()
-        self.port = self.free_ports(len(SERVERS) + 1)
+        self.port = free_ports(len(SERVERS) + 1)
         self.deployed = self.deploy("1")
         self.urls = self.find()
-
-    @staticmethod
-    def free_ports(count: int) -> int:
-        """The first of so many ports in a row that nobody listens on."""
-        # Below those that web functions and outgoing connections get; others may look for some at the same time.
-        for first in range(10_000 + os.getpid() % 500 * count, 20_000, count):
-            try:
-                for port in range(first, first + count):
-                    socket.create_server(("127.0.0.1", port)).close()
-            except OSError:
-                continue
-            return first
-        raise AssertionError("all ports are taken")
 
     def deploy(self, version: str) -> str:
         done = self.modal.modal(
@@ -84,7 +70,7 @@ class Servers:
 
     def note(self, task: str) -> Any:
         """What the exit handler of a container has noted."""
-        return self.modal.ask(f'answer(modal.Dict.from_name("server-notes").get({task!r}))')
+        return self.modal.ask(f'answer(modal.Dict.from_name("server-notes", create_if_missing=True).get({task!r}))')
 
     def running(self, name: str) -> list[Any]:
         return [found for found in self.modal.status()["containers"] if found["function"] == name]
@@ -115,6 +101,13 @@ def test_a_server_is_not_asked_before_it_listens(servers: Servers) -> None:
     # Its container is through with `enter` a second before.
     assert servers.get("Patient").status_code == 503
     assert servers.started("Patient")["path"] == "/"
+
+
+def test_a_server_that_has_answered_runs_its_exit_handlers_when_it_is_stopped(servers: Servers) -> None:
+    task = servers.started("Hesitating")["task"]
+    assert servers.modal.modal("container", "stop", "--yes", task).returncode == 0
+    wait_until(lambda: not servers.running("Hesitating"), "the container to end")
+    assert servers.note(task) == "ended well"
 
 
 def test_both_directions_stream_and_too_many_requests_are_refused(servers: Servers) -> None:
@@ -206,6 +199,7 @@ def test_why_a_server_does_not_start_is_in_its_answers(servers: Servers) -> None
         ]:
             call.result()
     assert "cannot go on" in servers.get("Quitting").text
+    assert servers.note("silent") == "ended well"
 
 
 def test_a_port_that_is_taken_is_named(servers: Servers) -> None:

@@ -132,6 +132,10 @@ class Silent:
     def start(self) -> None:
         pass
 
+    @modal.exit()
+    def stop(self) -> None:
+        notes["silent"] = "ended well"
+
 
 @app.server(port=PORT + 4, unauthenticated=True, env=ENVIRONMENT)
 class Quitting:
@@ -181,6 +185,29 @@ class Patient:
         # As servers that take a while to load what they serve.
         threading.Timer(1.0, listen, [PORT + 6]).start()
         self.began = time.time()
+
+
+@app.server(port=PORT + 8, unauthenticated=True, env=ENVIRONMENT)
+class Hesitating:
+    """Listens a while before the SDK can be asked to end."""
+
+    @modal.enter()
+    def start(self) -> None:
+        import asyncio
+
+        kind: Any = asyncio.SelectorEventLoop
+        add_signal_handler = kind.add_signal_handler
+
+        def hesitate(*arguments: Any) -> None:
+            time.sleep(2)
+            add_signal_handler(*arguments)
+
+        kind.add_signal_handler = hesitate
+        listen(PORT + 8)
+
+    @modal.exit()
+    def stop(self) -> None:
+        notes[os.environ["MODAL_TASK_ID"]] = "ended well"
 
 
 @app.function(env=ENVIRONMENT)

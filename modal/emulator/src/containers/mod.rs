@@ -120,13 +120,13 @@ async fn live(
         Ok(process) => process,
         Err(error) => return (not_started(task_id, &error), None),
     };
-    let leader = Some(process.leader);
+    let leader = process.leader;
     tracing::debug!(task.id = task_id, "container started");
     let limit = definition.function.resources.as_ref().map_or(0, |resources| resources.memory_mb_max);
     tokio::select! {
-        how = process.supervise(signals, limit) => (how, leader),
+        how = process.supervise(signals, limit) => (how, Some(leader)),
         () = shared.views.commit_in_background(task_id) => unreachable!("it goes on for ever"),
-        () = port::await_server(shared, definition, task_id) => unreachable!("it goes on for ever"),
+        () = port::await_server(shared, definition, task_id, leader) => unreachable!("it goes on for ever"),
     }
 }
 

@@ -7,6 +7,9 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal};
+
+use super::stat;
 use crate::{endpoints, error::Error, shared::Shared, state::Definition};
 
 /// Between two looks whether a server listens.
@@ -29,14 +32,19 @@ pub fn check_free(definition: &Definition) -> Result<(), Error> {
 }
 
 /// Notes when the container of a server can be reached. Never returns, and does nothing for other containers.
-pub async fn await_server(shared: &Arc<Shared>, definition: &Definition, task_id: &str) {
+pub async fn await_server(shared: &Arc<Shared>, definition: &Definition, task_id: &str, leader: Pid) {
     if let Some(config) = definition.server() {
         let entered = shared.wait_for(task_id, None, |state, _| {
-            let has_entered = state.task_mut(task_id)?.runs_user_code;
+            let has_entered = state.task_mut(task_id)?.entered;
             Ok(has_entered.then_some(()))
         });
         // Otherwise this server stops.
         if let Ok(Some(())) = entered.await {
+            // The SDK says that it has entered just before it can be asked to end.
+            while !stat::catches(leader, Signal::TERM) {
+                tokio::time::sleep(PAUSE).await;
+            }
+            shared.change_soon(|state, _| state.server_can_end(task_id));
             while endpoints::connect(config.port).await.is_err() {
                 tokio::time::sleep(PAUSE).await;
             }

@@ -65,7 +65,7 @@ def main() -> None:
         return
     spec, missing = begin(path)
     # A container returns from here as if it had been started by itself.
-    inherited = serve(spec)
+    spec, inherited = serve(spec)
     run(spec, missing)
     end(inherited)
 
@@ -131,9 +131,9 @@ def _find_servers_on_loopback() -> None:
     asgi.get_ip_address = lambda _: "127.0.0.1"  # type: ignore[attr-defined]
 
 
-def serve(spec: Spec) -> Files:
-    """Import, then fork for each line of the standard input; returns in each container, and never in the server, what
-    files the imported modules have opened."""
+def serve(spec: Spec) -> tuple[Spec, Files]:
+    """Import, then fork for each line of the standard input; returns in each container, and never in the server, the
+    container's own spec and what files the imported modules have opened."""
     requests, answers = _keep_to_itself()
     tell = Teller(answers)
     for module in [ENTRY_POINT, *spec["preload"]]:
@@ -175,8 +175,9 @@ def serve(spec: Spec) -> Files:
                 for descriptor in (reader, writer, requests, answers):
                     os.close(descriptor)
                 with _silent_if_gone(line.decode()):
-                    _become(_read(line.decode()), spec)
-                return inherited
+                    own = _read(line.decode())
+                    _become(own, spec)
+                return own, inherited
             containers.add(child)
             tell(started=child, spec=line.decode())
 

@@ -1,6 +1,16 @@
-//! What `/proc/…/stat` says of a process.
+//! What `/proc` says of a process.
 
 use std::{fs, path::Path};
+
+use rustix::process::{Pid, Signal};
+
+/// Whether a process has a handler for a signal; yes, if the system does not tell.
+pub fn catches(pid: Pid, signal: Signal) -> bool {
+    let Ok(text) = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())) else { return true };
+    let caught = text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+    // The first signal has the number 1.
+    caught.is_none_or(|caught| caught >> (signal.as_raw() - 1) & 1 == 1)
+}
 
 /// A process's parent and session, by its folder in `/proc`. 0 is for those that cannot be seen from here.
 pub struct Stat {
@@ -23,6 +33,13 @@ impl Stat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn handlers_are_seen() {
+        let own = rustix::process::getpid();
+        // The runtime of Rust has one for overflows of the stack, and none for this.
+        assert_eq!((catches(own, Signal::SEGV), catches(own, Signal::WINCH)), (true, false));
+    }
 
     #[test]
     fn processes_are_described() {

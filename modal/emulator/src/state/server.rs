@@ -75,8 +75,15 @@ impl State {
     /// A container of a server is done with what it does at its start.
     pub fn server_entered(&mut self, task_id: &str) {
         if let Some(task) = self.tasks.get_mut(task_id) {
-            task.runs_user_code = true;
+            task.entered = true;
             self.touch_for(task_id);
+        }
+    }
+
+    /// A container of a server runs its exit handlers when it is asked to end.
+    pub fn server_can_end(&mut self, task_id: &str) {
+        if let Some(task) = self.tasks.get_mut(task_id) {
+            task.runs_user_code = true;
         }
     }
 

@@ -63,8 +63,10 @@ pub struct Task {
     pub started: Instant,
     /// The same in seconds since 1970.
     pub started_at: f64,
-    /// Whether it has come to the code of the user.
+    /// Whether it has come to the code of the user, and can be asked to end.
     pub runs_user_code: bool,
+    /// Whether it is done with what a server does at its start.
+    pub entered: bool,
     /// Whether it has asked for work.
     pub ready: bool,
     /// Whether it reported that it could not start.
@@ -241,6 +243,7 @@ impl State {
             started: now.mono,
             started_at: now.wall,
             runs_user_code: false,
+            entered: false,
             ready: false,
             failed: false,
             overdue: false,
