@@ -116,12 +116,32 @@ def note(environment: Environment, **changes: Any) -> dict[str, Any]:
     return found
 
 
+def forget_others(environment: Environment) -> None:
+    """Remove the files of earlier tests, whose installations would be tried again meanwhile."""
+    environment.modal.ask("""
+    volume = modal.Volume.from_name("airflow-dags-test")
+    answer([volume.remove_file(entry.path, recursive=True) for entry in volume.listdir("dags")])
+    """)
+    refresh(environment, f"forget-{time.monotonic_ns()}")
+
+    def have_ended() -> bool:
+        notes = [value for key, value in environment.state().items() if key.startswith("packages:")]
+        return all(note["status"] != "QUEUED" for note in notes)
+
+    wait_until(have_ended, "installations under way", 60)
+    environment.modal.ask("""
+    d = modal.Dict.from_name("airflow-state-test")
+    answer([d.pop(key) for key in list(d.keys()) if key.startswith("packages:")])
+    """)
+
+
 def import_error(environment: Environment, name: str) -> str:
     rows = environment.query("SELECT stacktrace FROM import_error WHERE filename = ?", name)
     return str(rows[0][0]) if rows else ""
 
 
 def test_an_installation_that_failed_is_tried_again(environment: Environment, packages: Path) -> None:
+    forget_others(environment)
     source = ASKS.format("greetings==3.0") + DAG.format(dag_id="again", imports="import greetings")
     environment.upload("again.py", source)
     refresh(environment, "again")
@@ -149,6 +169,7 @@ def test_an_installation_that_failed_is_tried_again(environment: Environment, pa
 
 
 def test_files_that_wait_for_packages_have_no_others_parsed(environment: Environment) -> None:
+    forget_others(environment)
     environment.upload("broken.py", "import dag_that_is_not_there\n")
     source = ASKS.format("greetings==4.0") + DAG.format(dag_id="waits", imports="")
     environment.upload("waits.py", source)
