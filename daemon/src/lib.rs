@@ -9,7 +9,6 @@
 
 pub mod airflow;
 pub mod background;
-pub mod credentials;
 pub mod diagnostics;
 pub mod error;
 pub mod events;
@@ -18,13 +17,16 @@ pub mod lifecycle;
 pub mod listeners;
 mod locks;
 pub mod logging;
+pub mod loopback;
 pub mod metrics;
 pub mod modal;
+mod model;
 pub mod notify;
 mod private_file;
 pub mod progress;
 pub mod registry;
 mod regular_file;
+pub mod report;
 pub mod runtime;
 pub mod settings;
 pub mod store;

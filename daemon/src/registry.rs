@@ -17,8 +17,6 @@ use airflow_serverless_api::{
     operation::{FollowOperation, ListOperations, Operation, OperationKind, OperationList, OperationState},
     problem::Fault,
 };
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
@@ -32,34 +30,12 @@ use crate::{
     events::Events,
     locks::Locks,
     modal::Modal,
+    model::{Clock, Deletion},
     store::{Ended, NewOperation, OperationChange, Store},
     vault,
 };
 
-/// The time, as a parameter: tests and replays choose it.
-pub type Clock = fn() -> DateTime<Utc>;
-
 const LONGEST_WAIT_SECONDS: u32 = 30;
-
-/// What is wanted of an environment.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    pub environment: Environment,
-    pub deletion: Option<Deletion>,
-    /// Whether there is work to do for it.
-    pub is_open: bool,
-    /// How often in a row it has been tried in vain, and when it may be tried again.
-    pub attempts: u32,
-    pub retry_at: Option<DateTime<Utc>>,
-}
-
-/// What becomes of an environment's Volume, Dict and Secret when it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Deletion {
-    Keep,
-    Purge,
-}
 
 #[derive(Clone)]
 pub struct Registry {

@@ -31,13 +31,7 @@ use airflow_serverless_api::{environment::EnvironmentName, event::EventKind};
 use modal_client::{Client, Volume};
 use serde_json::Value;
 
-use crate::{
-    error::Result,
-    locks::Locks,
-    modal::Modal,
-    registry::{Clock, Registry},
-    runtime::Validator,
-};
+use crate::{error::Result, locks::Locks, modal::Modal, model::Clock, registry::Registry, runtime::Validator};
 
 pub(crate) use definitions::{SharedId, warnings as shared_id_warnings};
 pub use files::MAX_FILE_BYTES;

@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Airflow, command_id};
-use crate::error::{Error, Reason, Result, Subject, chain};
+use crate::{
+    error::{Error, Reason, Result, Subject},
+    report::chain,
+};
 
 /// Longest wait for a reply: a cold start of the scheduler, a tick under way and the command's own tick.
 const REPLY_LIMIT: Duration = Duration::from_secs(90);

@@ -20,7 +20,8 @@ use uuid::Uuid;
 
 use super::Airflow;
 use crate::{
-    error::{Error, Result, chain},
+    error::{Error, Result},
+    report::chain,
     runtime::{Runtime, UiProcess, UiWord},
 };
 

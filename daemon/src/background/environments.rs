@@ -20,10 +20,12 @@ use super::{
     steps::{self, Tools},
 };
 use crate::{
-    error::{Result, chain},
+    error::Result,
     metrics::Metrics,
+    model::{Deletion, DesiredState},
     progress::Progress,
-    registry::{Deletion, Registry, Wish},
+    registry::Registry,
+    report::chain,
     store::{Ended, Outcome},
 };
 
@@ -88,7 +90,7 @@ impl EnvironmentReconciler {
     }
 
     /// Begins attempts and abandons those that nobody wants any more; gives the time until the next look.
-    fn begin_what_is_due(&mut self, wishes: &[Wish], stop: &CancellationToken) -> Duration {
+    fn begin_what_is_due(&mut self, wishes: &[DesiredState], stop: &CancellationToken) -> Duration {
         let mut pause = PERIOD;
         for wish in wishes {
             let Environment { name, generation, .. } = &wish.environment;
@@ -107,7 +109,7 @@ impl EnvironmentReconciler {
     }
 
     /// How long the next attempt has to wait, if it does.
-    fn wait(&self, wish: &Wish) -> Option<Duration> {
+    fn wait(&self, wish: &DesiredState) -> Option<Duration> {
         let retry = wish.retry_at.and_then(|at| (at - (self.registry.clock)()).to_std().ok());
         // It is longer only if the clock was set back.
         let retry = retry.filter(|wait| *wait <= LONGEST_RETRY);
@@ -115,7 +117,7 @@ impl EnvironmentReconciler {
         retry.max(Some(at.saturating_duration_since(Instant::now()))).filter(|wait| !wait.is_zero())
     }
 
-    fn begin(&mut self, wish: Wish, stop: CancellationToken) {
+    fn begin(&mut self, wish: DesiredState, stop: CancellationToken) {
         let (name, generation) = (wish.environment.name.clone(), wish.environment.generation);
         let abandoned = CancellationToken::new();
         self.attempts.insert(name.clone(), Attempt { generation, abandoned: abandoned.clone() });
@@ -150,7 +152,7 @@ async fn reconcile(
     registry: &Registry,
     tools: &Tools,
     metrics: &Metrics,
-    wish: &Wish,
+    wish: &DesiredState,
     stop: &CancellationToken,
 ) -> Result<()> {
     let Environment { name, generation, .. } = &wish.environment;
@@ -211,7 +213,12 @@ enum Steps {
     Stopped,
 }
 
-async fn run_steps(tools: &Tools, wish: &Wish, recorder: &mut Recorder, stop: &CancellationToken) -> Result<Steps> {
+async fn run_steps(
+    tools: &Tools,
+    wish: &DesiredState,
+    recorder: &mut Recorder,
+    stop: &CancellationToken,
+) -> Result<Steps> {
     for (index, kind) in steps::of(wish.deletion).iter().enumerate() {
         if stop.is_cancelled() {
             return Ok(Steps::Stopped);

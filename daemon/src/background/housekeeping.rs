@@ -5,13 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    airflow::Airflow,
-    error::{Result, chain},
-    events,
-    http::KEYS_KEPT_FOR,
-    registry::Registry,
-};
+use crate::{airflow::Airflow, error::Result, events, registry::Registry, report::chain, store::KEYS_KEPT_FOR};
 
 /// How long operations that have ended are kept.
 const OPERATIONS: Duration = Duration::from_secs(7 * 24 * 3600);

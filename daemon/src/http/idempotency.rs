@@ -8,7 +8,6 @@
 use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use axum::{
@@ -30,17 +29,11 @@ use super::{
     limits::LARGEST_BODY,
     problem::{Answer, Failure},
 };
-use crate::{
-    airflow::command_id,
-    error::{Error, chain},
-    store::KeptAnswer,
-};
+use crate::{airflow::command_id, error::Error, report::chain, store::KeptAnswer};
 
 pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer is the one that was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// How long keys are remembered.
-pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_KEY: usize = 255;
 
 /// The keys of requests under way.

@@ -48,11 +48,10 @@ use utoipa_axum::{
 
 pub use guard::Door;
 
-pub use idempotency::KEPT_FOR as KEYS_KEPT_FOR;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    airflow::Airflow, credentials::CredentialsFile, diagnostics::Diagnostician, metrics::Metrics, registry::Registry,
+    airflow::Airflow, diagnostics::Diagnostician, metrics::Metrics, modal::CredentialsFile, registry::Registry,
     watcher::Watchers,
 };
 

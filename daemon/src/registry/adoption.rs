@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Registry, new_operation};
-use crate::error::{Error, Result, chain};
+use crate::{
+    error::{Error, Result},
+    report::chain,
+};
 
 /// Where the description is on the Volume.
 const PATH: &str = "/data/environment.json";

@@ -10,9 +10,9 @@ mod findings;
 mod hold;
 mod imports;
 mod links;
+mod local;
 mod look;
 mod plan;
-mod record;
 mod round;
 mod rules;
 mod scan;
@@ -39,7 +39,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use self::record::{Name, Record, Records, Stamp};
 use self::{
     events::Folders,
     round::{Memory, Round},
@@ -50,8 +49,10 @@ use self::{
 };
 use crate::{
     airflow::Airflow,
-    error::{Error, Result, chain},
+    error::{Error, Result},
+    model::Name,
     registry::Registry,
+    report::chain,
     settings,
     store::{Store, WatchRow},
 };
