@@ -49,7 +49,7 @@ impl Airflow {
         (client, dict): (&Client, &Dict),
         reason: &str,
     ) -> Result<FunctionCall> {
-        let mark = json!({"reason": reason, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
+        let mark = json!({"reason": reason, "at": self.base.now().timestamp_millis() as f64 / 1000.0});
         dict.put_if_absent("wake", &mark).await?;
         let tick = client.function(&environment.app(), "run_tick").await?;
         Ok(tick.spawn((reason,)).await?)
@@ -75,7 +75,7 @@ impl Airflow {
     ) -> Result<T> {
         let dict = client.dict(&environment.dict()).await?;
         let id = command_id::next().to_string();
-        let mut command = json!({"id": id, "kind": kind, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
+        let mut command = json!({"id": id, "kind": kind, "at": self.base.now().timestamp_millis() as f64 / 1000.0});
         if let (Some(command), Value::Object(arguments)) = (command.as_object_mut(), arguments) {
             command.extend(arguments);
         }

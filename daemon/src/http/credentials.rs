@@ -38,7 +38,7 @@ pub(super) async fn put_credentials(
     Query(query): Query<StoreCredentials>,
     extract::Json(request): extract::Json<PutCredentials>,
 ) -> Answer<Json<CredentialsStatus>> {
-    let now = (services.registry.clock)();
+    let now = services.base.now();
     Ok(Json(modal::sign_in(&services.credentials, request, query, now).await.map_err(Error::from)?))
 }
 

@@ -54,8 +54,8 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
     let body = in_time(to_bytes(body, LARGEST_BODY)).await?.map_err(too_large)?;
     let Some(_held) = Held::new(&services.under_way, &key) else { return Err(Error::IdempotencyKeyInUse.into()) };
     let hash = hash_of(&parts, &body);
-    let registry = &services.registry;
-    let known = registry.store.begin_idempotent(&key, &hash, (registry.clock)()).await.map_err(Error::from)?;
+    let base = &services.base;
+    let known = base.store.begin_idempotent(&key, &hash, base.now()).await.map_err(Error::from)?;
     if known.request != hash {
         return Err(Error::IdempotencyKeyReused.into());
     }
@@ -67,8 +67,8 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
     let is_refused = response.status().is_client_error();
     let (response, kept) = keep(response).await;
     let recorded = match kept {
-        Some(kept) => registry.store.end_idempotent(&key, &kept).await,
-        None if is_refused => registry.store.forget_idempotent_key(&key).await,
+        Some(kept) => base.store.end_idempotent(&key, &kept).await,
+        None if is_refused => base.store.forget_idempotent_key(&key).await,
         None => Ok(()),
     };
     if let Err(error) = recorded {
