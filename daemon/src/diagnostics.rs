@@ -21,9 +21,10 @@ use uuid::Uuid;
 
 use crate::{
     airflow::Airflow,
-    error::{Result, chain},
+    error::Result,
     modal::{Heartbeat, Modal},
     registry::Registry,
+    report::chain,
     runtime::Runtime,
 };
 

@@ -4,7 +4,11 @@ use airflow_serverless_api::{environment::EnvironmentName, problem::Fault};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::{modal::ModalError, runtime::RuntimeError, store::StoreError};
+use crate::{
+    modal::{CredentialsError, ModalError},
+    runtime::RuntimeError,
+    store::StoreError,
+};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -98,7 +102,7 @@ pub enum Error {
     Watch(String),
 
     #[error("Modal: {0}")]
-    Modal(#[from] ModalError),
+    Modal(ModalError),
     #[error("{0}")]
     Runtime(#[from] RuntimeError),
     #[error("{0}")]
@@ -210,19 +214,13 @@ fn because(cause: &Option<String>) -> String {
     cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default()
 }
 
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Transparent layers repeat their cause.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
+impl From<ModalError> for Error {
+    fn from(error: ModalError) -> Self {
+        match error {
+            ModalError::Credentials(CredentialsError::Malformed(faults)) => Self::InvalidCredentials(faults),
+            error => Self::Modal(error),
         }
-        source = cause.source();
     }
-    text
 }
 
 impl From<modal_client::Error> for Error {

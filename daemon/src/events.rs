@@ -9,11 +9,7 @@ use airflow_serverless_api::{
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::{
-    error::{Result, chain},
-    registry::Clock,
-    store::Store,
-};
+use crate::{error::Result, model::Clock, report::chain, store::Store};
 
 /// How long events are kept, and how many of them.
 pub const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);

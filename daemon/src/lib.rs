@@ -5,11 +5,11 @@
 //! [steps](background::steps); [`airflow`] does what people do with a deployed environment; [`watcher`] uploads what is
 //! saved in watched folders; [`runtime`] is the Python side on this machine; [`modal`] is where environments run;
 //! [`store`] is the registry on disk; [`lifecycle`] starts and stops it all, [`notify`] tells the service manager, and
-//! [`logging`] is where all of them write to.
+//! [`logging`] is where all of them write to. Each module uses only those below it; a test has the order.
 
 pub mod airflow;
 pub mod background;
-pub mod credentials;
+mod base;
 pub mod diagnostics;
 pub mod error;
 pub mod events;
@@ -18,13 +18,16 @@ pub mod lifecycle;
 pub mod listeners;
 mod locks;
 pub mod logging;
+pub mod loopback;
 pub mod metrics;
 pub mod modal;
+mod model;
 pub mod notify;
 mod private_file;
 pub mod progress;
 pub mod registry;
 mod regular_file;
+pub mod report;
 pub mod runtime;
 pub mod settings;
 pub mod store;

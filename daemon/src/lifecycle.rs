@@ -20,14 +20,14 @@ use self::{health::Health, lock::lock, reload::Reloader, stop::Stop, tasks::Task
 use crate::{
     airflow::{Airflow, Uis},
     background::{EnvironmentReconciler, Housekeeper, SchedulerObserver, steps::Tools},
-    credentials::CredentialsFile,
+    base::Base,
     diagnostics::Diagnostician,
-    events::Events,
     http::{Services, router},
-    listeners::{Activation, ListenError, Listeners, LoopbackAddress},
+    listeners::{Activation, ListenError, Listeners},
     logging::Logging,
+    loopback::LoopbackAddress,
     metrics::Metrics,
-    modal::{LocalModal, Modal, ModalError},
+    modal::{CredentialsFile, LocalModal, Modal, ModalError},
     notify::ServiceManager,
     registry::Registry,
     runtime::{Runtime, Validator},
@@ -150,12 +150,12 @@ impl Daemon {
         let local = LocalModal::start(home, &settings.local_modal, &runtime.interpreter()).await?;
         let credentials = CredentialsFile::in_folder(&home.data);
         let modal = Modal::new(&local, credentials.clone()).await?;
-        let events = Events::new(store.clone(), Utc::now);
-        let registry = Registry::new(store.clone(), modal.clone(), events, Utc::now);
+        let base = Base::new(store.clone(), Utc::now);
+        let registry = Registry::new(base.clone(), modal.clone());
         let idle = Duration::from_secs(settings.validator.idle_seconds.into());
         let validator = Validator::new(runtime.clone(), home.cache.join("validator"), idle);
         let beside = (validator, Uis::new(runtime.clone()));
-        let airflow = Airflow::new(registry.clone(), modal.clone(), beside, home.cache.clone());
+        let airflow = Airflow::new(base.clone(), registry.clone(), modal.clone(), beside, home.cache.clone());
         let airflow = Arc::new(airflow);
         let metrics = Metrics::new();
 
@@ -168,9 +168,11 @@ impl Daemon {
             modal: modal.clone(),
             heartbeat: local.heartbeat(),
         };
-        let reconciler = EnvironmentReconciler::new(registry.clone(), Tools { modal, runtime }, metrics.clone());
+        let reconciler =
+            EnvironmentReconciler::new(base.clone(), registry.clone(), Tools { modal, runtime }, metrics.clone());
         tasks.spawn("the reconciler of environments", reconciler.run(stop.clone()));
-        let housekeeper = Housekeeper::new(registry.clone(), airflow.clone(), settings.registry.cleanup_interval());
+        let housekeeper =
+            Housekeeper::new(base.clone(), registry.clone(), airflow.clone(), settings.registry.cleanup_interval());
         tasks.spawn("the housekeeper", housekeeper.run(stop.clone()));
         let observer = SchedulerObserver::new(registry.clone(), airflow.clone());
         tasks.spawn("the observer of schedulers", observer.run(stop.clone()));
@@ -180,11 +182,13 @@ impl Daemon {
         tasks.spawn("Local Modal", async move {
             tokio::select! { () = ended.cancelled() => {}, () = stopped.cancelled() => {} }
         });
-        let watchers = Watchers::new(registry.clone(), airflow.clone(), (settings.watch, home), stop.clone());
+        let watchers =
+            Watchers::new(base.clone(), registry.clone(), airflow.clone(), (settings.watch, home), stop.clone());
         let watchers = Arc::new(watchers);
         watchers.start().await?;
         let handled = (airflow.clone(), watchers.clone());
-        let services = Services::new(registry.clone(), handled, diagnostician, credentials, metrics, stop.clone());
+        let services =
+            Services::new((base, registry.clone()), handled, diagnostician, credentials, metrics, stop.clone());
         // Before the first answer: whoever has one finds the line in the log.
         tracing::info!(places = listeners.places().join(", "), pid = std::process::id(), "airflowd serves");
         tasks.spawn("the API", listeners.serve(router(services), stop.clone(), DRAIN));

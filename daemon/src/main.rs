@@ -9,11 +9,12 @@ use std::{
 
 use airflow_serverless_api::home::{Home, UNUSABLE};
 use airflowd::{
-    error::chain,
     http,
     lifecycle::{self, LifecycleError, Places},
-    listeners::{Activation, LoopbackAddress},
+    listeners::Activation,
     logging::Logging,
+    loopback::LoopbackAddress,
+    report::chain,
     settings::Settings,
     token,
 };

@@ -17,8 +17,6 @@ use airflow_serverless_api::{
     operation::{FollowOperation, ListOperations, Operation, OperationKind, OperationList, OperationState},
     problem::Fault,
 };
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
@@ -28,59 +26,50 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    base::Base,
     error::{Error, Result},
-    events::Events,
     locks::Locks,
     modal::Modal,
-    store::{Ended, NewOperation, OperationChange, Store},
+    model::Deletion,
+    store::{Ended, NewOperation, OperationChange},
     vault,
 };
 
-/// The time, as a parameter: tests and replays choose it.
-pub type Clock = fn() -> DateTime<Utc>;
-
 const LONGEST_WAIT_SECONDS: u32 = 30;
-
-/// What is wanted of an environment.
-#[derive(Clone, Debug)]
-pub struct Wish {
-    pub environment: Environment,
-    pub deletion: Option<Deletion>,
-    /// Whether there is work to do for it.
-    pub is_open: bool,
-    /// How often in a row it has been tried in vain, and when it may be tried again.
-    pub attempts: u32,
-    pub retry_at: Option<DateTime<Utc>>,
-}
-
-/// What becomes of an environment's Volume, Dict and Secret when it goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Deletion {
-    Keep,
-    Purge,
-}
 
 #[derive(Clone)]
 pub struct Registry {
-    pub(crate) store: Store,
+    base: Base,
     modal: Modal,
-    pub(crate) events: Events,
     /// Held while a wish is looked at and recorded, so that its secrets belong to it.
     wishing: Locks,
-    pub(crate) clock: Clock,
     /// There is something to reconcile.
-    pub(crate) wake: Arc<Notify>,
-    /// An environment is gone.
-    pub(crate) gone: Arc<Notify>,
+    wake: Arc<Notify>,
+    /// An environment was removed.
+    removed: Arc<Notify>,
     /// Cancelled when those who wait for a change are to be answered as it is.
     hang_up: CancellationToken,
 }
 
 impl Registry {
-    pub fn new(store: Store, modal: Modal, events: Events, clock: Clock) -> Self {
-        let (wishing, wake, gone) = (Locks::default(), Arc::default(), Arc::default());
-        Self { store, modal, events, wishing, clock, wake, gone, hang_up: CancellationToken::new() }
+    pub fn new(base: Base, modal: Modal) -> Self {
+        let (wishing, wake, removed) = (Locks::default(), Arc::default(), Arc::default());
+        Self { base, modal, wishing, wake, removed, hang_up: CancellationToken::new() }
+    }
+
+    /// Ends once there is something to reconcile, also if that was so before. For one caller at a time.
+    pub async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Says that an environment was removed.
+    pub fn environment_removed(&self) {
+        self.removed.notify_one();
+    }
+
+    /// Ends once an environment was removed, also if that was so before. For one caller at a time.
+    pub async fn removed(&self) {
+        self.removed.notified().await;
     }
 
     /// Answers those who wait for a change, now and from now on: the daemon stops.
@@ -90,22 +79,22 @@ impl Registry {
 
     /// Fails unless the registry can be read and Modal can be reached.
     pub async fn check(&self) -> Result<()> {
-        self.store.newest_event().await?;
+        self.base.store.newest_event().await?;
         Ok(self.modal.check().await?)
     }
 
     pub async fn list_environments(&self, wanted: &ListEnvironments) -> Result<EnvironmentList> {
-        let (environments, total_entries) = self.store.environments(wanted).await?;
+        let (environments, total_entries) = self.base.store.environments(wanted).await?;
         Ok(EnvironmentList { environments, total_entries })
     }
 
     pub async fn environment_names(&self) -> Result<Vec<EnvironmentName>> {
-        let wishes = self.store.wishes().await?;
+        let wishes = self.base.store.wishes().await?;
         Ok(wishes.into_iter().map(|wish| wish.environment.name).collect())
     }
 
     pub async fn environment(&self, name: &EnvironmentName) -> Result<Environment> {
-        self.store.environment(name).await?.ok_or_else(|| Error::EnvironmentNotFound(name.clone()))
+        self.base.store.environment(name).await?.ok_or_else(|| Error::EnvironmentNotFound(name.clone()))
     }
 
     /// The environment, if it has ever been brought to Modal completely.
@@ -133,12 +122,12 @@ impl Registry {
         wanted.validate(Before::Nothing).map_err(Error::InvalidConfig)?;
         let config = wanted.without_secrets();
         let _wishing = self.wishing.lock(&name).await;
-        match self.store.environment(&name).await? {
+        match self.base.store.environment(&name).await? {
             None => {
                 let target = wanted.target.map_or_else(|| self.modal.default_target(), Ok)?;
                 vault::keep(&self.modal.client(target, &config).await?, &name, &wanted, None).await?;
                 let operation = new_operation(OperationKind::Create);
-                self.store.insert_environment(&name, (target, &config), &operation, (self.clock)()).await?;
+                self.base.store.insert_environment(&name, (target, &config), &operation, self.base.now()).await?;
                 self.started(&name, (EventKind::EnvironmentCreated, json!({})), operation.id).await
             }
             Some(environment) if environment.state == EnvironmentState::Deleting => {
@@ -194,12 +183,12 @@ impl Registry {
         let environment = self.environment(name).await?;
         is_expected(&environment)?;
         let deletion = if wanted.purge { Deletion::Purge } else { Deletion::Keep };
-        let is_wanted = self.store.deletion(name).await?.is_some_and(|d| d == deletion || d == Deletion::Purge);
+        let is_wanted = self.base.store.deletion(name).await?.is_some_and(|d| d == deletion || d == Deletion::Purge);
         if is_wanted && let Some(operation) = self.running_operation(name).await? {
             return Ok(EnvironmentChange { environment, operation: Some(operation) });
         }
         let operation = new_operation(OperationKind::Delete);
-        self.store.delete_environment(name, deletion, &operation, (self.clock)()).await?;
+        self.base.store.delete_environment(name, deletion, &operation, self.base.now()).await?;
         self.started(name, (EventKind::EnvironmentDeleting, json!({"purge": wanted.purge})), operation.id).await
     }
 
@@ -217,13 +206,13 @@ impl Registry {
     }
 
     async fn running_operation(&self, name: &EnvironmentName) -> Result<Option<Operation>> {
-        let latest = self.store.latest_operation(name).await?;
+        let latest = self.base.store.latest_operation(name).await?;
         Ok(latest.filter(|operation| operation.state == OperationState::Running))
     }
 
     async fn apply(&self, name: &EnvironmentName, config: &Config) -> Result<EnvironmentChange> {
         let operation = new_operation(OperationKind::Update);
-        self.store.update_environment(name, config, &operation, (self.clock)()).await?;
+        self.base.store.update_environment(name, config, &operation, self.base.now()).await?;
         self.started(name, (EventKind::EnvironmentUpdated, json!({})), operation.id).await
     }
 
@@ -236,14 +225,14 @@ impl Registry {
         let environment = self.environment(name).await?;
         data["generation"] = environment.generation.into();
         data["operation_id"] = json!(operation);
-        self.events.record(kind, name, data).await;
+        self.base.events.record(kind, name, data).await;
         // After that, so that the work is told of after the wish.
         self.wake.notify_one();
-        Ok(EnvironmentChange { environment, operation: self.store.operation(operation).await? })
+        Ok(EnvironmentChange { environment, operation: self.base.store.operation(operation).await? })
     }
 
     pub async fn list_operations(&self, wanted: &ListOperations) -> Result<OperationList> {
-        let (operations, total_entries) = self.store.operations(wanted).await?;
+        let (operations, total_entries) = self.base.store.operations(wanted).await?;
         Ok(OperationList { operations, total_entries })
     }
 
@@ -251,10 +240,10 @@ impl Registry {
     pub async fn operation(&self, id: Uuid, follow: &FollowOperation) -> Result<Operation> {
         let seconds = follow.wait_seconds.unwrap_or(0).min(LONGEST_WAIT_SECONDS);
         let deadline = Instant::now() + Duration::from_secs(seconds.into());
-        let mut changes = self.events.changes();
+        let mut changes = self.base.events.changes();
         loop {
             changes.borrow_and_update();
-            let operation = self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
+            let operation = self.base.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
             let is_news = follow.after.is_none_or(|revision| operation.revision > revision);
             // Of what has ended there is no more news to wait for.
             let ended = operation.state != OperationState::Running;
@@ -270,25 +259,25 @@ impl Registry {
 
     /// Ends an operation under way; what it has done so far stays. One that has ended is answered as it is.
     pub async fn cancel_operation(&self, id: Uuid) -> Result<Operation> {
-        let operation = self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
+        let operation = self.base.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
         let _wishing = self.wishing.lock(&operation.environment).await;
-        let operation = self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
+        let operation = self.base.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
         if operation.state != OperationState::Running {
             return Ok(operation);
         }
         if operation.kind == OperationKind::Delete {
             return Err(Error::DeletionNotCancelled(operation.environment));
         }
-        let (environment, now) = (&operation.environment, (self.clock)());
+        let (environment, now) = (&operation.environment, self.base.now());
         let state = OperationState::Cancelled;
         let cancelled = OperationChange { id, state, steps: &operation.steps, error: Some("it was cancelled") };
-        let ended = self.store.cancel_environment(environment, cancelled, now).await?;
+        let ended = self.base.store.cancel_environment(environment, cancelled, now).await?;
         self.wake.notify_one();
         if ended == (Ended::Recorded { was_running: true }) {
             let data = json!({"operation_id": id, "state": state});
-            self.events.record(EventKind::OperationEnded, environment, data).await;
+            self.base.events.record(EventKind::OperationEnded, environment, data).await;
         }
-        self.store.operation(id).await?.ok_or(Error::OperationNotFound(id))
+        self.base.store.operation(id).await?.ok_or(Error::OperationNotFound(id))
     }
 }
 

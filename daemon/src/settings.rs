@@ -9,7 +9,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{listeners::LoopbackAddress, regular_file};
+use crate::{loopback::LoopbackAddress, regular_file};
 
 /// Of the file.
 const MAX_BYTES: u64 = 1 << 20;

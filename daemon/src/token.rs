@@ -102,7 +102,7 @@ impl Token {
                 *known = Known::Token(stamp, secret);
             }
             Err(error) => {
-                let reason = crate::error::chain(&error);
+                let reason = crate::report::chain(&error);
                 if !matches!(known, Known::Nothing(told) if *told == reason) {
                     tracing::error!(error = reason, "no request over TCP is let in");
                     *known = Known::Nothing(reason);

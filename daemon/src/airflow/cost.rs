@@ -44,7 +44,7 @@ impl Airflow {
     /// An estimate for the last days.
     pub async fn cost(&self, environment: &EnvironmentName, query: EstimateCost) -> Result<Cost> {
         let deployed = self.registry.deployed_environment(environment).await?;
-        let to = (self.clock)();
+        let to = self.base.now();
         let earliest = to - TimeDelta::days(query.days.unwrap_or(DAYS).clamp(1, LONGEST_DAYS).into());
         let from = earliest.max(deployed.created_at);
         let metadata = self.metadata(environment).await?;

@@ -24,7 +24,10 @@ use super::{
     files::{PLUGINS, check_path},
     metadata::Metadata,
 };
-use crate::error::{Error, Result, Subject, chain};
+use crate::{
+    error::{Error, Result, Subject},
+    report::chain,
+};
 
 row! {
     #[derive(Deserialize)]

@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::{Airflow, DAGS, definitions};
 use crate::{
-    error::{Error, Result, chain},
+    error::{Error, Result},
+    report::chain,
     runtime::{ValidationRequest, Verdict},
 };
 

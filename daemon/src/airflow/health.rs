@@ -77,7 +77,7 @@ impl Airflow {
         // One that is being deleted meanwhile must not be made again by a look at it.
         let Some(dict) = client.find_dict(&environment.names.dict).await? else { return Ok(None) };
         let (health, due) = tokio::try_join!(dict.get::<Health>("health"), dict.get::<Due>("due"))?;
-        let now = (self.clock)();
+        let now = self.base.now();
         let late =
             due.map(|due| now.timestamp() as f64 - due.next_due.unwrap_or(due.full_tick_at).min(due.full_tick_at));
         let overdue = self.overdue.observe(name, late.is_some_and(|late| late > OVERDUE_SECONDS));
@@ -91,7 +91,7 @@ impl Airflow {
             let data = json!({"status": status, "reason": reason, "message": message});
             let condition =
                 Condition { kind: ConditionKind::SchedulerHealthy, status, reason, message, last_transition_at: since };
-            self.registry.store.observe_scheduler(name, &condition).await?;
+            self.base.store.observe_scheduler(name, &condition).await?;
             let was_unknown = known.is_none_or(|it| it.reason == Reason::Unobserved);
             if !(was_unknown && status) {
                 self.record(EventKind::SchedulerState, name, data).await;

@@ -31,13 +31,7 @@ use airflow_serverless_api::{environment::EnvironmentName, event::EventKind};
 use modal_client::{Client, Volume};
 use serde_json::Value;
 
-use crate::{
-    error::Result,
-    locks::Locks,
-    modal::Modal,
-    registry::{Clock, Registry},
-    runtime::Validator,
-};
+use crate::{base::Base, error::Result, locks::Locks, modal::Modal, registry::Registry, runtime::Validator};
 
 pub(crate) use definitions::{SharedId, warnings as shared_id_warnings};
 pub use files::MAX_FILE_BYTES;
@@ -61,19 +55,24 @@ pub struct Airflow {
     files: Locks,
     /// Where files wait for the validator.
     scratch: PathBuf,
-    clock: Clock,
+    base: Base,
 }
 
 impl Airflow {
-    pub fn new(registry: Registry, modal: Modal, (validator, uis): (Validator, Uis), cache: PathBuf) -> Self {
-        let clock = registry.clock;
+    pub fn new(
+        base: Base,
+        registry: Registry,
+        modal: Modal,
+        (validator, uis): (Validator, Uis),
+        cache: PathBuf,
+    ) -> Self {
         let metadata = metadata::MetadataCache::new(cache.join("metadata"));
         let scratch = cache.join("validation");
         files::sweep(&scratch);
         let values = values::Values::default();
         let (definitions, overdue) = (definitions::Definitions::default(), health::Overdue::default());
         let files = Locks::default();
-        Self { registry, modal, validator, metadata, uis, values, definitions, overdue, files, scratch, clock }
+        Self { registry, modal, validator, metadata, uis, values, definitions, overdue, files, scratch, base }
     }
 
     /// Ends what runs beside the daemon.
@@ -83,7 +82,7 @@ impl Airflow {
     }
 
     pub(crate) async fn record(&self, kind: EventKind, environment: &EnvironmentName, data: Value) {
-        self.registry.events.record(kind, environment, data).await;
+        self.base.events.record(kind, environment, data).await;
     }
 
     /// The client of the server on which an environment runs that is deployed.

@@ -38,7 +38,7 @@ impl Airflow {
     ) -> Result<FollowedOutput> {
         let output = self.client(environment).await?.output(&environment.app()).await?;
         let output = output.ok_or_else(|| Error::EnvironmentNotReady(environment.clone(), None))?;
-        let now = u64::try_from((self.clock)().timestamp_nanos_opt().unwrap_or_default()).unwrap_or_default();
+        let now = u64::try_from(self.base.now().timestamp_nanos_opt().unwrap_or_default()).unwrap_or_default();
         let tail = if query.tail() == 0 { Vec::new() } else { output.last(query.tail()).await? };
         let given = tail.last().map_or(now, |piece| piece.at);
         Ok(FollowedOutput { output, tail, given })

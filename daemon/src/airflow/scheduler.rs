@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Airflow, command_id};
-use crate::error::{Error, Reason, Result, Subject, chain};
+use crate::{
+    error::{Error, Reason, Result, Subject},
+    report::chain,
+};
 
 /// Longest wait for a reply: a cold start of the scheduler, a tick under way and the command's own tick.
 const REPLY_LIMIT: Duration = Duration::from_secs(90);
@@ -46,7 +49,7 @@ impl Airflow {
         (client, dict): (&Client, &Dict),
         reason: &str,
     ) -> Result<FunctionCall> {
-        let mark = json!({"reason": reason, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
+        let mark = json!({"reason": reason, "at": self.base.now().timestamp_millis() as f64 / 1000.0});
         dict.put_if_absent("wake", &mark).await?;
         let tick = client.function(&environment.app(), "run_tick").await?;
         Ok(tick.spawn((reason,)).await?)
@@ -72,7 +75,7 @@ impl Airflow {
     ) -> Result<T> {
         let dict = client.dict(&environment.dict()).await?;
         let id = command_id::next().to_string();
-        let mut command = json!({"id": id, "kind": kind, "at": (self.clock)().timestamp_millis() as f64 / 1000.0});
+        let mut command = json!({"id": id, "kind": kind, "at": self.base.now().timestamp_millis() as f64 / 1000.0});
         if let (Some(command), Value::Object(arguments)) = (command.as_object_mut(), arguments) {
             command.extend(arguments);
         }

@@ -20,7 +20,8 @@ use uuid::Uuid;
 
 use super::Airflow;
 use crate::{
-    error::{Error, Result, chain},
+    error::{Error, Result},
+    report::chain,
     runtime::{Runtime, UiProcess, UiWord},
 };
 
@@ -98,7 +99,7 @@ impl Airflow {
         let server = self.modal.server(environment.target, &environment.config)?;
         let process = self.uis.runtime.start_ui(name, &environment.config, &server)?;
         let id = Uuid::now_v7();
-        let (state, started_at) = (UiState::Starting, (self.clock)());
+        let (state, started_at) = (UiState::Starting, self.base.now());
         self.uis.open().insert(id, Ui { id, environment: name.clone(), state, started_at });
         let (sender, events) = mpsc::channel(UNREAD);
         // At once, so that whoever asked knows its id.

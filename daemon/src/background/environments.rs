@@ -20,10 +20,13 @@ use super::{
     steps::{self, Tools},
 };
 use crate::{
-    error::{Result, chain},
+    base::Base,
+    error::Result,
     metrics::Metrics,
+    model::{Deletion, DesiredState},
     progress::Progress,
-    registry::{Deletion, Registry, Wish},
+    registry::Registry,
+    report::chain,
     store::{Ended, Outcome},
 };
 
@@ -35,6 +38,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(300);
 const AT_A_TIME: usize = 4;
 
 pub struct EnvironmentReconciler {
+    base: Base,
     registry: Registry,
     metrics: Metrics,
     tools: Arc<Tools>,
@@ -50,17 +54,17 @@ struct Attempt {
 }
 
 impl EnvironmentReconciler {
-    pub fn new(registry: Registry, tools: Tools, metrics: Metrics) -> Self {
+    pub fn new(base: Base, registry: Registry, tools: Tools, metrics: Metrics) -> Self {
         let (attempts, unrecorded) = (HashMap::new(), HashMap::new());
-        Self { registry, metrics, tools: Arc::new(tools), attempts, running: JoinSet::new(), unrecorded }
+        Self { base, registry, metrics, tools: Arc::new(tools), attempts, running: JoinSet::new(), unrecorded }
     }
 
     /// Runs until cancelled, and then until the steps under way have ended; the next start goes on with the others.
     pub async fn run(mut self, cancelled: CancellationToken) {
-        let wake = self.registry.wake.clone();
+        let registry = self.registry.clone();
         self.find_outdated().await;
         while !cancelled.is_cancelled() {
-            let pause = match self.registry.store.wishes().await {
+            let pause = match self.base.store.wishes().await {
                 Ok(wishes) => self.begin_what_is_due(&wishes, &cancelled),
                 Err(error) => {
                     tracing::error!(error = chain(&error), "the registry cannot be read");
@@ -69,7 +73,7 @@ impl EnvironmentReconciler {
             };
             tokio::select! {
                 () = cancelled.cancelled() => {}
-                () = wake.notified() => {}
+                () = registry.changed() => {}
                 Some(ended) = self.running.join_next() => self.ended(ended),
                 () = tokio::time::sleep(pause) => {}
             }
@@ -80,7 +84,7 @@ impl EnvironmentReconciler {
     /// After an upgrade of the daemon, what is deployed is of the version before.
     async fn find_outdated(&self) {
         let functions = self.tools.runtime.functions_hash();
-        match self.registry.store.outdate_environments(&functions, (self.registry.clock)()).await {
+        match self.base.store.outdate_environments(&functions, self.base.now()).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "environments are deployed again, with the functions of this version"),
             Err(error) => tracing::error!(error = chain(&error), "the registry cannot be written"),
@@ -88,7 +92,7 @@ impl EnvironmentReconciler {
     }
 
     /// Begins attempts and abandons those that nobody wants any more; gives the time until the next look.
-    fn begin_what_is_due(&mut self, wishes: &[Wish], stop: &CancellationToken) -> Duration {
+    fn begin_what_is_due(&mut self, wishes: &[DesiredState], stop: &CancellationToken) -> Duration {
         let mut pause = PERIOD;
         for wish in wishes {
             let Environment { name, generation, .. } = &wish.environment;
@@ -107,23 +111,24 @@ impl EnvironmentReconciler {
     }
 
     /// How long the next attempt has to wait, if it does.
-    fn wait(&self, wish: &Wish) -> Option<Duration> {
-        let retry = wish.retry_at.and_then(|at| (at - (self.registry.clock)()).to_std().ok());
+    fn wait(&self, wish: &DesiredState) -> Option<Duration> {
+        let retry = wish.retry_at.and_then(|at| (at - self.base.now()).to_std().ok());
         // It is longer only if the clock was set back.
         let retry = retry.filter(|wait| *wait <= LONGEST_RETRY);
         let (_, at) = self.unrecorded.get(&wish.environment.name).copied().unwrap_or((0, Instant::now()));
         retry.max(Some(at.saturating_duration_since(Instant::now()))).filter(|wait| !wait.is_zero())
     }
 
-    fn begin(&mut self, wish: Wish, stop: CancellationToken) {
+    fn begin(&mut self, wish: DesiredState, stop: CancellationToken) {
         let (name, generation) = (wish.environment.name.clone(), wish.environment.generation);
         let abandoned = CancellationToken::new();
         self.attempts.insert(name.clone(), Attempt { generation, abandoned: abandoned.clone() });
-        let (registry, tools, metrics) = (self.registry.clone(), self.tools.clone(), self.metrics.clone());
+        let (base, registry) = (self.base.clone(), self.registry.clone());
+        let (tools, metrics) = (self.tools.clone(), self.metrics.clone());
         self.running.spawn(async move {
             let done = tokio::select! {
                 () = abandoned.cancelled() => Ok(()),
-                done = reconcile(&registry, &tools, &metrics, &wish, &stop) => done,
+                done = reconcile((&base, &registry), &tools, &metrics, &wish, &stop) => done,
             };
             (name, done)
         });
@@ -147,29 +152,28 @@ impl EnvironmentReconciler {
 
 /// One attempt to do what is wanted.
 async fn reconcile(
-    registry: &Registry,
+    (base, registry): (&Base, &Registry),
     tools: &Tools,
     metrics: &Metrics,
-    wish: &Wish,
+    wish: &DesiredState,
     stop: &CancellationToken,
 ) -> Result<()> {
     let Environment { name, generation, .. } = &wish.environment;
-    let latest = registry.store.latest_operation(name).await?;
+    let latest = base.store.latest_operation(name).await?;
     let operation = latest.filter(|operation| operation.state == OperationState::Running);
     let mut recorder =
-        Recorder::new(registry.clone(), name.clone(), operation, steps::titles(wish.deletion), metrics.clone());
-    let now = registry.clock;
+        Recorder::new(base.clone(), name.clone(), operation, steps::titles(wish.deletion), metrics.clone());
     match run_steps(tools, wish, &mut recorder, stop).await? {
         Steps::Stopped => return Ok(()),
         Steps::Failed { step, error } => {
             tracing::warn!(environment.name = %name, step, error, "the environment is not ready");
-            let retry_at = now() + back_off(wish.attempts);
+            let retry_at = base.now() + back_off(wish.attempts);
             let outcome = Outcome::Failed { step, error: &error, retry_at };
             let ended = recorder.ending(Some(&error));
-            let recorded = registry.store.observe_environment(name, *generation, (outcome, ended), now()).await?;
+            let recorded = base.store.observe_environment(name, *generation, (outcome, ended), base.now()).await?;
             let Ended::Recorded { was_running } = recorded else { return Ok(()) };
             let data = json!({"generation": generation, "step": step, "error": error});
-            registry.events.record(EventKind::EnvironmentFailed, name, data).await;
+            base.events.record(EventKind::EnvironmentFailed, name, data).await;
             recorder.ended(was_running, Some(&error)).await;
             return Ok(());
         }
@@ -180,21 +184,21 @@ async fn reconcile(
         None => {
             let functions = tools.runtime.functions_hash();
             let outcome = Outcome::Reached { functions: &functions };
-            registry.store.observe_environment(name, *generation, (outcome, ended), now()).await?
+            base.store.observe_environment(name, *generation, (outcome, ended), base.now()).await?
         }
-        Some(_) => registry.store.forget_environment(name, *generation, ended, now()).await?,
+        Some(_) => base.store.forget_environment(name, *generation, ended, base.now()).await?,
     };
     let Ended::Recorded { was_running } = recorded else { return Ok(()) };
     match wish.deletion {
         None => {
             tracing::info!(environment.name = %name, environment.generation = generation, "the environment is ready");
-            registry.events.record(EventKind::EnvironmentReady, name, json!({"generation": generation})).await;
+            base.events.record(EventKind::EnvironmentReady, name, json!({"generation": generation})).await;
         }
         Some(deletion) => {
             tracing::info!(environment.name = %name, "the environment was deleted");
-            registry.gone.notify_one();
+            registry.environment_removed();
             let data = json!({"purge": deletion == Deletion::Purge});
-            registry.events.record(EventKind::EnvironmentDeleted, name, data).await;
+            base.events.record(EventKind::EnvironmentDeleted, name, data).await;
         }
     }
     recorder.ended(was_running, None).await;
@@ -211,7 +215,12 @@ enum Steps {
     Stopped,
 }
 
-async fn run_steps(tools: &Tools, wish: &Wish, recorder: &mut Recorder, stop: &CancellationToken) -> Result<Steps> {
+async fn run_steps(
+    tools: &Tools,
+    wish: &DesiredState,
+    recorder: &mut Recorder,
+    stop: &CancellationToken,
+) -> Result<Steps> {
     for (index, kind) in steps::of(wish.deletion).iter().enumerate() {
         if stop.is_cancelled() {
             return Ok(Steps::Stopped);

@@ -6,25 +6,22 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    airflow::Airflow,
-    error::{Result, chain},
-    events,
-    http::KEYS_KEPT_FOR,
-    registry::Registry,
+    airflow::Airflow, base::Base, error::Result, events, registry::Registry, report::chain, store::KEYS_KEPT_FOR,
 };
 
 /// How long operations that have ended are kept.
 const OPERATIONS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub struct Housekeeper {
+    base: Base,
     registry: Registry,
     airflow: Arc<Airflow>,
     period: Duration,
 }
 
 impl Housekeeper {
-    pub fn new(registry: Registry, airflow: Arc<Airflow>, period: Duration) -> Self {
-        Self { registry, airflow, period }
+    pub fn new(base: Base, registry: Registry, airflow: Arc<Airflow>, period: Duration) -> Self {
+        Self { base, registry, airflow, period }
     }
 
     /// Cleans up now and then, and when an environment is gone, until cancelled.
@@ -35,15 +32,14 @@ impl Housekeeper {
             }
             tokio::select! {
                 () = cancelled.cancelled() => return,
-                () = self.registry.gone.notified() => {}
+                () = self.registry.removed() => {}
                 () = tokio::time::sleep(self.period) => {}
             }
         }
     }
 
     async fn clean(&self) -> Result<()> {
-        let store = &self.registry.store;
-        let now = (self.registry.clock)();
+        let (store, now) = (&self.base.store, self.base.now());
         let operations = store.forget_operations(now - OPERATIONS).await?;
         let events = store.forget_events(now - events::KEPT_FOR, events::KEPT).await?;
         let keys = store.forget_idempotent(now - KEYS_KEPT_FOR).await?;

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::{error::Result, metrics::Metrics, registry::Registry, store::OperationChange};
+use crate::{base::Base, error::Result, metrics::Metrics, store::OperationChange};
 
 /// The record of one attempt. An attempt that the reconciler makes by itself, long after the operation failed, has
 /// nobody who follows it and leaves no record but the environment's state.
 pub(super) struct Recorder {
-    registry: Registry,
+    base: Base,
     environment: EnvironmentName,
     operation: Option<Operation>,
     metrics: Metrics,
@@ -23,7 +23,7 @@ pub(super) struct Recorder {
 impl Recorder {
     /// Begins an attempt: whatever an earlier one had done of the steps is done again.
     pub fn new(
-        registry: Registry,
+        base: Base,
         environment: EnvironmentName,
         mut operation: Option<Operation>,
         titles: impl Iterator<Item = &'static str>,
@@ -33,7 +33,7 @@ impl Recorder {
             let pending = |title: &str| Step { title: title.to_owned(), state: StepState::Pending, detail: None };
             operation.steps = titles.map(pending).collect();
         }
-        Self { registry, environment, operation, metrics }
+        Self { base, environment, operation, metrics }
     }
 
     pub async fn step(&mut self, index: usize, state: StepState, detail: Option<String>) -> Result<()> {
@@ -83,22 +83,22 @@ impl Recorder {
     /// Writes how the operation gets on and, if there is news for others than its followers, an event.
     async fn save(&self, event: Option<Value>) -> Result<()> {
         let Some(Operation { id, steps, .. }) = &self.operation else { return Ok(()) };
-        let now = (self.registry.clock)();
+        let now = self.base.now();
         let change = OperationChange { id: *id, state: OperationState::Running, steps, error: None };
-        if !self.registry.store.save_operation(change, now).await? {
+        if !self.base.store.save_operation(change, now).await? {
             // Cancelled a moment ago: what is still told is of no interest.
             return Ok(());
         }
         match event {
             Some(data) => self.tell(EventKind::OperationStep, data, *id).await,
-            None => self.registry.events.notify(),
+            None => self.base.events.notify(),
         }
         Ok(())
     }
 
     async fn tell(&self, kind: EventKind, mut data: Value, operation: Uuid) {
         data["operation_id"] = json!(operation);
-        self.registry.events.record(kind, &self.environment, data).await;
+        self.base.events.record(kind, &self.environment, data).await;
     }
 }
 

@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{airflow::Airflow, error::chain, registry::Registry};
+use crate::{airflow::Airflow, registry::Registry, report::chain};
 
 const PERIOD: Duration = Duration::from_secs(15);
 /// Every so many looks, those in Modal's cloud have their turn.

@@ -6,12 +6,7 @@ use airflow_serverless_api::environment::Environment;
 use modal_client::{Client, NO_ARGUMENTS, Outcome, SecretOutcome};
 
 use crate::{
-    error::Result,
-    modal::Modal,
-    progress::Progress,
-    registry::{Deletion, adoption},
-    runtime::Runtime,
-    vault,
+    error::Result, modal::Modal, model::Deletion, progress::Progress, registry::adoption, runtime::Runtime, vault,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

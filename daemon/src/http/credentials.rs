@@ -6,8 +6,16 @@ use axum::{Json, extract::State, http::StatusCode};
 use super::{
     Services,
     extract::{self, Query},
-    problem::Answer,
+    problem::{Answer, Failure},
 };
+use crate::{
+    error::Error,
+    modal::{self, CredentialsError, ModalError},
+};
+
+fn refused(error: CredentialsError) -> Failure {
+    Error::from(ModalError::from(error)).into()
+}
 
 /// Whether there are credentials, and whose; never the secret
 #[utoipa::path(
@@ -15,7 +23,7 @@ use super::{
     responses((status = 200, body = CredentialsStatus))
 )]
 pub(super) async fn get_credentials(State(services): State<Services>) -> Answer<Json<CredentialsStatus>> {
-    Ok(Json(services.credentials.status()?))
+    Ok(Json(services.credentials.status().map_err(refused)?))
 }
 
 /// Keeps credentials, once the server has taken them
@@ -30,8 +38,8 @@ pub(super) async fn put_credentials(
     Query(query): Query<StoreCredentials>,
     extract::Json(request): extract::Json<PutCredentials>,
 ) -> Answer<Json<CredentialsStatus>> {
-    let now = (services.registry.clock)();
-    Ok(Json(services.credentials.store(request, query, now).await?))
+    let now = services.base.now();
+    Ok(Json(modal::sign_in(&services.credentials, request, query, now).await.map_err(Error::from)?))
 }
 
 /// Forgets the credentials; environments in the cloud go on, but cannot be reached from here
@@ -40,6 +48,6 @@ pub(super) async fn put_credentials(
     responses((status = 204))
 )]
 pub(super) async fn delete_credentials(State(services): State<Services>) -> Answer<StatusCode> {
-    services.credentials.remove()?;
+    services.credentials.remove().map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }

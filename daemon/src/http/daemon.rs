@@ -8,7 +8,7 @@ use super::{
     problem::{Answer, Failure},
     storage,
 };
-use crate::error::chain;
+use crate::report::chain;
 
 /// Whether the daemon serves
 #[utoipa::path(get, path = "/v1/health", tag = "daemon", responses((status = 200, body = Health)))]

@@ -37,7 +37,7 @@ pub(super) async fn follow_events(
     headers: HeaderMap,
     Query(query): Query<FollowEvents>,
 ) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>> {
-    let events = services.registry.events.clone();
+    let events = services.base.events.clone();
     let after = match last_event_id(&headers)?.or(query.after) {
         Some(id) => id,
         None => events.newest().await?,

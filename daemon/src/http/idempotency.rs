@@ -8,7 +8,6 @@
 use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use axum::{
@@ -30,17 +29,11 @@ use super::{
     limits::LARGEST_BODY,
     problem::{Answer, Failure},
 };
-use crate::{
-    airflow::command_id,
-    error::{Error, chain},
-    store::KeptAnswer,
-};
+use crate::{airflow::command_id, error::Error, report::chain, store::KeptAnswer};
 
 pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer is the one that was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// How long keys are remembered.
-pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_KEY: usize = 255;
 
 /// The keys of requests under way.
@@ -61,8 +54,8 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
     let body = in_time(to_bytes(body, LARGEST_BODY)).await?.map_err(too_large)?;
     let Some(_held) = Held::new(&services.under_way, &key) else { return Err(Error::IdempotencyKeyInUse.into()) };
     let hash = hash_of(&parts, &body);
-    let registry = &services.registry;
-    let known = registry.store.begin_idempotent(&key, &hash, (registry.clock)()).await.map_err(Error::from)?;
+    let base = &services.base;
+    let known = base.store.begin_idempotent(&key, &hash, base.now()).await.map_err(Error::from)?;
     if known.request != hash {
         return Err(Error::IdempotencyKeyReused.into());
     }
@@ -74,8 +67,8 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
     let is_refused = response.status().is_client_error();
     let (response, kept) = keep(response).await;
     let recorded = match kept {
-        Some(kept) => registry.store.end_idempotent(&key, &kept).await,
-        None if is_refused => registry.store.forget_idempotent_key(&key).await,
+        Some(kept) => base.store.end_idempotent(&key, &kept).await,
+        None if is_refused => base.store.forget_idempotent_key(&key).await,
         None => Ok(()),
     };
     if let Err(error) = recorded {

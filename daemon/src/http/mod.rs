@@ -48,12 +48,11 @@ use utoipa_axum::{
 
 pub use guard::Door;
 
-pub use idempotency::KEPT_FOR as KEYS_KEPT_FOR;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    airflow::Airflow, credentials::CredentialsFile, diagnostics::Diagnostician, metrics::Metrics, registry::Registry,
-    watcher::Watchers,
+    airflow::Airflow, base::Base, diagnostics::Diagnostician, metrics::Metrics, modal::CredentialsFile,
+    registry::Registry, watcher::Watchers,
 };
 
 /// What the handlers work with. Each layer of each request has a clone.
@@ -61,6 +60,7 @@ use crate::{
 pub struct Services(Arc<Parts>);
 
 pub struct Parts {
+    pub base: Base,
     pub registry: Registry,
     pub airflow: Arc<Airflow>,
     /// Ends answers that would go on for ever.
@@ -74,7 +74,7 @@ pub struct Parts {
 
 impl Services {
     pub fn new(
-        registry: Registry,
+        (base, registry): (Base, Registry),
         (airflow, watchers): (Arc<Airflow>, Arc<Watchers>),
         diagnostician: Diagnostician,
         credentials: CredentialsFile,
@@ -82,7 +82,7 @@ impl Services {
         stop: CancellationToken,
     ) -> Self {
         let under_way = idempotency::UnderWay::default();
-        let parts = Parts { registry, airflow, stop, metrics, credentials, watchers, diagnostician, under_way };
+        let parts = Parts { base, registry, airflow, stop, metrics, credentials, watchers, diagnostician, under_way };
         Self(Arc::new(parts))
     }
 }

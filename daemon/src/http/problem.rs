@@ -9,8 +9,9 @@ use axum::{
 pub(super) use super::kinds;
 use super::kinds::Kind;
 use crate::{
-    error::{Error, Reason, Subject, chain},
+    error::{Error, Reason, Subject},
     modal::ModalError,
+    report::chain,
 };
 
 const DAGS_HINT: &str = "`airflow-serverless dags list` shows the DAGs of an environment, import errors included";

@@ -20,7 +20,7 @@ use super::{
     extract::{self, Path, Query},
     problem::Answer,
 };
-use crate::{airflow::Piece, error::chain};
+use crate::{airflow::Piece, report::chain};
 
 /// Task instances of a run, in the order in which they started
 #[utoipa::path(

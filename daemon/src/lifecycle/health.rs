@@ -35,7 +35,7 @@ impl Health {
     }
 
     async fn check(&self) -> Result<(), String> {
-        self.store.ping().await.map_err(|error| crate::error::chain(&error))?;
+        self.store.ping().await.map_err(|error| crate::report::chain(&error))?;
         self.modal.check().await
     }
 }

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::SERVES;
-use crate::{error::chain, logging::Logging, notify::ServiceManager, settings::Settings};
+use crate::{logging::Logging, notify::ServiceManager, report::chain, settings::Settings};
 
 pub struct Reloader {
     hangups: Signal,

@@ -8,7 +8,8 @@ use std::{
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
 
-use super::{ListenError, address::LoopbackAddress};
+use super::ListenError;
+use crate::loopback::LoopbackAddress;
 
 /// Where systemd's numbers of handed sockets begin.
 const FIRST_DESCRIPTOR: usize = 3;

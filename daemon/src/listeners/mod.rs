@@ -4,7 +4,6 @@
 //! to show depends on the [`Door`] through which it comes.
 
 mod activation;
-mod address;
 mod connections;
 
 use std::{
@@ -23,10 +22,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use activation::Activation;
-pub use address::{AddressError, LoopbackAddress};
 
 use crate::{
     http::{Door, behind},
+    loopback::{AddressError, LoopbackAddress},
     token::{Token, TokenError},
 };
 
@@ -168,7 +167,7 @@ impl Removed {
 impl Drop for Removed {
     fn drop(&mut self) {
         if let Err(error) = self.remove() {
-            tracing::warn!(error = crate::error::chain(&error), "a file was left behind");
+            tracing::warn!(error = crate::report::chain(&error), "a file was left behind");
         }
     }
 }

@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Registry, new_operation};
-use crate::error::{Error, Result, chain};
+use crate::{
+    error::{Error, Result},
+    report::chain,
+};
 
 /// Where the description is on the Volume.
 const PATH: &str = "/data/environment.json";
@@ -95,13 +98,13 @@ impl Registry {
     /// again. One that is registered is not an error: it is answered as it is.
     pub async fn adopt_environment(&self, name: &EnvironmentName) -> Result<EnvironmentChange> {
         let _wishing = self.wishing.lock(name).await;
-        if let Some(environment) = self.store.environment(name).await? {
+        if let Some(environment) = self.base.store.environment(name).await? {
             return Ok(EnvironmentChange { environment, operation: self.running_operation(name).await? });
         }
         let (target, client) = self.deployed(name).await?.ok_or_else(|| Error::NotDeployed(name.clone()))?;
         let config = described(&client, name).await.map_err(|error| Error::NotAdopted(name.clone(), chain(&error)))?;
         let operation = new_operation(OperationKind::Create);
-        self.store.insert_environment(name, (target, &config), &operation, (self.clock)()).await?;
+        self.base.store.insert_environment(name, (target, &config), &operation, self.base.now()).await?;
         self.started(name, (EventKind::EnvironmentCreated, json!({"adopted": true})), operation.id).await
     }
 

@@ -13,7 +13,7 @@ use sqlite_schema::row;
 use super::{
     NewOperation, OperationChange, Result, Statement, Store, StoreError, decode, encode, from_word, query, word,
 };
-use crate::registry::{Deletion, Wish};
+use crate::model::{Deletion, DesiredState};
 
 row! {
     struct Row {
@@ -127,7 +127,7 @@ impl TryFrom<Row> for Environment {
     }
 }
 
-impl TryFrom<Row> for Wish {
+impl TryFrom<Row> for DesiredState {
     type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self> {
@@ -187,8 +187,8 @@ impl Store {
     }
 
     /// What is wanted of each environment.
-    pub async fn wishes(&self) -> Result<Vec<Wish>> {
-        self.rows().await?.into_iter().map(Wish::try_from).collect()
+    pub async fn wishes(&self) -> Result<Vec<DesiredState>> {
+        self.rows().await?.into_iter().map(DesiredState::try_from).collect()
     }
 
     pub async fn environment(&self, name: &EnvironmentName) -> Result<Option<Environment>> {

@@ -1,9 +1,14 @@
 //! Answers to requests with an `Idempotency-Key`.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use sqlite_schema::row;
 
 use super::{Result, Store, query};
+
+/// How long keys are remembered.
+pub const KEYS_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 row! {
     /// What is known of a key.

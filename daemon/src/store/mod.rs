@@ -18,7 +18,7 @@ use sqlx::{
 };
 
 pub use environments::{Ended, Outcome};
-pub use idempotency::KeptAnswer;
+pub use idempotency::{KEYS_KEPT_FOR, KeptAnswer};
 pub use operations::{NewOperation, OperationChange};
 pub use watches::{Progress, WatchRow};
 
@@ -166,7 +166,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::registry::Deletion;
+    use crate::model::Deletion;
 
     /// The registry of this schema, as a daemon of that time left it. Each release that changes the schema adds one:
     /// `cargo run -p integration-tests --example freeze_registry`.

@@ -9,7 +9,7 @@ use sqlx::{QueryBuilder, Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::{Result, Store, StoreError, decode, encode, from_word, query};
-use crate::watcher::{Name, Record, Records, Stamp};
+use crate::model::{Name, Record, Records, Stamp};
 
 /// A watch as it was asked for, and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,11 +12,8 @@ use airflow_serverless_api::{
 };
 use tokio::task::JoinSet;
 
-use super::{
-    imports::Graph,
-    record::{Locals, Name},
-};
-use crate::{airflow::Airflow, error::Result, runtime::Verdict};
+use super::{imports::Graph, local::Locals};
+use crate::{airflow::Airflow, error::Result, model::Name, runtime::Verdict};
 
 /// What is wrong with files; those that are fine are not in it.
 pub type Faults = BTreeMap<Name, Vec<InvalidFile>>;

@@ -11,10 +11,11 @@ use super::{
     check::Faults,
     hold::{Hold, Tried, hold_back},
     imports::Graph,
+    local::Locals,
     look::{Look, is_still},
     plan::Plan,
-    record::{Locals, Name, Records},
 };
+use crate::model::{Name, Records};
 
 pub struct Findings {
     pub plan: Plan,
@@ -48,7 +49,7 @@ impl Findings {
     /// What is not as it was when files were last tried; without such a time, all that is planned.
     pub fn fresh(&self, now: &Locals, tried: Option<&Locals>) -> BTreeSet<Name> {
         let Some(tried) = tried else { return self.changes().cloned().collect() };
-        let is_new = |(path, local): &(&Name, &super::record::Local)| {
+        let is_new = |(path, local): &(&Name, &super::local::Local)| {
             tried.get(*path).is_none_or(|before| before.sha256 != local.sha256 || before.role != local.role)
         };
         let gone = tried.keys().filter(|path| !now.contains_key(*path));

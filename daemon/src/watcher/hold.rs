@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{imports::Graph, record::Name};
+use super::imports::Graph;
+use crate::model::Name;
 
 /// Why a change is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]

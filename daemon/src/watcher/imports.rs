@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::record::{Locals, Name, Role};
-use crate::airflow::PLUGINS;
+use super::local::{Locals, Role};
+use crate::{airflow::PLUGINS, model::Name};
 
 /// The modules that a file imports, with blanks between them. `from a import b` may mean the module `a.b`, so both count.
 pub fn imports(path: &str, content: &[u8]) -> Box<str> {
@@ -164,7 +164,10 @@ fn reach<'a>(edges: &HashMap<Name, Vec<Name>>, from: impl IntoIterator<Item = &'
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::watcher::record::{Local, Role, Stamp};
+    use crate::{
+        model::Stamp,
+        watcher::local::{Local, Role},
+    };
 
     /// A folder of files with these contents.
     pub fn folder(files: &[(&str, &str)]) -> Locals {

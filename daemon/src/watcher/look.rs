@@ -13,11 +13,14 @@ use sha2::{Digest as _, Sha256};
 use super::{
     events::{Folders, QUIET},
     imports::imports,
-    record::{Digest, Local, Locals, Name, Record, Records, Role, Stamp},
+    local::{Local, Locals, Role},
     rules::{MAX_FILE_BYTES, Rules},
     scan::{Identity, Scan, ScanError, plain, scan},
 };
-use crate::regular_file;
+use crate::{
+    model::{Digest, Name, Record, Records, Stamp},
+    regular_file,
+};
 
 /// Contents that are kept from the look to the upload; what is beyond is read a second time.
 const MOST_BYTES_KEPT: usize = 16 << 20;

@@ -10,9 +10,9 @@ mod findings;
 mod hold;
 mod imports;
 mod links;
+mod local;
 mod look;
 mod plan;
-mod record;
 mod round;
 mod rules;
 mod scan;
@@ -39,7 +39,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use self::record::{Name, Record, Records, Stamp};
 use self::{
     events::Folders,
     round::{Memory, Round},
@@ -50,10 +49,13 @@ use self::{
 };
 use crate::{
     airflow::Airflow,
-    error::{Error, Result, chain},
+    base::Base,
+    error::{Error, Result},
+    model::Name,
     registry::Registry,
+    report::chain,
     settings,
-    store::{Store, WatchRow},
+    store::WatchRow,
 };
 
 /// Each takes a thread and one of the user's inotify instances, of which there are 128 by default.
@@ -64,7 +66,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// All watches of the daemon.
 pub struct Watchers {
-    store: Store,
+    base: Base,
     registry: Registry,
     airflow: Arc<Airflow>,
     settings: settings::Watch,
@@ -76,20 +78,20 @@ pub struct Watchers {
 
 impl Watchers {
     pub fn new(
+        base: Base,
         registry: Registry,
         airflow: Arc<Airflow>,
         (settings, home): (settings::Watch, &Home),
         stop: CancellationToken,
     ) -> Self {
         let own = [&home.data, &home.state, &home.cache, &home.runtime].map(|folder| real(folder)).into();
-        let store = registry.store.clone();
-        Self { store, registry, airflow, settings, own, running: Mutex::default(), stop }
+        Self { base, registry, airflow, settings, own, running: Mutex::default(), stop }
     }
 
     /// Takes up all watches that there are.
     pub async fn start(&self) -> Result<()> {
         let mut running = self.running.lock().await;
-        for row in self.store.watches().await? {
+        for row in self.base.store.watches().await? {
             let (id, directory) = (row.id, row.directory.clone());
             match self.begin(row) {
                 Ok(begun) => drop(running.insert(id, begun)),
@@ -117,7 +119,7 @@ impl Watchers {
         let mut running = self.running.lock().await;
         // Those whose environments are gone.
         running.retain(|_, running| !running.task.is_finished());
-        let rows = self.store.watches().await?;
+        let rows = self.base.store.watches().await?;
         for row in rows.iter().filter(|row| row.environment == request.environment) {
             if Path::new(&row.directory) == directory {
                 if (row.deletes, &row.patterns) != (request.delete, &request.patterns) {
@@ -147,10 +149,10 @@ impl Watchers {
             identity: None,
             uploads: 0,
             synced_at: None,
-            created_at: (self.registry.clock)(),
+            created_at: self.base.now(),
         };
         self.refuse_conflicts(&row, &directory, rules).await?;
-        if let Err(error) = self.store.insert_watch(&row).await {
+        if let Err(error) = self.base.store.insert_watch(&row).await {
             // It may have gone meanwhile.
             self.registry.wanted_environment(&row.environment).await?;
             return Err(error.into());
@@ -166,25 +168,25 @@ impl Watchers {
         }
         let is_wanted =
             |row: &WatchRow| query.environment.as_ref().is_none_or(|environment| *environment == row.environment);
-        let rows = self.store.watches().await?.into_iter().filter(is_wanted);
+        let rows = self.base.store.watches().await?.into_iter().filter(is_wanted);
         let watches = futures::future::join_all(rows.map(|row| self.watch_of(row))).await;
         let total_entries = watches.len() as u64;
         Ok(WatchList { watches, total_entries })
     }
 
     pub async fn watch(&self, id: Uuid) -> Result<Watch> {
-        let row = self.store.watch(id).await?.ok_or(Error::WatchNotFound(id))?;
+        let row = self.base.store.watch(id).await?.ok_or(Error::WatchNotFound(id))?;
         Ok(self.watch_of(row).await)
     }
 
     /// Watches a folder no more. What was uploaded stays where it is.
     pub async fn delete_watch(&self, id: Uuid) -> Result<WatchRemoval> {
         let mut all = self.running.lock().await;
-        let row = self.store.watch(id).await?.ok_or(Error::WatchNotFound(id))?;
+        let row = self.base.store.watch(id).await?.ok_or(Error::WatchNotFound(id))?;
         if let Some(running) = all.remove(&id) {
             running.stop().await;
         }
-        let files_kept = match self.store.delete_watch(id).await {
+        let files_kept = match self.base.store.delete_watch(id).await {
             Ok(files_kept) => files_kept,
             Err(error) => {
                 self.begin_among(&mut all, row)?;
@@ -209,9 +211,9 @@ impl Watchers {
         let invalid = |error: ignore::Error| Error::InvalidWatch(vec![Fault::new("patterns", error.to_string())]);
         let shared = Arc::new(Shared::new(&row));
         let round = Round {
-            store: self.store.clone(),
+            store: self.base.store.clone(),
             airflow: self.airflow.clone(),
-            clock: self.registry.clock,
+            clock: self.base.clock,
             rules: Rules { patterns: Patterns::new(&row.patterns).map_err(invalid)?, own: self.own.clone() },
             folders: Arc::new(std::sync::Mutex::new(Folders::new(alarm, root.clone()))),
             shared: shared.clone(),
@@ -219,7 +221,7 @@ impl Watchers {
             row,
             root,
         };
-        let environments = self.registry.events.changes();
+        let environments = self.base.events.changes();
         let task =
             Task { round, alarm: rings, environments, settings: self.settings, failures: 0, told: WatchState::InSync };
         let cancel = self.stop.child_token();
@@ -247,7 +249,7 @@ impl Watchers {
     async fn only_on_volume(&self, row: &WatchRow, shared: &Shared) -> Option<VolumeFiles> {
         let asked = async { upload::remotes(&self.airflow.dag_volume(&row.environment).await?).await };
         let remotes = timeout(ANSWER_LIMIT, asked).await.ok()?.ok()?;
-        let recorded = self.store.watched_paths(&row.environment).await.ok()?;
+        let recorded = self.base.store.watched_paths(&row.environment).await.ok()?;
         Some(shared.only_on_volume(&remotes, |path| recorded.contains(path)))
     }
 
@@ -272,7 +274,7 @@ impl Watchers {
         let scanned = scanned.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let scanned = scanned.map_err(|error| Error::InvalidWatch(vec![Fault::new("directory", error.to_string())]))?;
         let names: Vec<Name> = scanned.files.into_keys().collect();
-        let conflicts = self.store.paths_of_other_watches(row, &names).await?;
+        let conflicts = self.base.store.paths_of_other_watches(row, &names).await?;
         match conflicts.first() {
             None => Ok(()),
             Some((path, other)) => Err(Error::WatchConflicts {

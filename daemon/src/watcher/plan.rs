@@ -6,7 +6,8 @@ use std::{
     ops::Bound,
 };
 
-use super::record::{Locals, Name, Record, Records};
+use super::local::Locals;
+use crate::model::{Name, Record, Records};
 
 /// How much later than the upload began or ended the Volume may say that it was.
 const CLOCK_SKEW_SECONDS: i64 = 2;
@@ -139,7 +140,10 @@ fn blocked(plan: &Plan, view: &View<'_>, remotes: &Remotes) -> Vec<(Name, String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watcher::record::{Digest, Local, Role, Stamp};
+    use crate::{
+        model::{Digest, Stamp},
+        watcher::local::{Local, Role},
+    };
 
     const A: Digest = [1; 32];
     const B: Digest = [2; 32];

@@ -22,9 +22,9 @@ use super::{
     events::Folders,
     findings::Findings,
     hold::Hold,
+    local::Locals,
     look::{Look, digest, look},
     plan::{Plan, Remotes, View, plan},
-    record::{Locals, Name, Record, Records},
     rules::Rules,
     scan::ScanError,
     status::{Shared, shared_dags},
@@ -32,8 +32,9 @@ use super::{
 };
 use crate::{
     airflow::{Airflow, SharedId},
-    error::{Error, Result, chain},
-    registry::Clock,
+    error::{Error, Result},
+    model::{Clock, Name, Record, Records},
+    report::chain,
     store::{Progress, Store, WatchRow},
 };
 

@@ -14,10 +14,14 @@ use airflow_serverless_api::watch::InvalidFile;
 
 use super::{
     links::resolve,
-    record::{Name, Role, Stamp},
+    local::Role,
     rules::{self, IGNORE_FILE, Ignores, Rules},
 };
-use crate::{airflow::PLUGINS, regular_file};
+use crate::{
+    airflow::PLUGINS,
+    model::{Name, Stamp},
+    regular_file,
+};
 
 /// Most files, and most folders. A folder with more is none of DAGs: somebody watches a home directory.
 const MOST_FILES: usize = 100_000;

@@ -10,13 +10,10 @@ use airflow_serverless_api::watch::{
 };
 use chrono::{DateTime, Utc};
 
-use super::{
-    plan::Remotes,
-    record::{Locals, Name},
-    rules,
-};
+use super::{local::Locals, plan::Remotes, rules};
 use crate::{
     airflow::{SharedId, shared_id_warnings},
+    model::Name,
     store::WatchRow,
 };
 

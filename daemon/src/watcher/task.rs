@@ -22,7 +22,8 @@ use super::{
     status::Status,
 };
 use crate::{
-    error::{Error, Result, chain},
+    error::{Error, Result},
+    report::chain,
     settings,
 };
 

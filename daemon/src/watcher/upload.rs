@@ -8,11 +8,15 @@ use modal_client::{EntryKind, File, Volume};
 
 use super::{
     imports::Graph,
+    local::{Locals, Role},
     look::{digest, read},
     plan::{Remote, Remotes},
-    record::{Locals, Name, Record, Role},
 };
-use crate::{airflow::DAGS, error::Result};
+use crate::{
+    airflow::DAGS,
+    error::Result,
+    model::{Name, Record},
+};
 
 /// All of an upload is in memory, and all of it appears at once.
 const MOST_BYTES: u64 = 16 << 20;

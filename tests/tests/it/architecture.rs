@@ -1,6 +1,10 @@
 //! The walls between the crates, with the reason for each.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use cargo_metadata::{DepKindInfo, DependencyKind, Metadata, MetadataCommand};
 
@@ -42,6 +46,25 @@ const WALLS: &[(&str, &[&str], &str)] = &[
         &["modal-client", "modal-emulator", "airflow-serverless-api", "airflow-serverless", "airflowd"],
         "the protocol is a leaf",
     ),
+];
+
+/// The modules of the daemon, from the ground up. A module uses those of lower floors only, so that each can be read
+/// without those above it.
+const FLOORS: &[&[&str]] = &[
+    &["model", "locks", "loopback", "metrics", "notify", "progress", "regular_file", "report"],
+    &["private_file"],
+    &["settings", "store", "token"],
+    &["logging", "modal"],
+    &["runtime"],
+    &["error"],
+    &["events", "vault"],
+    &["base"],
+    &["registry"],
+    &["airflow"],
+    &["background", "diagnostics", "watcher"],
+    &["http"],
+    &["listeners"],
+    &["lifecycle"],
 ];
 
 /// What each crate is built of, dependencies of dependencies included; those of tests and build scripts do not count.
@@ -87,5 +110,78 @@ fn only_one_module_knows_the_emulator() {
         std::process::Command::new("grep").args(["-rl", "modal_emulator", daemon]).output().expect("grep runs");
     let files = String::from_utf8(output.stdout).expect("text");
     let names: Vec<_> = files.lines().map(|line| line.trim_start_matches(daemon)).collect();
-    assert_eq!(names, ["/modal.rs"], "another target than Local Modal must not need changes all over the daemon");
+    let all_inside = !names.is_empty() && names.iter().all(|name| name.starts_with("/modal/"));
+    assert!(all_inside, "{names:?}: another target than Local Modal must not need changes all over the daemon");
+}
+
+/// The top modules that code names by `crate::…`, tests and comments left out.
+fn used_modules(code: &str) -> BTreeSet<String> {
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let code: String = code.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
+    let name = |text: &str| -> String { text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
+    let mut used = BTreeSet::new();
+    for (start, path) in code.match_indices("crate::") {
+        let rest = &code[start + path.len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            used.insert(name(rest));
+            continue;
+        };
+        let (mut depth, mut is_first) = (1, true);
+        for (position, character) in list.char_indices() {
+            match character {
+                '{' => depth += 1,
+                '}' if depth == 1 => break,
+                '}' => depth -= 1,
+                ',' if depth == 1 => is_first = true,
+                _ if depth == 1 && is_first && !character.is_whitespace() => {
+                    used.insert(name(&list[position..]));
+                    is_first = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    // What is left are names of the crate itself, such as its versions.
+    used.retain(|name| name.starts_with(|c: char| c.is_lowercase()));
+    used
+}
+
+fn rust_files(path: &Path) -> Vec<std::path::PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    let entries = fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| rust_files(&path)).collect()
+}
+
+#[test]
+fn modules_of_the_daemon_use_lower_floors_only() {
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../daemon/src"));
+    let floor_of: BTreeMap<&str, usize> =
+        FLOORS.iter().enumerate().flat_map(|(floor, names)| names.iter().map(move |name| (*name, floor))).collect();
+    let mut seen = BTreeSet::new();
+    for entry in fs::read_dir(source).expect("the daemon's source") {
+        let path = entry.expect("an entry").path();
+        let module = path.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned();
+        if matches!(module.as_str(), "lib" | "main") {
+            continue;
+        }
+        let own = *floor_of.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no floor"));
+        for file in rust_files(&path) {
+            for used in used_modules(&fs::read_to_string(&file).expect("a file")) {
+                let floor = *floor_of.get(used.as_str()).unwrap_or_else(|| panic!("{used} has no floor"));
+                assert!(used == module || floor < own, "{} uses {used}, which is not below {module}", file.display());
+            }
+        }
+        seen.insert(module);
+    }
+    let known: BTreeSet<String> = floor_of.keys().map(|name| (*name).to_owned()).collect();
+    assert_eq!(seen, known, "floors of modules that there are not");
+}
+
+#[test]
+fn uses_of_modules_are_found() {
+    let code = "use crate::{\n    a::{B, C},\n    d,\n    VERSION,\n};\nuse crate::e::F;\nfn f() { crate::g::h() } // crate::i\n\
+                #[cfg(test)]\nuse crate::j;";
+    assert_eq!(used_modules(code).into_iter().collect::<Vec<_>>(), ["a", "d", "e", "g"]);
 }

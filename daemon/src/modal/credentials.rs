@@ -7,17 +7,13 @@ use std::{
 
 use airflow_serverless_api::{
     Secret,
-    credentials::{CredentialsStatus, MODAL_SERVER_URL, PutCredentials, StoreCredentials},
+    credentials::{CredentialsStatus, MODAL_SERVER_URL, PutCredentials},
     problem::Fault,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    error::{Error, Result},
-    modal::{ModalError, connect},
-    private_file::{self, Unreadable},
-};
+use crate::private_file::{self, Unreadable};
 
 /// More is not read of a file that should hold a token and where it is for.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -42,6 +38,19 @@ pub enum CredentialsError {
     Foreign { path: String },
     #[error("{path} can be read by other users; `chmod 600` it, or have Modal replace the token")]
     Exposed { path: String },
+    #[error("the credentials are not valid")]
+    Malformed(Vec<Fault>),
+}
+
+impl Credentials {
+    /// Those of a request, if they look like some.
+    pub(super) fn new(wanted: PutCredentials, now: DateTime<Utc>) -> Result<Self, CredentialsError> {
+        check("token_id", "ak-", &wanted.token_id)?;
+        check("token_secret", "as-", wanted.token_secret.expose())?;
+        let PutCredentials { token_id, token_secret, server_url } = wanted;
+        let server_url = server_url.unwrap_or_else(|| MODAL_SERVER_URL.to_owned());
+        Ok(Self { token_id, token_secret, server_url, workspace: None, updated_at: now })
+    }
 }
 
 /// The file and its place.
@@ -71,7 +80,7 @@ impl CredentialsFile {
     }
 
     /// Replaces the credentials, all or nothing.
-    fn write(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
+    pub(super) fn write(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
         let written = serde_json::to_vec_pretty(credentials).map_err(io::Error::from);
         let written = written.and_then(|text| private_file::replace(&self.0, &text));
         written.map_err(|source| {
@@ -80,9 +89,9 @@ impl CredentialsFile {
         })
     }
 
-    pub fn status(&self) -> Result<CredentialsStatus> {
-        let found = self.read().map_err(ModalError::from)?;
-        Ok(match found {
+    /// What may be known of them.
+    pub fn status(&self) -> Result<CredentialsStatus, CredentialsError> {
+        Ok(match self.read()? {
             None => CredentialsStatus {
                 configured: false,
                 token_id: None,
@@ -100,46 +109,26 @@ impl CredentialsFile {
         })
     }
 
-    /// Stores credentials that the server takes.
-    pub async fn store(
-        &self,
-        wanted: PutCredentials,
-        how: StoreCredentials,
-        now: DateTime<Utc>,
-    ) -> Result<CredentialsStatus> {
-        check("token_id", "ak-", &wanted.token_id)?;
-        check("token_secret", "as-", wanted.token_secret.expose())?;
-        let server_url = wanted.server_url.unwrap_or_else(|| MODAL_SERVER_URL.to_owned());
-        let PutCredentials { token_id, token_secret, .. } = wanted;
-        let mut credentials = Credentials { token_id, token_secret, server_url, workspace: None, updated_at: now };
-        if !how.skip_check {
-            let client = connect(&credentials).await.map_err(ModalError::from)?;
-            credentials.workspace = Some(client.workspace().await.map_err(ModalError::from)?);
-        }
-        self.write(&credentials).map_err(ModalError::from)?;
-        self.status()
-    }
-
     /// Removes the credentials; tells whether there were any.
-    pub fn remove(&self) -> Result<bool> {
+    pub fn remove(&self) -> Result<bool, CredentialsError> {
         match std::fs::remove_file(&self.0) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => {
                 let path = self.0.display().to_string();
-                Err(ModalError::from(CredentialsError::Files { action: "removing", path, source }).into())
+                Err(CredentialsError::Files { action: "removing", path, source })
             }
         }
     }
 }
 
-fn check(location: &str, prefix: &str, text: &str) -> Result<()> {
+fn check(location: &str, prefix: &str, text: &str) -> Result<(), CredentialsError> {
     let is_token = text.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
     if is_token && text.len() <= 200 && text.chars().all(|c| c.is_ascii_graphic()) {
         return Ok(());
     }
     let message = format!("is not a Modal token: it begins with `{prefix}` and has no blanks");
-    Err(Error::InvalidCredentials(vec![Fault::new(location, message)]))
+    Err(CredentialsError::Malformed(vec![Fault::new(location, message)]))
 }
 
 #[cfg(test)]

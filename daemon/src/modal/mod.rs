@@ -1,19 +1,17 @@
 //! Where environments run: Local Modal inside the daemon, or Modal's cloud. This is the one module that knows the
 //! emulator to be inside.
 
-use std::{path::Path, sync::Arc};
+mod connect;
+mod credentials;
+mod error;
+mod local;
 
-use airflow_serverless_api::{config::Config, environment::Target, home::Home};
+use std::sync::Arc;
+
+use airflow_serverless_api::{config::Config, environment::Target};
 use chrono::{DateTime, Utc};
 use modal_client::{Client, Token};
-use modal_emulator::{Emulator, ImageSteps, Listen, Options, StartError, VolumeMode};
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
-
-use crate::{
-    credentials::{Credentials, CredentialsError, CredentialsFile},
-    settings::{self, Images, Volumes},
-};
 
 /// The version of uv that both install with.
 pub use modal_emulator::UV;
@@ -21,11 +19,13 @@ pub use modal_emulator::UV;
 pub use modal_emulator::runtime;
 pub use modal_emulator::{Heartbeat, Killer};
 
-/// The emulator, started with the daemon and stopped with it.
-pub struct LocalModal {
-    emulator: Emulator,
-    token: Token,
-}
+use self::connect::connect;
+pub use self::{
+    connect::sign_in,
+    credentials::{Credentials, CredentialsError, CredentialsFile},
+    error::ModalError,
+    local::LocalModal,
+};
 
 /// How the SDK reaches a Modal server.
 #[derive(Clone)]
@@ -34,74 +34,6 @@ pub struct Server {
     pub token: Token,
     /// The Modal environment; the workspace's default if empty.
     pub environment: String,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ModalError {
-    #[error("Local Modal cannot start")]
-    Start(#[from] StartError),
-    #[error("{0}")]
-    Client(#[from] modal_client::Error),
-    #[error("there are no credentials for Modal")]
-    NoCredentials,
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-}
-
-impl ModalError {
-    /// Whether a newer Local Modal wrote what is on disk.
-    pub fn is_newer(&self) -> bool {
-        matches!(self, Self::Start(StartError::Store(error)) if error.is_newer())
-    }
-}
-
-impl LocalModal {
-    /// Starts Local Modal; its containers will run in `interpreter`, which may be made later.
-    pub async fn start(home: &Home, settings: &settings::LocalModal, interpreter: &Path) -> Result<Self, ModalError> {
-        let listen = match (settings.listen, &settings.unix) {
-            (Some(address), _) => Listen::Tcp(address),
-            (None, Some(path)) => Listen::Unix(path.clone()),
-            (None, None) => Listen::by_default(home.runtime.join("modal.sock")),
-        };
-        let options = Options {
-            listen,
-            python: interpreter.to_owned(),
-            volumes: match settings.volumes {
-                Volumes::Bind => VolumeMode::Bind,
-                Volumes::Strict => VolumeMode::Strict,
-            },
-            ignore_gpu: settings.ignore_gpu,
-            image_steps: match settings.images {
-                _ if settings.unsafe_run_commands => ImageSteps::Run,
-                Images::Refuse => ImageSteps::Refuse,
-                Images::Skip => ImageSteps::Skip,
-            },
-            ..Options::new(settings.data_dir.clone().unwrap_or_else(|| home.data.join("modal")))
-        };
-        let emulator = Emulator::start(options).await?;
-        let token = Token { id: "ak-local".to_owned(), secret: emulator.token_secret().to_owned() };
-        Ok(Self { emulator, token })
-    }
-
-    /// Cancelled when it ends although nobody stopped it.
-    pub fn failed(&self) -> CancellationToken {
-        self.emulator.failed()
-    }
-
-    /// For a look whether it works.
-    pub fn heartbeat(&self) -> Heartbeat {
-        self.emulator.heartbeat()
-    }
-
-    /// What ends its containers when there is no time to stop it.
-    pub fn killer(&self) -> Killer {
-        self.emulator.killer()
-    }
-
-    /// Ends the containers and closes the server.
-    pub async fn stop(self) {
-        self.emulator.shutdown().await;
-    }
 }
 
 /// The Modal servers that environments run on.
@@ -116,7 +48,7 @@ pub struct Modal {
 
 impl Modal {
     pub async fn new(local: &LocalModal, credentials: CredentialsFile) -> Result<Self, ModalError> {
-        let (url, token) = (local.emulator.server_url().to_owned(), local.token.clone());
+        let (url, token) = local.address();
         let client = Client::connect(&url, &token).await?;
         let local_server = Server { url, token, environment: String::new() };
         Ok(Self { local: client, local_server, credentials, cloud: Arc::default() })
@@ -204,11 +136,4 @@ impl Modal {
     pub async fn check(&self) -> Result<(), ModalError> {
         Ok(self.local.hello().await?)
     }
-}
-
-/// Connects to Modal with these credentials.
-pub async fn connect(credentials: &Credentials) -> Result<Client, modal_client::Error> {
-    let secret = credentials.token_secret.expose().to_owned();
-    let token = Token { id: credentials.token_id.clone(), secret };
-    Client::connect(&credentials.server_url, &token).await
 }

@@ -41,35 +41,6 @@ impl Stamp {
     }
 }
 
-/// A file in the folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Local {
-    pub stamp: Stamp,
-    pub sha256: Digest,
-    /// Modules that it imports, with blanks between them; empty if it is not Python.
-    pub imports: Box<str>,
-    pub role: Role,
-}
-
-/// What a file is to Airflow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Airflow looks for DAGs in it.
-    Dags,
-    /// Python in the folder of the plugins.
-    Plugin,
-    /// Python that is only imported: `.airflowignore` says so.
-    Module,
-    Data,
-}
-
-impl Role {
-    /// Whether it has to be importable.
-    pub fn is_imported(self) -> bool {
-        matches!(self, Self::Dags | Self::Plugin)
-    }
-}
-
 /// What was uploaded of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -84,7 +55,6 @@ pub struct Record {
     pub on_volume: Option<i64>,
 }
 
-pub type Locals = BTreeMap<Name, Local>;
 pub type Records = BTreeMap<Name, Record>;
 
 #[cfg(test)]

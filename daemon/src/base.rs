@@ -1,0 +1,23 @@
+//! What the parts of the daemon that keep something work with.
+
+use chrono::{DateTime, Utc};
+
+use crate::{events::Events, model::Clock, store::Store};
+
+/// The registry on disk, the events about it, and the time.
+#[derive(Clone)]
+pub struct Base {
+    pub store: Store,
+    pub events: Events,
+    pub clock: Clock,
+}
+
+impl Base {
+    pub fn new(store: Store, clock: Clock) -> Self {
+        Self { events: Events::new(store.clone(), clock), store, clock }
+    }
+
+    pub fn now(&self) -> DateTime<Utc> {
+        (self.clock)()
+    }
+}
