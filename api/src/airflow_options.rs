@@ -114,7 +114,7 @@ fn name_fault(section: &str, option: &str) -> Option<String> {
 fn section_fault(section: &str) -> Option<String> {
     let distance = |known: &str| strsim::damerau_levenshtein(section, known);
     let is_near = |known: &&String| match distance(known) {
-        0 | 1 => section.len() > 3,
+        0 | 1 => section.len() > 2,
         2 => section.len() > 7,
         _ => false,
     };
@@ -203,6 +203,7 @@ mod tests {
             ("core", "backend", "`secrets`"),
             ("core", "colour_of_the_sky", "reference"),
             ("sensor", "default_timeout", "did you mean `sensors`?"),
+            ("cor", "parallelism", "did you mean `core`?"),
             ("Core", "max_map_length", "written `core.max_map_length`"),
             ("core", "max map", "not a valid option name"),
             ("core__x", "y", "not a valid option name"),

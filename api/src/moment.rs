@@ -9,12 +9,19 @@ use serde::{Deserialize, Deserializer, de};
 /// If the text is not a date; the message shows the forms that are accepted.
 pub fn parse(text: &str) -> Result<DateTime<Utc>, String> {
     // As it is printed, and as ISO 8601 and RFC 3339 have it.
+    let given = text;
     let text = text.trim().trim_end_matches(" UTC").replacen(' ', "T", 1);
-    let without_offset =
-        || text.parse::<NaiveDateTime>().or_else(|_| Ok(text.parse::<NaiveDate>()?.and_time(NaiveTime::MIN)));
-    text.parse()
-        .or_else(|_| without_offset().map(|date| date.and_utc()))
-        .map_err(|error: chrono::ParseError| format!("{error}; write 2026-01-31 or 2026-01-31T06:00:00Z"))
+    // Seconds may be left out.
+    let with_offset =
+        || text.parse().or_else(|_| DateTime::parse_from_str(&text, "%Y-%m-%dT%H:%M%#z").map(|at| at.to_utc()));
+    let without_offset = || {
+        let to_the_minute = || NaiveDateTime::parse_from_str(text.trim_end_matches('Z'), "%Y-%m-%dT%H:%M");
+        text.parse::<NaiveDateTime>().or_else(|_| to_the_minute())
+    };
+    let date_only = || text.parse::<NaiveDate>().map(|date| date.and_time(NaiveTime::MIN));
+    with_offset()
+        .or_else(|_| without_offset().or_else(|_| date_only()).map(|date| date.and_utc()))
+        .map_err(|_| format!("{given:?} is not a date: write 2026-01-31 or 2026-01-31T06:00:00Z"))
 }
 
 /// For `deserialize_with`: a point in time as [`parse`] takes it.
@@ -47,10 +54,14 @@ mod tests {
             ("2026-01-31 06:30:00", "2026-01-31T06:30:00+00:00"),
             ("2026-01-31 06:30:00 UTC", "2026-01-31T06:30:00+00:00"),
             ("2026-01-31T06:30:00+02:00", "2026-01-31T04:30:00+00:00"),
+            ("2026-01-31T06:30", "2026-01-31T06:30:00+00:00"),
+            ("2026-01-31 06:30", "2026-01-31T06:30:00+00:00"),
+            ("2026-01-31T06:30Z", "2026-01-31T06:30:00+00:00"),
+            ("2026-01-31T06:30+02:00", "2026-01-31T04:30:00+00:00"),
         ] {
             assert_eq!(date(text), Ok(expected.to_owned()));
         }
-        for text in ["", "yesterday", "2026-02-30"] {
+        for text in ["", "yesterday", "2026-02-30", "2026-13-05", "2026-01-31T6", "2026-01-31T06:30:00 Mars"] {
             assert!(date(text).is_err_and(|why| why.contains("2026-01-31T06:00:00Z")), "{text}");
         }
     }

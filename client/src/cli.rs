@@ -400,10 +400,10 @@ pub struct Relatives {
 
 /// An id that becomes a part of a request's path, where these would be steps to another place.
 fn id(text: &str) -> Result<String, String> {
-    if matches!(text, "" | "." | "..") {
-        Err(format!("{text:?} is not an id that a URL can carry"))
-    } else {
-        Ok(text.to_owned())
+    match text {
+        "" => Err("the id is empty".to_owned()),
+        "." | ".." => Err(format!("{text:?} is not an id that a URL can carry")),
+        _ => Ok(text.to_owned()),
     }
 }
 

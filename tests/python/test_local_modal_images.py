@@ -239,12 +239,12 @@ def test_projects_of_uv(builder: LocalModal) -> None:
 
 REFUSED = {
     "base.pip_install('lm_none', extra_options=LOCAL)": "lm-none was not found",
-    "base.run_commands('echo hello > /tmp/x')": "RUN echo hello > /tmp/x is not done by Local Modal",
-    "base.apt_install('ffmpeg')": "RUN apt-get install -y ffmpeg is not done by Local Modal",
+    "base.run_commands('echo hello > /tmp/x')": "does not carry out `RUN echo hello > /tmp/x`",
+    "base.apt_install('ffmpeg')": "does not carry out `RUN apt-get install -y ffmpeg`",
     "base.run_commands('echo hello')": "modal-local serve --unsafe-run-commands",
     "modal.Image.debian_slim('3.15')": "wants Python 3.15, which is not installed",
-    "modal.Image.micromamba().micromamba_install('x')": "is not done by Local Modal",
-    "modal.Image.from_registry('nvidia/cuda:12.4.0')": "FROM nvidia/cuda:12.4.0 is not done by Local Modal",
+    "modal.Image.micromamba().micromamba_install('x')": "does not carry out",
+    "modal.Image.from_registry('nvidia/cuda:12.4.0')": "does not carry out `FROM nvidia/cuda:12.4.0`",
     "modal.Image.from_registry('ubuntu:22.04', add_python='3.11')": "FROM ubuntu:22.04",
     "base.dockerfile_commands('FETCH x')": "FETCH is not an instruction of a Dockerfile",
     "base.dockerfile_commands('COPY --from=busybox /bin/sh /sh')": "COPY --from=busybox",

@@ -119,7 +119,7 @@ fn listing(list: &DagFileList) -> String {
 
 fn import_errors(list: &ImportErrorList) -> String {
     if list.import_errors.is_empty() {
-        return "everything imports".to_owned();
+        return "all files on the Volume import (files that a watch holds back: `watch list`)".to_owned();
     }
     list.import_errors.iter().map(import_error).collect::<Vec<_>>().join("\n\n")
 }

@@ -136,12 +136,12 @@ impl From<Error> for Failure {
             Error::InvalidConfig(faults) => Self::new(&kinds::INVALID_CONFIG, detail).errors(faults),
             Error::EnvironmentNotFound(name) => Self::new(&kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
                 "`airflow-serverless create --env {name} --config config.yaml` creates it, \
-                     `airflow-serverless env adopt --env {name}` takes it back if it is still on Modal; \
+                     `airflow-serverless env adopt --env {name}` registers it again if it is still on Modal; \
                      `airflow-serverless env list` shows those that exist"
             )),
             Error::NotDeployed(name) => Self::new(&kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
-                "`airflow-serverless create --env {name} --config config.yaml` creates it, or finds its data again after \
-                     `env delete`"
+                "`airflow-serverless create --env {name} --config config.yaml` creates it; after an \
+                     `env delete` without `--purge` that finds its data again, and a deletion with `--purge` removes them"
             )),
             Error::NotAdopted(name, _) => Self::new(&kinds::ENVIRONMENT_NOT_ADOPTABLE, detail).hint(format!(
                 "`airflow-serverless create --env {name} --config config.yaml` with its configuration takes it over; \

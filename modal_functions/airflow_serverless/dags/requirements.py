@@ -100,22 +100,24 @@ def _install(requirements: Declaration, target: Path, work: Path) -> None:
     """Resolve against what is there, and install only what is not there in that very version."""
     constraints, resolved = work / "constraints.txt", work / "resolved.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(_base().items())))
-    wanted = declarations.write(requirements, work / "wanted")
+    declared = work / "wanted"
+    wanted = declarations.write(requirements, declared)
     options = ["--no-header", "--no-annotate", "--emit-index-url", "--emit-find-links"]
-    _uv("compile", *options, "-c", constraints, "-o", resolved, wanted)
+    _uv(declared, "compile", *options, "-c", constraints, "-o", resolved, wanted)
     present = {f"{name}=={version}" for name, version in _base().items()}
     lines = [line for line in resolved.read_text().splitlines() if line.strip() and line.lower() not in present]
     if all(line.startswith("-") for line in lines):
         return
     if declarations.has_hashes(requirements):
         # They are in the file itself, for all that it needs: what it asks for is installed as it is.
-        _uv("install", "--no-deps", "--require-hashes", "--target", target, "-r", wanted)
+        _uv(declared, "install", "--no-deps", "--require-hashes", "--target", target, "-r", wanted)
         return
     resolved.write_text("\n".join(lines) + "\n")
-    _uv("install", "--no-deps", "--target", target, "-r", resolved)
+    _uv(declared, "install", "--no-deps", "--target", target, "-r", resolved)
 
 
-def _uv(command: str, *arguments: str | Path) -> None:
+def _uv(declared: Path, command: str, *arguments: str | Path) -> None:
+    """Run `uv pip`; its errors name files in the folder `declared` as they are called in the DAG folder."""
     uv = [sys.executable, "-m", "uv", "pip", command, "--quiet", "--color=never", "--python", sys.executable]
     try:
         done = subprocess.run(
@@ -129,7 +131,8 @@ def _uv(command: str, *arguments: str | Path) -> None:
     except subprocess.TimeoutExpired:
         raise RequirementsError(f"installing took longer than {INSTALL_SECONDS} seconds") from None
     if done.returncode != 0:
-        raise RequirementsError(done.stderr.strip() or f"uv pip {command} ended with status {done.returncode}")
+        said = done.stderr.strip().replace(f"{declared}{os.sep}", "")
+        raise RequirementsError(said or f"uv pip {command} ended with status {done.returncode}")
 
 
 def activate(folder: Path) -> None:

@@ -114,10 +114,10 @@ fn dag_files() {
     }
 
     // Names that are steps in a path would make it another request.
-    for id in ["", ".", ".."] {
+    for (id, reason) in [("", "is empty"), (".", "is not an id"), ("..", "is not an id")] {
         for command in [&["dags delete", "--dag-id", id][..], &["runs show", "--dag-id", "greeting", "--run-id", id]] {
             let done = it.dev(command[0], &command[1..]);
-            assert!(done.code == 2 && done.stderr.contains("is not an id"), "{done:#?}");
+            assert!(done.code == 2 && done.stderr.contains(reason), "{done:#?}");
         }
     }
 

@@ -67,7 +67,7 @@ fn refuse(plan: &Plan, commands_run: bool) -> Result<(), BuildError> {
              --unsafe-run-commands"
         };
         BuildError(format!(
-            "{what}\nis not done by Local Modal: {why}. To skip such steps, start the server with: modal-local serve \
+            "Local Modal does not carry out `{what}`: {why}. To skip such steps, start the server with: modal-local serve \
              --images=skip (in airflowd.yaml: local_modal.images: skip){run}"
         ))
     };

@@ -140,8 +140,12 @@ impl State {
             Some(number) => self.versions.get(&version_id(app_id, number)),
             None => self.versions_of(app_id).find(|version| version.number < app.number()),
         };
-        let shown = wanted.map_or("the one before".to_owned(), |number| format!("v{number}"));
-        let version = found.ok_or_else(|| Error::not_found("App version", &shown))?.clone();
+        let version = found.cloned().ok_or_else(|| match wanted {
+            Some(number) => Error::not_found("App version", format!("v{number}")),
+            None => {
+                Error::Conflict { kind: "App", id: app.name.clone(), reason: "has no earlier version to roll back to" }
+            }
+        })?;
         let complete = version.function_ids.values().all(|id| version.definition_ids.contains_key(id));
         if !complete {
             let reason = "is too old to go back to";
