@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -131,8 +132,24 @@ def _uv(declared: Path, command: str, *arguments: str | Path) -> None:
     except subprocess.TimeoutExpired:
         raise RequirementsError(f"installing took longer than {INSTALL_SECONDS} seconds") from None
     if done.returncode != 0:
-        said = done.stderr.strip().replace(f"{declared}{os.sep}", "")
+        said = _with_lines(done.stderr.strip().replace(f"{declared}{os.sep}", ""), declared)
         raise RequirementsError(said or f"uv pip {command} ended with status {done.returncode}")
+
+
+def _with_lines(said: str, declared: Path) -> str:
+    """Name the lines of bad requirements, for which uv counts the bytes before them."""
+
+    def line(found: re.Match[str]) -> str:
+        name, position = found[1], int(found[2])
+        try:
+            before = (declared / name).read_bytes()[:position]
+        except OSError:
+            # It is not one of these files.
+            return found[0]
+        number = before.count(b"\n") + 1
+        return f"line {number} of {name}"
+
+    return re.sub(r"`([^`\n]+)` at position (\d+)", line, said)
 
 
 def activate(folder: Path) -> None:
