@@ -147,9 +147,9 @@ def _with_lines(said: str, declared: Path) -> str:
             # It is not one of these files.
             return found[0]
         number = before.count(b"\n") + 1
-        return f"line {number} of {name}"
+        return f" line {number} of {name}"
 
-    return re.sub(r"`([^`\n]+)` at position (\d+)", line, said)
+    return re.sub(r"\s+`([^`\n]+)`\s+at position (\d+)", line, said)
 
 
 def activate(folder: Path) -> None:
