@@ -281,7 +281,7 @@ def test_uv_reads_the_files_as_they_are(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(RequirementsError) as refused:
         installed("# größe\ngreetings\nnot a line !!\n")
     assert "in line 3 of requirements.txt" in str(refused.value) and str(tmp_path) not in str(refused.value)
-    (tmp_path / "dags/more.txt").write_text("farewells\n\n@\n")
+    (tmp_path / "dags/more.txt").write_text("farewells\n\nnot a line\n")
     with pytest.raises(RequirementsError, match=r"line 3 of more\.txt"):
         installed("greetings\n-r more.txt\n")
     # A pinned file has packages that Airflow has anyhow, which are checked as well.
