@@ -16,7 +16,12 @@ pub async fn run(command: Runs, printer: &Printer) -> Outcome {
     match command {
         Runs::List { environment, dag_id, state, limit, offset } => {
             let query = ListDagRuns { dag_id, state, limit: Some(limit), offset: Some(offset) };
-            printer.result(&daemon.list_dag_runs(&environment.name, &query).await?, listing);
+            let list = daemon.list_dag_runs(&environment.name, &query).await?;
+            if let Some(dag_id) = query.dag_id.filter(|_| list.total_entries == 0 && query.state.is_none()) {
+                // Runs outlive their DAG; of one that never was there are none to come.
+                daemon.get_dag(&environment.name, &dag_id).await?;
+            }
+            printer.result(&list, listing);
             warn_of_scheduler(&daemon, &environment.name, printer).await;
         }
         Runs::Show(run) => {

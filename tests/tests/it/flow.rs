@@ -117,6 +117,7 @@ fn files_are_updated_and_deleted() {
     it.dev("dags delete", &["--dag-id", "greeting"]).succeeded();
     assert_eq!(it.dev("dags list", &["--json"]).json()["files"], serde_json::json!([]));
     it.dev("dags trigger", &["--dag-id", "greeting"]).refused(&["no DAG 'greeting'"]);
+    it.dev("runs list", &["--dag-id", "greetings"]).refused(&["no DAG greetings"]);
     it.dev("dags delete", &["--dag-id", "greeting"]).refused(&["no DAG greeting"]);
     let runs = it.dev("runs list", &["--dag-id", "greeting", "--json"]).json();
     assert_eq!(runs["total_entries"], 3, "the history of a deleted DAG is kept");
