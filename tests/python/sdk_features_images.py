@@ -113,7 +113,7 @@ ROWS = [
     refused_code(
         IMAGES,
         "Image.micromamba, Image.micromamba_install",
-        "not done by Local Modal",
+        "Local Modal does not carry out",
         '@app.function(serialized=True, image=modal.Image.micromamba().micromamba_install("x"))\ndef f(): pass',
         "skipped with `--images=skip`",
     ),

@@ -48,8 +48,10 @@ def _start_silently(interrupted: Any) -> None:
 
 
 def _close_silently() -> None:
-    """Keep asyncio from printing which requests to the server the end of the container broke off."""
-    logging.getLogger("asyncio").addFilter(lambda record: "exception=ClientClosed(" not in str(record.msg))
+    """Keep from being printed which requests to the server the end of the container broke off."""
+    broken_off = "exception=ClientClosed(", "Synchronizer thread unexpectedly died.\nCause: <class 'NoneType'>"
+    for name in ("asyncio", "synchronicity.synchronizer"):
+        logging.getLogger(name).addFilter(lambda record: not any(text in str(record.msg) for text in broken_off))
 
 
 def _cancel_threads_alone() -> None:
