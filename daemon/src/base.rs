@@ -1,4 +1,4 @@
-//! What the parts of the daemon that keep something work with.
+//! The store, the events and the clock, which most modules share.
 
 use chrono::{DateTime, Utc};
 

@@ -189,7 +189,7 @@ impl Daemon {
         let handled = (airflow.clone(), watchers.clone());
         let services =
             Services::new((base, registry.clone()), handled, diagnostician, credentials, metrics, stop.clone());
-        // Before the first answer: whoever has one finds the line in the log.
+        // Logged before the first answer, so that every client finds this line in the log.
         tracing::info!(places = listeners.places().join(", "), pid = std::process::id(), "airflowd serves");
         tasks.spawn("the API", listeners.serve(router(services), stop.clone(), DRAIN));
         Ok(Self { tasks, airflow, watchers, registry, local, store })

@@ -57,7 +57,7 @@ impl Registry {
         Self { base, modal, wishing, wake, removed, hang_up: CancellationToken::new() }
     }
 
-    /// Ends once there is something to reconcile, also if that was so before. For one caller at a time.
+    /// Waits until there is something to reconcile; a notification from before counts. One caller at a time.
     pub async fn changed(&self) {
         self.wake.notified().await;
     }
@@ -67,7 +67,7 @@ impl Registry {
         self.removed.notify_one();
     }
 
-    /// Ends once an environment was removed, also if that was so before. For one caller at a time.
+    /// Waits until an environment was removed; a notification from before counts. One caller at a time.
     pub async fn removed(&self) {
         self.removed.notified().await;
     }

@@ -18,7 +18,7 @@ pub async fn run(command: Runs, printer: &Printer) -> Outcome {
             let query = ListDagRuns { dag_id, state, limit: Some(limit), offset: Some(offset) };
             let list = daemon.list_dag_runs(&environment.name, &query).await?;
             if let Some(dag_id) = query.dag_id.filter(|_| list.total_entries == 0 && query.state.is_none()) {
-                // Runs outlive their DAG; of one that never was there are none to come.
+                // Runs outlive their DAG, so an empty list is an error only if the DAG does not exist.
                 daemon.get_dag(&environment.name, &dag_id).await?;
             }
             printer.result(&list, listing);

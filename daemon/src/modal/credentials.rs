@@ -43,7 +43,7 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    /// Those of a request, if they look like some.
+    /// Credentials from a request; `Malformed` if the id or the secret is not a Modal token.
     pub(super) fn new(wanted: PutCredentials, now: DateTime<Utc>) -> Result<Self, CredentialsError> {
         check("token_id", "ak-", &wanted.token_id)?;
         check("token_secret", "as-", wanted.token_secret.expose())?;
@@ -89,7 +89,7 @@ impl CredentialsFile {
         })
     }
 
-    /// What may be known of them.
+    /// The stored credentials without their secret.
     pub fn status(&self) -> Result<CredentialsStatus, CredentialsError> {
         Ok(match self.read()? {
             None => CredentialsStatus {

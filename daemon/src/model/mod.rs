@@ -1,4 +1,4 @@
-//! What the parts of the daemon speak of; nothing here does anything.
+//! Types that the modules of the daemon share; they have no behavior.
 
 mod desired;
 mod watched_file;

@@ -1,7 +1,8 @@
-"""A container that is interrupted ends without a sound. What the interruption breaks off on its way (the SDK's own
-work, other threads, objects that are half made) is nothing that anybody could mend.
+"""Ends an interrupted container without tracebacks. The errors that the interruption causes in the SDK, in other
+threads and in half-constructed objects are not printed: nobody can act on them.
 
-Only the standard library is used here, and nothing of it stays visible to the container's code.
+Uses only the standard library. The hooks that it replaces (`sys.excepthook`, `threading.excepthook`,
+`sys.unraisablehook`, `signal.default_int_handler`) stay replaced.
 """
 
 import functools

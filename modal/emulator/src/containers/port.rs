@@ -24,7 +24,7 @@ pub fn check_free(definition: &Definition) -> Result<(), Error> {
                 let reason = format!("another program or container of this machine listens on {port}; choose another");
                 return Err(Error::invalid("port", reason));
             }
-            // If the port is not for everybody, the container hears so.
+            // Other errors, such as a privileged port, are reported by the container itself.
             Ok(_) | Err(_) => {}
         }
     }
@@ -38,9 +38,9 @@ pub async fn await_server(shared: &Arc<Shared>, definition: &Definition, task_id
             let has_entered = state.task_mut(task_id)?.entered;
             Ok(has_entered.then_some(()))
         });
-        // Otherwise this server stops.
+        // An error means that Local Modal is stopping.
         if let Ok(Some(())) = entered.await {
-            // The SDK says that it has entered just before it can be asked to end.
+            // The SDK reports that it has entered shortly before it installs its SIGTERM handler.
             while !stat::catches(leader, Signal::TERM) {
                 tokio::time::sleep(PAUSE).await;
             }

@@ -48,7 +48,7 @@ def _start_silently(interrupted: Any) -> None:
 
 
 def _close_silently() -> None:
-    """Keep from being printed which requests to the server the end of the container broke off."""
+    """Suppress log records about requests that the end of the container interrupted."""
     broken_off = "exception=ClientClosed(", "Synchronizer thread unexpectedly died.\nCause: <class 'NoneType'>"
     for name in ("asyncio", "synchronicity.synchronizer"):
         logging.getLogger(name).addFilter(lambda record: not any(text in str(record.msg) for text in broken_off))

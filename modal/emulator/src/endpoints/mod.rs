@@ -88,7 +88,7 @@ impl Endpoints {
     }
 }
 
-/// Sees to it that what of a definition can be reached over HTTP has ports.
+/// Opens a port for each web method of a function, or for the function itself if it is a server.
 pub async fn reserve(shared: &Arc<Shared>, definition: &Definition) -> Result<(), Error> {
     for method in definition.endpoint_names() {
         open(shared, (definition.function_id.clone(), method.to_owned())).await?;

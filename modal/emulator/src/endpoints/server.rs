@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use super::refusal::Refusal;
 use crate::{shared::Shared, state::Route};
 
-/// When to try again after the container was lost.
+/// `Retry-After` when the server is at its `max_concurrency`, or its port cannot be reached.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Headers about one connection, and not about the request or its answer.

@@ -24,7 +24,7 @@ use crate::{
 
 /// What pip installs.
 pub const UV: &str = "uv==0.13.9";
-/// Most lines of pip's output in an error.
+/// Maximum number of lines of output, of venv and pip, in an error.
 const TAIL: usize = 10;
 /// Settings of pip that would install uv elsewhere, or not at all, and of Python that would have pip run otherwise.
 const MISLEADING: [&str; 8] =

@@ -6,7 +6,7 @@ use modal_proto as pb;
 
 use super::{Definition, Now, State, Task, task::Stop};
 
-/// When a request is worth another try, unless it is known that there is no container before.
+/// Shortest `Retry-After` while no container listens; a back-off after failures is longer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a request to a server goes.

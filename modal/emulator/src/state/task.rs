@@ -63,7 +63,8 @@ pub struct Task {
     pub started: Instant,
     /// The same in seconds since 1970.
     pub started_at: f64,
-    /// Whether it has come to the code of the user, and can be asked to end.
+    /// Whether a stop signal runs its exit handlers: it has asked for work or, if it is a server, handles SIGTERM.
+    /// Until then it is killed.
     pub runs_user_code: bool,
     /// Whether it is done with what a server does at its start.
     pub entered: bool,
