@@ -15,7 +15,9 @@ NOT_NEEDED = ("svcs.aiohttp",)
 def quick_imports() -> Iterator[None]:
     """While Airflow is imported here: no garbage collections, for what is imported stays, and nothing that nobody uses.
 
-    Afterwards all of it can be imported, and garbage is collected as before.
+    Afterwards all of it can be imported, and garbage is collected as before, but not among what is there by then: the
+    first collection would look through all of it, for longer than a tenth of the imports, and copy the pages that a
+    forked process shares.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -27,5 +29,6 @@ def quick_imports() -> Iterator[None]:
     finally:
         for name in left_out:
             del sys.modules[name]
+        gc.freeze()
         if collects:
             gc.enable()

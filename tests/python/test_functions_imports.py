@@ -20,7 +20,7 @@ try:
         raise LookupError
 except LookupError:
     pass
-assert gc.isenabled()
+assert gc.isenabled() and gc.get_freeze_count(), "what was imported is collected"
 import svcs.aiohttp
 assert svcs.aiohttp.__name__ == "svcs.aiohttp" and "aiohttp" in sys.modules
 gc.disable()

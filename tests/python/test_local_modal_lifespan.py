@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +103,29 @@ def test_a_process_ends_as_pythons_do(plain: LocalModal) -> None:
     assert path.read_text() == ""
     wait_until(lambda: path.read_text() == "written", "the file to be written at the end")
     assert path.with_suffix(".registered").exists()
+
+
+FROZEN = """
+import gc, modal
+app = modal.App("frozen")
+ledger = open({path!r}, "a") if not modal.is_local() else None
+gc.freeze()
+
+@app.function(enable_memory_snapshot=True, scaledown_window=2)
+def writes():
+    ledger.write("written")
+    return gc.get_freeze_count()
+"""
+
+
+def test_files_of_frozen_imports_are_written_at_the_end(plain: LocalModal, tmp_path: Path) -> None:
+    """A module may freeze what it has imported; the files that it has opened are written by each fork all the same."""
+    ledger = tmp_path / "ledger"
+    (tmp_path / "frozen.py").write_text(FROZEN.format(path=str(ledger)))
+    done = plain.deploy(tmp_path / "frozen.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert plain.sdk('answer(modal.Function.from_name("frozen", "writes").remote())') > 0
+    wait_until(lambda: ledger.read_text() == "written", "the file to be written at the end")
 
 
 def test_exit_handlers_run_after_the_window(server: LocalModal) -> None:

@@ -138,7 +138,8 @@ def serve(spec: Spec) -> tuple[Spec, Files]:
     tell = Teller(answers)
     for module in [ENTRY_POINT, *spec["preload"]]:
         try:
-            importlib.import_module(module)
+            with sdk_patches.imported_as_in_container():
+                importlib.import_module(module)
         except BaseException as error:
             # A container that starts in the ordinary way meets the same error, and reports it.
             tell(refused=f"{module} cannot be imported: {error!r}")
@@ -149,6 +150,8 @@ def serve(spec: Spec) -> tuple[Spec, Files]:
     _adopt_orphans()
     containers: set[int] = set()
     others = _children()
+    # An imported module may have frozen what was there, files included.
+    gc.unfreeze()
     inherited = _open_files()
     # What is there now is shared by all containers; the collector would write to it, and so copy it.
     gc.freeze()

@@ -34,6 +34,23 @@ def apply(interrupted: Any) -> None:
         _gather_wsgi_messages()
 
 
+@contextlib.contextmanager
+def imported_as_in_container() -> Iterator[None]:
+    """Have `modal.is_local()` be false while modules are imported for containers that do not exist yet.
+
+    A module may ask when it is imported, and its containers would inherit the wrong answer.
+    """
+    if importlib.import_module("modal").__version__ != SDK_VERSION:
+        yield
+        return
+    manager: Any = importlib.import_module("modal._runtime.task_lifecycle_manager")._TaskLifecycleManager
+    manager._singleton = object()
+    try:
+        yield
+    finally:
+        manager._singleton = None
+
+
 def _start_silently(interrupted: Any) -> None:
     """Pass on an interruption of the start. The SDK would report the end of its own coroutines as a failure of it."""
     manager: Any = importlib.import_module("modal._runtime.task_lifecycle_manager")
