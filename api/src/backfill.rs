@@ -6,11 +6,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{moment, page::limit_of};
 
-/// What becomes of dates that have a run.
+/// The action on dates that have a run.
 ///
-/// - `none`: they are left out.
-/// - `failed`: those that have failed run again.
-/// - `completed`: those that have ended run again.
+/// - `none`: skip them.
+/// - `failed`: rerun those that have failed.
+/// - `completed`: rerun those that have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReprocessBehavior {
@@ -25,13 +25,13 @@ pub enum ReprocessBehavior {
 #[serde(deny_unknown_fields)]
 pub struct CreateBackfill {
     pub dag_id: String,
-    /// The first logical date (or partition date) that may have a run.
+    /// First logical date (or partition date).
     #[serde(deserialize_with = "moment::required")]
     pub from_date: DateTime<Utc>,
-    /// The last one, included.
+    /// Last date, inclusive.
     #[serde(deserialize_with = "moment::required")]
     pub to_date: DateTime<Utc>,
-    /// Begin with the last one.
+    /// Start with the last date.
     #[serde(default)]
     pub run_backwards: bool,
     /// Parameters of the runs: a JSON object.
@@ -40,22 +40,22 @@ pub struct CreateBackfill {
     pub dag_run_conf: Option<serde_json::Map<String, serde_json::Value>>,
     #[serde(default)]
     pub reprocess_behavior: ReprocessBehavior,
-    /// How many of its runs may run at once, whatever the DAG allows; 10 if absent.
+    /// Maximum number of its runs at the same time, independent of the DAG; default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_active_runs: Option<i32>,
-    /// Whether runs that run again do so in the newest version of the DAG; what the DAG or the configuration says if
-    /// absent, and true if neither does.
+    /// Whether reruns use the newest version of the DAG. Default: the setting of the DAG or the configuration,
+    /// otherwise true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_on_latest_version: Option<bool>,
 }
 
-/// Where a backfill stands.
+/// State of a backfill.
 ///
-/// - `running`: its runs begin and end.
-/// - `paused`: none of its queued runs begins.
+/// - `running`: its runs start and end.
+/// - `paused`: its queued runs do not start.
 /// - `completed`: all of its runs have ended.
-/// - `cancelled`: its queued runs have failed, and those that had begun go on.
+/// - `cancelled`: its queued runs have failed; running ones continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BackfillState {
@@ -85,13 +85,13 @@ pub struct Backfill {
     #[schema(value_type = Object)]
     pub dag_run_conf: serde_json::Value,
     pub state: BackfillState,
-    /// Whether none of its queued runs begins.
+    /// Whether its queued runs do not start.
     pub is_paused: bool,
     /// `none`, `failed` or `completed`.
     pub reprocess_behavior: String,
     pub max_active_runs: i32,
     pub created_at: DateTime<Utc>,
-    /// When its last run had ended, or when it was cancelled.
+    /// When its last run ended, or when it was cancelled.
     pub completed_at: Option<DateTime<Utc>>,
     pub updated_at: DateTime<Utc>,
 }
@@ -104,13 +104,13 @@ pub struct BackfillRun {
     pub partition_key: Option<String>,
     /// Absent if the backfill has no run for this date.
     pub dag_run_id: Option<String>,
-    /// That of the run: `queued`, `running`, `success` or `failed`.
+    /// State of the run: `queued`, `running`, `success` or `failed`.
     pub state: Option<String>,
     /// Why there is no run: `already exists`, or `in flight`.
     pub exception_reason: Option<String>,
 }
 
-/// A backfill with its dates, in the order in which their runs begin.
+/// A backfill with its dates, in the order in which their runs start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BackfillDetail {
     #[serde(flatten)]
@@ -118,12 +118,12 @@ pub struct BackfillDetail {
     pub dag_runs: Vec<BackfillRun>,
 }
 
-/// Answer of `GET …/backfills`.
+/// Response of `GET …/backfills`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BackfillList {
     /// Newest first.
     pub backfills: Vec<Backfill>,
-    /// How many there are, whatever the limit.
+    /// Total number, independent of the limit.
     pub total_entries: i64,
 }
 
@@ -132,14 +132,14 @@ pub struct BackfillList {
 #[into_params(parameter_in = Query)]
 pub struct ListBackfills {
     pub dag_id: Option<String>,
-    /// At most this many, 1 to 1000; 100 if absent.
+    /// Maximum number of entries, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }
 
-/// A run that a backfill would make.
+/// A run that a backfill would create.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DryRunBackfill {
     pub logical_date: Option<DateTime<Utc>>,
@@ -147,7 +147,7 @@ pub struct DryRunBackfill {
     pub partition_date: Option<DateTime<Utc>>,
 }
 
-/// Answer of `POST …/backfills/dry_run`.
+/// Response of `POST …/backfills/dry_run`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DryRunBackfillList {
     pub backfills: Vec<DryRunBackfill>,

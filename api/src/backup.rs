@@ -10,12 +10,12 @@ pub struct Backup {
     pub name: String,
     pub created_at: DateTime<Utc>,
     pub bytes: u64,
-    /// Whether it is the database that a roll-back replaced. Such a one is loaded only by its name.
+    /// Whether it is a database that a rollback replaced. Such a backup is restored only by name.
     #[serde(default)]
     pub replaced: bool,
 }
 
-/// Answer of `GET …/backups`, newest first.
+/// Response of `GET …/backups`, newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackupList {
     pub backups: Vec<Backup>,
@@ -26,14 +26,14 @@ pub struct BackupList {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollBack {
-    /// The name of the backup to load; if absent, the newest one that is not a replaced database.
+    /// Name of the backup to restore; default: the newest one that no rollback has replaced.
     #[serde(default)]
     pub backup: Option<String>,
 }
 
-/// Answer of `POST …/rollback`.
+/// Response of `POST …/rollback`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RolledBack {
-    /// The name of the backup that is the database now.
+    /// Name of the restored backup.
     pub backup: String,
 }

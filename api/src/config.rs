@@ -36,7 +36,8 @@ pub struct Config {
     pub executor: Executor,
     #[serde(default)]
     pub airflow: Airflow,
-    /// Variables for the processes in which DAGs are parsed and tasks run, such as `AIRFLOW_VAR_*` and `AIRFLOW_CONN_*`.
+    /// Variables for the processes in which DAGs are parsed and tasks run, such as `AIRFLOW_VAR_*` and
+    /// `AIRFLOW_CONN_*`.
     /// Their values are kept as a Modal Secret: answers have the names, with `null` for each value. In an update `null`
     /// leaves a value as it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -52,11 +53,11 @@ fn texts_or_null() -> Object {
     ObjectBuilder::new().additional_properties(Some(Schema::from(value))).build()
 }
 
-/// What concerns Modal's cloud alone.
+/// Options for Modal's cloud only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModalSettings {
-    /// The Modal environment; that of the workspace's default if empty.
+    /// Modal environment; default: the one of the workspace.
     pub environment: String,
 }
 
@@ -66,7 +67,7 @@ impl ModalSettings {
     }
 }
 
-/// Where Airflow keeps its metadata.
+/// Airflow's metadata database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
@@ -109,10 +110,10 @@ impl Default for Scheduler {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Executor {
-    /// Tasks that may run at once, 1 to 1000.
+    /// Maximum number of tasks at the same time, 1 to 1000.
     #[schema(minimum = 1, maximum = 1000)]
     pub parallelism: u32,
-    /// Seconds after which a task is ended, 1 to 86400; its own `execution_timeout` can only be shorter.
+    /// Timeout of a task in seconds, 1 to 86400; its `execution_timeout` can only be shorter.
     #[schema(minimum = 1, maximum = 86400)]
     pub task_timeout: u32,
 }
@@ -128,7 +129,8 @@ impl Default for Executor {
 pub struct Airflow {
     /// Whether a DAG is paused when it first appears.
     pub dags_are_paused_at_creation: bool,
-    /// Options as in `airflow.cfg`: `{section: {option: value}}`. A value is a text, a number or a boolean; answers have
+    /// Options as in `airflow.cfg`: `{section: {option: value}}`. A value is a text, a number or a boolean; answers
+    /// have
     /// texts. Options that Airflow considers sensitive, and those of providers, are kept as a Modal Secret: answers
     /// have `null` for each, and in an update `null` leaves a value as it is.
     #[serde(flatten)]

@@ -14,26 +14,26 @@ pub struct Connection {
     pub login: Option<String>,
     pub schema: Option<String>,
     pub port: Option<i32>,
-    /// Hidden (`***`) or absent unless values were asked for.
+    /// Masked (`***`) or absent unless values were requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
-    /// A JSON object as text; its sensitive values are hidden, or it is absent, unless values were asked for.
+    /// A JSON object as text; sensitive values are masked, or it is absent, unless values were requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra: Option<Secret>,
-    /// All of it in one; absent unless values were asked for.
+    /// The whole connection as a URI; absent unless values were requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri: Option<Secret>,
 }
 
-/// Answer of `GET …/connections`, by id.
+/// Response of `GET …/connections`, by id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ConnectionList {
     pub connections: Vec<Connection>,
-    /// How many there are, whatever the limit.
+    /// Total number, independent of the limit.
     pub total_entries: i64,
 }
 
-/// A connection to be written: a URI, or its fields.
+/// A connection to write: a URI, or its fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewConnection {

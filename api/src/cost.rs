@@ -10,7 +10,8 @@ use crate::page::within;
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EstimateCost {
-    /// How many days back, 1 to 90; 30 if absent. The estimate begins with the environment at the earliest.
+    /// Number of past days, 1 to 90; default 30. The period starts with the creation of the environment at the
+    /// earliest.
     #[param(minimum = 1, maximum = 90)]
     #[serde(default, deserialize_with = "days_of")]
     pub days: Option<u32>,
@@ -21,23 +22,24 @@ fn days_of<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D:
     within::<1, 90, D>(deserializer)
 }
 
-/// An estimate of what the environment cost in a period, or would have cost on Modal if it is local: containers' lives, as they follow from the times of tasks and the
+/// An estimate of what the environment cost in a period, or would have cost on Modal if it is local: containers' lives,
+/// as they follow from the times of tasks and the
 /// scheduler's interval, at Modal's list prices.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Cost {
     pub from: DateTime<Utc>,
     pub to: DateTime<Utc>,
-    /// Workers that run tasks, and wait a while for the next one.
+    /// Workers that run tasks, including their idle time.
     pub tasks: CostItem,
     /// The scheduler while tasks run.
     pub scheduler: CostItem,
-    /// The cron that looks whether anything is due.
+    /// The cron that checks whether anything is due.
     pub gate: CostItem,
     /// US dollars in the period.
     pub total_usd: f64,
     /// US dollars in 30 days at the same rate.
     pub monthly_usd: f64,
-    /// What the estimate takes for granted.
+    /// The assumptions of the estimate.
     pub assumptions: Vec<String>,
 }
 
@@ -46,7 +48,7 @@ pub struct Cost {
 pub struct CostItem {
     /// Calls or tasks.
     pub calls: u64,
-    /// Seconds of containers' lives.
+    /// Lifetime of containers in seconds.
     pub container_seconds: f64,
     pub usd: f64,
 }

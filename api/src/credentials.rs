@@ -18,7 +18,7 @@ pub struct PutCredentials {
     pub token_id: String,
     /// Begins with `as-`.
     pub token_secret: Secret,
-    /// Another server than Modal's own.
+    /// Server URL; default: Modal's cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_url: Option<String>,
 }
@@ -27,21 +27,21 @@ pub struct PutCredentials {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct StoreCredentials {
-    /// Keep them without asking the server whether it takes them.
+    /// Store them without checking them with the server.
     #[serde(default)]
     pub skip_check: bool,
 }
 
-/// What the daemon tells of its credentials.
+/// The status of the daemon's credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CredentialsStatus {
-    /// Whether there are any. Without them environments run on Local Modal.
+    /// Whether there are credentials. Without them, environments run on Local Modal.
     pub configured: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_url: Option<String>,
-    /// The workspace that the server named when they were stored.
+    /// The workspace that the server returned when they were stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

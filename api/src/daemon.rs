@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 /// The header of each answer that has the version of the daemon.
 pub const VERSION_HEADER: &str = "airflow-serverless-version";
 
-/// Answer of `GET /v1/version`.
+/// Response of `GET /v1/version`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Version {
     /// Version of `airflowd`.
@@ -16,9 +16,9 @@ pub struct Version {
     pub pid: u32,
 }
 
-/// Answer of `GET /v1/health`.
+/// Response of `GET /v1/health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// Always `ok`: the process answers.
+    /// Always `ok`.
     pub status: String,
 }

@@ -13,7 +13,7 @@ pub struct Dag {
     /// Path of its file below `dags/` on the Volume.
     pub relative_fileloc: Option<String>,
     pub is_paused: bool,
-    /// True when the DAG is no longer in any file.
+    /// Whether the DAG is no longer in any file.
     pub is_stale: bool,
     pub has_import_errors: bool,
     /// The schedule in words, such as `0 6 * * *` or `None`.
@@ -22,7 +22,7 @@ pub struct Dag {
     pub last_parsed_time: Option<DateTime<Utc>>,
 }
 
-/// A DAG with what its newest version in the database says of it.
+/// A DAG with the details of its newest version in the database.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DagDetail {
     #[serde(flatten)]
@@ -52,7 +52,7 @@ pub struct Task {
 pub struct ImportError {
     /// Path below `dags/` on the Volume.
     pub filename: String,
-    /// The last line of the file that the stack trace names, if it does.
+    /// The last line of the file in the stack trace, if any.
     #[serde(default)]
     pub line: Option<u32>,
     pub timestamp: Option<DateTime<Utc>>,
@@ -63,18 +63,18 @@ pub struct ImportError {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListImportErrors {
-    /// At most this many, 1 to 1000; 100 if absent.
+    /// Maximum number of entries, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }
 
-/// Answer of `GET …/import-errors`, by file.
+/// Response of `GET …/import-errors`, by file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ImportErrorList {
     pub import_errors: Vec<ImportError>,
-    /// How many there are, whatever the limit.
+    /// Total number, independent of the limit.
     pub total_entries: i64,
 }
 
@@ -90,7 +90,7 @@ pub struct DagFile {
     pub dags: Vec<Dag>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import_error: Option<ImportError>,
-    /// DAGs of the file that do not count, as another file defines the same ids.
+    /// DAGs of the file that are ignored because another file defines the same ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadowed_dags: Vec<ShadowedDag>,
     /// Whether the scheduler has parsed the file. A parsed file without DAGs and without an error is a helper module.
@@ -98,11 +98,11 @@ pub struct DagFile {
     pub is_known: bool,
 }
 
-/// A DAG of a file that does not count, as another file defines one with its id.
+/// A DAG that is ignored because another file defines the same id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ShadowedDag {
     pub dag_id: String,
-    /// The file whose DAG counts, until it defines it no more.
+    /// The file whose DAG is used, until it no longer defines it.
     pub defined_in: String,
 }
 
@@ -110,24 +110,24 @@ pub struct ShadowedDag {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListDagFiles {
-    /// Only DAGs with this in their id; the case does not matter.
+    /// Filter by a part of the DAG id, case-insensitive.
     pub dag_id_pattern: Option<String>,
-    /// Only DAGs that are paused, or only those that are not.
+    /// Filter by whether DAGs are paused.
     pub paused: Option<bool>,
-    /// Only files that do not import, or only those that do.
+    /// Filter by whether files have import errors.
     pub has_import_errors: Option<bool>,
-    /// At most this many files, 1 to 1000; 100 if absent.
+    /// Maximum number of files, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }
 
-/// Answer of `GET …/dags`, by file.
+/// Response of `GET …/dags`, by file.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DagFileList {
     pub files: Vec<DagFile>,
-    /// How many files there are, whatever the limit.
+    /// Total number of files, independent of the limit.
     pub total_entries: i64,
 }
 
@@ -143,12 +143,12 @@ pub struct ValidatedDag {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct PutDagFile {
-    /// Whether the file must be new or must exist already.
+    /// Whether the file must be new or must exist.
     #[param(inline)]
     pub mode: PutMode,
 }
 
-/// What is expected of the Volume.
+/// What must be true of the Volume.
 ///
 /// - `create`: refused if another file has that name; the same content again is no error.
 /// - `update`: refused unless the file exists.
@@ -159,7 +159,7 @@ pub enum PutMode {
     Update,
 }
 
-/// Answer of a PUT of a DAG file.
+/// Response to a PUT of a DAG file.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DagFileChange {
     pub filename: String,
@@ -169,11 +169,11 @@ pub struct DagFileChange {
     pub warnings: Vec<String>,
 }
 
-/// What became of the file.
+/// The result of the upload.
 ///
-/// - `created`: it was not there before.
-/// - `updated`: it took the place of another content.
-/// - `unchanged`: the Volume already holds exactly this content.
+/// - `created`: the file is new.
+/// - `updated`: it replaced other content.
+/// - `unchanged`: the Volume already has this content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PutOutcome {
@@ -186,7 +186,7 @@ pub enum PutOutcome {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct DeleteDag {
-    /// Remove the file even if it defines other DAGs too.
+    /// Delete the file even if it defines other DAGs.
     #[serde(default)]
     pub force: bool,
 }
@@ -198,17 +198,17 @@ pub struct UpdateDag {
     pub is_paused: bool,
 }
 
-/// Answer of `DELETE …/dags/{dag_id}`.
+/// Response of `DELETE …/dags/{dag_id}`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DagDeletion {
     pub dag_id: String,
-    /// The file that was removed from the Volume.
+    /// The file that was deleted from the Volume.
     pub filename: String,
     /// All DAGs of that file, now inactive.
     pub deactivated: Vec<String>,
 }
 
-/// Answer of `DELETE …/dags/files/{filename}`.
+/// Response of `DELETE …/dags/files/{filename}`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DagFileDeletion {
     pub filename: String,

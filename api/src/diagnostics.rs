@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::environment::{Condition, EnvironmentName, EnvironmentState, Target, UnregisteredEnvironmentList};
 
-/// Answer of `POST /v1/diagnostics`.
+/// Response of `POST /v1/diagnostics`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Diagnostics {
     /// The daemon's clock.
@@ -18,10 +18,10 @@ pub struct Diagnostics {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<ModalDiagnosis>,
     pub environments: Vec<EnvironmentDiagnosis>,
-    /// Environments that are deployed, but not in the registry.
+    /// Environments that are deployed but not registered.
     pub unregistered: UnregisteredEnvironmentList,
     pub disk: DiskDiagnosis,
-    /// Temporary files and folders that nothing uses any more.
+    /// Orphaned temporary files and folders.
     pub left_overs: Vec<String>,
 }
 
@@ -30,25 +30,26 @@ pub struct Diagnostics {
 pub struct RuntimeDiagnosis {
     /// The interpreter of the virtual environment.
     pub interpreter: String,
-    /// Whether all is installed and the interpreter runs. If not, the next environment that is created makes it anew.
+    /// Whether it is complete and the interpreter works. If not, the next creation of an environment installs it again.
     pub complete: bool,
-    /// The interpreter from which the virtual environment is made, if there is one that can be used.
+    /// The interpreter to create the virtual environment with, if one was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub python: Option<String>,
-    /// Why there is none.
+    /// Why there is none, otherwise null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// A server that environments run on.
+/// A Modal server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModalDiagnosis {
     pub server_url: String,
-    /// By how many seconds the daemon's clock is ahead of the server's, or behind it if negative; none if the server does
+    /// By how many seconds the daemon's clock is ahead of the server's, or behind it if negative; none if the server
+    /// does
     /// not tell its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ahead: Option<i64>,
-    /// Why it does not work, if it does not.
+    /// Why it does not work, otherwise null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -60,7 +61,8 @@ pub struct EnvironmentDiagnosis {
     pub target: Target,
     pub state: EnvironmentState,
     pub volume: String,
-    /// Seconds that the file took there and back; none if it did not come back, or if there is no Volume yet or soon none
+    /// Seconds that the file took there and back; none if it did not come back, or if there is no Volume yet or soon
+    /// none
     /// any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round_trip: Option<f64>,
@@ -78,7 +80,7 @@ pub struct DiskDiagnosis {
     pub path: String,
     pub free_bytes: u64,
     pub total_bytes: u64,
-    /// Why it could not be looked at.
+    /// Why it could not be checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

@@ -91,7 +91,8 @@ pub struct CreateEnvironment {
     pub config: Config,
 }
 
-/// Body of `PATCH /v1/environments/{environment}`. The whole configuration is replaced: what is left out gets its default.
+/// Body of `PATCH /v1/environments/{environment}`. The whole configuration is replaced: what is left out gets its
+/// default.
 /// Only secrets that are left out stay as they are. `target`, `modal.environment` and `database.type` cannot change.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -105,14 +106,14 @@ pub struct Environment {
     pub name: EnvironmentName,
     /// Where it runs.
     pub target: Target,
-    /// The wanted configuration, without secrets.
+    /// The desired configuration, without secrets.
     pub config: Config,
     /// Grows with each change of the configuration.
     pub generation: i64,
     /// The generation that was last brought to Modal completely; 0 before the first.
     pub observed_generation: i64,
     pub state: EnvironmentState,
-    /// What holds of it now.
+    /// Its current conditions.
     pub conditions: Vec<Condition>,
     /// Why the last attempt to reach the wanted configuration failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,12 +147,12 @@ pub enum Target {
     Modal,
 }
 
-/// How far the environment is.
+/// State of an environment.
 ///
-/// - `progressing`: being created or changed.
-/// - `ready`: what runs is what the configuration wants.
+/// - `progressing`: it is being created or updated.
+/// - `ready`: the desired configuration is deployed.
 /// - `degraded`: the last attempt failed, and the daemon retries; or the work was cancelled.
-/// - `deleting`: being taken down.
+/// - `deleting`: it is being deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EnvironmentState {
@@ -181,23 +182,23 @@ impl fmt::Display for EnvironmentState {
     }
 }
 
-/// One thing that holds of an environment, or does not.
+/// A condition of an environment, which is true or false.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Condition {
     #[serde(rename = "type")]
     pub kind: ConditionKind,
     pub status: bool,
-    /// Why, in one word for programs.
+    /// The reason in one word, for programs.
     pub reason: Reason,
-    /// Why, for people.
+    /// The reason, for people.
     pub message: String,
     pub last_transition_at: DateTime<Utc>,
 }
 
-/// What may hold of an environment.
+/// The conditions of an environment.
 ///
-/// - `Available`: some generation of it runs: its DAGs are scheduled.
-/// - `Reconciled`: what runs is what its configuration wants.
+/// - `Available`: a generation is deployed and its DAGs are scheduled.
+/// - `Reconciled`: the deployed generation is the desired one.
 /// - `SchedulerHealthy`: ticks of its scheduler succeed, and nothing is quarantined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum ConditionKind {
@@ -206,17 +207,17 @@ pub enum ConditionKind {
     SchedulerHealthy,
 }
 
-/// Why a condition holds or does not.
+/// The reason for the status of a condition.
 ///
-/// - `Deployed`: some generation of it runs.
-/// - `NeverDeployed`: no generation of it has come to run yet.
-/// - `AsConfigured`: the wanted generation runs.
-/// - `InProgress`: steps towards the wanted generation are under way.
-/// - `StepFailed`: a step failed, and is tried again.
-/// - `Cancelled`: the work was cancelled, and is not tried again.
-/// - `Deleting`: it is being taken down.
+/// - `Deployed`: a generation is deployed.
+/// - `NeverDeployed`: no generation was deployed yet.
+/// - `AsConfigured`: the desired generation is deployed.
+/// - `InProgress`: steps towards the desired generation are running.
+/// - `StepFailed`: a step failed and is retried.
+/// - `Cancelled`: the work was cancelled and is not retried.
+/// - `Deleting`: it is being deleted.
 /// - `Scheduling`: ticks succeed.
-/// - `Unobserved`: the scheduler has not been looked at yet.
+/// - `Unobserved`: the scheduler was not checked yet.
 /// - `Quarantined`: something is quarantined; `GET …/dags/errors` lists it.
 /// - `TickFailed`: the last tick failed.
 /// - `TickOverdue`: a tick is overdue by more than 3 minutes.
@@ -264,16 +265,16 @@ impl From<&EnvironmentName> for ModalNames {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListEnvironments {
-    /// Only those in this state.
+    /// Filter by state.
     pub state: Option<EnvironmentState>,
-    /// At most this many, 1 to 1000; 100 if absent.
+    /// Maximum number of entries, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }
 
-/// Answer of `GET /v1/environments`, by name.
+/// Response of `GET /v1/environments`, by name.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EnvironmentList {
     pub environments: Vec<Environment>,
@@ -287,17 +288,17 @@ pub struct UnregisteredEnvironment {
     pub name: EnvironmentName,
     /// Where it runs.
     pub target: Target,
-    /// The configuration that it was last deployed with, without secrets; absent if it is not known.
+    /// The configuration of its last deployment, without secrets; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<Config>,
 }
 
-/// Answer of `GET /v1/unregistered-environments`, by name.
+/// Response of `GET /v1/unregistered-environments`, by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UnregisteredEnvironmentList {
     pub environments: Vec<UnregisteredEnvironment>,
     pub total_entries: i64,
-    /// Why Modal's cloud could not be asked, if there are credentials for it.
+    /// Why Modal's cloud could not be listed, if there are credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -306,13 +307,14 @@ pub struct UnregisteredEnvironmentList {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct DeleteEnvironment {
-    /// Remove its Volume, Dict and Secret too: DAG files, metadata, XComs, logs and keys are lost. Without it they stay,
+    /// Remove its Volume, Dict and Secret too: DAG files, metadata, XComs, logs and keys are lost. Without it they
+    /// stay,
     /// and an environment of the same name finds them again.
     #[serde(default)]
     pub purge: bool,
 }
 
-/// Answer of a create, update or delete: the environment and, unless nothing had to be done, the work under way.
+/// Response to a create, update or delete: the environment and, unless nothing had to be done, the operation.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EnvironmentChange {
     pub environment: Environment,

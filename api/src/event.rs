@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::environment::EnvironmentName;
 
-/// Something that happened to an environment.
+/// An event of an environment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Grows from event to event, also across restarts of the daemon.
@@ -72,20 +72,20 @@ pub enum EventKind {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct FollowEvents {
-    /// Only those of this environment.
+    /// Filter by environment.
     pub environment: Option<EnvironmentName>,
-    /// Begin behind this event; 0 begins with the oldest that is kept. The header `Last-Event-ID` goes before it. Without
-    /// both the stream begins with what happens next.
+    /// Start after this event; 0 starts with the oldest. The header `Last-Event-ID` takes precedence. Without both, the
+    /// stream starts with the next event.
     #[param(minimum = 0)]
     pub after: Option<i64>,
-    /// `false` ends the stream with the newest event that there is, instead of waiting for more.
+    /// `false` ends the stream after the newest event instead of waiting for more.
     pub follow: Option<bool>,
 }
 
 /// One message of a stream (`text/event-stream`). Lines that begin with a colon are heartbeats.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerSentEvent {
-    /// Sent back as `Last-Event-ID`, it takes the stream up again.
+    /// Resumes the stream when sent as `Last-Event-ID`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub id: Option<String>,

@@ -83,7 +83,8 @@ impl Home {
         self.runtime.join("airflowd.sock")
     }
 
-    /// The file that a running daemon has locked (by `fcntl`), and that says which one it is. It lies beside the registry,
+    /// The file that a running daemon has locked (by `fcntl`), and that says which one it is. It lies beside the
+    /// registry,
     /// so that this has one daemon, whatever folder for sockets that sees.
     pub fn lock(&self) -> PathBuf {
         self.data.join("airflowd.pid")

@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ReadContainerLogs {
-    /// Begin with at most this many of the last lines, 0 to 1000; 100 if absent. Modal keeps them for some days.
+    /// Maximum number of past lines, 0 to 1000; default 100. Modal keeps them for some days.
     #[param(minimum = 0, maximum = 1000)]
     #[serde(default, deserialize_with = "tail_of")]
     pub tail: Option<u32>,
@@ -27,7 +27,7 @@ fn tail_of<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u
     crate::page::within::<0, { ReadContainerLogs::MOST }, D>(deserializer)
 }
 
-/// Answer of `GET …/logs`, oldest first.
+/// Response of `GET …/logs`, oldest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ContainerLogs {
     pub lines: Vec<ContainerLine>,
@@ -38,7 +38,7 @@ pub struct ContainerLogs {
 pub struct ContainerLine {
     pub timestamp: DateTime<Utc>,
     pub source: LineSource,
-    /// The Function that the container runs, such as `run_tick`; absent if it is deployed no more.
+    /// The Function that the container runs, such as `run_tick`; absent if it is no longer deployed.
     pub function: Option<String>,
     /// Modal's id, `ta-…`.
     pub container_id: String,

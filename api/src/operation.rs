@@ -35,12 +35,12 @@ pub enum OperationKind {
     Delete,
 }
 
-/// How an operation stands.
+/// State of an operation.
 ///
-/// - `running`: its steps are under way.
+/// - `running`: its steps are running.
 /// - `succeeded`: all of its steps are done.
-/// - `failed`: the daemon retries; the environment tells how that goes.
-/// - `cancelled`: somebody cancelled it, or a later change took its place.
+/// - `failed`: the daemon retries; see the state of the environment.
+/// - `cancelled`: it was cancelled or replaced by a later change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OperationState {
@@ -53,7 +53,7 @@ pub enum OperationState {
 /// One step of an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
-    /// What it does, as shown to people.
+    /// What it does, for people.
     pub title: String,
     pub state: StepState,
     /// Progress, result or cause of failure.
@@ -74,18 +74,18 @@ pub enum StepState {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListOperations {
-    /// Only those on this environment.
+    /// Filter by environment.
     pub environment: Option<EnvironmentName>,
-    /// Only those in this state.
+    /// Filter by state.
     pub state: Option<OperationState>,
-    /// At most this many, 1 to 1000; 100 if absent.
+    /// Maximum number of entries, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }
 
-/// Answer of `GET /v1/operations`, newest first. Those that have ended are kept for 7 days.
+/// Response of `GET /v1/operations`, newest first. Those that have ended are kept for 7 days.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OperationList {
     pub operations: Vec<Operation>,
@@ -98,7 +98,7 @@ pub struct OperationList {
 pub struct FollowOperation {
     /// Wait until the revision is greater than this, up to `wait_seconds`.
     pub after: Option<i64>,
-    /// Longest wait in seconds, at most 30.
+    /// Maximum wait in seconds, at most 30.
     #[param(maximum = 30)]
     #[serde(default, deserialize_with = "within::<0, 30, _>")]
     pub wait_seconds: Option<u32>,

@@ -7,15 +7,15 @@ use utoipa::{IntoParams, ToSchema};
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
-    /// At most this many, 1 to 1000; 100 if absent.
+    /// Maximum number of entries, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
-    /// Answer with what is stored encrypted, too. Only the scheduler can decrypt it.
+    /// Include encrypted values. Only the scheduler can decrypt them.
     #[serde(default)]
     pub show_values: bool,
-    /// With `show_values`: hide what Airflow considers sensitive.
+    /// With `show_values`, mask values that Airflow considers sensitive.
     #[serde(default)]
     pub hide_sensitive: bool,
 }
@@ -59,16 +59,16 @@ pub fn limit(asked: Option<u32>) -> u32 {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ShowOne {
-    /// Answer with sensitive values as they are, not hidden as Airflow's REST API hides them.
+    /// Return sensitive values in clear text instead of masked.
     #[serde(default)]
     pub show_values: bool,
 }
 
-/// What becomes of those that exist when others of their names are written.
+/// The action on existing entries of the same name.
 ///
-/// - `overwrite`: they are replaced.
-/// - `fail`: nothing is written if any of them exists.
-/// - `skip`: those that exist are left as they are.
+/// - `overwrite`: replace them.
+/// - `fail`: write nothing if any exists.
+/// - `skip`: keep them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ActionOnExisting {
@@ -78,11 +78,11 @@ pub enum ActionOnExisting {
     Skip,
 }
 
-/// Answer of a write.
+/// Response to a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Written {
-    /// Names of what was created or overwritten.
+    /// Names of entries that were created or overwritten.
     pub written: Vec<String>,
-    /// Names of what exists and was left as it is.
+    /// Names of existing entries that were skipped.
     pub skipped: Vec<String>,
 }

@@ -9,21 +9,21 @@ use crate::page::ActionOnExisting;
 #[serde(deny_unknown_fields)]
 pub struct Pool {
     pub name: String,
-    /// How many tasks may run in it at once; -1 for no limit.
+    /// Number of slots; -1 means unlimited.
     #[schema(minimum = -1)]
     pub slots: i32,
     #[serde(default)]
     pub description: Option<String>,
-    /// Whether deferred tasks count.
+    /// Whether deferred tasks use slots.
     #[serde(default)]
     pub include_deferred: bool,
 }
 
-/// Answer of `GET …/pools`, by name.
+/// Response of `GET …/pools`, by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PoolList {
     pub pools: Vec<Pool>,
-    /// How many there are, whatever the limit.
+    /// Total number, independent of the limit.
     pub total_entries: i64,
 }
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 /// The media type of a [`Problem`].
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// What went wrong, where, and what to do next (RFC 9457, with two members of ours: `hint` and `errors`).
+/// A problem (RFC 9457) with the additional members `hint` and `errors`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// Stable identifier of the kind of problem, `urn:airflow-serverless:problem:<kind>`.
@@ -15,24 +15,24 @@ pub struct Problem {
     pub kind: String,
     /// The kind of problem in a few words; the same for each problem of one type.
     pub title: String,
-    /// HTTP status of the answer.
+    /// HTTP status of the response.
     pub status: u16,
-    /// What happened this time.
+    /// What happened in this case.
     pub detail: String,
     /// What to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The single faults, where there can be several.
+    /// The individual faults.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Fault>,
 }
 
-/// One fault of the input, and where it is.
+/// A fault of the input and its location.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fault {
     /// A key (`scheduler.interval_seconds`) or a file name.
     pub location: String,
-    /// Line in the file, from 1, where it is known.
+    /// Line in the file, from 1, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     pub message: String,

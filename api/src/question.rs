@@ -10,16 +10,16 @@ use crate::page::limit_of;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListQuestions {
-    /// Only those of this DAG.
+    /// Filter by DAG id.
     pub dag_id: Option<String>,
-    /// At most this many, 1 to 1000; 100 if absent.
+    /// Maximum number of entries, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }
 
-/// A question that waits for an answer, with the names of Airflow's `HITLDetail`.
+/// An open question, with the field names of Airflow's `HITLDetail`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Question {
     pub dag_id: String,
@@ -29,25 +29,25 @@ pub struct Question {
     pub map_index: i32,
     pub subject: String,
     pub body: Option<String>,
-    /// What can be chosen.
+    /// The options.
     pub options: Vec<String>,
-    /// What is chosen if nobody answers in time; none if the task fails then.
+    /// The options chosen without an answer in time; null if the task then fails.
     pub defaults: Option<Vec<String>>,
     /// Whether several options can be chosen.
     pub multiple: bool,
-    /// Input that is asked for: names, and Airflow's description of each.
+    /// The requested input: names, and Airflow's description of each.
     #[schema(value_type = Object)]
     pub params: serde_json::Value,
     pub created_at: DateTime<Utc>,
-    /// Until when it can be answered; none if there is no limit.
+    /// Until when it can be answered; null without a limit.
     pub answer_by: Option<DateTime<Utc>>,
 }
 
-/// Answer of `GET …/hitl-details`: those that wait, oldest first.
+/// Response of `GET …/hitl-details`: open questions, oldest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QuestionList {
     pub hitl_details: Vec<Question>,
-    /// How many there are, whatever the limit.
+    /// Total number, independent of the limit.
     pub total_entries: i64,
 }
 
@@ -61,12 +61,12 @@ pub struct AnswerQuestion {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub params_input: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Of a mapped task, the instance that asks.
+    /// Of a mapped task, the instance with the question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_index: Option<i32>,
 }
 
-/// An answer, as it was recorded.
+/// A recorded answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Response {
     pub dag_id: String,

@@ -10,11 +10,11 @@ use crate::{moment, page::limit_of};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TriggerDagRun {
-    /// Chosen by Airflow if absent.
+    /// Default: chosen by Airflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 248, pattern = "^[A-Za-z0-9_.~:+-]+$")]
     pub dag_run_id: Option<String>,
-    /// UTC, and midnight, unless it says otherwise.
+    /// UTC without a time zone, midnight without a time.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "moment::optional")]
     pub logical_date: Option<DateTime<Utc>>,
     /// Parameters of the run: a JSON object.
@@ -52,7 +52,7 @@ pub struct TaskInstance {
     pub task_id: String,
     /// -1 unless the task is mapped.
     pub map_index: i32,
-    /// None until the scheduler has looked at it.
+    /// None until scheduler tick done at it.
     pub state: Option<String>,
     pub try_number: i32,
     pub max_tries: i32,
@@ -63,16 +63,16 @@ pub struct TaskInstance {
     pub duration: Option<f64>,
 }
 
-/// Answer of `GET …/runs`.
+/// Response of `GET …/runs`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DagRunList {
     /// Newest first.
     pub dag_runs: Vec<DagRun>,
-    /// How many there are, whatever the limit.
+    /// Total number, independent of the limit.
     pub total_entries: i64,
 }
 
-/// Where a run stands.
+/// State of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
@@ -87,10 +87,10 @@ pub enum RunState {
 #[into_params(parameter_in = Query)]
 pub struct ListDagRuns {
     pub dag_id: Option<String>,
-    /// Only those in this state.
+    /// Filter by state.
     #[param(inline)]
     pub state: Option<RunState>,
-    /// At most this many, 1 to 1000; 100 if absent.
+    /// Maximum number of entries, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
@@ -105,7 +105,7 @@ pub struct ClearDagRun {
     pub only_failed: bool,
 }
 
-/// A state that people may give to a run.
+/// A state that users can set on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RunMark {
@@ -121,7 +121,7 @@ pub struct UpdateDagRun {
     pub state: RunMark,
 }
 
-/// A run with its task instances, in the order in which they started.
+/// Get a run with its task instances, in the order in which they started.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DagRunDetail {
     #[serde(flatten)]
@@ -133,17 +133,17 @@ pub struct DagRunDetail {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ReadLogs {
-    /// The last try if absent.
+    /// Default: the last try.
     pub try_number: Option<i32>,
-    /// -1 (not mapped) if absent.
+    /// Default: -1 (not mapped).
     pub map_index: Option<i32>,
 }
 
-/// How a try ended whose log was followed.
+/// The end of a try whose log was followed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LogEnd {
     pub try_number: i32,
-    /// The state of the task; none if it is gone.
+    /// State of the task; null if it is gone.
     pub state: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{page::limit_of, run::TaskInstance};
 
-/// Where a task instance stands.
+/// State of a task instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskState {
@@ -40,21 +40,21 @@ impl TaskState {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListTaskInstances {
-    /// Only those in this state; `none` is that of tasks at which the scheduler has not looked.
+    /// Filter by state; `none` means not scheduled yet.
     #[param(inline)]
     pub state: Option<TaskState>,
-    /// At most this many, 1 to 1000; 100 if absent.
+    /// Maximum number of entries, 1 to 1000; default 100.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(default, deserialize_with = "limit_of")]
     pub limit: Option<u32>,
     pub offset: Option<u32>,
 }
 
-/// Task instances of one run: those that a list found, or those that a change reached.
+/// Task instances of one run: those of a list, or those that were changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskInstanceList {
     pub task_instances: Vec<TaskInstance>,
-    /// How many there are, whatever the limit.
+    /// Total number, independent of the limit.
     pub total_entries: i64,
 }
 
@@ -62,18 +62,18 @@ pub struct TaskInstanceList {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClearTaskInstances {
-    /// Of a mapped task, only the instance with this index; all of them if absent.
+    /// Of a mapped task, only the instance with this index; default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub map_index: Option<i32>,
-    /// Clear the tasks that come before it, too.
+    /// Include all upstream tasks.
     pub include_upstream: bool,
-    /// Clear the tasks that come after it, too.
+    /// Include all downstream tasks.
     pub include_downstream: bool,
-    /// Of all these, clear only those that are `failed` or `upstream_failed`.
+    /// Clear only tasks in the states `failed` and `upstream_failed`.
     pub only_failed: bool,
 }
 
-/// A state that people may give to a task instance.
+/// A state that users can set on a task instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskMark {
@@ -87,13 +87,13 @@ pub enum TaskMark {
 #[serde(deny_unknown_fields)]
 pub struct UpdateTaskInstance {
     pub new_state: TaskMark,
-    /// Of a mapped task, only the instance with this index; all of them if absent.
+    /// Of a mapped task, only the instance with this index; default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_index: Option<i32>,
-    /// Mark the tasks that come before it, too.
+    /// Include all upstream tasks.
     #[serde(default)]
     pub include_upstream: bool,
-    /// Mark the tasks that come after it, too.
+    /// Include all downstream tasks.
     #[serde(default)]
     pub include_downstream: bool,
 }

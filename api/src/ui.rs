@@ -7,22 +7,22 @@ use uuid::Uuid;
 
 use crate::environment::EnvironmentName;
 
-/// Data of the event `progress`: what a UI that starts is doing.
+/// Data of the event `progress`: the current step of the start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UiProgress {
     pub id: Uuid,
     pub message: String,
 }
 
-/// Data of the event `ready`: Airflow answers.
+/// Data of the event `ready`: Airflow responds.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UiReady {
     pub id: Uuid,
-    /// Where it is, with the token that opens it.
+    /// URL with a one-time token. Treat it as a secret.
     pub url: String,
 }
 
-/// A UI that runs, starts or ends.
+/// A UI that runs, starts or stops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ui {
     pub id: Uuid,
@@ -40,7 +40,7 @@ pub enum UiState {
     Ending,
 }
 
-/// Answer of `GET /v1/uis`, oldest first.
+/// Response of `GET /v1/uis`, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UiList {
     pub uis: Vec<Ui>,

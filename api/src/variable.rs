@@ -16,20 +16,20 @@ pub struct Variable {
     pub is_encrypted: bool,
 }
 
-/// Answer of `GET …/variables`, by key.
+/// Response of `GET …/variables`, by key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VariableList {
     pub variables: Vec<Variable>,
-    /// How many there are, whatever the limit.
+    /// Total number, independent of the limit.
     pub total_entries: i64,
 }
 
-/// A variable to be written. Without `Debug`, as its value may be a secret.
+/// A variable to write. Without `Debug`, as its value may be a secret.
 #[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewVariable {
     pub key: String,
-    /// A text as it is; anything else is stored as JSON.
+    /// Text is stored as it is, anything else as JSON.
     pub value: serde_json::Value,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,

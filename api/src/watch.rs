@@ -12,13 +12,13 @@ use crate::environment::EnvironmentName;
 #[serde(deny_unknown_fields)]
 pub struct CreateWatch {
     pub environment: EnvironmentName,
-    /// An absolute path on the daemon's machine. What is below it comes below `dags/` on the Volume.
+    /// Absolute path on the daemon's machine. It is synced to `dags/` on the Volume.
     #[schema(example = "/home/me/dags")]
     pub directory: String,
-    /// Remove from the Volume what this watch has uploaded and is deleted from the folder.
+    /// Delete files on the Volume that this watch uploaded when they are deleted in the folder.
     #[serde(default)]
     pub delete: bool,
-    /// Only files that match one of these, in the syntax of `.gitignore`; all files if there are none.
+    /// Patterns of files to sync, in the syntax of `.gitignore`; default: all files.
     #[serde(default)]
     pub patterns: Vec<String>,
 }
@@ -27,11 +27,11 @@ pub struct CreateWatch {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListWatches {
-    /// Only those of this environment.
+    /// Filter by environment.
     pub environment: Option<EnvironmentName>,
 }
 
-/// A watched folder, and how the files in it and those on the Volume stand to each other.
+/// A watched folder and the state of its sync.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Watch {
     pub id: Uuid,
@@ -40,47 +40,47 @@ pub struct Watch {
     pub delete: bool,
     pub patterns: Vec<String>,
     pub state: WatchState,
-    /// Why the last attempt failed, or what is waited for.
+    /// Why the last attempt failed, or what the sync waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// When a failed attempt is repeated, if nothing changes before.
+    /// When a failed attempt is retried if nothing changes before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<DateTime<Utc>>,
     pub mode: WatchMode,
-    /// Why the folder is looked at again and again instead of waiting for the system's word.
+    /// Why the folder is polled instead of watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
-    /// Files in the folder that belong on the Volume.
+    /// Number of files in the folder to sync.
     pub total_files: u64,
-    /// Of these, those that are there as they are here.
+    /// Number of these files that are in sync.
     pub total_in_sync: u64,
     pub total_pending: u64,
     pub total_invalid: u64,
-    /// What is still to be uploaded or removed; the first ones.
+    /// Pending uploads and deletions; the first entries.
     pub pending: Vec<PendingFile>,
-    /// What is not uploaded until it is corrected; the first ones. The last good version stays on the Volume.
+    /// Files with errors, which are not uploaded; the first entries. Their last good versions stay on the Volume.
     pub invalid: Vec<InvalidFile>,
     /// What is uploaded all the same, but will not do all that it asks for: what the validator warned of since the
     /// daemon started, and DAG ids that several files define; the first ones.
     #[serde(default)]
     pub warnings: Vec<FileWarning>,
-    /// Files below `dags/` on the Volume that are not in the folder; absent if the Volume cannot be asked.
+    /// Files below `dags/` on the Volume that are not in the folder; absent if the Volume cannot be listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only_on_volume: Option<VolumeFiles>,
-    /// How many uploads there were since the watch was added; many files that are saved together are one.
+    /// Number of uploads since the watch was added; files saved together count as one.
     pub uploads: i64,
-    /// When the Volume was last found or made to be like the folder, apart from what is invalid.
+    /// When the Volume was last in sync with the folder, apart from invalid files.
     pub last_synced_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
 }
 
-/// How folder and Volume stand to each other.
+/// State of a sync.
 ///
-/// - `in_sync`: the Volume has what the folder has.
-/// - `pending`: something is on its way, or waits for the environment.
+/// - `in_sync`: the Volume equals the folder.
+/// - `pending`: changes are being synced or wait for the environment.
 /// - `invalid`: some files cannot be uploaded; all others are in sync.
-/// - `missing`: the folder is gone. Nothing is removed because of that, and it is picked up again when it is back.
-/// - `failed`: the last attempt failed, and is repeated.
+/// - `missing`: the folder does not exist. Nothing is deleted, and the sync resumes when it is back.
+/// - `failed`: the last attempt failed and is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WatchState {
@@ -91,10 +91,10 @@ pub enum WatchState {
     Failed,
 }
 
-/// How changes are noticed.
+/// How changes are detected.
 ///
-/// - `inotify`: the system tells of changes.
-/// - `polling`: the folder is looked at every few seconds.
+/// - `inotify`: the system reports changes.
+/// - `polling`: the folder is scanned every few seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WatchMode {
@@ -102,21 +102,21 @@ pub enum WatchMode {
     Polling,
 }
 
-/// A file on its way.
+/// A pending file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PendingFile {
     /// Path below the folder.
     pub file: String,
     pub action: PendingAction,
-    /// What it waits for, if not just for its turn.
+    /// What it waits for, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What is to happen to a file on the Volume.
+/// The pending action for a file on the Volume.
 ///
-/// - `upload`: it is new or was changed in the folder.
-/// - `remove`: it is gone from the folder.
+/// - `upload`: it is new or changed in the folder.
+/// - `remove`: it was deleted in the folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PendingAction {
@@ -129,13 +129,13 @@ pub enum PendingAction {
 pub struct InvalidFile {
     /// Path below the folder.
     pub file: String,
-    /// Line in the file, from 1, where it is known.
+    /// Line in the file, from 1, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     pub message: String,
 }
 
-/// A warning of a file that is uploaded all the same.
+/// A warning about a file that was uploaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FileWarning {
     /// Path below the folder.
@@ -146,7 +146,7 @@ pub struct FileWarning {
 /// Files of the Volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VolumeFiles {
-    /// The first ones.
+    /// The first entries.
     pub files: Vec<VolumeFile>,
     pub total_entries: u64,
 }
@@ -158,10 +158,10 @@ pub struct VolumeFile {
     pub origin: VolumeFileOrigin,
 }
 
-/// How a file came to the Volume.
+/// The origin of a file on the Volume.
 ///
-/// - `kept`: this watch uploaded it, and keeps it as it was not told to delete.
-/// - `other`: it came another way.
+/// - `kept`: this watch uploaded it; it was deleted in the folder and kept without `delete`.
+/// - `other`: it was not uploaded by this watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumeFileOrigin {
@@ -169,19 +169,19 @@ pub enum VolumeFileOrigin {
     Other,
 }
 
-/// Answer of `GET /v1/watches`, oldest first.
+/// Response of `GET /v1/watches`, oldest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WatchList {
     pub watches: Vec<Watch>,
     pub total_entries: u64,
 }
 
-/// Answer of `DELETE /v1/watches/{watch_id}`.
+/// Response of `DELETE /v1/watches/{watch_id}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WatchRemoval {
     pub id: Uuid,
     pub environment: EnvironmentName,
     pub directory: String,
-    /// How many files of the watch stay on the Volume.
+    /// Number of files of the watch that stay on the Volume.
     pub files_kept: u64,
 }

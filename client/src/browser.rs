@@ -30,7 +30,7 @@ impl Browser {
         match browser.write(url).and_then(|()| start(&browser.file)) {
             Ok(()) => Some(browser),
             Err(error) => {
-                printer.note(&format!("no browser was opened ({OPENER}: {error}): open the address yourself"));
+                printer.note(&format!("no browser was opened ({OPENER}: {error}): open the URL yourself"));
                 None
             }
         }

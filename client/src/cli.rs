@@ -27,7 +27,7 @@ pub use daemon::{Completions, Daemon, Logs, Man};
 pub use watch::{AddWatch, Watch};
 pub use work::{ContainerLogs, DeleteEnvironment, EstimateCost, Events, Operations, RollBack};
 
-/// Airflow without servers, on Modal.
+/// Run Airflow without servers, on Modal
 #[derive(Parser)]
 #[command(name = "airflow-serverless", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done · 1 refused, or what was waited for failed · 2 wrong usage · 3 the daemon \
@@ -60,60 +60,64 @@ fn without_variable(command: clap::Command) -> clap::Command {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Create an environment, or apply a changed configuration to it
+    /// Create an environment, or update its configuration
     ///
-    /// For example: `airflow-serverless create --env dev --config config.yaml`, and with `--update` after the file was edited.
+    /// For example: `airflow-serverless create --env dev --config config.yaml`. After a change of the file, add `--update`.
     #[command(after_long_help = include_str!("../../examples/config.yaml"))]
     Create(Create),
-    /// Credentials for Modal's cloud
+    /// Manage the credentials for Modal's cloud
     #[command(subcommand)]
     Auth(Auth),
-    /// Environments: one Airflow each
+    /// Manage environments
     #[command(subcommand)]
     Env(Env),
-    /// DAG files and DAGs
+    /// Manage DAG files and DAGs
     #[command(subcommand)]
     Dags(Dags),
-    /// DAG runs
+    /// Manage DAG runs
     #[command(subcommand)]
     Runs(Runs),
-    /// Task instances
+    /// Manage task instances
     #[command(subcommand)]
     Tasks(Tasks),
-    /// Runs of a DAG for dates that have passed
+    /// Manage backfills: runs of a DAG for past dates
     #[command(subcommand)]
     Backfills(Backfills),
-    /// Airflow's variables
+    /// Manage Airflow variables
     #[command(subcommand)]
     Variables(Variables),
-    /// Airflow's connections
+    /// Manage Airflow connections
     #[command(subcommand)]
     Connections(Connections),
-    /// Airflow's pools
+    /// Manage Airflow pools
     #[command(subcommand)]
     Pools(Pools),
-    /// Run Airflow's own user interface until Ctrl-C is pressed
+    /// Start the Airflow UI and stop it on Ctrl-C
     Ui(Ui),
-    /// Have the scheduler look for what is due, now
+    /// Run a scheduler tick now
     Tick(Environment),
-    /// Estimate what an environment cost in the last days, or would have cost on Modal
+    /// Estimate what an environment has cost
+    ///
+    /// For Local Modal: what it would have cost in Modal's cloud.
     Cost(EstimateCost),
-    /// What the daemon does for environments, step by step
+    /// Manage the daemon's work on environments
     #[command(subcommand)]
     Operations(Operations),
-    /// Print what happens, as it happens
+    /// Stream events
     Events(Events),
-    /// Folders whose files are uploaded as they are saved
+    /// Manage watched folders, whose files are uploaded on save
     #[command(subcommand)]
     Watch(Watch),
-    /// Print what the scheduler and the containers of tasks print; the log of a task is `tasks logs`, the daemon's `daemon logs`
+    /// Stream the output of scheduler and workers
+    ///
+    /// See also `tasks logs` for the log of a task and `daemon logs` for the daemon's.
     Logs(ContainerLogs),
-    /// The local daemon
+    /// Manage the local daemon
     #[command(subcommand)]
     Daemon(Daemon),
-    /// Look whether all that is needed is there and works, and tell what to do about the rest
+    /// Check the installation and suggest fixes
     Doctor,
-    /// Print the completions of a shell
+    /// Print shell completions
     ///
     /// For bash: `source <(airflow-serverless completions bash)` in ~/.bashrc; for zsh, write them to a file `_airflow-serverless`
     /// in a folder of $fpath; for fish, to ~/.config/fish/completions/airflow-serverless.fish.
@@ -135,7 +139,7 @@ pub struct Environment {
 pub struct Ui {
     #[command(flatten)]
     pub environment: Environment,
-    /// Only print the address, also on a terminal
+    /// Print the URL and do not open a browser
     #[arg(long)]
     pub no_browser: bool,
 }
@@ -144,32 +148,34 @@ pub struct Ui {
 pub struct Create {
     #[command(flatten)]
     pub environment: Environment,
-    /// The configuration, a YAML file; the smallest is `database: {type: sqlite}`
+    /// Configuration file in YAML; the smallest is `database: {type: sqlite}`
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Apply the configuration to an environment that exists
+    /// Update an environment that exists
     #[arg(long)]
     pub update: bool,
 }
 
 #[derive(Subcommand)]
 pub enum Env {
-    /// List the environments
+    /// List environments
     List,
     /// Show an environment and its state
     Show(Environment),
-    /// Take back an environment that is on Modal, but not in the daemon's registry
+    /// Register an environment that is deployed but not registered
     ///
-    /// Its DAGs, metadata, XComs, logs and secrets stay as they are. Its watches are not known: add them again.
+    /// Its DAGs, metadata, XComs, logs and secrets stay as they are. Its watches are lost: add them again.
     Adopt(Environment),
     /// List the backups of an environment's SQLite database
     Backups(Environment),
     /// Restore an environment's SQLite database from a backup
     ///
-    /// Runs, variables, connections and pools become what they were then, and running tasks are stopped. DAG files, logs and
-    /// XComs stay.
+    /// Runs, variables, connections and pools become what they were at the time of the backup. Running tasks are stopped.
+    /// DAG files, logs and XComs stay.
     Rollback(RollBack),
-    /// Take an environment down: its watches end, its data stay unless they are purged
+    /// Delete an environment; its data stay without --purge
+    ///
+    /// Stops its functions and removes its watches.
     Delete(DeleteEnvironment),
 }
 
@@ -177,8 +183,8 @@ pub enum Env {
 pub struct DagFile {
     #[command(flatten)]
     pub environment: Environment,
-    /// The DAG file, which is uploaded under its name alone (`watch add` uploads folders); one in a folder called `plugins` is
-    /// a plugin of Airflow's
+    /// DAG file, stored under its base name; a file in a folder `plugins` becomes a plugin. To upload a folder, use `watch
+    /// add`
     #[arg(long, value_name = "FILE")]
     pub file: PathBuf,
 }
@@ -189,19 +195,19 @@ pub enum Dags {
     Create(DagFile),
     /// Validate a DAG file and overwrite the uploaded one
     Update(DagFile),
-    /// List the DAG files, with the DAGs and import errors that the scheduler found in them
+    /// List DAG files with their DAGs and import errors
     List(Environment),
     /// Show a DAG and its tasks
     Show(Dag),
-    /// Show what does not import, with its stack traces
+    /// Show import errors with their stack traces
     Errors(Environment),
-    /// Remove a DAG's file and mark the DAG inactive
+    /// Delete a DAG's file and deactivate the DAG
     Delete(Delete),
-    /// Start a run of a DAG
+    /// Trigger a run of a DAG
     Trigger(Trigger),
-    /// Keep the scheduler from starting runs and tasks of a DAG
+    /// Pause a DAG: start no more of its runs and tasks
     Pause(Dag),
-    /// Let the scheduler start runs and tasks of a DAG again
+    /// Unpause a DAG
     Unpause(Dag),
 }
 
@@ -209,13 +215,13 @@ pub enum Dags {
 pub struct Delete {
     #[command(flatten)]
     pub environment: Environment,
-    /// The DAG whose file is removed; this or --file is needed
+    /// Delete the file of this DAG; this or --file is required
     #[arg(long, value_name = "ID", value_parser = id, required_unless_present = "file")]
     pub dag_id: Option<String>,
-    /// The file itself, as `dags list` and `dags errors` name it, or a plugin as `plugins/NAME`
+    /// Delete this file, named as in `dags list`, or a plugin: `plugins/NAME`
     #[arg(long, value_name = "NAME", conflicts_with_all = ["dag_id", "force"])]
     pub file: Option<String>,
-    /// Remove the file even if it defines other DAGs too
+    /// Delete the file even if it also defines other DAGs
     #[arg(long)]
     pub force: bool,
 }
@@ -224,7 +230,7 @@ pub struct Delete {
 pub struct Dag {
     #[command(flatten)]
     pub environment: Environment,
-    /// Id of the DAG, as `dags list` shows it
+    /// DAG id, as in `dags list`
     #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
 }
@@ -233,57 +239,61 @@ pub struct Dag {
 pub struct Trigger {
     #[command(flatten)]
     pub environment: Environment,
-    /// Id of the DAG, as `dags list` shows it
+    /// DAG id, as in `dags list`
     #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
-    /// Parameters of the run, a JSON object
+    /// Params of the run, a JSON object
     #[arg(long, value_name = "JSON")]
     pub conf: Option<String>,
-    /// Id of the run; chosen by Airflow if absent
+    /// Run id [default: chosen by Airflow]
     #[arg(long, value_name = "RUN")]
     pub run_id: Option<String>,
-    /// Logical date of the run, such as 2026-01-31 or 2026-01-31T06:00:00Z; UTC if it does not say
+    /// Logical date, such as 2026-01-31 or 2026-01-31T06:00:00Z; UTC without a time zone
     #[arg(long, value_name = "DATE", value_parser = moment::parse)]
     pub logical_date: Option<DateTime<Utc>>,
-    /// Follow the run to its end; the exit code is 0 only if it succeeds
+    /// Wait until the run has ended; exit with 1 if it failed
     #[arg(long)]
     pub wait: bool,
 }
 
 #[derive(Subcommand)]
 pub enum Runs {
-    /// List the runs, newest first
+    /// List runs, newest first
     List {
         #[command(flatten)]
         environment: Environment,
-        /// Only those of this DAG
+        /// Filter by DAG id
         #[arg(long, value_name = "ID")]
         dag_id: Option<String>,
-        /// Only those in this state: queued, running, success or failed
+        /// Filter by state: queued, running, success or failed
         #[arg(long, value_parser = word::<RunState>)]
         state: Option<RunState>,
-        /// Show at most this many
+        /// Maximum number of rows
         #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
-        /// Leave out the first ones
+        /// Number of rows to skip
         #[arg(long, default_value_t = 0)]
         offset: u32,
     },
     /// Show a run and its tasks
     Show(Run),
-    /// Let all tasks of a run run again; those that run are stopped first
+    /// Clear the tasks of a run so that they rerun
+    ///
+    /// Running tasks are stopped first.
     Clear {
         #[command(flatten)]
         run: Run,
-        /// Only tasks that are failed or upstream_failed
+        /// Clear only tasks in the states failed and upstream_failed
         #[arg(short = 'f', long)]
         only_failed: bool,
     },
-    /// Give a run another state: tasks that run are stopped with that state, others that have not ended are skipped
+    /// Set the state of a run
+    ///
+    /// Running tasks are stopped and get the same state. Other unfinished tasks are skipped.
     Mark {
         #[command(flatten)]
         run: Run,
-        /// success, failed, or queued: then tasks stay as they are, and the scheduler goes on with the run
+        /// success, failed or queued; with queued, tasks keep their states and the scheduler resumes the run
         #[arg(long, value_parser = word::<RunMark>)]
         state: RunMark,
     },
@@ -293,21 +303,21 @@ pub enum Runs {
 pub struct Run {
     #[command(flatten)]
     pub environment: Environment,
-    /// Id of the DAG, as `dags list` shows it
+    /// DAG id, as in `dags list`
     #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
-    /// Id of the run, as `runs list` shows it
+    /// Run id, as in `runs list`
     #[arg(long, value_name = "RUN", value_parser = id)]
     pub run_id: String,
 }
 
 #[derive(Subcommand)]
 pub enum Tasks {
-    /// List the tasks of a run, in the order in which they started
+    /// List the tasks of a run in the order in which they started
     List {
         #[command(flatten)]
         run: Run,
-        /// Only those in this state, such as failed; none: not scheduled yet
+        /// Filter by state, such as failed; none means not scheduled yet
         #[arg(long, value_parser = word::<TaskState>)]
         state: Option<TaskState>,
         #[command(flatten)]
@@ -317,30 +327,32 @@ pub enum Tasks {
     Logs {
         #[command(flatten)]
         task: Task,
-        /// Go on printing lines as they come, until the task has ended
+        /// Follow the log until the task has ended
         #[arg(short, long)]
         follow: bool,
-        /// The try; the last one if absent
+        /// Try number [default: the last one]
         #[arg(long = "try", value_name = "N")]
         try_number: Option<i32>,
     },
-    /// Let a failed task run again, with the tasks that failed because of it
+    /// Retry a failed task and the tasks that failed because of it
     Retry(Task),
-    /// Let a task run again; one that runs is stopped first
+    /// Clear a task so that it reruns
+    ///
+    /// A running task is stopped first.
     Clear {
         #[command(flatten)]
         task: Task,
         #[command(flatten)]
         relatives: Relatives,
-        /// Of all these, only tasks that are failed or upstream_failed
+        /// Clear only tasks in the states failed and upstream_failed
         #[arg(short = 'f', long)]
         only_failed: bool,
     },
-    /// List questions of human-in-the-loop tasks that await an answer
+    /// List open questions of human-in-the-loop tasks
     Questions {
         #[command(flatten)]
         environment: Environment,
-        /// Only those of this DAG
+        /// Filter by DAG id
         #[arg(long, value_name = "ID", value_parser = id)]
         dag_id: Option<String>,
         #[command(flatten)]
@@ -350,18 +362,20 @@ pub enum Tasks {
     Answer {
         #[command(flatten)]
         task: Task,
-        /// The option to choose; several if the question takes them
+        /// Option to choose; repeat it if the question allows several
         #[arg(long = "option", value_name = "OPTION", required = true, allow_hyphen_values = true)]
         options: Vec<String>,
-        /// Values of the question's params, as a JSON object
+        /// Values for the question's params, a JSON object
         #[arg(long, value_name = "JSON")]
         params: Option<String>,
     },
-    /// Give a task another state; tasks that failed because of it run again
+    /// Set the state of a task
+    ///
+    /// Tasks that failed because of it rerun.
     Mark {
         #[command(flatten)]
         task: Task,
-        /// success, failed or skipped
+        /// New state: success, failed or skipped
         #[arg(long, value_parser = word::<TaskMark>)]
         state: TaskMark,
         #[command(flatten)]
@@ -373,10 +387,10 @@ pub enum Tasks {
 pub struct Task {
     #[command(flatten)]
     pub run: Run,
-    /// Id of the task, as `tasks list` shows it
+    /// Task id, as in `tasks list`
     #[arg(long, value_name = "ID", value_parser = id)]
     pub task_id: String,
-    /// Index of a mapped task; if absent all of them, but `tasks logs` needs it
+    /// Index of a mapped task instance [default: all; required by `tasks logs`]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub map_index: Option<i32>,
 }
@@ -390,10 +404,10 @@ impl Task {
 
 #[derive(Args)]
 pub struct Relatives {
-    /// The tasks that come before it, too
+    /// Include all upstream tasks
     #[arg(short, long)]
     pub upstream: bool,
-    /// The tasks that come after it, too
+    /// Include all downstream tasks
     #[arg(short, long)]
     pub downstream: bool,
 }
@@ -419,10 +433,52 @@ fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{Command, CommandFactory};
+
+    const LONGEST_LINE: usize = 72;
+
+    /// All commands, those that have subcommands included.
+    fn commands() -> Vec<Command> {
+        fn collect(command: &Command, found: &mut Vec<Command>) {
+            found.push(command.clone());
+            command.get_subcommands().filter(|one| one.get_name() != "help").for_each(|one| collect(one, found));
+        }
+        let mut root = super::Cli::command();
+        root.build();
+        let mut found = Vec::new();
+        collect(&root, &mut found);
+        found
+    }
 
     #[test]
     fn the_grammar_is_sound() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_of_every_command() {
+        let path = |command: &Command| command.get_bin_name().unwrap_or(command.get_name()).to_owned();
+        let help: Vec<String> = commands()
+            .into_iter()
+            .map(|command| {
+                let name = path(&command);
+                format!("$ {name} --help\n{}", command.term_width(100).render_long_help())
+            })
+            .collect();
+        insta::assert_snapshot!(help.join("\n"));
+    }
+
+    #[test]
+    fn lines_of_help_are_short_imperatives() {
+        for command in commands() {
+            let about = command.get_about().unwrap_or_default().to_string();
+            let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
+            assert!(
+                !about.is_empty() && about.len() <= LONGEST_LINE,
+                "{name}: {about:?} has {} characters",
+                about.len()
+            );
+            assert!(!about.ends_with('.'), "{name}: {about:?} ends with a full stop");
+        }
     }
 }

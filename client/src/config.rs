@@ -31,7 +31,7 @@ pub fn read(path: &Path, before: Before<'_>) -> Result<Config, Failure> {
 fn text_of(path: &Path, shown: &str) -> Result<String, Failure> {
     let unreadable = |why: String| Failure::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
     let bytes = input_file::read(path, MAX_BYTES).map_err(unreadable)?;
-    String::from_utf8(bytes).map_err(|_| unreadable("it is not text in UTF-8".to_owned()))
+    String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))
 }
 
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -112,12 +112,12 @@ fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
         return Fault { location: "config".to_owned(), line: Some(1), message };
     }
     let message = if raw.starts_with("cannot deserialize null into string") {
-        "a key is expected here, not `null`; a key of that name is written \"null\"".to_owned()
+        "expected a key, not `null`; quote it if the key is \"null\"".to_owned()
     } else if source.contains(':')
         && is_null(value)
         && (raw.starts_with("expected mapping") || raw.starts_with("invalid"))
     {
-        "has no value: give it one, or leave it out".to_owned()
+        "has no value: set one or remove the key".to_owned()
     } else if let Some(rest) = raw.strip_prefix("unknown field `") {
         unknown_key(rest)
     } else if let Some(rest) = raw.strip_prefix("unknown variant `") {
@@ -129,11 +129,11 @@ fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
     } else if raw.starts_with("invalid boolean") {
         format!("must be true or false, not `{value}`")
     } else if raw.starts_with("expected mapping") {
-        "keys and values are expected here, as in `key: value`".to_owned()
+        "expected keys and values, as in `key: value`".to_owned()
     } else if raw.starts_with("duplicate mapping key") {
-        "this key stands here twice".to_owned()
+        "duplicate key".to_owned()
     } else if raw.starts_with("multiple YAML documents") {
-        "another document begins before this line: remove the `---`".to_owned()
+        "a second document starts before this line: remove the `---`".to_owned()
     } else {
         raw.to_owned()
     };
@@ -245,10 +245,10 @@ mod tests {
             ("database:\n  type: sqlite\nscheduler: ~\n", Some(3), "has no value"),
             ("database:\n  type: sqlite\nscheduler:\n  interval_seconds: null\n", Some(4), "has no value"),
             ("database:\n  type: sqlite\nenv: null\n", Some(3), "has no value"),
-            ("database:\n  type: sqlite\nnull: 3\n", Some(3), "a key is expected here"),
-            ("database:\n  type: sqlite\n~: 3\nexecutor:\n  parallelism: 3\n", Some(3), "a key is expected here"),
-            ("database:\n  type: sqlite\nenv:\n  A: x\n  null: y\n", Some(5), "a key is expected here"),
-            ("database:\n  type: sqlite\nairflow:\n  core:\n    ~: x\n", Some(5), "a key is expected here"),
+            ("database:\n  type: sqlite\nnull: 3\n", Some(3), "expected a key, not `null`"),
+            ("database:\n  type: sqlite\n~: 3\nexecutor:\n  parallelism: 3\n", Some(3), "expected a key, not `null`"),
+            ("database:\n  type: sqlite\nenv:\n  A: x\n  null: y\n", Some(5), "expected a key, not `null`"),
+            ("database:\n  type: sqlite\nairflow:\n  core:\n    ~: x\n", Some(5), "expected a key, not `null`"),
             ("database:\n  type: mysql\n", Some(2), "use one of sqlite, postgres"),
             ("database:\n  type: sqlite\nschedular:\n  interval_seconds: 1\n", Some(3), "did you mean `scheduler`?"),
             ("database:\n  type: sqlite\nscheduler:\n  interval: 1\n", Some(4), "did you mean `interval_seconds`?"),
@@ -280,7 +280,7 @@ mod tests {
         let found = fault(text);
         assert_eq!((found.location.as_str(), found.line), ("interval_seconds", Some(1)), "{found:?}");
         assert!(found.message.ends_with("not `often`"), "{found:?}");
-        assert!(fault("database:\n  type: sqlite\n  type: sqlite\n").message.contains("twice"));
+        assert!(fault("database:\n  type: sqlite\n  type: sqlite\n").message.contains("duplicate key"));
         assert!(fault("database:\n  type: sqlite\n---\na: 1\n").message.contains("`---`"));
         assert_eq!(entry_at("  key: value # why", 8), (Some("key"), "value"));
         assert_eq!(entry_at("key: ${NAME}", 6), (Some("key"), "${NAME}"));

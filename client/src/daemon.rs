@@ -77,7 +77,7 @@ impl Daemon {
         // One that is suspended takes connections nevertheless. What it answers matters later.
         let asked = daemon.request(Method::GET, &["version"]).timeout(VERSION_LIMIT).send().await;
         if asked.is_err_and(|error| error.is_timeout()) {
-            let silent = Presence::silent(&home, format!("there was no answer within {} s", VERSION_LIMIT.as_secs()));
+            let silent = Presence::silent(&home, format!("no response within {} s", VERSION_LIMIT.as_secs()));
             return Err(Failure::Unexpected { message: silent.describe(), hint: silent.hint() });
         }
         Ok(daemon)
@@ -468,7 +468,7 @@ fn note_version(response: &Response) {
 
 pub(crate) fn unreachable(error: reqwest::Error) -> Failure {
     let message = if error.is_timeout() {
-        "the daemon gave no answer in time".to_owned()
+        "the daemon did not respond in time".to_owned()
     } else {
         format!("the daemon cannot be reached: {}", error.without_url())
     };
@@ -478,7 +478,7 @@ pub(crate) fn unreachable(error: reqwest::Error) -> Failure {
 async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
     let body = send(request).await?.bytes().await.map_err(unreachable)?;
     let body: &[u8] = if body.is_empty() { b"null" } else { &body };
-    serde_json::from_slice(body).map_err(|error| Failure::unexpected("reading the daemon's answer", error))
+    serde_json::from_slice(body).map_err(|error| Failure::unexpected("reading the daemon's response", error))
 }
 
 /// The answer, unless it is a problem.

@@ -19,7 +19,7 @@ pub async fn failure(daemon: &Daemon, environment: &EnvironmentName, detail: &Da
     let run = ["--env", environment.as_str(), "--dag-id", dag_id, "--run-id", run_id];
     let Some(task) = first_failed(&detail.task_instances) else {
         let show = command(&["tasks", "list"], &run);
-        return printer.note(&format!("\nno task of it has failed; `{show}` shows how they ended"));
+        return printer.note(&format!("\nno task has failed; `{show}` shows the tasks"));
     };
     let try_number = task.try_number.to_string();
     let map_index = task.map_index.to_string();
@@ -38,7 +38,7 @@ pub async fn failure(daemon: &Daemon, environment: &EnvironmentName, detail: &Da
             let shown: String = last.iter().map(|line| format!("  {line}\n")).collect();
             let rest = command(&["tasks", "logs"], &words);
             printer.note(&format!(
-                "\nthe end of the log of {name}, the first task that failed:\n{shown}all of it: {rest}"
+                "\nlast lines of the log of {name}, the first task that failed:\n{shown}full log: {rest}"
             ));
         }
         Err(error) => printer.note(&format!("\n{name} failed first: {}", error.problem().detail)),

@@ -35,7 +35,7 @@ pub async fn show(path: &Path, arguments: &Logs, printer: &Printer) -> Result<Ex
     let mut tail = match Tail::open(path) {
         Ok(tail) => tail,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let hint = "a daemon that `airflow-serverless daemon start` or any other command started writes one";
+            let hint = "a daemon started by `airflow-serverless daemon start` or any other command writes it";
             return Err(Failure::input(format!("there is no log at {}", path.display()), Vec::new(), Some(hint)));
         }
         Err(error) => return Err(failed(error)),

@@ -106,10 +106,10 @@ impl Presence {
     pub fn describe(&self) -> String {
         let pid = self.pid().map_or_else(|| "in another container".to_owned(), |pid| format!("pid {pid}"));
         match self {
-            Self::Absent => "airflowd does not run".to_owned(),
-            Self::Serves(version) => format!("airflowd {} runs ({pid})", version.version),
-            Self::Stops { .. } => format!("airflowd ({pid}) stops: it ends what it has begun"),
-            Self::Silent { why, .. } => format!("airflowd ({pid}) runs, but does not answer: {why}"),
+            Self::Absent => "airflowd is not running".to_owned(),
+            Self::Serves(version) => format!("airflowd {} is running ({pid})", version.version),
+            Self::Stops { .. } => format!("airflowd ({pid}) is stopping: it finishes work in progress"),
+            Self::Silent { why, .. } => format!("airflowd ({pid}) is running but not responding: {why}"),
         }
     }
 
@@ -120,10 +120,10 @@ impl Presence {
             Self::Absent => {
                 Some("`airflow-serverless daemon start` starts it, `daemon logs` shows why it ended".to_owned())
             }
-            Self::Stops { .. } => Some("`airflow-serverless daemon stop` waits for its end".to_owned()),
+            Self::Stops { .. } => Some("`airflow-serverless daemon stop` waits until it has stopped".to_owned()),
             Self::Silent { pid: Some(pid), .. } => Some(format!(
                 "`airflow-serverless daemon restart` replaces it, `daemon logs` shows more; if it is suspended, \
-                 `kill -CONT {pid}` lets it go on"
+                 `kill -CONT {pid}` resumes it"
             )),
             Self::Silent { .. } => Some("`airflow-serverless daemon logs` shows more".to_owned()),
         }

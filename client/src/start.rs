@@ -76,7 +76,7 @@ async fn start_process(home: &Home) -> Result<(), Failure> {
                     child = spawn(&binary, home)?;
                 }
             }
-            Some(status) => return Err(not_started(home, &format!("airflowd ended with {status}"))),
+            Some(status) => return Err(not_started(home, &format!("airflowd exited with {status}"))),
             None => tokio::time::sleep(POLL).await,
         }
     }
@@ -126,8 +126,11 @@ pub async fn stop(home: &Home) -> Result<bool, Failure> {
 
 async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), Failure> {
     let Some(pid) = holder.pid else {
-        let message = "airflowd runs in another container: its process cannot be seen from here".to_owned();
-        return Err(Failure::Unexpected { message, hint: Some("`airflow-serverless daemon stop` there".to_owned()) });
+        let message = "airflowd is running in another container and cannot be stopped from here".to_owned();
+        return Err(Failure::Unexpected {
+            message,
+            hint: Some("run `airflow-serverless daemon stop` in that container".to_owned()),
+        });
     };
     let deadline = Instant::now() + STOP_LIMIT;
     let mut told = false;
@@ -180,8 +183,8 @@ fn terminate(pid: Pid) -> Result<(), Failure> {
 
 fn still_runs(pid: Option<Pid>) -> Failure {
     let pid = pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
-    let hint = format!("`airflow-serverless daemon logs` shows what it waits for; `kill -KILL {pid}` ends it at once");
-    let message = format!("airflowd (pid {pid}) still runs after {} s", STOP_LIMIT.as_secs());
+    let hint = format!("`airflow-serverless daemon logs` shows what it waits for; `kill -KILL {pid}` kills it");
+    let message = format!("airflowd (pid {pid}) is still running after {} s", STOP_LIMIT.as_secs());
     Failure::Unexpected { message, hint: Some(hint) }
 }
 

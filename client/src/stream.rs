@@ -39,8 +39,9 @@ impl Daemon {
             Ok(true)
         })
         .await?;
-        let hint = Some("start it again; `airflow-serverless daemon status` shows whether the daemon runs".to_owned());
-        Err(Failure::Unexpected { message: "the daemon has ended, and the UI with it".to_owned(), hint })
+        let hint =
+            Some("start it again; `airflow-serverless daemon status` shows whether the daemon is running".to_owned());
+        Err(Failure::Unexpected { message: "the daemon stopped, and the UI with it".to_owned(), hint })
     }
 
     /// Gives events to `take` as they happen, until it returns `false` or the daemon stops.
@@ -88,8 +89,10 @@ impl Daemon {
             }
         })
         .await?;
-        let hint = Some("ask again; `airflow-serverless daemon status` shows whether the daemon runs".to_owned());
-        let broken = Failure::Unexpected { message: "the log broke off".to_owned(), hint };
+        let hint = Some(
+            "run the command again; `airflow-serverless daemon status` shows whether the daemon is running".to_owned(),
+        );
+        let broken = Failure::Unexpected { message: "the log stream was interrupted".to_owned(), hint };
         if is_whole { Ok(()) } else { Err(broken) }
     }
 }

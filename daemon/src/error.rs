@@ -18,9 +18,9 @@ pub enum Error {
     InvalidConfig(Vec<Fault>),
     #[error("there is no environment {0}")]
     EnvironmentNotFound(EnvironmentName),
-    #[error("environment {0} is deployed neither on Local Modal nor, if there are credentials, in Modal's cloud")]
+    #[error("environment {0} is not deployed on Local Modal or, with credentials, in Modal's cloud")]
     NotDeployed(EnvironmentName),
-    #[error("environment {0} was not adopted, as its configuration is not known: {1}")]
+    #[error("environment {0} was not adopted because its configuration is unknown: {1}")]
     NotAdopted(EnvironmentName, String),
     #[error("data/environment.json on its Volume: {0}")]
     Description(String),
@@ -30,18 +30,18 @@ pub enum Error {
     EnvironmentNotReady(EnvironmentName, Option<String>),
     #[error("environment {0} is being deleted")]
     EnvironmentDeleting(EnvironmentName),
-    #[error("the deletion of environment {0} cannot be cancelled: what it has removed would not come back")]
+    #[error("cannot cancel the deletion of {0}: resources have already been deleted")]
     DeletionNotCancelled(EnvironmentName),
-    #[error("{0} is no longer as the request expects it; nothing was changed")]
+    #[error("{0} has changed since the request's ETag; nothing was changed")]
     PreconditionFailed(String),
-    #[error("a request with this Idempotency-Key is being answered")]
+    #[error("a request with this Idempotency-Key is in progress")]
     IdempotencyKeyInUse,
-    #[error("this Idempotency-Key belongs to another request")]
+    #[error("this Idempotency-Key was used for another request")]
     IdempotencyKeyReused,
     #[error("there is no operation {0}")]
     OperationNotFound(Uuid),
 
-    #[error("{0:?} cannot be the name of a DAG file: {1}")]
+    #[error("{0:?} is not a valid name for a DAG file: {1}")]
     InvalidFileName(String, &'static str),
     #[error("{0} exists in environment {1} with other content; nothing was changed")]
     FileExists(String, EnvironmentName),
@@ -56,7 +56,7 @@ pub enum Error {
     SharedFile { file: String, others: Vec<String> },
     #[error("there is no run {1} of DAG {0}")]
     RunNotFound(String, String),
-    #[error("{0:?} cannot be a run id: {1}")]
+    #[error("{0:?} is not a valid run id: {1}")]
     InvalidRunId(String, &'static str),
     #[error("there is no {noun} {1:?} in environment {2}", noun = .0.noun())]
     NotFound(Subject, String, EnvironmentName),
@@ -64,17 +64,15 @@ pub enum Error {
     LogNotFound(#[from] NoLog),
     #[error("{message}")]
     Refused { subject: Subject, reason: Reason, message: String },
-    #[error("environment {0} has no backup that could be restored; nothing was changed")]
+    #[error("environment {0} has no backup to restore; nothing was changed")]
     NoBackup(EnvironmentName),
-    #[error("the scheduler has not answered within {0} s; the request is kept and will still be carried out")]
+    #[error("the scheduler did not respond within {0} s; the request is queued and will be carried out")]
     SchedulerSilent(u64),
 
-    #[error(
-        "the scheduler of environment {0} does not work: {1}; the request is kept, and is carried out once it does"
-    )]
+    #[error("the scheduler of environment {0} is failing: {1}; the request is queued until it recovers")]
     SchedulerFailed(EnvironmentName, String),
 
-    #[error("{0} UIs run already, which is the most that there can be")]
+    #[error("limit reached: {0} UIs are running")]
     TooManyUis(usize),
     #[error("the UI of environment {0} failed: {1}")]
     UiFailed(EnvironmentName, String),
@@ -87,16 +85,14 @@ pub enum Error {
     InvalidWatch(Vec<Fault>),
     #[error("{0} is watched with other options; nothing was changed")]
     WatchDiffers(String),
-    #[error(
-        "{0} cannot be watched, as it is in {1}, or the other way round, which is watched for the same environment"
-    )]
+    #[error("{0} overlaps {1}, which is already watched for the same environment")]
     WatchOverlaps(String, String),
     #[error(
-        "{directory} cannot be watched, as {other} is watched for the same environment and has a file of the same \
-         name: {file}{}", more(*.count)
+        "{directory} has a file of the same name as {other}, which is already watched for the same environment: \
+         {file}{}", more(*.count)
     )]
     WatchConflicts { directory: String, other: String, file: String, count: usize },
-    #[error("there are {0} watches, which is the most that there can be")]
+    #[error("limit reached: {0} watches")]
     TooManyWatches(usize),
     #[error("{0}")]
     Watch(String),
@@ -111,7 +107,7 @@ pub enum Error {
     DatabaseMissing(EnvironmentName),
     #[error("reading the metadata of environment {environment} failed")]
     Metadata { environment: EnvironmentName, source: sqlx::Error },
-    #[error("the database of environment {environment} did not answer: {message}")]
+    #[error("the database of environment {environment} did not respond: {message}")]
     Database { environment: EnvironmentName, message: String },
     #[error("{action} {path} failed")]
     Files { action: &'static str, path: String, source: std::io::Error },
@@ -122,7 +118,7 @@ pub enum Error {
 pub enum NoLog {
     #[error("run {run_id} has no task {task_id:?}; its tasks are {}", known.join(", "))]
     UnknownTask { run_id: String, task_id: String, known: Vec<String> },
-    #[error("task {task_id} is mapped: say which of its instances, {}", range(*.count))]
+    #[error("task {task_id} is mapped: choose an instance, {}", range(*.count))]
     Mapped { task_id: String, count: usize },
     #[error("task {task_id} is not mapped: it has no instance {map_index}")]
     NotMapped { task_id: String, map_index: i32 },
@@ -132,9 +128,7 @@ pub enum NoLog {
     NotStarted { task_id: String, state: Option<String> },
     #[error("task {task_id} has no try {try_number}: there {}", tries(*.last))]
     NoSuchTry { task_id: String, try_number: i32, last: i32 },
-    #[error(
-        "the log of try {try_number} of task {task_id} is not on the Volume: it was removed, or is not written yet"
-    )]
+    #[error("the log of try {try_number} of task {task_id} is not on the Volume: it was deleted or is not written yet")]
     NotThere { task_id: String, try_number: i32 },
 }
 

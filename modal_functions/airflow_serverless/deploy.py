@@ -7,6 +7,7 @@ With `--attached` it ends when standard input does.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -49,4 +50,7 @@ def _end_with_standard_input() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    # At its end, the interpreter would look for garbage among all that was imported.
+    gc.freeze()
+    sys.exit(status)

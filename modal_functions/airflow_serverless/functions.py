@@ -19,27 +19,28 @@ def run_tick(reason: str) -> dict[str, Any]:
 
 def execute_task(payload: dict[str, Any]) -> dict[str, Any]:
     """Run one attempt of one task, or one callback; returns {"status": …}."""
-    from airflow_serverless.executor.worker import execute_task
+    from airflow_serverless.worker.execute_task import execute_task
 
     return execute_task(payload)
 
 
 def run_triggers() -> dict[str, Any]:
     """Run the triggers of deferred tasks for as long as there are any; returns {"events": …}."""
-    from airflow_serverless.executor.triggerer import run_triggers
+    from airflow_serverless.worker.triggerer import run_triggers
 
     return run_triggers()
 
 
 def initialize_database() -> dict[str, Any]:
     """Create or migrate the metadata database; returns {"created", "migrated", "generation"}."""
-    from airflow_serverless.db.initialize import initialize_database
+    from airflow_serverless.scheduler.initialize import initialize_database
 
     return initialize_database()
 
 
 def _preload() -> None:
-    from airflow_serverless.config import Paths, Settings, configure_airflow
+    from airflow_serverless.airflow_config import configure_airflow
+    from airflow_serverless.config import Paths, Settings
     from airflow_serverless.imports import quick_imports
 
     configure_airflow(Settings.from_environment(), Paths.from_environment())
@@ -49,12 +50,12 @@ def _preload() -> None:
         import airflow.sdk.execution_time.task_runner  # noqa: F401
         from sqlalchemy.orm import configure_mappers
 
-        import airflow_serverless.executor.client
-        import airflow_serverless.executor.worker
+        import airflow_serverless.execution_api.client
         import airflow_serverless.scheduler.run
+        import airflow_serverless.worker.execute_task
         import airflow_serverless.xcom.backend  # noqa: F401
         from airflow_serverless.dags.storage import warm_up
-        from airflow_serverless.executor import in_process
+        from airflow_serverless.execution_api import in_process
 
         warm_up()
         in_process.prepare()

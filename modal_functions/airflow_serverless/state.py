@@ -97,6 +97,8 @@ class StopNote(TypedDict):
 
 
 class Heartbeat(TypedDict):
+    """The last sign of life of a running task."""
+
     ti_id: str
     launch: str
     at: float
@@ -156,8 +158,10 @@ class TriggerEventRecord(TypedDict):
 
 
 class DueMarker(TypedDict):
-    """`due`: what the gate needs to know. `active`: work is in flight, so calls have to be polled. `deferred`:
-    there are triggers, so a triggerer has to run."""
+    """What the gate needs to know.
+
+    `active`: work is in flight, so calls have to be polled. `deferred`: there are triggers, so a triggerer has to run.
+    """
 
     next_due: float | None
     active: bool
@@ -234,39 +238,48 @@ class Reply(TypedDict):
 
 
 def task_key(dag_id: str, task_id: str, run_id: str, map_index: int) -> str:
+    """The key of a task instance."""
     key = f"task:{dag_id}:{task_id}:{run_id}"
     return key if map_index < 0 else f"{key}:{map_index}"
 
 
 def journal_key(ti_id: str, launch: str, sequence: int) -> str:
+    """The key of one record of a launch."""
     return f"{JOURNAL_PREFIX}{ti_id}:{launch}:{sequence}"
 
 
 def call_key(ti_id: str, launch: str) -> str:
+    """The key of the note about a launch's function call."""
     return f"call:{ti_id}:{launch}"
 
 
 def claim_key(ti_id: str, launch: str) -> str:
+    """The key with which one container claims a launch."""
     return f"claim:{ti_id}:{launch}"
 
 
 def stop_key(ti_id: str, launch: str) -> str:
+    """The key that stops a launch."""
     return f"stop:{ti_id}:{launch}"
 
 
 def heartbeat_key(ti_id: str) -> str:
+    """The key of a task's heartbeat."""
     return f"heartbeat:{ti_id}"
 
 
 def callback_key(callback_id: str) -> str:
+    """The key of a callback."""
     return f"callback:{callback_id}"
 
 
 def packages_key(name: str) -> str:
+    """The key of the note about an installation of packages."""
     return f"packages:{name}"
 
 
 def event_key(trigger_id: int, event_id: str) -> str:
+    """The key of an event of a trigger."""
     return f"event:{trigger_id}:{event_id}"
 
 
@@ -291,6 +304,7 @@ class Inbox:
     triggerer: TriggererNote | None = None
 
     def has_news(self) -> bool:
+        """Whether there is anything that a tick has to apply."""
         return bool(self.journals or self.commands or self.events)
 
     def call_id(self, entry: TaskEntry) -> str | None:
@@ -311,6 +325,7 @@ class State:
 
     @classmethod
     def of_environment(cls, name: str) -> State:
+        """The state of an environment; creates its Dict if there is none."""
         return cls(modal.Dict.from_name(name, create_if_missing=True))
 
     def inbox(self) -> Inbox:
@@ -348,6 +363,7 @@ class State:
         return self.store.put(WAKE, {"reason": reason, "at": time.time()}, skip_if_exists=True)
 
     def is_awake(self) -> bool:
+        """Whether a tick was asked for."""
         return self.store.get(WAKE) is not None
 
     def take_wake(self) -> bool:
@@ -355,21 +371,27 @@ class State:
         return self.store.pop(WAKE, None) is not None
 
     def due(self) -> DueMarker | None:
+        """When the next tick is due."""
         return self.store.get(DUE)
 
     def set_due(self, marker: DueMarker) -> None:
+        """Publish when the next tick is due."""
         self.store.put(DUE, marker)
 
     def health(self) -> Health | None:
+        """What the scheduler last reported about itself."""
         return self.store.get(HEALTH)
 
     def set_health(self, health: Health) -> None:
+        """Publish what the scheduler reports about itself."""
         self.store.put(HEALTH, health)
 
     def published(self) -> Published | None:
+        """Which snapshot is published."""
         return self.store.get(PUBLISHED)
 
     def written(self) -> Written | None:
+        """Which DAG files were last written to the database."""
         return self.store.get(WRITTEN)
 
     def journals(self) -> dict[str, JournalRecord]:
@@ -377,18 +399,23 @@ class State:
         return {str(key): value for key, value in self.store.items() if str(key).startswith(JOURNAL_PREFIX)}
 
     def has_journal(self, key: str) -> bool:
+        """Whether a record is still there."""
         return self.store.contains(key)
 
     def triggers(self) -> Triggers | None:
+        """The triggers that should run."""
         return self.store.get(TRIGGERS)
 
     def triggerer(self) -> TriggererNote | None:
+        """What the running triggerer reports."""
         return self.store.get(TRIGGERER)
 
     def callback(self, callback_id: str) -> CallbackEntry | None:
+        """A callback that should run."""
         return self.store.get(callback_key(callback_id))
 
     def task(self, key: str) -> TaskEntry | None:
+        """A launched task instance."""
         return self.store.get(key)
 
     def stop_reason(self, ti_id: str, launch: str) -> str | None:

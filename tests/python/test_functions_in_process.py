@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from airflow_serverless.executor.in_process import InProcessTransport
+from airflow_serverless.execution_api.in_process import InProcessTransport
 
 finished: list[str] = []
 

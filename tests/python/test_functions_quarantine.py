@@ -215,7 +215,8 @@ modal.Volume.commit = modal.Volume.reload = lambda self: None
 from airflow_serverless.scheduler.context import TickContext
 TickContext.of_process()
 from airflow.utils.session import create_session
-from airflow_serverless.scheduler import quarantine, run
+from airflow_serverless import quarantine
+from airflow_serverless.scheduler import run
 from sqlalchemy import text
 
 # So that the ticks that the canary's task wakes are soon free to retry.
@@ -253,7 +254,7 @@ while run._round is not original:
         time.sleep(2.0)
 """
 FAILURES = """
-from airflow_serverless.scheduler import dags
+from airflow_serverless.scheduler import dag_folder
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.dagbag import DBDagBag
 SchedulerJobRunner._schedule_dag_run = fails(

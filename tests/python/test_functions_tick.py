@@ -62,8 +62,7 @@ def after(function):
     return wrapped
 
 {fault}
-run.run_tick("test")
-raise SystemExit("the fault did not strike")
+raise SystemExit(f"the fault did not strike: {{run.run_tick('test')}}")
 """
 
 FAULTS = {
@@ -91,7 +90,7 @@ def kill_tick(environment: Environment, fault: str) -> None:
     [dags] = environment.volumes("dags")
     script = textwrap.dedent(KILLED_TICK).format(fault=FAULTS[fault], volume=str(dags.parent))
     done = environment.process("-c", script)
-    assert done.returncode == -9, done.stderr[-3000:]
+    assert done.returncode == -9, (done.stderr[-3000:], environment.state())
 
 
 @pytest.mark.parametrize("fault", FAULTS)

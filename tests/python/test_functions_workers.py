@@ -37,8 +37,8 @@ FAULTS = """
 
 import os as _os
 import signal as _signal
-from airflow_serverless.executor.direct import DirectApi as _DirectApi
-from airflow_serverless.executor.journal import JournalWriter as _JournalWriter
+from airflow_serverless.worker.direct_api import DirectApi as _DirectApi
+from airflow_serverless.worker.journal_writer import JournalWriter as _JournalWriter
 from airflow_serverless.state import State as _State
 
 _execute = execute_task

@@ -314,7 +314,11 @@ def make_older(daemon: Daemon, name: str, age: timedelta) -> None:
 def test_a_deletion_is_meant(daemon: Daemon) -> None:
     """On a terminal it is asked for, twice if data would be lost; nobody is asked elsewhere."""
     delete = ("env", "delete", "--env", "spare", "--purge")
-    sure, name, kept = "Delete environment spare? [y/N] ", "Type the name of the environment to go on: ", "nothing was"
+    sure, name, kept = (
+        "Delete environment spare? [y/N] ",
+        "Type the name of the environment to continue: ",
+        "nothing was",
+    )
 
     def is_there() -> bool:
         status, environment = daemon.ask("GET", "/v1/environments/spare")
@@ -334,7 +338,7 @@ def test_a_deletion_is_meant(daemon: Daemon) -> None:
     terminal = Terminal(daemon, *delete[:-1])
     terminal.answer(sure, "n\n")
     assert (terminal.end(), is_there()) == (1, True), terminal.said
-    for words in ("ends running tasks", "airflow-dags-spare with DAG files", "stay, and a new `create`"):
+    for words in ("stops running tasks", "airflow-dags-spare with DAG files", "stay, and a new `create`"):
         assert words in terminal.said, terminal.said
     # Answers from elsewhere than a terminal are none.
     refused = piped(daemon, *delete, typed="y\nspare\n")

@@ -46,7 +46,7 @@ RUNS = "/api/v2/dags/shown/dagRuns"
 FIRST = f"{RUNS}/first"
 GONE_LIMIT = 30.0
 APP = "airflow-serverless-dev-ui"
-SERVING = "airflow_serverless.ui.serve"
+SERVING = "airflow_serverless.serve_ui"
 
 
 class Ui:

@@ -4,29 +4,31 @@ use clap::{Args, Subcommand};
 
 #[derive(Subcommand)]
 pub enum Auth {
-    /// Give the daemon a token of Modal: from MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, Modal's own configuration, or asked for
+    /// Store a Modal token
+    ///
+    /// Taken from MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, from Modal's configuration file, or asked for.
     Login(Login),
-    /// Tell whether the daemon has credentials, and whose
+    /// Show credential status
     Status,
-    /// Have the daemon forget its credentials
+    /// Remove the stored credentials
     Logout,
 }
 
 #[derive(Args)]
 pub struct Login {
-    /// The token's id; its secret is read from standard input (`--token-secret -`) or asked for
+    /// Token id; the secret is read from standard input (`--token-secret -`) or asked for
     #[arg(long, value_name = "ID", conflicts_with = "profile")]
     pub token_id: Option<String>,
-    /// `-`: read the token's secret from standard input
+    /// `-` reads the token secret from standard input
     #[arg(long, value_name = "-", value_parser = ["-"], requires = "token_id")]
     pub token_secret: Option<String>,
-    /// Take this profile of Modal's configuration (`~/.modal.toml`), not the active one
+    /// Profile of Modal's configuration file (`~/.modal.toml`) [default: the active one]
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,
-    /// Another server than Modal's own
+    /// Server URL [default: Modal's cloud]
     #[arg(long, value_name = "URL")]
     pub server_url: Option<String>,
-    /// Do not ask the server whether it takes the token
+    /// Store the token without checking it with the server
     #[arg(long)]
     pub no_check: bool,
 }

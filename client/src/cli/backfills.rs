@@ -8,13 +8,13 @@ use super::{Environment, Page, id, word};
 
 #[derive(Subcommand)]
 pub enum Backfills {
-    /// Run a DAG for dates of its schedule that have passed
+    /// Run a DAG for past dates of its schedule
     Create(CreateBackfill),
-    /// List the backfills, newest first
+    /// List backfills, newest first
     List {
         #[command(flatten)]
         environment: Environment,
-        /// Only those of this DAG
+        /// Filter by DAG id
         #[arg(long, value_name = "ID")]
         dag_id: Option<String>,
         #[command(flatten)]
@@ -22,11 +22,13 @@ pub enum Backfills {
     },
     /// Show a backfill and its runs
     Show(Backfill),
-    /// Keep the queued runs of a backfill from beginning
+    /// Pause a backfill: start no more of its queued runs
     Pause(Backfill),
-    /// Let the queued runs of a backfill begin again
+    /// Unpause a backfill
     Unpause(Backfill),
-    /// End a backfill: its queued runs fail, those that have begun go on
+    /// Cancel a backfill
+    ///
+    /// Its queued runs fail; running ones continue.
     Cancel(Backfill),
 }
 
@@ -34,37 +36,37 @@ pub enum Backfills {
 pub struct CreateBackfill {
     #[command(flatten)]
     pub environment: Environment,
-    /// Id of the DAG, as `dags list` shows it
+    /// DAG id, as in `dags list`
     #[arg(long, value_name = "ID", value_parser = id)]
     pub dag_id: String,
-    /// The first date, such as 2026-01-31 or 2026-01-31T06:00:00Z; UTC if it does not say
+    /// First date, such as 2026-01-31 or 2026-01-31T06:00:00Z; UTC without a time zone
     #[arg(long, value_name = "DATE", value_parser = moment::parse)]
     pub from_date: DateTime<Utc>,
-    /// The last date, included
+    /// Last date, inclusive
     #[arg(long, value_name = "DATE", value_parser = moment::parse)]
     pub to_date: DateTime<Utc>,
-    /// Parameters of the runs, a JSON object
+    /// Params of the runs, a JSON object
     #[arg(long, value_name = "JSON")]
     pub dag_run_conf: Option<String>,
-    /// Begin with the last date
+    /// Start with the last date
     #[arg(long)]
     pub run_backwards: bool,
-    /// How many of its runs may run at once
+    /// Maximum number of its runs at the same time
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(i32).range(1..))]
     pub max_active_runs: i32,
-    /// Which dates that have a run are run again: none, failed or completed
+    /// Dates with a run to run again: none, failed or completed
     #[arg(long, value_name = "BEHAVIOR", default_value = "none", value_parser = word::<ReprocessBehavior>)]
     pub reprocess_behavior: ReprocessBehavior,
-    /// Those that are run again run in the newest version of the DAG
+    /// Rerun with the newest version of the DAG
     #[arg(long, overrides_with = "no_run_on_latest_version")]
     pub run_on_latest_version: bool,
-    /// Those that are run again run in the version that they had
+    /// Rerun with the version of the first run
     #[arg(long)]
     pub no_run_on_latest_version: bool,
-    /// Only show the runs that there would be
+    /// Show the runs that would be created, and create none
     #[arg(long, conflicts_with = "wait")]
     pub dry_run: bool,
-    /// Follow the backfill to its end; the exit code is 0 only if all of its runs succeed
+    /// Wait until the backfill has ended; exit with 1 if a run failed
     #[arg(long)]
     pub wait: bool,
 }
@@ -73,7 +75,7 @@ pub struct CreateBackfill {
 pub struct Backfill {
     #[command(flatten)]
     pub environment: Environment,
-    /// Id of the backfill, as `backfills list` shows it
+    /// Backfill id, as in `backfills list`
     #[arg(long, value_name = "N")]
     pub backfill_id: i64,
 }

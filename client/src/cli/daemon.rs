@@ -7,48 +7,51 @@ use clap_complete::Shell;
 
 #[derive(Subcommand)]
 pub enum Daemon {
-    /// Start the daemon in the background, unless it runs
+    /// Start the daemon in the background if it is not running
     Start,
-    /// Stop the daemon; what it keeps is there when it starts again
+    /// Stop the daemon; its data stay
     Stop,
-    /// Stop the daemon if it runs, and start it: after an upgrade, for one
+    /// Restart the daemon, for example after an upgrade
     Restart,
-    /// Tell whether the daemon runs, and where
+    /// Show whether the daemon is running, and its paths
     Status,
-    /// Print the token that requests to a port of the daemon need (`listen` in airflowd.yaml, or `airflowd --listen`)
+    /// Print the token for requests to the daemon's port
+    ///
+    /// The port is set by `listen` in airflowd.yaml or by `airflowd --listen`.
     Token {
-        /// Make a new one; the old one is refused from now on
+        /// Replace the token; the old one becomes invalid at once
         #[arg(long)]
         rotate: bool,
     },
-    /// Show the end of the daemon's log
+    /// Show the daemon's log
     Logs(Logs),
-    /// Let the system start the daemon with the session and keep it running: as a systemd user unit, or on macOS as a
-    /// launchd agent
+    /// Install the daemon as a service of the user's session
+    ///
+    /// As a systemd user unit, or as a launchd agent on macOS. It starts with the session and is restarted if it fails.
     Install,
-    /// Take back what `install` did; what the daemon keeps stays
+    /// Uninstall the service; the daemon's data stay
     Uninstall,
 }
 
 #[derive(Args)]
 pub struct Logs {
-    /// Show this many lines
+    /// Number of lines to show from the end
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
     pub lines: usize,
-    /// Go on showing lines as they come, until interrupted
+    /// Follow the log until interrupted
     #[arg(short, long)]
     pub follow: bool,
 }
 
 #[derive(Args)]
 pub struct Completions {
-    /// The shell
+    /// Shell
     pub shell: Shell,
 }
 
 #[derive(Args)]
 pub struct Man {
-    /// The folder for the pages, one for each command
+    /// Folder for the pages, one for each command
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
 }

@@ -9,20 +9,20 @@ use super::Environment;
 
 #[derive(Subcommand)]
 pub enum Watch {
-    /// Upload what is in a folder, and from then on what is saved there
+    /// Sync a folder to an environment, now and on every save
     Add(AddWatch),
-    /// List the watches, with what waits and what has to be corrected
+    /// List watches with their pending files and errors
     List {
-        /// Only those of this environment
+        /// Filter by environment
         #[arg(long = "env", value_name = "NAME", env = variables::ENVIRONMENT)]
         environment: Option<EnvironmentName>,
     },
-    /// End a watch; its files stay on the Volume
+    /// Stop watching a folder; its files stay on the Volume
     Remove {
-        /// The folder, or the id of the watch
+        /// Folder or watch id
         #[arg(value_name = "DIR")]
         watch: PathBuf,
-        /// The environment, where several watch the folder
+        /// Environment, if several watch the folder
         #[arg(long = "env", value_name = "NAME", env = variables::ENVIRONMENT)]
         environment: Option<EnvironmentName>,
     },
@@ -32,16 +32,16 @@ pub enum Watch {
 pub struct AddWatch {
     #[command(flatten)]
     pub environment: Environment,
-    /// The folder; what is below it comes below `dags/` on the Volume
+    /// Folder to sync to `dags/` on the Volume
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
-    /// Remove from the Volume what was uploaded from the folder and is deleted there
+    /// Delete files on the Volume when they are deleted in the folder
     #[arg(long)]
     pub delete: bool,
-    /// Only files that match, in the syntax of `.gitignore`; can be given several times
+    /// Sync only files that match, in the syntax of `.gitignore`; may be repeated
     #[arg(long = "pattern", value_name = "GLOB")]
     pub patterns: Vec<String>,
-    /// Wait until all is uploaded; the exit code is 0 only if nothing has to be corrected
+    /// Wait until all files are synced; exit with 1 if any has an error
     #[arg(long)]
     pub wait: bool,
 }

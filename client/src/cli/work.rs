@@ -10,10 +10,10 @@ use super::{Environment, Page, word};
 pub struct DeleteEnvironment {
     #[command(flatten)]
     pub environment: Environment,
-    /// Remove the Volume, the Dict and the Secret, too: DAG files, metadata, XComs, logs and keys are lost
+    /// Also delete the Volume, Dict and Secret: DAG files, metadata, XComs, logs and keys are lost
     #[arg(long)]
     pub purge: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 }
@@ -22,22 +22,24 @@ pub struct DeleteEnvironment {
 pub struct RollBack {
     #[command(flatten)]
     pub environment: Environment,
-    /// The backup to restore, as `env backups` names it; if absent, the newest one that no roll-back has replaced
+    /// Backup to restore, as in `env backups` [default: the newest one that no rollback has replaced]
     #[arg(long, value_name = "NAME")]
     pub backup: Option<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 }
 
 #[derive(Subcommand)]
 pub enum Operations {
-    /// List operations, newest first; those that have ended are kept for 7 days
+    /// List operations, newest first
+    ///
+    /// Operations are kept for 7 days after they ended.
     List {
-        /// Only those on this environment
+        /// Filter by environment
         #[arg(long = "env", value_name = "NAME", env = variables::ENVIRONMENT)]
         environment: Option<EnvironmentName>,
-        /// Only those that are `running`, `succeeded`, `failed` or `cancelled`
+        /// Filter by state: running, succeeded, failed or cancelled
         #[arg(long, value_parser = word::<OperationState>)]
         state: Option<OperationState>,
         #[command(flatten)]
@@ -45,30 +47,32 @@ pub enum Operations {
     },
     /// Show an operation and its steps
     Show {
-        /// As `operations list` shows it
+        /// Operation id, as in `operations list`
         id: Uuid,
     },
-    /// Follow an operation to its end
+    /// Wait until an operation has ended
     Wait {
-        /// As `operations list` shows it
+        /// Operation id, as in `operations list`
         id: Uuid,
     },
-    /// End the creation or change of an environment; what it has done so far stays
+    /// Cancel the creation or update of an environment
+    ///
+    /// Finished steps are not undone.
     Cancel {
-        /// As `operations list` shows it
+        /// Operation id, as in `operations list`
         id: Uuid,
     },
 }
 
 #[derive(Args)]
 pub struct Events {
-    /// Only those of this environment
+    /// Filter by environment
     #[arg(long = "env", value_name = "NAME", env = variables::ENVIRONMENT)]
     pub environment: Option<EnvironmentName>,
-    /// Begin behind the event with this id; 0 begins with the oldest that is kept
+    /// Start after the event with this id; 0 starts with the oldest
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(0..))]
     pub after: Option<i64>,
-    /// Print what has happened until now, and end
+    /// Print past events and exit
     #[arg(long, requires = "after")]
     pub no_follow: bool,
 }
@@ -77,10 +81,10 @@ pub struct Events {
 pub struct ContainerLogs {
     #[command(flatten)]
     pub environment: Environment,
-    /// Begin with this many of the last lines
+    /// Number of past lines to start with
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub tail: u32,
-    /// Go on printing lines as they come, until interrupted
+    /// Follow the output until interrupted
     #[arg(short, long)]
     pub follow: bool,
 }
@@ -89,7 +93,7 @@ pub struct ContainerLogs {
 pub struct EstimateCost {
     #[command(flatten)]
     pub environment: Environment,
-    /// How many days back
+    /// Number of past days
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=90))]
     pub days: u32,
 }

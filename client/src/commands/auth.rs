@@ -32,7 +32,7 @@ pub async fn run(command: Auth, printer: &Printer) -> Outcome {
             let daemon = Daemon::connect(printer).await?;
             daemon.delete_credentials().await?;
             printer.result(&daemon.get_credentials().await?, |_| {
-                "the daemon has no credentials any more; what runs in Modal's cloud keeps running".to_owned()
+                "credentials removed; apps in Modal's cloud keep running".to_owned()
             });
             Ok(ExitStatus::Success)
         }
@@ -74,11 +74,11 @@ fn find(arguments: Login, printer: &Printer) -> Result<PutCredentials, Failure> 
         && let (Some(token_id), Some(secret)) = (variable("MODAL_TOKEN_ID"), variable("MODAL_TOKEN_SECRET"))
     {
         let server_url = server_url.or_else(|| variable("MODAL_SERVER_URL"));
-        printer.note("the token of MODAL_TOKEN_ID");
+        printer.note("using the token in MODAL_TOKEN_ID");
         return Ok(PutCredentials { token_id, token_secret: Secret::new(secret), server_url });
     }
     if let Some((name, found)) = from_modal(profile.as_deref())? {
-        printer.note(&format!("the token of Modal's profile {name}"));
+        printer.note(&format!("using the token of Modal's profile {name}"));
         let token_secret = Secret::new(found.token_secret);
         return Ok(PutCredentials {
             token_id: found.token_id,
@@ -88,7 +88,7 @@ fn find(arguments: Login, printer: &Printer) -> Result<PutCredentials, Failure> 
     }
     let token_id = printer.ask("Token id (ak-…): ").ok_or_else(|| {
         let hint = "set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or give --token-id and --token-secret -";
-        Failure::input("no token of Modal was found", Vec::new(), Some(hint))
+        Failure::input("no Modal token found", Vec::new(), Some(hint))
     })?;
     Ok(PutCredentials { token_id, token_secret: ask_secret(printer)?, server_url })
 }
@@ -133,7 +133,7 @@ fn from_modal(wanted: Option<&str>) -> Result<Option<(String, Profile)>, Failure
     let read = if is_chosen { input_file::read_any } else { input_file::read };
     let unreadable = |why| Failure::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
     let text = read(&path, MAX_CONFIG_BYTES).map_err(unreadable)?;
-    let text = String::from_utf8(text).map_err(|_| unreadable("it is not text in UTF-8".to_owned()))?;
+    let text = String::from_utf8(text).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))?;
     // The parser's message could repeat a secret.
     let invalid = |_| Failure::input(format!("{shown} is not TOML"), Vec::new(), None);
     let tables: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(invalid)?;

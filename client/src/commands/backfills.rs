@@ -116,7 +116,7 @@ fn details(detail: &BackfillDetail) -> String {
 
 fn foreseen(list: &DryRunBackfillList) -> String {
     if list.backfills.is_empty() {
-        return "no runs: all of these dates have one, and --reprocess-behavior leaves those as they are".to_owned();
+        return "no runs to create: each of these dates has one (see --reprocess-behavior)".to_owned();
     }
     let row = |run: &DryRunBackfill| run.partition_key.clone().unwrap_or_else(|| date(run.logical_date));
     format!(

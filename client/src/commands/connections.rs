@@ -142,7 +142,7 @@ fn from_file(connection_id: String, entry: Value) -> Result<NewConnection, Failu
                 made.port = port(value).ok_or_else(|| invalid(&made.connection_id, "`port` is not a port number"))?
             }
             "extra" | "extra_dejson" => made.extra = text(value).map(Secret::new),
-            other => return Err(invalid(&made.connection_id, &format!("there is no field `{other}`"))),
+            other => return Err(invalid(&made.connection_id, &format!("unknown field `{other}`"))),
         }
     }
     Ok(made)
@@ -232,7 +232,7 @@ fn details(connection: &Connection) -> String {
 
 fn listing(list: &ConnectionList) -> String {
     if list.connections.is_empty() {
-        return "no connections; `airflow-serverless connections add --env NAME ID --conn-uri URI` makes one"
+        return "no connections; `airflow-serverless connections add --env NAME ID --conn-uri URI` creates one"
             .to_owned();
     }
     let with_values = list.connections.iter().any(|connection| connection.uri.is_some());

@@ -30,7 +30,7 @@ pub async fn create(arguments: Create, printer: &Printer) -> Outcome {
     let change = EnvironmentChange { environment: daemon.get_environment(&name).await?, operation: Some(operation) };
     printer.result(&change, |_| match reason {
         None => format!("environment {name} is ready"),
-        Some(reason) => format!("environment {name} is not as asked for: {reason}"),
+        Some(reason) => format!("environment {name} does not have the requested configuration: {reason}"),
     });
     Ok(status)
 }

@@ -164,8 +164,8 @@ async fn install(home: &Home, printer: &Printer) -> Outcome {
 
 fn uninstall(home: &Home, printer: &Printer) -> Outcome {
     let Some(service) = Service::of(home) else {
-        let hint = "`airflow-serverless daemon install` makes it one, `daemon stop` stops a daemon that is none";
-        return Err(Failure::input("the daemon of this home is not a service", Vec::new(), Some(hint)));
+        let hint = "`airflow-serverless daemon install` installs the service; `daemon stop` stops a daemon that is not a service";
+        return Err(Failure::input("the daemon of this home is not installed as a service", Vec::new(), Some(hint)));
     };
     let files = service.uninstall()?;
     let done = "airflowd stopped and is no longer managed by";

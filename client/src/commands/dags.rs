@@ -119,7 +119,7 @@ fn listing(list: &DagFileList) -> String {
 
 fn import_errors(list: &ImportErrorList) -> String {
     if list.import_errors.is_empty() {
-        return "all files on the Volume import (files that a watch holds back: `watch list`)".to_owned();
+        return "no import errors on the Volume (`watch list` shows quarantined files)".to_owned();
     }
     list.import_errors.iter().map(import_error).collect::<Vec<_>>().join("\n\n")
 }
@@ -164,7 +164,7 @@ fn rows_of_file(file: &DagFile) -> Vec<Vec<String>> {
         let state = if dag.is_paused { "paused" } else { "active" };
         row(&dag.dag_id, dag.timetable_summary.as_deref().unwrap_or("None"), state)
     };
-    let shadowed = |it: &ShadowedDag| row(&it.dag_id, "-", &format!("the one in {} counts", it.defined_in));
+    let shadowed = |it: &ShadowedDag| row(&it.dag_id, "-", &format!("ignored: {} defines it", it.defined_in));
     file.dags.iter().map(dag).chain(file.shadowed_dags.iter().map(shadowed)).collect()
 }
 
@@ -173,7 +173,7 @@ async fn delete(arguments: Delete, printer: &Printer) -> Outcome {
     let daemon = Daemon::connect(printer).await?;
     let removed = |filename: &str, deactivated: &[String]| match deactivated {
         [] => format!("{filename} removed"),
-        dags => format!("{filename} removed; inactive now: {}", dags.join(", ")),
+        dags => format!("{filename} deleted; inactive DAGs: {}", dags.join(", ")),
     };
     if let Some(dag_id) = &arguments.dag_id {
         let deletion = daemon.delete_dag(environment, dag_id, arguments.force).await?;

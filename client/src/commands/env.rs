@@ -38,7 +38,7 @@ pub async fn run(command: Env, printer: &Printer) -> Outcome {
 
 pub async fn tick(environment: cli::Environment, printer: &Printer) -> Outcome {
     Daemon::connect(printer).await?.tick_environment(&environment.name).await?;
-    printer.result(&serde_json::json!({"environment": environment.name}), |_| "the scheduler has looked".to_owned());
+    printer.result(&serde_json::json!({"environment": environment.name}), |_| "scheduler tick done".to_owned());
     Ok(ExitStatus::Success)
 }
 
@@ -64,7 +64,7 @@ async fn list(daemon: &Daemon, printer: &Printer) -> Result<(), Failure> {
         for UnregisteredEnvironment { name, target, .. } in &found.environments {
             printer.note(&format!(
                 "warning: {name} is deployed ({target}), but not in the daemon's registry; \
-                 `airflow-serverless env adopt --env {name}` takes it back"
+                 `airflow-serverless env adopt --env {name}` registers it"
             ));
         }
         if let Some(error) = &found.error {
@@ -112,7 +112,7 @@ async fn delete(daemon: &Daemon, arguments: DeleteEnvironment, printer: &Printer
         (Some(reason), _) => format!("environment {name} was not deleted: {reason}"),
         (None, true) => format!("environment {name} and its data were deleted"),
         (None, false) => format!(
-            "environment {name} is gone, with its watches; its data stay on the Volume {}, and a new `create` finds \
+            "environment {name} and its watches were deleted; its data stay on the Volume {}, and a new `create` uses \
              them again",
             environment.names.volume
         ),
@@ -129,8 +129,8 @@ async fn roll_back(daemon: &Daemon, arguments: RollBack, printer: &Printer) -> O
     // What is not there is refused without a question.
     if !arguments.yes && at.is_some() {
         let question = format!(
-            "Load the metadata of environment {name} as of {} UTC? Runs, variables, connections and pools become what \
-             they were then, and tasks that run are ended. [y/N] ",
+            "Restore the metadata of environment {name} as of {} UTC? Runs, variables, connections and pools become what \
+             they were then, and running tasks are stopped. [y/N] ",
             date(at)
         );
         let answer = printer.ask(&question).ok_or_else(nobody)?;
@@ -140,21 +140,20 @@ async fn roll_back(daemon: &Daemon, arguments: RollBack, printer: &Printer) -> O
         }
     }
     let rolled_back = daemon.roll_back(&name, wanted).await?;
-    printer.result(&rolled_back, |done| format!("environment {name} runs with its metadata of {}", done.backup));
+    printer.result(&rolled_back, |done| format!("environment {name} restored from backup {}", done.backup));
     Ok(ExitStatus::Success)
 }
 
 fn backups(list: &BackupList) -> String {
     if list.backups.is_empty() {
-        return "no backups yet; with SQLite, the scheduler makes one about every hour while it is active, and keeps six"
-            .to_owned();
+        return "no backups yet; with SQLite, the scheduler creates one per hour of activity and keeps six".to_owned();
     }
     let row = |backup: &Backup| vec![backup.name.clone(), date(Some(backup.created_at)), backup.bytes.to_string()];
     table(&["BACKUP", "CREATED", "BYTES"], list.backups.iter().map(row))
 }
 
 fn nobody() -> Failure {
-    Failure::input("confirmation is needed, but there is no terminal", Vec::new(), Some("`--yes` confirms it"))
+    Failure::input("confirmation is required, but there is no terminal", Vec::new(), Some("`--yes` confirms it"))
 }
 
 /// Asks once, and twice if data would be lost.
@@ -162,8 +161,8 @@ fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result
     let (name, names) = (&environment.name, &environment.names);
     if !purge {
         printer.note(&format!(
-            "This ends running tasks and removes the App {} with its watches. The Volume {} with DAG files, metadata, \
-             XComs and logs, the Dict {} and the Secret {} stay, and a new `create` finds them again.",
+            "This stops running tasks and deletes the App {} and the watches. The Volume {} with DAG files, metadata, XComs \
+             and logs, the Dict {} and the Secret {} stay, and a new `create` uses them again.",
             names.app, names.volume, names.dict, names.secret
         ));
     }
@@ -175,16 +174,16 @@ fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result
         return Ok(true);
     }
     printer.note(&format!(
-        "This removes the Volume {} with DAG files, metadata, XComs and logs, the Dict {} and the Secret {} for ever.",
+        "This deletes the Volume {} with DAG files, metadata, XComs and logs, the Dict {} and the Secret {} permanently.",
         names.volume, names.dict, names.secret
     ));
-    let answer = printer.ask("Type the name of the environment to go on: ").ok_or_else(nobody)?;
+    let answer = printer.ask("Type the name of the environment to continue: ").ok_or_else(nobody)?;
     Ok(answer == name.as_str())
 }
 
 fn overview(environments: &[Environment]) -> String {
     if environments.is_empty() {
-        return "no environments; `airflow-serverless create --env NAME --config FILE` makes one".to_owned();
+        return "no environments; `airflow-serverless create --env NAME --config FILE` creates one".to_owned();
     }
     let row = |environment: &Environment| {
         vec![

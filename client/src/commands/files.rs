@@ -28,7 +28,7 @@ const STANDARD: &str = "-";
 pub fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
     let refused = |why: String| Failure::input(format!("{} cannot be imported: {why}", path.display()), vec![], None);
     let bytes = input_file::read(path, MAX_BYTES).map_err(refused)?;
-    let text = String::from_utf8(bytes).map_err(|_| refused("it is not text in UTF-8".to_owned()))?;
+    let text = String::from_utf8(bytes).map_err(|_| refused("it is not UTF-8 text".to_owned()))?;
     let parsed = match extension(path) {
         "json" => match inexact_numbers(&text).as_slice() {
             [] => serde_json::from_str(&text).map_err(|error| vec![(error.line(), "not valid JSON")]),
@@ -88,7 +88,7 @@ pub fn parse_env(text: &str) -> Result<Value, Vec<(usize, &'static str)>> {
         match line.split_once('=') {
             Some((name, value)) if !name.trim().is_empty() && !value.is_empty() => {
                 if entries.insert(name.trim().to_owned(), value.into()).is_some() {
-                    faults.push((index + 1, "this name stands here twice"));
+                    faults.push((index + 1, "duplicate name"));
                 }
             }
             _ => faults.push((index + 1, "expected NAME=value")),
@@ -203,7 +203,7 @@ pub fn written(nouns: &str, written: &Written, action: ActionOnExisting) -> Stri
         names => format!("{} written: {}", counted(names.len(), nouns.trim_end_matches('s')), names.join(", ")),
     };
     if action == ActionOnExisting::Skip && !written.skipped.is_empty() {
-        text.push_str(&format!("\nleft as they are: {}", written.skipped.join(", ")));
+        text.push_str(&format!("\nskipped: {}", written.skipped.join(", ")));
     }
     text
 }

@@ -83,7 +83,7 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
 
 fn questions(list: &QuestionList) -> String {
     if list.hitl_details.is_empty() {
-        return "no question waits for an answer".to_owned();
+        return "no open questions".to_owned();
     }
     let row = |it: &Question| {
         let index = if it.map_index < 0 { String::new() } else { format!("[{}]", it.map_index) };
@@ -136,7 +136,7 @@ async fn refuse_unless_failed(daemon: &Daemon, task: &Task) -> Result<(), Failur
     if has_failed {
         return Ok(());
     }
-    let hint = "`airflow-serverless tasks clear` lets a task run again whatever its state is";
+    let hint = "`airflow-serverless tasks clear` reruns a task in any state";
     Err(Failure::input(format!("task {task_id} of run {run_id} has not failed"), Vec::new(), Some(hint)))
 }
 
@@ -156,8 +156,8 @@ fn listing(list: &TaskInstanceList) -> String {
 pub fn cleared(list: &TaskInstanceList) -> String {
     match list.task_instances.len() {
         0 => "nothing to clear".to_owned(),
-        1 => format!("1 task runs again\n\n{}", follow::tasks(&list.task_instances)),
-        count => format!("{count} tasks run again\n\n{}", follow::tasks(&list.task_instances)),
+        1 => format!("1 task cleared\n\n{}", follow::tasks(&list.task_instances)),
+        count => format!("{count} tasks cleared\n\n{}", follow::tasks(&list.task_instances)),
     }
 }
 

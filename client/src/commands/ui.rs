@@ -60,8 +60,8 @@ async fn until_gone(daemon: &Daemon, id: Option<Uuid>) -> Result<(), Failure> {
     let deadline = Instant::now() + END_LIMIT;
     while daemon.list_uis().await?.uis.iter().any(|ui| ui.id == id) {
         if Instant::now() > deadline {
-            let message = format!("the UI has not ended within {} s", END_LIMIT.as_secs());
-            let hint = Some("the daemon's log shows why: `airflow-serverless daemon logs`".to_owned());
+            let message = format!("the UI did not stop within {} s", END_LIMIT.as_secs());
+            let hint = Some("`airflow-serverless daemon logs` shows why".to_owned());
             return Err(Failure::Unexpected { message, hint });
         }
         tokio::time::sleep(POLL).await;

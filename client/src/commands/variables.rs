@@ -156,7 +156,7 @@ fn shown(value: Option<&Secret>) -> String {
 
 fn listing(list: &VariableList) -> String {
     if list.variables.is_empty() {
-        return "no variables; `airflow-serverless variables set --env NAME KEY VALUE` makes one".to_owned();
+        return "no variables; `airflow-serverless variables set --env NAME KEY VALUE` creates one".to_owned();
     }
     let with_values = list.variables.iter().any(|variable| variable.value.is_some());
     let row = |variable: &Variable| {

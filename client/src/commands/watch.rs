@@ -90,20 +90,21 @@ async fn find(daemon: &Daemon, watch: &Path, environment: Option<EnvironmentName
         (Some(watch), true) => Ok(watch),
         (Some(_), false) => {
             let detail = format!("{directory} is watched for several environments");
-            Err(Failure::input(detail, vec![], Some("`--env` says which of them is meant")))
+            Err(Failure::input(detail, vec![], Some("choose one with `--env`")))
         }
         (None, _) => {
             let detail = format!("{} is not watched", watch.display());
-            Err(Failure::input(detail, vec![], Some("`airflow-serverless watch list` shows what is")))
+            Err(Failure::input(detail, vec![], Some("`airflow-serverless watch list` shows the watched folders")))
         }
     }
 }
 
 fn added(watch: &Watch) -> String {
-    let rule = if watch.delete { "what is deleted there is removed" } else { "what is deleted there stays" };
+    let rule =
+        if watch.delete { "files that are deleted there are deleted" } else { "files that are deleted there stay" };
     let mut text = format!("{} is watched for {}; on the Volume {rule}\n", watch.directory, watch.environment);
     match watch.state {
-        WatchState::Pending => text.push_str("`airflow-serverless watch list` shows how it gets on"),
+        WatchState::Pending => text.push_str("`airflow-serverless watch list` shows the progress"),
         _ => text.push_str(&overview(std::slice::from_ref(watch))),
     }
     text
@@ -111,7 +112,7 @@ fn added(watch: &Watch) -> String {
 
 fn removed(removal: &WatchRemoval) -> String {
     let files = match removal.files_kept {
-        0 => "it had uploaded nothing".to_owned(),
+        0 => "it had uploaded no files".to_owned(),
         1 => "its file stays on the Volume".to_owned(),
         count => format!("its {count} files stay on the Volume"),
     };
@@ -161,11 +162,15 @@ fn state(state: WatchState) -> String {
 fn details(watch: &Watch) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(message) = &watch.message {
-        let again = watch.retry_at.map(|at| format!("; tried again at {}", date(Some(at)))).unwrap_or_default();
+        let again = watch.retry_at.map(|at| format!("; next try at {}", date(Some(at)))).unwrap_or_default();
         lines.push(format!("  {message}{again}"));
     }
     if watch.mode == WatchMode::Polling {
-        lines.push(format!("  {} {}", style("warning:").yellow(), watch.warning.as_deref().unwrap_or("it is polled")));
+        lines.push(format!(
+            "  {} {}",
+            style("warning:").yellow(),
+            watch.warning.as_deref().unwrap_or("the folder is polled")
+        ));
     }
     list(&mut lines, watch.invalid.iter().map(invalid), watch.total_invalid);
     list(&mut lines, watch.warnings.iter().map(warning), watch.warnings.len() as u64);
@@ -196,8 +201,8 @@ fn warning(warning: &FileWarning) -> String {
 
 fn pending(file: &PendingFile) -> String {
     let action = match file.action {
-        PendingAction::Upload => "to be uploaded",
-        PendingAction::Remove => "to be removed",
+        PendingAction::Upload => "pending upload",
+        PendingAction::Remove => "pending deletion",
     };
     let reason = file.reason.as_ref().map(|reason| format!("; {reason}")).unwrap_or_default();
     format!("{}: {action}{reason}", file.file)
@@ -205,7 +210,9 @@ fn pending(file: &PendingFile) -> String {
 
 fn only_there(files: &VolumeFiles) -> impl Iterator<Item = String> {
     files.files.iter().map(|file| match file.origin {
-        VolumeFileOrigin::Kept => format!("{}: only on the Volume; deleted here, and kept there", file.file),
-        VolumeFileOrigin::Other => format!("{}: only on the Volume; it did not come from here", file.file),
+        VolumeFileOrigin::Kept => {
+            format!("{}: only on the Volume; deleted in the folder, kept without --delete", file.file)
+        }
+        VolumeFileOrigin::Other => format!("{}: only on the Volume; not uploaded from this folder", file.file),
     })
 }

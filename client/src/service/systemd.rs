@@ -43,7 +43,7 @@ impl Systemd {
                 systemctl(&["stop", SERVICE])?;
                 systemctl(&["reset-failed", SOCKET, SERVICE])?;
                 self.enable(&without_sandbox(&unit))?;
-                let note = "this system does not let its users build sandboxes, so airflowd runs without one \
+                let note = "this system does not allow sandboxes for users, so airflowd runs without one \
                             (user namespaces are off: kernel.unprivileged_userns_clone, or AppArmor)";
                 Ok(Installed { files, note: Some(note) })
             }
@@ -104,8 +104,8 @@ pub fn usable() -> Result<(), Failure> {
         return Ok(());
     }
     let hint = "`airflow-serverless daemon start` starts the daemon without a service manager";
-    let reason = "systemd cannot be asked to look after the daemon: `systemctl --user` finds no service manager of this \
-                  user (in a container, or without a login session, there is none)";
+    let reason = "systemd cannot manage the daemon: `systemctl --user` finds no service manager for this user (there is none in a \
+                  container or without a login session)";
     Err(Failure::input(reason, Vec::new(), Some(hint)))
 }
 

@@ -167,7 +167,7 @@ row! {
     }
 }
 
-/// The files at which the scheduler has looked. None before the first tick of a version that has this table.
+/// The files at which scheduler tick done. None before the first tick of a version that has this table.
 async fn known_files(metadata: &Metadata) -> HashSet<String> {
     let found = metadata.query::<FileRow>("SELECT path FROM airflow_serverless_file", &[]).await;
     let rows = found.unwrap_or_else(|error| {

@@ -95,7 +95,7 @@ impl Airflow {
         Ok(warnings)
     }
 
-    /// Removes a DAG file or a plugin, if what is there `is_expected`; returns once the scheduler has looked at what is
+    /// Removes a DAG file or a plugin, if what is there `is_expected`; returns once scheduler tick done at what is
     /// left.
     pub async fn delete_dag_file(
         &self,

@@ -48,7 +48,7 @@ impl SchedulerObserver {
         match self.registry.unregistered_environments().await {
             Ok(found) => {
                 for UnregisteredEnvironment { name, target, .. } in found.environments {
-                    tracing::warn!(environment.name = %name, %target, "deployed, but not registered: `env adopt` takes it back");
+                    tracing::warn!(environment.name = %name, %target, "deployed, but not registered: `env adopt` registers it");
                 }
                 if let Some(error) = found.error {
                     tracing::warn!(error, "Modal's cloud was not asked for environments");

@@ -12,7 +12,7 @@ use super::{
     problem::Answer,
 };
 
-/// Backfills, newest first
+/// List backfills, newest first
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/backfills", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ListBackfills),
@@ -26,7 +26,7 @@ pub(super) async fn list_backfills(
     Ok(Json(services.airflow.list_backfills(&environment, &query).await?))
 }
 
-/// Queues runs of a DAG for dates that have passed
+/// Create a backfill: queue runs of a DAG for past dates
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/backfills", tag = "backfills", request_body = CreateBackfill,
     params(("environment" = EnvironmentName, Path)),
@@ -41,7 +41,7 @@ pub(super) async fn create_backfill(
     Ok((StatusCode::CREATED, Json(backfill)))
 }
 
-/// The runs that a backfill would have; changes nothing
+/// List the runs that a backfill would create
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/backfills/dry_run", tag = "backfills", request_body = CreateBackfill,
     params(("environment" = EnvironmentName, Path)),
@@ -55,7 +55,7 @@ pub(super) async fn dry_run_backfill(
     Ok(Json(services.airflow.dry_run_backfill(&environment, &request).await?))
 }
 
-/// A backfill with its dates and their runs
+/// Get a backfill with its dates and runs
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/backfills/{backfill_id}", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
@@ -68,7 +68,7 @@ pub(super) async fn get_backfill(
     Ok(Json(services.airflow.backfill(&environment, id).await?))
 }
 
-/// Keeps the queued runs of a backfill from beginning
+/// Pause a backfill: start no more of its queued runs
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/backfills/{backfill_id}/pause", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
@@ -81,7 +81,7 @@ pub(super) async fn pause_backfill(
     Ok(Json(services.airflow.change_backfill(&environment, id, BackfillAction::Pause).await?))
 }
 
-/// Lets the queued runs of a backfill begin again
+/// Unpause a backfill
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/backfills/{backfill_id}/unpause", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
@@ -94,7 +94,7 @@ pub(super) async fn unpause_backfill(
     Ok(Json(services.airflow.change_backfill(&environment, id, BackfillAction::Unpause).await?))
 }
 
-/// Ends a backfill: its queued runs fail, those that have begun go on
+/// Cancel a backfill: its queued runs fail, running ones continue
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/backfills/{backfill_id}/cancel", tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),

@@ -12,7 +12,7 @@ use super::{
     problem::Answer,
 };
 
-/// Backups of the metadata database in SQLite, newest first
+/// List backups of the SQLite metadata database, newest first
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/backups", tag = "environments",
     params(("environment" = EnvironmentName, Path)),
@@ -25,7 +25,7 @@ pub(super) async fn list_backups(
     Ok(Json(services.airflow.list_backups(&environment).await?))
 }
 
-/// Loads a backup in place of the metadata database: what has happened since is lost, and tasks that run are ended
+/// Restore the metadata database from a backup: later changes are lost and running tasks are stopped
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/rollback", tag = "environments", request_body = RollBack,
     params(("environment" = EnvironmentName, Path)),

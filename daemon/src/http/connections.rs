@@ -13,7 +13,7 @@ use super::{
     problem::Answer,
 };
 
-/// Connections, by id; their values only if asked for
+/// List connections by id, without sensitive values unless requested
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/connections", tag = "connections",
     params(("environment" = EnvironmentName, Path), Page),
@@ -27,7 +27,7 @@ pub(super) async fn list_connections(
     Ok(Json(services.airflow.list_connections(&environment, &page).await?))
 }
 
-/// Creates or replaces connections: all of them, or none
+/// Create or replace connections: all or none
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/connections", tag = "connections", request_body = PutConnections,
     params(("environment" = EnvironmentName, Path)),
@@ -41,7 +41,7 @@ pub(super) async fn put_connections(
     Ok(Json(services.airflow.put_connections(&environment, &request).await?))
 }
 
-/// One connection
+/// Get a connection
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/connections/{connection_id}", tag = "connections",
     params(("environment" = EnvironmentName, Path), ("connection_id" = String, Path), ShowOne),
@@ -55,7 +55,7 @@ pub(super) async fn get_connection(
     Ok(Json(services.airflow.connection(&environment, &connection_id, show).await?))
 }
 
-/// Removes a connection
+/// Delete a connection
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/connections/{connection_id}", tag = "connections",
     params(("environment" = EnvironmentName, Path), ("connection_id" = String, Path)),

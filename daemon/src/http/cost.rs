@@ -12,7 +12,7 @@ use super::{
     problem::Answer,
 };
 
-/// An estimate of what an environment cost in the last days
+/// Estimate what an environment has cost
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/cost", tag = "environments",
     params(("environment" = EnvironmentName, Path), EstimateCost),

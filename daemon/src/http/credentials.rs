@@ -17,7 +17,7 @@ fn refused(error: CredentialsError) -> Failure {
     Error::from(ModalError::from(error)).into()
 }
 
-/// Whether there are credentials, and whose; never the secret
+/// Show the status of the credentials, without the secret
 #[utoipa::path(
     get, path = "/v1/credentials", tag = "credentials",
     responses((status = 200, body = CredentialsStatus))
@@ -26,7 +26,7 @@ pub(super) async fn get_credentials(State(services): State<Services>) -> Answer<
     Ok(Json(services.credentials.status().map_err(refused)?))
 }
 
-/// Keeps credentials, once the server has taken them
+/// Store credentials after checking them with the server
 #[utoipa::path(
     put, path = "/v1/credentials", tag = "credentials", request_body = PutCredentials, params(StoreCredentials),
     responses(
@@ -42,7 +42,7 @@ pub(super) async fn put_credentials(
     Ok(Json(modal::sign_in(&services.credentials, request, query, now).await.map_err(Error::from)?))
 }
 
-/// Forgets the credentials; environments in the cloud go on, but cannot be reached from here
+/// Remove the credentials; environments in the cloud keep running, but the daemon cannot reach them
 #[utoipa::path(
     delete, path = "/v1/credentials", tag = "credentials",
     responses((status = 204))

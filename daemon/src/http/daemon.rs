@@ -10,13 +10,13 @@ use super::{
 };
 use crate::report::chain;
 
-/// Whether the daemon serves
+/// Check that the daemon responds
 #[utoipa::path(get, path = "/v1/health", tag = "daemon", responses((status = 200, body = Health)))]
 pub(super) async fn get_health() -> Json<Health> {
     Json(Health { status: "ok".to_owned() })
 }
 
-/// Whether the daemon can do its work: its folders can be written, and its registry and Local Modal answer
+/// Check that the daemon can work: its folders are writable, and its registry and Local Modal respond
 #[utoipa::path(
     get, path = "/v1/ready", tag = "daemon",
     responses(
@@ -29,7 +29,7 @@ pub(super) async fn get_readiness(State(services): State<Services>) -> Answer<Js
     Ok(Json(Health { status: "ok".to_owned() }))
 }
 
-/// Versions of the daemon and of what it deploys
+/// Get the versions of the daemon and of what it deploys
 #[utoipa::path(get, path = "/v1/version", tag = "daemon", responses((status = 200, body = Version)))]
 pub(super) async fn get_version() -> Json<Version> {
     Json(Version {

@@ -21,7 +21,7 @@ use super::{
     problem::Answer,
 };
 
-/// The DAG files of an environment, with the DAGs and import errors that the scheduler found in them
+/// List DAG files with their DAGs and import errors
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags", tag = "dags",
     params(("environment" = EnvironmentName, Path), ListDagFiles),
@@ -35,7 +35,7 @@ pub(super) async fn list_dag_files(
     Ok(Json(services.airflow.list_dag_files(&environment, &query).await?))
 }
 
-/// Validates a DAG file, or a plugin (`plugins%2F` and its name), and uploads it; with `If-Match` only over what was read
+/// Validate and upload a DAG file, or a plugin (`plugins%2F` and its name); with `If-Match`, only if it is unchanged
 #[utoipa::path(
     put, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
     params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208), PutDagFile, ("If-Match" = Option<String>, Header)),
@@ -53,10 +53,10 @@ pub(super) async fn put_dag_file(
     Ok(Json(services.airflow.put_dag_file(&environment, &filename, content.into(), query.mode, is_expected).await?))
 }
 
-/// The content of a DAG file or a plugin
+/// Download a DAG file or a plugin
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, description = "As `GET …/dags/files` names it; a slash in it is written `%2F`", pattern = "[.]py$", max_length = 1000)),
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, description = "File name as in `GET …/dags`; write a slash as `%2F`", pattern = "[.]py$", max_length = 1000)),
     responses(
         (status = 200, body = String, content_type = "text/x-python"),
     )
@@ -70,10 +70,10 @@ pub(super) async fn get_dag_file(
     Ok((headers, content).into_response())
 }
 
-/// Removes a DAG file or a plugin; DAGs of the file become inactive. With `If-Match` only what was read
+/// Delete a DAG file or a plugin and deactivate its DAGs; with `If-Match`, only if it is unchanged
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
-    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, description = "As `GET …/dags/files` names it; a slash in it is written `%2F`", pattern = "[.]py$", max_length = 1000), ("If-Match" = Option<String>, Header)),
+    params(("environment" = EnvironmentName, Path), ("filename" = String, Path, description = "File name as in `GET …/dags`; write a slash as `%2F`", pattern = "[.]py$", max_length = 1000), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = DagFileDeletion))
 )]
 pub(super) async fn delete_dag_file(
@@ -85,7 +85,7 @@ pub(super) async fn delete_dag_file(
     Ok(Json(services.airflow.delete_dag_file(&environment, &filename, is_expected).await?))
 }
 
-/// What does not import, by file
+/// List import errors by file
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/import-errors", tag = "dags",
     params(("environment" = EnvironmentName, Path), ListImportErrors),
@@ -99,7 +99,7 @@ pub(super) async fn list_import_errors(
     Ok(Json(services.airflow.list_import_errors(&environment, &query).await?))
 }
 
-/// A DAG with its tasks
+/// Get a DAG with its tasks
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags",
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
@@ -112,7 +112,7 @@ pub(super) async fn get_dag(
     Ok(Json(services.airflow.dag(&environment, &dag_id).await?))
 }
 
-/// Pauses or unpauses a DAG; with `If-Match` only as it was read
+/// Pause or unpause a DAG; with `If-Match`, only if it is unchanged
 #[utoipa::path(
     patch, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags", request_body = UpdateDag,
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("If-Match" = Option<String>, Header)),
@@ -128,7 +128,7 @@ pub(super) async fn update_dag(
     Ok(Json(services.airflow.update_dag(&environment, &dag_id, update).await?))
 }
 
-/// Removes the file of a DAG and marks the DAG inactive; with `If-Match` only as the DAG was read
+/// Delete the file of a DAG and deactivate the DAG; with `If-Match`, only if the DAG is unchanged
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags",
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), DeleteDag, ("If-Match" = Option<String>, Header)),

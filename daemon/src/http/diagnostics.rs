@@ -5,7 +5,7 @@ use axum::{Json, extract::State};
 
 use super::{Services, problem::Answer};
 
-/// Looks whether all that the daemon needs is there and works; a file is written to each Volume, and removed again
+/// Check the installation; writes a file to each Volume and deletes it again
 #[utoipa::path(
     post, path = "/v1/diagnostics", tag = "daemon",
     responses(

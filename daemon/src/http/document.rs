@@ -38,18 +38,17 @@ pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
 /// What can answer any operation instead of what is asked for: the statuses, the name of the answer, and what it means.
 const REFUSALS: &[(&str, &str, &str)] = &[
-    ("401", "Unauthorized", "A port was asked without its token. The Unix socket needs none."),
-    ("4XX", "Refused", "The request is at fault; `type` says how, `detail` and `hint` say what to do."),
+    ("401", "Unauthorized", "A request to a port without its token. The Unix socket needs none."),
+    ("4XX", "Refused", "The request is at fault: see `type`, `detail` and `hint`."),
     (
         "503",
         "Overloaded",
-        "Too many requests at once, or not ready: see `type`. Nothing was done: try again after `Retry-After`.",
+        "Too many requests at once, or not ready: see `type`. Nothing was done; retry after `Retry-After`.",
     ),
     (
         "5XX",
         "Failed",
-        "The daemon, the scheduler or the database is at fault, or does not answer in time. After 504 a change may still \
-         be carried out: look first, or repeat it with the `Idempotency-Key` that it had.",
+        "The daemon, the scheduler or the database failed or did not respond in time. After 504, a change may still be carried out: check first, or retry with the same `Idempotency-Key`.",
     ),
 ];
 
@@ -60,29 +59,28 @@ const REFUSALS: &[(&str, &str, &str)] = &[
         description = "Airflow without servers: environments, DAGs and runs on Modal.\n\n\
             The API is served on a Unix socket and, if `listen` in `airflowd.yaml`, `airflowd --listen` or a service \
             manager says so, on a loopback port. Requests to the port need the token that \
-            `airflow-serverless daemon token` prints. Each answer has an `X-Request-Id`, under which the daemon's log \
-            tells of the request, and an `Airflow-Serverless-Version`. Errors are RFC 9457 problems, told apart by their \
-            `type`.\n\n\
-            What is read as JSON has an `ETag`; with it as `If-None-Match` the answer is 304 if nothing has changed. \
-            Bodies have at most 1 MiB, files and imports 4 MiB.",
+            `airflow-serverless daemon token` prints. Each response has an `X-Request-Id`, which also appears in the \
+            daemon's log, and an `Airflow-Serverless-Version`. Errors are RFC 9457 problems with a stable `type`.\n\n\
+            JSON resources have an `ETag`; with `If-None-Match`, the response is 304 if nothing has changed. Bodies may \
+            have up to 1 MiB, files and imports 4 MiB.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     components(schemas(Problem, Event, LogLine, LogEnd, ContainerLine, UiProgress, UiReady)),
     servers((url = "/", description = "The daemon that serves this document")),
     tags(
-        (name = "environments", description = "One Airflow each, brought to Modal by the daemon as they are configured"),
-        (name = "events", description = "What happens, as a stream that can be taken up again"),
-        (name = "credentials", description = "Credentials for Modal's cloud: written, never read back"),
-        (name = "operations", description = "Long work on environments, step by step"),
-        (name = "dags", description = "DAG files, checked before they are uploaded, and the DAGs that the scheduler found in them"),
-        (name = "watches", description = "Folders whose files are uploaded as they are saved"),
-        (name = "runs", description = "Runs of DAGs"),
+        (name = "environments", description = "Environments: one Airflow each, deployed by the daemon"),
+        (name = "events", description = "Events, as a stream that can be resumed"),
+        (name = "credentials", description = "Credentials for Modal's cloud, write-only"),
+        (name = "operations", description = "Operations on environments, step by step"),
+        (name = "dags", description = "DAG files, validated before the upload, and their DAGs"),
+        (name = "watches", description = "Watched folders, whose files are uploaded on save"),
+        (name = "runs", description = "DAG runs"),
         (name = "tasks", description = "Task instances of a run and their logs"),
-        (name = "backfills", description = "Runs of a DAG for dates that have passed"),
+        (name = "backfills", description = "Backfills: runs of a DAG for past dates"),
         (name = "variables", description = "Airflow's variables"),
         (name = "connections", description = "Airflow's connections"),
         (name = "pools", description = "Airflow's pools"),
-        (name = "ui", description = "Airflow's own user interface, which runs while somebody looks"),
+        (name = "ui", description = "The Airflow UI, started on demand"),
         (name = "daemon", description = "The daemon itself"),
     )
 )]
@@ -155,9 +153,7 @@ fn idempotency_key() -> RefOr<Parameter> {
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
         .description(Some(
-            "Sent again with the same key within a day, the request does its work once and gets the same answer, with \
-             `Idempotency-Replayed: true`. 409 while the first one is under way, 422 if it is another request. What was \
-             refused is not kept",
+            "A request that is repeated with the same key within a day is carried out once and gets the same response, with `Idempotency-Replayed: true`. 409 while the first one is in progress, 422 for another request. Refused requests are not remembered",
         ))
         .schema(Some(text.pattern(Some("^[ -~]+$"))));
     parameter.build().into()
@@ -191,20 +187,18 @@ fn complete(operation: &mut Operation) {
 fn meaning(parameter: &str) -> Option<&'static str> {
     Some(match parameter {
         "environment" => "Name of the environment",
-        "dag_id" => "Id of the DAG",
-        "dag_run_id" => "Id of the run",
-        "task_id" => "Id of the task",
-        "backfill_id" => "Id of the backfill",
-        "operation" => "Id of the operation",
-        "watch_id" => "Id of the watch",
-        "connection_id" => "Id of the connection",
+        "dag_id" => "DAG id",
+        "dag_run_id" => "Run id",
+        "task_id" => "Task id",
+        "backfill_id" => "Backfill id",
+        "operation" => "Operation id",
+        "watch_id" => "Watch id",
+        "connection_id" => "Connection id",
         "key" => "Key of the variable",
         "name" => "Name of the pool",
         "filename" => "Name of the file",
-        "offset" => "Leave out so many of the first, 0 if absent",
-        "If-Match" => {
-            "The `ETag` that the same thing had when it was read, with its quotes; 412 if it has changed since"
-        }
+        "offset" => "Number of entries to skip; default 0",
+        "If-Match" => "The `ETag` of the resource when it was read, with its quotes; 412 if it has changed since",
         _ => return None,
     })
 }
@@ -235,8 +229,8 @@ fn description(status: &str) -> &'static str {
     match status {
         "201" => "Created",
         "202" => "Accepted",
-        "204" => "Done; there is nothing to say",
-        _ => "As asked for",
+        "204" => "Done",
+        _ => "OK",
     }
 }
 

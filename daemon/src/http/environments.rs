@@ -18,7 +18,7 @@ use super::{
     problem::Answer,
 };
 
-/// Environments, by name
+/// List environments by name
 #[utoipa::path(
     get, path = "/v1/environments", tag = "environments", params(ListEnvironments),
     responses(
@@ -32,11 +32,11 @@ pub(super) async fn list_environments(
     Ok(Json(services.registry.list_environments(&query).await?))
 }
 
-/// Creates an environment; one that exists with the same configuration is answered as it is
+/// Create an environment; returns one that exists with the same configuration
 #[utoipa::path(
     post, path = "/v1/environments", tag = "environments", request_body = CreateEnvironment,
     responses(
-        (status = 200, description = "It exists as asked for", body = EnvironmentChange),
+        (status = 200, description = "It exists with this configuration", body = EnvironmentChange),
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
     )
 )]
@@ -47,7 +47,7 @@ pub(super) async fn create_environment(
     Ok(accepted(services.registry.create_environment(request).await?))
 }
 
-/// Environments that are deployed, but not in the registry, by name
+/// List environments that are deployed but not registered, by name
 #[utoipa::path(
     get, path = "/v1/unregistered-environments", tag = "environments",
     responses((status = 200, body = UnregisteredEnvironmentList))
@@ -58,12 +58,12 @@ pub(super) async fn list_unregistered_environments(
     Ok(Json(services.registry.unregistered_environments().await?))
 }
 
-/// Registers an environment that is deployed, but not in the registry, and deploys it again
+/// Register an environment that is deployed but not registered, and redeploy it
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/adopt", tag = "environments",
     params(("environment" = EnvironmentName, Path)),
     responses(
-        (status = 200, description = "It is registered already", body = EnvironmentChange),
+        (status = 200, description = "It is already registered", body = EnvironmentChange),
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
     )
 )]
@@ -74,7 +74,7 @@ pub(super) async fn adopt_environment(
     Ok(accepted(services.registry.adopt_environment(&name).await?))
 }
 
-/// One environment
+/// Get an environment
 #[utoipa::path(
     get, path = "/v1/environments/{environment}", tag = "environments",
     params(("environment" = EnvironmentName, Path)),
@@ -87,12 +87,12 @@ pub(super) async fn get_environment(
     Ok(Json(services.airflow.environment(&name).await?))
 }
 
-/// Applies another configuration; with `If-Match` only to what was read
+/// Update the configuration; with `If-Match`, only if the environment is unchanged
 #[utoipa::path(
     patch, path = "/v1/environments/{environment}", tag = "environments", request_body = UpdateEnvironment,
     params(("environment" = EnvironmentName, Path), ("If-Match" = Option<String>, Header)),
     responses(
-        (status = 200, description = "It is as asked for already", body = EnvironmentChange),
+        (status = 200, description = "It already has this configuration", body = EnvironmentChange),
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
     )
 )]
@@ -106,7 +106,7 @@ pub(super) async fn update_environment(
     Ok(accepted(services.registry.update_environment(&name, request.config, is_expected).await?))
 }
 
-/// Takes an environment down; with `If-Match` only the one that was read
+/// Delete an environment; with `If-Match`, only if it is unchanged
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}", tag = "environments",
     params(
@@ -126,12 +126,12 @@ pub(super) async fn delete_environment(
     Ok(accepted(services.registry.delete_environment(&name, query, is_expected).await?))
 }
 
-/// Has the scheduler of an environment look for what is due, now
+/// Run a scheduler tick now
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/tick", tag = "environments",
     params(("environment" = EnvironmentName, Path)),
     responses(
-        (status = 204, description = "It has looked"),
+        (status = 204, description = "The tick has ended"),
     )
 )]
 pub(super) async fn tick_environment(

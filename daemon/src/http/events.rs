@@ -20,12 +20,12 @@ use super::{
 /// A comment is sent after so long without an event, so that both sides notice a connection that is gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// What happens, as server-sent events with growing ids; `Last-Event-ID` takes the stream up again
+/// Stream events as server-sent events with increasing ids; `Last-Event-ID` resumes the stream
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
     params(
         FollowEvents,
-        ("Last-Event-ID" = Option<i64>, Header, description = "Begin behind this event", minimum = 0),
+        ("Last-Event-ID" = Option<i64>, Header, description = "Start after this event", minimum = 0),
     ),
     responses(
         (status = 200, description = "Events, each with the JSON of an Event as its data; `failed` with a Problem if no more can be read", body = ServerSentEvent,

@@ -73,9 +73,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 
 /// What comes of reading a body, unless its client takes too long to send it.
 pub(super) async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout(BODY, reading)
-        .await
-        .map_err(|_| Failure::new(&kinds::BODY_TOO_SLOW, format!("the body was not there after {} s", BODY.as_secs())))
+    tokio::time::timeout(BODY, reading).await.map_err(|_| {
+        Failure::new(&kinds::BODY_TOO_SLOW, format!("the body did not arrive within {} s", BODY.as_secs()))
+    })
 }
 
 fn invalid_body(status: StatusCode, detail: String) -> Failure {

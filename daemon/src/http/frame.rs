@@ -61,7 +61,7 @@ fn new_id() -> HeaderValue {
 
 /// The answer in place of one whose handler has panicked. What it said is in the log.
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Failure::new(&kinds::INTERNAL, "the daemon failed while it answered".to_owned()).into_response()
+    Failure::new(&kinds::INTERNAL, "the daemon failed while handling the request".to_owned()).into_response()
 }
 
 #[cfg(test)]

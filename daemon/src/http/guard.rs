@@ -50,7 +50,7 @@ impl Door {
     fn check_host(&self, request: &Request) -> Result<(), Failure> {
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
-            return Err(Failure::new(&kinds::INVALID_HOST, "a request has exactly one Host header".to_owned()));
+            return Err(Failure::new(&kinds::INVALID_HOST, "a request must have exactly one Host header".to_owned()));
         };
         // A request line with a whole URL names a host as well.
         let target = request.uri().authority().map(|authority| authority.as_str());
@@ -58,7 +58,7 @@ impl Door {
         if names.into_iter().all(|name| name.is_some_and(|name| self.is_own_host(name))) {
             return Ok(());
         }
-        Err(Failure::new(&kinds::HOST_NOT_ALLOWED, "the Host header names another host than this one".to_owned()))
+        Err(Failure::new(&kinds::HOST_NOT_ALLOWED, "the Host header names another host".to_owned()))
     }
 
     fn is_own_host(&self, host: &str) -> bool {

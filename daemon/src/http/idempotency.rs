@@ -80,7 +80,7 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
 
 fn key(parts: &Parts) -> Answer<String> {
     let invalid = || {
-        let detail = format!("Idempotency-Key has to be 1 to {LONGEST_KEY} printable ASCII characters");
+        let detail = format!("Idempotency-Key must be 1 to {LONGEST_KEY} printable ASCII characters");
         Failure::invalid_request(StatusCode::BAD_REQUEST, detail)
     };
     let value = etag::one_value(&parts.headers, HEADER)?.ok_or_else(invalid)?;

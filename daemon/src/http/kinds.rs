@@ -1,4 +1,4 @@
-//! All kinds of problems that the API answers with. Their types are stable: programs tell problems apart by them.
+//! All kinds of problems of the API. Their types are stable: programs match on them.
 
 use axum::http::StatusCode;
 
@@ -22,23 +22,23 @@ macro_rules! kinds {
 
 kinds! {
     // Of any request.
-    INVALID_HOST: BAD_REQUEST, "invalid-host", "The request does not name one host";
-    INVALID_REQUEST: BAD_REQUEST, "invalid-request", "The request does not fit the API";
+    INVALID_HOST: BAD_REQUEST, "invalid-host", "Invalid Host header";
+    INVALID_REQUEST: BAD_REQUEST, "invalid-request", "Invalid request";
     UNAUTHORIZED: UNAUTHORIZED, "unauthorized", "The request needs the daemon's token";
-    ORIGIN_NOT_ALLOWED: FORBIDDEN, "origin-not-allowed", "Pages of other sites are not let in";
+    ORIGIN_NOT_ALLOWED: FORBIDDEN, "origin-not-allowed", "Cross-origin request refused";
     NO_SUCH_ROUTE: NOT_FOUND, "no-such-route", "No such route";
     NO_SUCH_METHOD: METHOD_NOT_ALLOWED, "no-such-method", "No such method";
-    PRECONDITION_FAILED: PRECONDITION_FAILED, "precondition-failed", "It has changed in the meantime";
-    IDEMPOTENCY_KEY_IN_USE: CONFLICT, "idempotency-key-in-use", "The request is being answered";
-    IDEMPOTENCY_KEY_REUSED: UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key belongs to another request";
+    PRECONDITION_FAILED: PRECONDITION_FAILED, "precondition-failed", "The resource has changed";
+    IDEMPOTENCY_KEY_IN_USE: CONFLICT, "idempotency-key-in-use", "The request is in progress";
+    IDEMPOTENCY_KEY_REUSED: UNPROCESSABLE_ENTITY, "idempotency-key-reused", "The key was used for another request";
     BODY_TOO_SLOW: REQUEST_TIMEOUT, "body-too-slow", "The body did not arrive in time";
     BODY_TOO_LARGE: PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large";
-    UNSUPPORTED_MEDIA_TYPE: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is of another type than it must be";
+    UNSUPPORTED_MEDIA_TYPE: UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type";
     HOST_NOT_ALLOWED: MISDIRECTED_REQUEST, "host-not-allowed", "The request is for another host";
     INTERNAL: INTERNAL_SERVER_ERROR, "internal", "The daemon failed";
     NOT_READY: SERVICE_UNAVAILABLE, "not-ready", "The daemon is not ready";
     OVERLOADED: SERVICE_UNAVAILABLE, "overloaded", "Too many requests at once";
-    TIME_LIMIT: GATEWAY_TIMEOUT, "time-limit", "The answer took too long";
+    TIME_LIMIT: GATEWAY_TIMEOUT, "time-limit", "The response took too long";
 
     // Environments.
     INVALID_CONFIG: UNPROCESSABLE_ENTITY, "invalid-config", "The configuration is not valid";
@@ -57,11 +57,11 @@ kinds! {
     MODAL_UNREACHABLE: BAD_GATEWAY, "modal-unreachable", "Modal cannot be reached";
 
     // DAG files and DAGs.
-    INVALID_FILE_NAME: UNPROCESSABLE_ENTITY, "invalid-file-name", "Not a name for a DAG file";
+    INVALID_FILE_NAME: UNPROCESSABLE_ENTITY, "invalid-file-name", "Invalid DAG file name";
     INVALID_DAG_FILE: UNPROCESSABLE_ENTITY, "invalid-dag-file", "The DAG file is not valid";
     DAG_FILE_EXISTS: CONFLICT, "dag-file-exists", "The DAG file exists";
     DAG_FILE_NOT_FOUND: NOT_FOUND, "dag-file-not-found", "No such DAG file";
-    DAG_FILE_SHARED: CONFLICT, "dag-file-shared", "The file has other DAGs";
+    DAG_FILE_SHARED: CONFLICT, "dag-file-shared", "The file defines other DAGs";
     DAG_NOT_FOUND: NOT_FOUND, "dag-not-found", "No such DAG";
 
     // UIs.
@@ -71,20 +71,20 @@ kinds! {
     // Watches.
     WATCH_NOT_FOUND: NOT_FOUND, "watch-not-found", "No such watch";
     INVALID_WATCH: UNPROCESSABLE_ENTITY, "invalid-watch", "The watch is not valid";
-    WATCH_EXISTS: CONFLICT, "watch-exists", "The folder is watched";
-    WATCH_CONFLICT: CONFLICT, "watch-conflict", "Another watch has these files";
+    WATCH_EXISTS: CONFLICT, "watch-exists", "The folder is already watched";
+    WATCH_CONFLICT: CONFLICT, "watch-conflict", "The watch conflicts with another one";
     TOO_MANY_WATCHES: CONFLICT, "too-many-watches", "Too many watches";
 
     // What the scheduler is asked for.
     DAG_RUN_NOT_FOUND: NOT_FOUND, "dag-run-not-found", "No such DAG run";
     DAG_RUN_EXISTS: CONFLICT, "dag-run-exists", "The DAG run exists";
-    INVALID_RUN_ID: UNPROCESSABLE_ENTITY, "invalid-run-id", "Not an id for a DAG run";
+    INVALID_RUN_ID: UNPROCESSABLE_ENTITY, "invalid-run-id", "Invalid run id";
     TASK_INSTANCE_NOT_FOUND: NOT_FOUND, "task-instance-not-found", "No such task instance";
-    TASK_INSTANCE_UNCHANGED: CONFLICT, "task-instance-unchanged", "The task is in this state already";
-    QUESTION_CONFLICT: CONFLICT, "question-conflict", "The question does not wait for an answer";
+    TASK_INSTANCE_UNCHANGED: CONFLICT, "task-instance-unchanged", "The task is already in this state";
+    QUESTION_CONFLICT: CONFLICT, "question-conflict", "The question is not open";
     LOG_NOT_FOUND: NOT_FOUND, "log-not-found", "No such log";
     BACKFILL_NOT_FOUND: NOT_FOUND, "backfill-not-found", "No such backfill";
-    BACKFILL_CONFLICT: CONFLICT, "backfill-conflict", "The state of a backfill does not allow it";
+    BACKFILL_CONFLICT: CONFLICT, "backfill-conflict", "The state of the backfill does not allow this";
     BACKUP_NOT_FOUND: NOT_FOUND, "backup-not-found", "No such backup";
     VARIABLE_NOT_FOUND: NOT_FOUND, "variable-not-found", "No such variable";
     VARIABLE_EXISTS: CONFLICT, "variable-exists", "The variable exists";
@@ -93,9 +93,9 @@ kinds! {
     POOL_NOT_FOUND: NOT_FOUND, "pool-not-found", "No such pool";
     POOL_EXISTS: CONFLICT, "pool-exists", "The pool exists";
     REFUSED: UNPROCESSABLE_ENTITY, "refused", "The scheduler refused";
-    DATABASE_UNAVAILABLE: BAD_GATEWAY, "database-unavailable", "No answer from the database";
-    SCHEDULER_FAILED: BAD_GATEWAY, "scheduler-failed", "The scheduler does not work";
-    SCHEDULER_SILENT: GATEWAY_TIMEOUT, "scheduler-silent", "No answer from the scheduler";
+    DATABASE_UNAVAILABLE: BAD_GATEWAY, "database-unavailable", "The database does not respond";
+    SCHEDULER_FAILED: BAD_GATEWAY, "scheduler-failed", "The scheduler is failing";
+    SCHEDULER_SILENT: GATEWAY_TIMEOUT, "scheduler-silent", "The scheduler does not respond";
 }
 
 #[cfg(test)]

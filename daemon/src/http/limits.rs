@@ -22,7 +22,8 @@ const MAX_STREAMS: usize = 256;
 /// Longest time until an answer begins. What is behind it has limits of its own, of which the longest is that of a DAG
 /// file whose packages are installed before it is tried; the CLI's are longer.
 pub(super) const ANSWER: Duration = Duration::from_secs(360);
-/// The same, where the daemon knows the answer by itself. A body that comes too slowly has its own answer, so it is later.
+/// The same, where the daemon knows the answer by itself. A body that comes too slowly has its own answer, so it is
+/// later.
 pub(super) const OWN_ANSWER: Duration = BODY.saturating_add(Duration::from_secs(10));
 /// The same, where a request may wait for news.
 pub(super) const NEWS: Duration = Duration::from_secs(45);
@@ -51,7 +52,7 @@ pub(super) fn requests() -> Arc<Semaphore> {
 pub(super) async fn shed(State(free): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let permit = free.try_acquire();
     if permit.is_err() && !matches!(request.uri().path(), "/v1/health" | "/v1/version") {
-        let detail = format!("{MAX_REQUESTS} requests are being answered already");
+        let detail = format!("limit reached: {MAX_REQUESTS} requests are in progress");
         return Failure::new(&kinds::OVERLOADED, detail).hint("try again in a moment").into_response();
     }
     next.run(request).await
@@ -65,8 +66,8 @@ pub(super) fn streams() -> Arc<Semaphore> {
 /// Refuses a stream that would be one too many.
 pub(super) async fn stream(State(free): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let Ok(permit) = free.try_acquire_owned() else {
-        let detail = format!("{MAX_STREAMS} streams are open already");
-        return Failure::new(&kinds::OVERLOADED, detail).hint("close some of them").into_response();
+        let detail = format!("limit reached: {MAX_STREAMS} streams are open");
+        return Failure::new(&kinds::OVERLOADED, detail).hint("close some streams").into_response();
     };
     let response = next.run(request).await;
     if !response.status().is_success() {
@@ -85,7 +86,7 @@ pub(super) async fn within(State(limit): State<Duration>, request: Request, next
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let detail = format!("there was no answer within {} s", limit.as_secs());
+            let detail = format!("no response within {} s", limit.as_secs());
             Failure::new(&kinds::TIME_LIMIT, detail).into_response()
         }
     }

@@ -20,7 +20,7 @@ use super::{
     problem::{Answer, Failure},
 };
 
-/// The last lines that the containers of an environment printed
+/// Get the last lines of the output of containers
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/logs", tag = "environments",
     params(("environment" = EnvironmentName, Path), ReadContainerLogs),
@@ -34,7 +34,8 @@ pub(super) async fn get_container_logs(
     Ok(Json(services.airflow.container_logs(&environment, query).await?))
 }
 
-/// What the containers print, as server-sent events: `line` with the JSON of a ContainerLine, `failed` with a Problem if no more can be read; it ends with the environment
+/// Stream the output of containers as server-sent events: `line` with the JSON of a ContainerLine, `failed` with a
+/// Problem if no more can be read; ends with the environment
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/logs/stream", tag = "environments",
     params(("environment" = EnvironmentName, Path), ReadContainerLogs),

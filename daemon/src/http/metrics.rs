@@ -31,7 +31,7 @@ pub(super) async fn count(State(services): State<Services>, request: Request, ne
     response
 }
 
-/// Figures of the daemon, as text of OpenMetrics for Prometheus
+/// Get metrics of the daemon as OpenMetrics text for Prometheus
 #[utoipa::path(
     get, path = "/v1/metrics", tag = "daemon",
     responses(

@@ -10,7 +10,7 @@ use super::{
     problem::Answer,
 };
 
-/// Operations, newest first; those that have ended are kept for 7 days
+/// List operations, newest first; kept for 7 days after they ended
 #[utoipa::path(
     get, path = "/v1/operations", tag = "operations", params(ListOperations),
     responses(
@@ -24,7 +24,7 @@ pub(super) async fn list_operations(
     Ok(Json(services.registry.list_operations(&query).await?))
 }
 
-/// An operation and its steps; waits for news if asked to
+/// Get an operation and its steps; can wait for a change
 #[utoipa::path(
     get, path = "/v1/operations/{operation}", tag = "operations",
     params(("operation" = Uuid, Path), FollowOperation),
@@ -38,7 +38,7 @@ pub(super) async fn get_operation(
     Ok(Json(services.registry.operation(id, &follow).await?))
 }
 
-/// Ends an operation under way; what it has done so far stays. One that has ended is answered as it is
+/// Cancel a running operation; finished steps are not undone. Returns an operation that has ended as it is
 #[utoipa::path(
     post, path = "/v1/operations/{operation}/cancel", tag = "operations", params(("operation" = Uuid, Path)),
     responses((status = 200, body = Operation))

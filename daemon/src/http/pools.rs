@@ -14,7 +14,7 @@ use super::{
     problem::Answer,
 };
 
-/// Pools, by name
+/// List pools by name
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/pools", tag = "pools",
     params(("environment" = EnvironmentName, Path), Page),
@@ -28,7 +28,7 @@ pub(super) async fn list_pools(
     Ok(Json(services.airflow.list_pools(&environment, &page).await?))
 }
 
-/// Creates or replaces pools: all of them, or none
+/// Create or replace pools: all or none
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/pools", tag = "pools", request_body = PutPools,
     params(("environment" = EnvironmentName, Path)),
@@ -42,7 +42,7 @@ pub(super) async fn put_pools(
     Ok(Json(services.airflow.put_pools(&environment, &request).await?))
 }
 
-/// One pool
+/// Get a pool
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/pools/{name}", tag = "pools",
     params(("environment" = EnvironmentName, Path), ("name" = String, Path)),
@@ -55,7 +55,7 @@ pub(super) async fn get_pool(
     Ok(Json(services.airflow.pool(&environment, &name).await?))
 }
 
-/// Removes a pool; with `If-Match` only as it was read
+/// Delete a pool; with `If-Match`, only if it is unchanged
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/pools/{name}", tag = "pools",
     params(("environment" = EnvironmentName, Path), ("name" = String, Path), ("If-Match" = Option<String>, Header)),

@@ -18,11 +18,11 @@ const DAGS_HINT: &str = "`airflow-serverless dags list` shows the DAGs of an env
 
 const RUNS_HINT: &str = "`airflow-serverless runs list` shows the runs";
 
-const QUESTIONS_HINT: &str = "`airflow-serverless tasks questions` shows the questions that wait";
+const QUESTIONS_HINT: &str = "`airflow-serverless tasks questions` shows the open questions";
 
-const OVERWRITE_HINT: &str = "`overwrite` as the action on existing ones replaces them, `skip` leaves them as they are";
+const OVERWRITE_HINT: &str = "choose `overwrite` as the action on existing ones to replace them, `skip` to keep them";
 
-const WATCH_HINT: &str = "`airflow-serverless watch remove DIR` ends the other watch; its files stay on the Volume";
+const WATCH_HINT: &str = "`airflow-serverless watch remove DIR` removes the other watch; its files stay on the Volume";
 
 /// An answer that is a problem.
 pub(super) struct Failure(Box<Problem>);
@@ -78,7 +78,7 @@ impl Failure {
     fn conflict(subject: Subject, detail: String) -> Self {
         let (kind, hint) = match subject {
             Subject::Dag | Subject::Run => (kinds::DAG_RUN_EXISTS, RUNS_HINT),
-            Subject::Task => (kinds::TASK_INSTANCE_UNCHANGED, "`airflow-serverless tasks clear` lets it run again"),
+            Subject::Task => (kinds::TASK_INSTANCE_UNCHANGED, "`airflow-serverless tasks clear` reruns it"),
             Subject::Question => (kinds::QUESTION_CONFLICT, QUESTIONS_HINT),
             // Nothing about a backup can be in conflict with another one.
             Subject::Backup => (kinds::REFUSED, "`airflow-serverless env backups` shows the backups"),
@@ -89,7 +89,7 @@ impl Failure {
             Subject::Variable => (kinds::VARIABLE_EXISTS, OVERWRITE_HINT),
             Subject::Connection => (
                 kinds::CONNECTION_EXISTS,
-                "`airflow-serverless connections delete` removes it first, `connections import --overwrite` replaces it",
+                "delete it first with `airflow-serverless connections delete`, or replace it with `connections import --overwrite`",
             ),
             Subject::Pool => (kinds::POOL_EXISTS, OVERWRITE_HINT),
         };
@@ -98,7 +98,7 @@ impl Failure {
 
     /// The daemon serves, but cannot do its work.
     pub(super) fn not_ready(detail: String) -> Self {
-        Self::new(&kinds::NOT_READY, detail).hint("its log shows more: `airflow-serverless daemon status` names it")
+        Self::new(&kinds::NOT_READY, detail).hint("`airflow-serverless daemon logs` shows more")
     }
 
     /// A request that does not fit the API, by the status that the extractor has found for it.
@@ -108,7 +108,7 @@ impl Failure {
             StatusCode::UNSUPPORTED_MEDIA_TYPE => kinds::UNSUPPORTED_MEDIA_TYPE,
             _ => Kind { status, ..kinds::INVALID_REQUEST },
         };
-        Self::new(&kind, detail).hint("see /openapi.json for what is expected")
+        Self::new(&kind, detail).hint("/openapi.json describes the expected request")
     }
 }
 
@@ -135,16 +135,16 @@ impl From<Error> for Failure {
         match &error {
             Error::InvalidConfig(faults) => Self::new(&kinds::INVALID_CONFIG, detail).errors(faults),
             Error::EnvironmentNotFound(name) => Self::new(&kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
-                "`airflow-serverless create --env {name} --config config.yaml` creates it, \
-                     `airflow-serverless env adopt --env {name}` registers it again if it is still on Modal; \
-                     `airflow-serverless env list` shows those that exist"
+                "`airflow-serverless create --env {name} --config config.yaml` creates it; \
+                     `airflow-serverless env adopt --env {name}` registers it if it is deployed; \
+                     `airflow-serverless env list` shows all"
             )),
             Error::NotDeployed(name) => Self::new(&kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
-                "`airflow-serverless create --env {name} --config config.yaml` creates it; after an \
-                     `env delete` without `--purge` that finds its data again, and a deletion with `--purge` removes them"
+                "`airflow-serverless create --env {name} --config config.yaml` creates it, with its old data \
+                     after an `env delete` without `--purge`"
             )),
             Error::NotAdopted(name, _) => Self::new(&kinds::ENVIRONMENT_NOT_ADOPTABLE, detail).hint(format!(
-                "`airflow-serverless create --env {name} --config config.yaml` with its configuration takes it over; \
+                "`airflow-serverless create --env {name} --config config.yaml` with its configuration registers it; \
                      its data stay"
             )),
             Error::EnvironmentDiffers(name) => Self::new(&kinds::ENVIRONMENT_EXISTS, detail).hint(format!(
@@ -162,11 +162,11 @@ impl From<Error> for Failure {
             )),
             Error::DeletionNotCancelled(_) => Self::new(&kinds::OPERATION_NOT_CANCELLABLE, detail),
             Error::PreconditionFailed(_) => Self::new(&kinds::PRECONDITION_FAILED, detail)
-                .hint("read it again, and repeat the change with the new ETag if it is still wanted"),
+                .hint("read it again and retry with the new ETag"),
             Error::IdempotencyKeyInUse => Self::new(&kinds::IDEMPOTENCY_KEY_IN_USE, detail)
-                .hint("wait for its answer, or send it again with the same key in a moment"),
+                .hint("wait for its response, or retry with the same key"),
             Error::IdempotencyKeyReused => Self::new(&kinds::IDEMPOTENCY_KEY_REUSED, detail)
-                .hint("choose a new key for each request, such as a UUID"),
+                .hint("use a new key for each request, such as a UUID"),
             Error::FileNotFound(..) => Self::new(&kinds::DAG_FILE_NOT_FOUND, detail)
                 .hint("`airflow-serverless dags create` uploads a new file"),
             Error::InvalidDagFile { faults, .. } => Self::new(&kinds::INVALID_DAG_FILE, detail)
@@ -174,17 +174,17 @@ impl From<Error> for Failure {
                 .hint("nothing was uploaded; correct the file and try again"),
             Error::DagNotFound(..) => Self::new(&kinds::DAG_NOT_FOUND, detail).hint(DAGS_HINT),
             Error::SharedFile { .. } => {
-                Self::new(&kinds::DAG_FILE_SHARED, detail).hint("`--force` removes the file with all of its DAGs")
+                Self::new(&kinds::DAG_FILE_SHARED, detail).hint("`--force` deletes the file with all of its DAGs")
             }
             Error::RunNotFound(..) => Self::new(&kinds::DAG_RUN_NOT_FOUND, detail).hint(RUNS_HINT),
             Error::InvalidRunId(..) => {
-                Self::new(&kinds::INVALID_RUN_ID, detail).hint("leave it out, and Airflow chooses one")
+                Self::new(&kinds::INVALID_RUN_ID, detail).hint("omit it to have Airflow choose one")
             }
             Error::LogNotFound(why) => Self::new(&kinds::LOG_NOT_FOUND, detail).hint(why.hint()),
             Error::NoBackup(name) => Self::new(&kinds::BACKUP_NOT_FOUND, detail).hint(format!(
-                "databases that were replaced are restored by name: `airflow-serverless env backups --env {name}` lists \
-                 them, `env rollback --backup NAME` restores one. If there is none and the database is damaged, \
-                 `env delete --purge` and `create` begin anew: runs, variables, connections and DAG files are lost"
+                "replaced databases are restored by name: `airflow-serverless env backups --env {name}` lists them, `env \
+                 rollback --backup NAME` restores one. If there is none and the database is damaged, start over with \
+                 `env delete --purge` and `create`: runs, variables, connections and DAG files are lost"
             )),
             Error::NotFound(subject, ..) | Error::Refused { subject, reason: Reason::NotFound, .. } => {
                 Self::not_found(*subject, detail)
@@ -192,28 +192,28 @@ impl From<Error> for Failure {
             Error::Refused { subject, reason: Reason::Conflict, .. } => Self::conflict(*subject, detail),
             Error::Refused { reason: Reason::Invalid, .. } => Self::new(&kinds::REFUSED, detail),
             Error::SchedulerFailed(name, _) => Self::new(&kinds::SCHEDULER_FAILED, detail)
-                .hint(format!("`airflow-serverless env show --env {name}` tells how it is; \
-                     `airflow-serverless env rollback --env {name}` loads a backup of a damaged database")),
+                .hint(format!("`airflow-serverless env show --env {name}` shows its state; \
+                     `airflow-serverless env rollback --env {name}` restores a damaged database from a backup")),
             Error::Metadata { environment, .. } => Self::new(&kinds::DATABASE_UNAVAILABLE, detail)
-                .hint(format!("`airflow-serverless env show --env {environment}` shows if the database is damaged")),
+                .hint(format!("`airflow-serverless env show --env {environment}` shows whether the database is damaged")),
             Error::DatabaseMissing(environment) => Self::new(&kinds::DATABASE_UNAVAILABLE, detail).hint(format!(
-                "`airflow-serverless env backups --env {environment}` lists its backups, `env rollback` loads one"
+                "`airflow-serverless env backups --env {environment}` lists its backups, `env rollback` restores one"
             )),
             Error::SchedulerSilent(_) => Self::new(&kinds::SCHEDULER_SILENT, detail),
             Error::Database { .. } => Self::new(&kinds::DATABASE_UNAVAILABLE, detail)
-                .hint("see whether the server of the connection string runs, and lets Modal in"),
+                .hint("check that the server in the connection string is running and accepts connections from Modal"),
             Error::InvalidCredentials(faults) => Self::new(&kinds::INVALID_CREDENTIALS, detail)
                 .errors(faults)
-                .hint("Modal's web site makes tokens, under Settings, API Tokens"),
+                .hint("create a token on Modal's website under Settings, API Tokens"),
             Error::Modal(ModalError::NoCredentials) => Self::new(&kinds::NO_CREDENTIALS, detail)
                 .hint("`airflow-serverless auth login` stores them; `target: local` needs none"),
             Error::Modal(ModalError::Client(error)) if error.is_refusal() => {
                 Self::new(&kinds::CREDENTIALS_REFUSED, format!("Modal refuses the credentials: {error}"))
-                    .hint("`airflow-serverless auth login` stores others; `auth status` names those that are stored")
+                    .hint("`airflow-serverless auth login` replaces them; `auth status` shows the stored ones")
             }
             Error::Modal(ModalError::Client(error)) if error.is_unreachable() => {
                 Self::new(&kinds::MODAL_UNREACHABLE, detail)
-                    .hint("see whether this machine is online; what was asked for can be asked for again")
+                    .hint("check that this machine is online, then retry")
             }
             Error::WatchNotFound(_) => Self::new(&kinds::WATCH_NOT_FOUND, detail)
                 .hint("`airflow-serverless watch list` shows the watches"),
@@ -226,9 +226,9 @@ impl From<Error> for Failure {
                 Self::new(&kinds::TOO_MANY_WATCHES, detail).hint(WATCH_HINT)
             }
             Error::TooManyUis(_) => Self::new(&kinds::TOO_MANY_UIS, detail)
-                .hint("end another one: each runs until its `airflow-serverless ui` is ended"),
+                .hint("stop another one: each runs until its `airflow-serverless ui` is stopped"),
             Error::UiFailed(name, _) => Self::new(&kinds::UI_FAILED, detail)
-                .hint(format!("start it again; `airflow-serverless env show --env {name}` shows if the environment is healthy")),
+                .hint(format!("start it again; `airflow-serverless env show --env {name}` shows whether the environment is healthy")),
             Error::Modal(_)
             | Error::Runtime(_)
             | Error::Store(_)
@@ -237,7 +237,7 @@ impl From<Error> for Failure {
             | Error::Watch(_) => {
                 tracing::error!(error = detail, "a request failed");
                 Self::new(&kinds::INTERNAL, detail)
-                    .hint("the daemon's log has more: `airflow-serverless daemon status` shows where it is")
+                    .hint("`airflow-serverless daemon logs` shows more")
             }
         }
     }
@@ -245,10 +245,146 @@ impl From<Error> for Failure {
 
 pub(super) async fn no_such_route(uri: Uri) -> Failure {
     let detail = format!("there is nothing at {}", uri.path());
-    Failure::new(&kinds::NO_SUCH_ROUTE, detail).hint("see /openapi.json")
+    Failure::new(&kinds::NO_SUCH_ROUTE, detail).hint("/openapi.json lists all routes")
 }
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Failure {
     let detail = format!("{} does not take {method}", uri.path());
-    Failure::new(&kinds::NO_SUCH_METHOD, detail).hint("see /openapi.json")
+    Failure::new(&kinds::NO_SUCH_METHOD, detail).hint("/openapi.json lists all routes")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, io};
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{error::NoLog, modal::CredentialsError, runtime::RuntimeError, store::StoreError};
+
+    fn fault(location: &str, line: u32, message: &str) -> Fault {
+        Fault { line: Some(line), ..Fault::new(location, message) }
+    }
+
+    /// One of each kind of error.
+    fn errors() -> Vec<Error> {
+        let dev = || "dev".parse().expect("a name");
+        let text = str::to_owned;
+        let faults = || vec![fault("scheduler.interval_seconds", 4, "must be greater than 0")];
+        let (dag, run, task) = (|| text("etl"), || text("manual__1"), || text("load"));
+        let broken = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let refused = |subject, reason, message: &str| Error::Refused { subject, reason, message: text(message) };
+        let mut errors = vec![
+            Error::InvalidConfig(faults()),
+            Error::EnvironmentNotFound(dev()),
+            Error::NotDeployed(dev()),
+            Error::NotAdopted(dev(), text("the description on its Volume is of a newer version")),
+            Error::Description(text("expected value at line 1 column 1")),
+            Error::EnvironmentDiffers(dev()),
+            Error::EnvironmentNotReady(dev(), None),
+            Error::EnvironmentNotReady(dev(), Some(text("deploying (step 6 of 7)"))),
+            Error::EnvironmentDeleting(dev()),
+            Error::DeletionNotCancelled(dev()),
+            Error::PreconditionFailed(text("environment dev")),
+            Error::IdempotencyKeyInUse,
+            Error::IdempotencyKeyReused,
+            Error::OperationNotFound(Uuid::nil()),
+            Error::InvalidFileName(text("a b.py"), "use letters, digits, `_`, `-` and `.`"),
+            Error::FileExists(text("etl.py"), dev()),
+            Error::FileNotFound(text("etl.py"), dev()),
+            Error::InvalidDagFile { file: text("etl.py"), faults: vec![fault("etl.py", 3, "SyntaxError")] },
+            Error::DagNotFound(dag(), dev()),
+            Error::SharedFile { file: text("etl.py"), others: vec![text("other"), text("third")] },
+            Error::RunNotFound(dag(), run()),
+            Error::InvalidRunId(text("a/b"), "it has a `/`"),
+            Error::NoBackup(dev()),
+            Error::SchedulerSilent(90),
+            Error::SchedulerFailed(dev(), text("the database is damaged")),
+            Error::TooManyUis(4),
+            Error::UiFailed(dev(), text("it did not start within 300 s")),
+            Error::InvalidCredentials(vec![Fault::new("token_id", "is not a Modal token")]),
+            Error::WatchNotFound(Uuid::nil()),
+            Error::InvalidWatch(vec![Fault::new("patterns[0]", "unclosed `{`")]),
+            Error::WatchDiffers(text("/dags")),
+            Error::WatchOverlaps(text("/dags/sql"), text("/dags")),
+            Error::WatchConflicts { directory: text("/new"), other: text("/dags"), file: text("etl.py"), count: 3 },
+            Error::TooManyWatches(100),
+            Error::Watch(text("no space left for inotify watches")),
+            Error::Modal(ModalError::NoCredentials),
+            Error::Modal(ModalError::Credentials(CredentialsError::Files {
+                action: "reading",
+                path: text("credentials.toml"),
+                source: broken(),
+            })),
+            Error::Runtime(RuntimeError::NoPython { tried: text("python3") }),
+            Error::Store(StoreError::Query { operation: "listing the environments", source: sqlx::Error::PoolClosed }),
+            Error::DatabaseMissing(dev()),
+            Error::Metadata { environment: dev(), source: sqlx::Error::PoolClosed },
+            Error::Database { environment: dev(), message: text("connection refused") },
+            Error::Files { action: "reading", path: text("config.yaml"), source: broken() },
+        ];
+        errors.extend(
+            [
+                NoLog::UnknownTask { run_id: run(), task_id: task(), known: vec![text("extract"), text("report")] },
+                NoLog::Mapped { task_id: task(), count: 3 },
+                NoLog::NotMapped { task_id: task(), map_index: 1 },
+                NoLog::NoSuchInstance { task_id: task(), map_index: 7, count: 3 },
+                NoLog::NotStarted { task_id: task(), state: None },
+                NoLog::NotStarted { task_id: task(), state: Some(text("queued")) },
+                NoLog::NoSuchTry { task_id: task(), try_number: 3, last: 2 },
+                NoLog::NotThere { task_id: task(), try_number: 1 },
+            ]
+            .map(Error::LogNotFound),
+        );
+        let subjects = [
+            Subject::Dag,
+            Subject::Run,
+            Subject::Task,
+            Subject::Question,
+            Subject::Backfill,
+            Subject::Backup,
+            Subject::Variable,
+            Subject::Connection,
+            Subject::Pool,
+        ];
+        for subject in subjects {
+            errors.push(Error::NotFound(subject, text("x"), dev()));
+            errors.push(refused(subject, Reason::Conflict, "(what the scheduler found in conflict)"));
+        }
+        errors.push(refused(Subject::Pool, Reason::Invalid, "(what the scheduler found invalid)"));
+        errors
+    }
+
+    /// As the command line prints it, below the type and the status.
+    fn shown(failure: &Failure) -> String {
+        let Problem { kind, title, status, detail, hint, errors } = failure.problem();
+        let mut text = format!("{} {status} {title}\nerror: {detail}\n", kind.trim_start_matches(Problem::NAMESPACE));
+        for fault in errors {
+            let line = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
+            text.push_str(&format!("  {}{line}: {}\n", fault.location, fault.message));
+        }
+        text + &hint.as_ref().map(|hint| format!("hint: {hint}\n")).unwrap_or_default()
+    }
+
+    #[test]
+    fn texts_of_all_errors() {
+        let texts: Vec<_> = errors().into_iter().map(|error| shown(&Failure::from(error))).collect();
+        insta::assert_snapshot!(texts.join("\n"));
+    }
+
+    #[test]
+    fn every_variant_is_among_the_errors() {
+        let name = |error: &Error| format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned();
+        let shown: BTreeSet<_> = errors().iter().map(name).collect();
+        let source = include_str!("../error.rs");
+        let declared =
+            source.split("pub enum Error {").nth(1).and_then(|rest| rest.split("\n}").next()).expect("the enum");
+        let is_variant =
+            |line: &&str| line.starts_with("    ") && line.as_bytes().get(4).is_some_and(u8::is_ascii_uppercase);
+        let variants = declared
+            .lines()
+            .filter(is_variant)
+            .map(|line| line.trim().split(['(', ' ', ',']).next().expect("a name").to_owned());
+        assert_eq!(variants.collect::<BTreeSet<_>>(), shown);
+    }
 }

@@ -12,7 +12,7 @@ use super::{
     problem::Answer,
 };
 
-/// Questions of human-in-the-loop tasks that wait for an answer, oldest first
+/// List open questions of human-in-the-loop tasks, oldest first
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/hitl-details", tag = "tasks",
     params(("environment" = EnvironmentName, Path), ListQuestions),
@@ -26,7 +26,7 @@ pub(super) async fn list_questions(
     Ok(Json(services.airflow.list_questions(&environment, &query).await?))
 }
 
-/// Answers the question of a human-in-the-loop task, which goes on then
+/// Answer the question of a human-in-the-loop task, which then continues
 #[utoipa::path(
     patch, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/hitl-details",
     tag = "tasks", request_body = AnswerQuestion,

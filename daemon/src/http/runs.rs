@@ -14,7 +14,7 @@ use super::{
     problem::Answer,
 };
 
-/// Starts a run of a DAG
+/// Trigger a run of a DAG
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/dags/{dag_id}/runs", tag = "runs", request_body = TriggerDagRun,
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
@@ -29,7 +29,7 @@ pub(super) async fn trigger_dag_run(
     Ok((StatusCode::CREATED, Json(run)))
 }
 
-/// Runs, newest first
+/// List runs, newest first
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/runs", tag = "runs",
     params(("environment" = EnvironmentName, Path), ListDagRuns),
@@ -43,7 +43,7 @@ pub(super) async fn list_dag_runs(
     Ok(Json(services.airflow.list_dag_runs(&environment, &query).await?))
 }
 
-/// A run with its task instances
+/// Get a run with its task instances
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}", tag = "runs",
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path)),
@@ -56,7 +56,7 @@ pub(super) async fn get_dag_run(
     Ok(Json(services.airflow.dag_run(&environment, &dag_id, &run_id).await?))
 }
 
-/// Gives a run another state, and its unfinished tasks those that follow; with `If-Match` only as the run was read
+/// Set the state of a run and of its unfinished tasks; with `If-Match`, only if the run is unchanged
 #[utoipa::path(
     patch, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}", tag = "runs",
     request_body = UpdateDagRun,
@@ -76,12 +76,12 @@ pub(super) async fn update_dag_run(
     Ok(Json(services.airflow.update_dag_run(&environment, &dag_id, &run_id, update).await?))
 }
 
-/// Lets the tasks of a run, or those that failed, run again
+/// Clear the tasks of a run, or those that failed, so that they rerun
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/clear", tag = "runs",
     request_body = ClearDagRun,
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path)),
-    responses((status = 200, description = "The tasks that will run again", body = TaskInstanceList))
+    responses((status = 200, description = "The cleared tasks", body = TaskInstanceList))
 )]
 pub(super) async fn clear_dag_run(
     State(services): State<Services>,

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{airflow::Piece, report::chain};
 
-/// Task instances of a run, in the order in which they started
+/// List the task instances of a run in the order in which they started
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks", tag = "tasks",
     params(
@@ -39,7 +39,7 @@ pub(super) async fn list_task_instances(
     Ok(Json(services.airflow.list_task_instances(&environment, (&dag_id, &run_id), &query).await?))
 }
 
-/// Gives a task another state; failed tasks downstream of it run again
+/// Set the state of a task; failed tasks downstream of it rerun
 #[utoipa::path(
     patch, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}", tag = "tasks",
     request_body = UpdateTaskInstance,
@@ -47,7 +47,7 @@ pub(super) async fn list_task_instances(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path),
     ),
-    responses((status = 200, description = "The tasks that have the state now", body = TaskInstanceList))
+    responses((status = 200, description = "The tasks whose state was set", body = TaskInstanceList))
 )]
 pub(super) async fn update_task_instance(
     State(services): State<Services>,
@@ -58,7 +58,7 @@ pub(super) async fn update_task_instance(
     Ok(Json(services.airflow.update_task_instance(&environment, task, &update).await?))
 }
 
-/// Lets a task run again; one that runs is stopped first
+/// Clear a task so that it reruns; a running task is stopped first
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/clear", tag = "tasks",
     request_body = ClearTaskInstances,
@@ -66,7 +66,7 @@ pub(super) async fn update_task_instance(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path),
     ),
-    responses((status = 200, description = "The tasks that will run again", body = TaskInstanceList))
+    responses((status = 200, description = "The cleared tasks", body = TaskInstanceList))
 )]
 pub(super) async fn clear_task_instances(
     State(services): State<Services>,
@@ -77,7 +77,7 @@ pub(super) async fn clear_task_instances(
     Ok(Json(services.airflow.clear_task_instances(&environment, task, &request).await?))
 }
 
-/// The log of a task, as server-sent events while it grows: `line` with the JSON of a LogLine, and at last `end`
+/// Stream the log of a task as server-sent events: `line` with the JSON of a LogLine, and finally `end`
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/logs/stream", tag = "tasks",
     params(
@@ -120,7 +120,7 @@ pub(super) async fn follow_task_log(
     Ok(Sse::new(stream).keep_alive(events::heartbeat()))
 }
 
-/// The log of a task
+/// Get the log of a task
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/logs", tag = "tasks",
     params(

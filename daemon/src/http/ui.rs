@@ -17,7 +17,7 @@ use super::{
 };
 use crate::airflow::UiEvent;
 
-/// Runs the Airflow UI of an environment for as long as this request lasts: it ends when the client closes the connection
+/// Start the Airflow UI; it stops when the client closes the connection
 ///
 /// Server-sent events: `progress` with the JSON of a UiProgress, `ready` with that of a UiReady, whose URL lets in who
 /// opens it, and, if the UI cannot start or go on, `failed` with that of a Problem.
@@ -51,7 +51,7 @@ pub(super) async fn open_ui(
     Ok(Sse::new(stream).keep_alive(events::heartbeat()))
 }
 
-/// The UIs that run, start or end, oldest first
+/// List UIs that run, start or stop, oldest first
 #[utoipa::path(get, path = "/v1/uis", tag = "ui", responses((status = 200, body = UiList)))]
 pub(super) async fn list_uis(State(services): State<Services>) -> Json<UiList> {
     Json(services.airflow.list_uis())

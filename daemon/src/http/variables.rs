@@ -13,7 +13,7 @@ use super::{
     problem::Answer,
 };
 
-/// Variables, by key; their values only if asked for
+/// List variables by key, without values unless requested
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/variables", tag = "variables",
     params(("environment" = EnvironmentName, Path), Page),
@@ -27,7 +27,7 @@ pub(super) async fn list_variables(
     Ok(Json(services.airflow.list_variables(&environment, &page).await?))
 }
 
-/// Creates or replaces variables: all of them, or none
+/// Create or replace variables: all or none
 #[utoipa::path(
     post, path = "/v1/environments/{environment}/variables", tag = "variables", request_body = PutVariables,
     params(("environment" = EnvironmentName, Path)),
@@ -41,7 +41,7 @@ pub(super) async fn put_variables(
     Ok(Json(services.airflow.put_variables(&environment, &request).await?))
 }
 
-/// One variable
+/// Get a variable
 #[utoipa::path(
     get, path = "/v1/environments/{environment}/variables/{key}", tag = "variables",
     params(("environment" = EnvironmentName, Path), ("key" = String, Path), ShowOne),
@@ -55,7 +55,7 @@ pub(super) async fn get_variable(
     Ok(Json(services.airflow.variable(&environment, &key, show).await?))
 }
 
-/// Removes a variable
+/// Delete a variable
 #[utoipa::path(
     delete, path = "/v1/environments/{environment}/variables/{key}", tag = "variables",
     params(("environment" = EnvironmentName, Path), ("key" = String, Path)),

@@ -15,7 +15,7 @@ use super::{
     problem::Answer,
 };
 
-/// Watches, oldest first, with what is to be uploaded and what cannot be
+/// List watches with their pending and invalid files, oldest first
 #[utoipa::path(
     get, path = "/v1/watches", tag = "watches", params(ListWatches),
     responses(
@@ -29,12 +29,12 @@ pub(super) async fn list_watches(
     Ok(Json(services.watchers.list_watches(&query).await?))
 }
 
-/// Uploads what is in a folder, and from then on what is saved there; one that exists as asked for is answered as it is
+/// Sync a folder, now and on every save; returns a watch that exists with the same options
 #[utoipa::path(
     post, path = "/v1/watches", tag = "watches", request_body = CreateWatch,
     responses(
-        (status = 200, description = "It exists as asked for", body = Watch),
-        (status = 201, description = "The first upload is on its way; `Location` names the watch", body = Watch),
+        (status = 200, description = "It exists with this configuration", body = Watch),
+        (status = 201, description = "Accepted; the first sync has started. `Location` names the watch", body = Watch),
     )
 )]
 pub(super) async fn create_watch(
@@ -49,7 +49,7 @@ pub(super) async fn create_watch(
     Ok((StatusCode::CREATED, location, Json(watch)).into_response())
 }
 
-/// One watch
+/// Get a watch
 #[utoipa::path(
     get, path = "/v1/watches/{watch_id}", tag = "watches",
     params(("watch_id" = Uuid, Path)),
@@ -61,7 +61,7 @@ pub(super) async fn get_watch(State(services): State<Services>, Path(id): Path<U
     Ok(Json(services.watchers.watch(id).await?))
 }
 
-/// Ends a watch; its files stay on the Volume
+/// Remove a watch; its files stay on the Volume
 #[utoipa::path(
     delete, path = "/v1/watches/{watch_id}", tag = "watches",
     params(("watch_id" = Uuid, Path)),

@@ -32,9 +32,9 @@ pub struct Credentials {
 pub enum CredentialsError {
     #[error("{action} the credentials in {path} failed")]
     Files { action: &'static str, path: String, source: io::Error },
-    #[error("the credentials in {path} cannot be read; `airflow-serverless auth login` writes them again")]
+    #[error("the credentials in {path} cannot be read; `airflow-serverless auth login` replaces them")]
     Invalid { path: String },
-    #[error("{path} belongs to another user; remove it, and `airflow-serverless auth login` writes it again")]
+    #[error("{path} belongs to another user; remove it, and `airflow-serverless auth login` creates it again")]
     Foreign { path: String },
     #[error("{path} can be read by other users; `chmod 600` it, or have Modal replace the token")]
     Exposed { path: String },

@@ -44,7 +44,7 @@ pub enum RuntimeError {
     Start { tool: &'static str, source: std::io::Error },
     #[error("{action} {path} failed")]
     Files { action: &'static str, path: String, source: std::io::Error },
-    #[error("the validator gave up on {file}: {reason}")]
+    #[error("validating {file} failed: {reason}")]
     Validator { file: String, reason: String },
 }
 

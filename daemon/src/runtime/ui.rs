@@ -55,7 +55,7 @@ impl Runtime {
         config: &Config,
         server: &Server,
     ) -> Result<UiProcess, RuntimeError> {
-        let mut command = self.sdk_command("airflow_serverless.ui.serve", environment, config, server);
+        let mut command = self.sdk_command("airflow_serverless.serve_ui", environment, config, server);
         // A Ctrl-C on the daemon's terminal is not meant for it: the daemon tells it when to end.
         command.stdin(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(|source| RuntimeError::Start { tool: TOOL, source })?;

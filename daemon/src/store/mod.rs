@@ -34,16 +34,16 @@ pub enum StoreError {
     Schema(#[from] SchemaError),
     #[error("{operation} failed in the registry")]
     Query { operation: &'static str, source: sqlx::Error },
-    #[error("the registry holds a {what} that this version cannot read")]
+    #[error("the registry contains a {what} that this version cannot read")]
     Decode { what: &'static str, source: serde_json::Error },
 }
 
 /// What to do about a registry that is damaged.
 fn way_out(error: &sqlx::Error) -> &'static str {
     if sqlite_schema::is_damage(error) {
-        ", as it is damaged. Put a copy in its place if there is one; or move it away, with the files beside it whose names \
-         begin alike: `airflow-serverless env list` then lists the environments that are still deployed, and `env adopt` \
-         takes them back"
+        ", because it is damaged. Replace it with a backup, or move it away with the files beside it whose names start \
+         alike: `airflow-serverless env list` then lists the environments that are still deployed, and `env adopt` \
+         registers them"
     } else {
         ""
     }

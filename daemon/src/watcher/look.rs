@@ -11,7 +11,8 @@ use chrono::Utc;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    events::{Folders, QUIET},
+    debounce::QUIET,
+    directory_watcher::DirectoryWatcher,
     imports::imports,
     local::{Local, Locals, Role},
     rules::{MAX_FILE_BYTES, Rules},
@@ -53,12 +54,12 @@ impl Look {
 pub fn look(
     root: &Path,
     rules: &Rules,
-    folders: &mut Folders,
+    directory: &mut DirectoryWatcher,
     (last, records): (&Locals, &Records),
 ) -> Result<Look, ScanError> {
-    folders.begin();
-    let scanned = scan(root, rules, folders);
-    folders.finish(scanned.is_ok());
+    directory.begin_scan();
+    let scanned = scan(root, rules, directory);
+    directory.finish_scan(scanned.is_ok());
     let mut scan = scanned?;
     let (mut locals, mut contents, mut kept) = (Locals::new(), Vec::new(), 0);
     let now = now();

@@ -5,7 +5,8 @@
 //! [upload](upload) of all that [need not wait](hold). A restart, a retry and a burst of saves are the same round.
 
 mod check;
-mod events;
+mod debounce;
+mod directory_watcher;
 mod findings;
 mod hold;
 mod imports;
@@ -40,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::{
-    events::Folders,
+    directory_watcher::DirectoryWatcher,
     round::{Memory, Round},
     rules::{Patterns, Rules},
     scan::{Nobody, normal, scan},
@@ -206,7 +207,7 @@ impl Watchers {
     }
 
     fn begin(&self, row: WatchRow) -> Result<Running> {
-        let (alarm, rings) = watch::channel(Instant::now());
+        let (changes, receiver) = watch::channel(Instant::now());
         let root = PathBuf::from(&row.directory);
         let invalid = |error: ignore::Error| Error::InvalidWatch(vec![Fault::new("patterns", error.to_string())]);
         let shared = Arc::new(Shared::new(&row));
@@ -215,15 +216,21 @@ impl Watchers {
             airflow: self.airflow.clone(),
             clock: self.base.clock,
             rules: Rules { patterns: Patterns::new(&row.patterns).map_err(invalid)?, own: self.own.clone() },
-            folders: Arc::new(std::sync::Mutex::new(Folders::new(alarm, root.clone()))),
+            directory: Arc::new(std::sync::Mutex::new(DirectoryWatcher::new(changes, root.clone()))),
             shared: shared.clone(),
             memory: Memory::default(),
             row,
             root,
         };
         let environments = self.base.events.changes();
-        let task =
-            Task { round, alarm: rings, environments, settings: self.settings, failures: 0, told: WatchState::InSync };
+        let task = Task {
+            round,
+            changes: receiver,
+            environments,
+            settings: self.settings,
+            failures: 0,
+            told: WatchState::InSync,
+        };
         let cancel = self.stop.child_token();
         let task = tokio::spawn(task.run(cancel.clone()));
         Ok(Running { shared, cancel, task })

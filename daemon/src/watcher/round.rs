@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     check::{Verdicts, affected, check},
-    events::Folders,
+    directory_watcher::DirectoryWatcher,
     findings::Findings,
     hold::Hold,
     local::Locals,
@@ -46,7 +46,7 @@ pub struct Round {
     pub row: WatchRow,
     pub root: PathBuf,
     pub rules: Rules,
-    pub folders: Arc<Mutex<Folders>>,
+    pub directory: Arc<Mutex<DirectoryWatcher>>,
     pub shared: Arc<Shared>,
     pub memory: Memory,
 }
@@ -170,16 +170,16 @@ impl Round {
     }
 
     fn is_polling(&self) -> bool {
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner).warning().is_some()
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner).warning().is_some()
     }
 
     async fn look(&mut self, records: &Arc<Records>) -> Result<Look, ScanError> {
-        let (root, rules, folders) = (self.root.clone(), self.rules.clone(), self.folders.clone());
+        let (root, rules, directory) = (self.root.clone(), self.rules.clone(), self.directory.clone());
         let (last, records) = (self.shared.locals(), records.clone());
         let started = Instant::now();
         let looked = tokio::task::spawn_blocking(move || {
-            let mut folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
-            look(&root, &rules, &mut folders, (&last, &records))
+            let mut directory = directory.lock().unwrap_or_else(PoisonError::into_inner);
+            look(&root, &rules, &mut directory, (&last, &records))
         });
         let looked = looked.await;
         self.memory.look_took = started.elapsed();

@@ -16,7 +16,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    events::{QUIET, settle},
+    debounce::{QUIET, debounce},
     round::{Memory, Outcome, Round},
     scan::{Identity, identity},
     status::Status,
@@ -44,7 +44,7 @@ const POLLING_SHARE: u32 = 50;
 
 pub struct Task {
     pub round: Round,
-    pub alarm: watch::Receiver<Instant>,
+    pub changes: watch::Receiver<Instant>,
     /// Bumped when an environment has changed.
     pub environments: watch::Receiver<u64>,
     pub settings: settings::Watch,
@@ -75,7 +75,7 @@ impl Task {
         let mut compared_at = Instant::now();
         loop {
             self.open_eyes();
-            self.alarm.borrow_and_update();
+            self.changes.borrow_and_update();
             self.environments.borrow_and_update();
             let started = Instant::now();
             let outcome = self.round(compares).await;
@@ -104,11 +104,11 @@ impl Task {
 
     /// Has the system tell of changes, if it will.
     fn open_eyes(&self) {
-        let mut folders = self.round.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut directory = self.round.directory.lock().unwrap_or_else(PoisonError::into_inner);
         if self.settings.polling {
-            folders.close("airflowd.yaml asks for it, so the folder is looked at every few seconds");
+            directory.stop("airflowd.yaml asks for it, so the folder is polled every few seconds");
         } else {
-            folders.open();
+            directory.start();
         }
     }
 
@@ -119,7 +119,7 @@ impl Task {
             self.failures = 0;
         }
         let polling = self.settings.polling_interval().max(self.round.memory.look_took * POLLING_SHARE);
-        let warning = self.round.folders.lock().unwrap_or_else(PoisonError::into_inner).warning().map(str::to_owned);
+        let warning = self.round.directory.lock().unwrap_or_else(PoisonError::into_inner).warning().map(str::to_owned);
         let idle = if warning.is_some() { polling } else { PERIOD };
         let (state, message, next) = match outcome {
             Ok(Outcome::Gone) => return None,
@@ -189,9 +189,9 @@ impl Task {
             let look = Instant::now() + IDENTITY_PERIOD;
             let wake = until.min(period_ends).min(look);
             tokio::select! {
-                changed = self.alarm.changed() => {
+                changed = self.changes.changed() => {
                     if changed.is_ok() {
-                        settle(&mut self.alarm, &self.round.root).await;
+                        debounce(&mut self.changes, &self.round.root).await;
                     }
                     return false;
                 }
@@ -203,7 +203,7 @@ impl Task {
                     }
                     if self.identity().await != watched {
                         // Whoever has brought the folder may be about to fill it.
-                        settle(&mut self.alarm, &self.round.root).await;
+                        debounce(&mut self.changes, &self.round.root).await;
                         return false;
                     }
                     if now >= until {

@@ -12,7 +12,7 @@ pub enum Error {
     Connect { url: String, source: tonic::transport::Error },
     #[error("{url:?} is not a server URL: use http://, https:// or unix:///path")]
     Url { url: String },
-    #[error("the secret of the token cannot be sent: it has to be printable ASCII")]
+    #[error("the token secret must be printable ASCII")]
     Token,
     #[error("{rpc} failed: {}", status.message())]
     Rpc { rpc: &'static str, status: Box<tonic::Status> },
@@ -20,13 +20,13 @@ pub enum Error {
     Download { path: String, source: DownloadError },
     #[error("{path} has {actual} bytes on the wire instead of {expected}")]
     Truncated { path: String, expected: u64, actual: u64 },
-    #[error("{what} is not a value that this client can read")]
+    #[error("{what} has a type that this client cannot read")]
     Unpickle { what: String, source: serde_pickle::Error },
     #[error("{what} cannot be written as a Python value")]
     Pickle { what: String, source: serde_pickle::Error },
     #[error("{function} raised: {message}")]
     Raised { function: String, message: String },
-    #[error("{function} gave no result that this client can read: {message}")]
+    #[error("{function} returned a result that this client cannot read: {message}")]
     Result { function: String, message: String },
 }
 

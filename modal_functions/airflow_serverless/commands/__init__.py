@@ -22,7 +22,7 @@ from airflow_serverless.commands import (
 from airflow_serverless.commands.command import CommandError, Handler, Reason
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
-from airflow_serverless.scheduler.quarantine import is_systemic
+from airflow_serverless.quarantine import is_systemic
 from airflow_serverless.state import Command, Reply
 
 if TYPE_CHECKING:

@@ -20,9 +20,13 @@ DEFAULT_ACTIVE_RUNS = 10
 
 
 def create(request: Request) -> Result:
-    """`dag_id`, `from_date`, `to_date` (ISO 8601, both included), optionally `run_backwards`, `dag_run_conf`,
-    `reprocess_behavior` (none, failed or completed), `max_active_runs`, `run_on_latest_version` → `id` of the
-    backfill, whose runs are queued."""
+    """Create a backfill and queue its runs.
+
+    Request: `dag_id`, `from_date`, `to_date` (ISO 8601, inclusive); optional `run_backwards`, `dag_run_conf`,
+    `reprocess_behavior` (none, failed or completed), `max_active_runs`, `run_on_latest_version`.
+
+    Returns the `id` of the backfill.
+    """
     from airflow.models.backfill import _create_backfill
     from airflow.models.serialized_dag import SerializedDagModel
     from airflow.utils.session import create_session
@@ -44,8 +48,10 @@ def create(request: Request) -> Result:
 
 
 def dry_run(request: Request) -> Result:
-    """What `create` takes → the `backfills` that it would make runs for: `logical_date`, or `partition_key` and
-    `partition_date`, of each."""
+    """List the runs that `create` would queue for the same request.
+
+    Returns `backfills`: the `logical_date` of each, or its `partition_key` and `partition_date`.
+    """
     from airflow.models.backfill import _do_dry_run
     from airflow.utils.session import create_session
 

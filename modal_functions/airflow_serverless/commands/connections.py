@@ -40,8 +40,11 @@ def get(request: Request) -> Result:
 
 
 def put(request: Request) -> Result:
-    """`connections` ([{"connection_id", and "uri" or the fields}]), `action_on_existing_key` → ids `written`,
-    `skipped`."""
+    """Create or replace connections.
+
+    Request: `connections` ([{"connection_id", and "uri" or the fields}]), `action_on_existing_key`. Returns the ids
+    `written` and `skipped`.
+    """
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
     from sqlalchemy import delete

@@ -9,8 +9,11 @@ UNLIMITED = -1
 
 
 def put(request: Request) -> Result:
-    """`pools` ([{"name", "slots", "description", "include_deferred"}]), `action_on_existing_key` → names `written`,
-    `skipped`."""
+    """Create or replace pools.
+
+    Request: `pools` ([{"name", "slots", "description", "include_deferred"}]), `action_on_existing_key`. Returns the
+    names `written` and `skipped`.
+    """
     from airflow.models.pool import Pool
     from airflow.utils.session import create_session
 

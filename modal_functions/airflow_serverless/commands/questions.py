@@ -18,11 +18,13 @@ USER = {"id": "airflow-serverless", "name": "airflow-serverless"}
 
 
 def answer(request: Request) -> Result:
-    """`dag_id`, `run_id`, `task_id`, `chosen_options`, optionally `map_index`, `params_input`, `user` ({"id", "name"}):
-    answer the question of a task, which goes on → the answer.
+    """Answer the question of a task, which then continues.
 
-    Any user may answer, as in Airflow where all users are admins. As Airflow's REST API does, but it also refuses input
-    for which the task would fail.
+    Request: `dag_id`, `run_id`, `task_id`, `chosen_options`; optional `map_index`, `params_input`, `user` ({"id",
+    "name"}). Returns the answer.
+
+    Any user may answer, as in Airflow where all users are admins. Unlike Airflow's REST API, it refuses input for which
+    the task would fail.
     """
     from airflow._shared.timezones import timezone
     from airflow.models.trigger import handle_event_submit

@@ -44,7 +44,10 @@ def trigger(request: Request) -> Result:
 
 
 def _create(request: Request, logical_date: datetime.datetime | None, session: Session) -> DagRun:
-    """As Airflow's REST API does. (What its CLI uses gives a run of another day the data interval of today.)"""
+    """Create a run as Airflow's REST API does.
+
+    The function behind Airflow's CLI gives a run of another day the data interval of today.
+    """
     from airflow._shared.timezones import timezone
     from airflow.models.dagbag import DBDagBag
     from airflow.utils.state import DagRunState

@@ -20,8 +20,11 @@ MARKS = ("success", "failed", "skipped")
 
 
 def clear(request: Request) -> Result:
-    """`dag_id`, `run_id`, `task_id`, optionally `map_index`, `include_upstream`, `include_downstream`, `only_failed`:
-    let the tasks run again → those that will."""
+    """Clear tasks so that they rerun.
+
+    Request: `dag_id`, `run_id`, `task_id`; optional `map_index`, `include_upstream`, `include_downstream`,
+    `only_failed`. Returns the cleared tasks.
+    """
     from airflow.utils.session import create_session
 
     with create_session() as session:
@@ -39,8 +42,11 @@ def clear(request: Request) -> Result:
 
 
 def mark(request: Request) -> Result:
-    """`dag_id`, `run_id`, `task_id`, `new_state`, optionally `map_index`, `include_upstream`, `include_downstream` →
-    the tasks whose state was set; failed tasks downstream of them run again."""
+    """Set the state of tasks; failed tasks downstream of them rerun.
+
+    Request: `dag_id`, `run_id`, `task_id`, `new_state`; optional `map_index`, `include_upstream`,
+    `include_downstream`. Returns the tasks whose state was set.
+    """
     from airflow.utils.session import create_session
     from airflow.utils.state import TaskInstanceState
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_serverless.config import use_secrets_backend
+from airflow_serverless.airflow_config import use_secrets_backend
 from airflow_serverless.dags.reads import Kind, Read
 from airflow_serverless.dags.values import Values, Write
 
@@ -82,6 +82,7 @@ class Lookups:
         return None
 
     async def asend(self, msg: BaseModel) -> BaseModel | None:
+        """Send a message, as `send` does."""
         return self.send(msg)
 
     def read_environment(self, name: str) -> None:

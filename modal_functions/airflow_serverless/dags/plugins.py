@@ -37,9 +37,12 @@ KEEPERS = (
 
 
 class Loaded(TypedDict):
-    """`sources`: files that define plugins; `errors`: {file: traceback, or a reason without one}; files are paths in
-    the DAG folder. `is_safe`: whether loading the plugins can do no harm to a process that has to live on.
-    `needs_values`: an import requested a value, but none were passed; ignore all other fields."""
+    """The result of trying to load plugins; files are paths in the DAG folder.
+
+    `sources`: files that define plugins. `errors`: {file: traceback, or a reason without one}. `is_safe`: whether a
+    process that has to live on can load them without harm. `needs_values`: an import requested a value, but none were
+    passed; ignore all other fields.
+    """
 
     sources: list[str]
     errors: dict[str, str]

@@ -16,6 +16,8 @@ from airflow_serverless import regular
 
 
 class Kind(StrEnum):
+    """What kind of thing a DAG file read."""
+
     FILE = "file"
     LISTING = "listing"
     CLOCK = "clock"

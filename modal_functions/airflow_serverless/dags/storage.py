@@ -45,8 +45,11 @@ class FileError(TypedDict):
 
 
 class ParsedFile(TypedDict):
-    """`reads`: what the import read, see `reads.py`; `writes`: the Variables that it set. `needs_values`: the import
-    requested a value, but none were passed; ignore all other fields."""
+    """The result of parsing a file.
+
+    `reads`: what the import read, see `reads.py`. `writes`: the Variables that it set. `needs_values`: the import
+    requested a value, but none were passed; ignore all other fields.
+    """
 
     dags: list[ParsedDag]
     import_errors: list[FileError]
@@ -87,8 +90,10 @@ def parse_isolated(
 
 
 def mentions_dags(path: Path) -> bool:
-    """Whether a file may define DAGs: one that has neither the word `dag` nor `airflow` is not imported, as on stock
-    Airflow, whose heuristic asks for more. An archive may have anything in it."""
+    """Whether a file may define DAGs: an archive, or a file with the word `dag` or `airflow`.
+
+    Others are not imported, as in stock Airflow, whose heuristic requires more.
+    """
     content = regular.read_bytes(path).lower()
     return path.suffix != ".py" or b"dag" in content or b"airflow" in content
 

@@ -95,7 +95,7 @@ def _below(roots: set[int], parents: dict[int, int]) -> set[int]:
 
 
 def _parents() -> dict[int, int]:
-    """{process: its parent}"""
+    """The parents of all processes: {process id: parent's id}."""
     found = {}
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir("/proc"):  # noqa: PTH208

@@ -20,7 +20,6 @@ send the request again with `values`.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import logging
 import os
@@ -33,13 +32,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from airflow_serverless.airflow_config import configure_airflow
 from airflow_serverless.config import (
     PACKAGES_VARIABLE,
     PARSE_TIMEOUT_SECONDS,
     SETTINGS_VARIABLE,
     Paths,
     Settings,
-    configure_airflow,
 )
 from airflow_serverless.dags import plugins, requirements
 from airflow_serverless.dags.isolation import Limits
@@ -163,8 +162,6 @@ def _prepare_airflow(work: Path) -> Trial:
         warm_up()
         trial = Trial()
     logging.disable(logging.CRITICAL)
-    # The loaded modules never become garbage; leaving them out of collections keeps their pages shared.
-    gc.freeze()
     return trial
 
 

@@ -19,8 +19,11 @@ class Write(TypedDict):
 
 
 class Values(TypedDict):
-    """What an environment has: {key: value of the Variable}, {id: fields of the Connection, as the Execution API names
-    them}, and {name: value of the environment variable}."""
+    """The values of an environment that DAG files can read.
+
+    {key: value of the Variable}, {id: fields of the Connection, as the Execution API names them}, and {name: value of
+    the environment variable}.
+    """
 
     variables: dict[str, str]
     connections: dict[str, dict[str, Any]]

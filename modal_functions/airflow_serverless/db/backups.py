@@ -40,6 +40,7 @@ def can_be_loaded(database: Path, name: str) -> bool:
 
 
 def path_of(database: Path, name: str) -> Path:
+    """The path of a backup of this database."""
     return database.parent / FOLDER / name
 
 

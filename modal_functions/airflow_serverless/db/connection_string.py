@@ -150,7 +150,7 @@ def _for_asyncpg(options: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _encryption(options: Mapping[str, str]) -> dict[str, Any]:
-    """asyncpg takes `sslmode` by itself; with a certificate it has to be made into what it means to libpq."""
+    """The TLS options for asyncpg: `sslmode` as it is, but with a certificate what it means to libpq."""
     mode, root = options.get("sslmode"), options.get("sslrootcert")
     if mode is None:
         return {}

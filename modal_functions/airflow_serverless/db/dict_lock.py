@@ -26,6 +26,8 @@ POLL_SECONDS = 0.2
 
 
 class Tenure(TypedDict):
+    """Who holds a lock, and until when (seconds since 1970)."""
+
     owner: str
     fence: int
     expires_at: float
@@ -35,8 +37,11 @@ class DictLock:
     """One lock; an instance is one contender. Thread-safe only in that renewal runs beside the holder."""
 
     def __init__(self, store: modal.Dict, name: str, owner: str | None = None) -> None:
-        """`owner`: id of the Function call that contends. Modal delivers a call again only when its container is gone,
-        so an owner that finds its own lease is its own successor and need not wait for the lease to end."""
+        """Prepare to contend for a lock.
+
+        `owner` is the id of the Function call. Modal delivers a call again only when its container is gone, so an owner
+        that finds its own lease is its own successor and need not wait for the lease to expire.
+        """
         self._store = store
         self._name = name
         self._owner = owner or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -106,8 +111,10 @@ class DictLock:
         return tenure["expires_at"] > time.time() and tenure["owner"] != self._owner
 
     def _renew(self, stop: threading.Event, fence: int) -> None:
-        """Extend the lease until told to stop or succeeded by another. A failed request is tried again later; if that
-        goes on for too long, `is_held` no longer trusts the lease."""
+        """Extend the lease until `stop` is set or another owner succeeds.
+
+        A failed request is retried; if that takes too long, `is_held` no longer trusts the lease.
+        """
         while not stop.wait(RENEW_SECONDS):
             started = time.monotonic()
             try:

@@ -31,8 +31,10 @@ HELD = text(
 
 
 class PostgresBackend(DatabaseBackend):
-    """The lock is held by a session of its own. What must not happen without the lock is said in that session: if it
-    was lost, its lock is another's already."""
+    """PostgreSQL; the scheduler lock is an advisory lock of a session.
+
+    What must not happen without the lock is executed in that session: if the session was lost, so was the lock.
+    """
 
     def __init__(self, environment: str, volume: modal.Volume) -> None:
         self._environment = environment
@@ -42,9 +44,11 @@ class PostgresBackend(DatabaseBackend):
 
     @property
     def generation(self) -> int:
+        """How often the database was published."""
         return self._generation
 
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
+        """Take an advisory lock; returns whether that worked within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         with explained():
             connection = self._connect()
@@ -81,6 +85,11 @@ class PostgresBackend(DatabaseBackend):
         return owner is not None and has_airflow
 
     def load(self) -> None:
+        """Read the generation.
+
+        Raises:
+            NotInitialized: The database has no tables.
+        """
         # The DAG folder and XComs are there whatever holds the metadata.
         self._volume.reload()
         if not self.exists():
@@ -93,6 +102,7 @@ class PostgresBackend(DatabaseBackend):
         """Do nothing: the server has backups of its own."""
 
     def publish(self) -> int:
+        """Count a generation; the steps have committed already. Returns it."""
         generation = self._generation + 1
         for connection in self._assert_held():
             with lost_with_its_session():

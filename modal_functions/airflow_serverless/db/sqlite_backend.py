@@ -41,9 +41,11 @@ class SqliteBackend(DatabaseBackend):
 
     @property
     def generation(self) -> int:
+        """How often the database was published."""
         return self._generation
 
     def acquire_lock(self, lock_name: str, timeout: int) -> bool:
+        """Take a lock in the Dict; returns whether that worked within `timeout` seconds."""
         lock = DictLock(self._store, lock_name, modal.current_function_call_id())
         try:
             _, fence = snapshot_version(self._paths.published_database)
@@ -56,6 +58,7 @@ class SqliteBackend(DatabaseBackend):
         return True
 
     def release_lock(self, lock_name: str) -> None:
+        """Give a lock back."""
         if lock := self._locks.pop(lock_name, None):
             lock.release()
 
@@ -65,10 +68,12 @@ class SqliteBackend(DatabaseBackend):
         return self._paths.published_database.exists()
 
     def was_lost(self) -> bool:
+        """Whether there is no database where backups show that there was one."""
         published = self._paths.published_database
         return not published.exists() and bool(backups.names(published))
 
     def load(self) -> None:
+        """Copy the published database to the private one."""
         self._volume.reload()
         generation, fence = snapshot_version(self._paths.published_database)
         for lock in self._locks.values():
@@ -81,6 +86,7 @@ class SqliteBackend(DatabaseBackend):
         self._copy_is_current = True
 
     def roll_back(self, backup: str, generation: int) -> bool:
+        """Replace the private copy by a backup; returns whether it could be loaded."""
         self._volume.reload()
         published = self._paths.published_database
         if not backups.can_be_loaded(published, backup):
@@ -93,9 +99,15 @@ class SqliteBackend(DatabaseBackend):
         return True
 
     def keep_before_migration(self) -> None:
+        """Keep a copy of the published database."""
         backups.keep_replaced(self._paths.published_database, self._generation)
 
     def publish(self) -> int:
+        """Replace the published database by the private copy; returns the new generation.
+
+        Raises:
+            LockLost: Another tick holds the scheduler lock.
+        """
         lock = next(iter(self._locks.values()), None)
         if lock is None or not lock.is_held():
             raise LockLost("the scheduler lock was lost; the changes of this tick are dropped")
@@ -114,6 +126,7 @@ class SqliteBackend(DatabaseBackend):
         return generation
 
     def discard(self) -> None:
+        """Forget the private copy."""
         self._copy_is_current = False
 
 

@@ -130,6 +130,7 @@ def get_version(connection: Connection) -> tuple[int, int]:
 
 
 def set_version(connection: Connection, generation: int, fence: int) -> None:
+    """Store the generation and the fence."""
     connection.execute(update(VERSION).values(generation=generation, fence=fence))
 
 
@@ -141,6 +142,7 @@ def get_offset(connection: Connection, ti_id: str, launch: str) -> tuple[int, bo
 
 
 def set_offset(connection: Connection, ti_id: str, launch: str, sequence: int, aborted: bool) -> None:
+    """Store how far the journal of a launch was replayed."""
     now = time.time()
     connection.execute(delete(JOURNAL).where(_launch(ti_id, launch) | (JOURNAL.c.updated_at < now - KEPT_SECONDS)))
     connection.execute(
@@ -196,6 +198,7 @@ def set_reads(connection: Connection, path: str, states: Mapping[tuple[str, str]
 
 
 def get_quarantine(connection: Connection) -> list[QuarantineRecord]:
+    """All that is quarantined."""
     return [QuarantineRecord(*row) for row in connection.execute(select(QUARANTINE))]
 
 
@@ -212,6 +215,7 @@ def get_reply(connection: Connection, command_id: str) -> str | None:
 
 
 def set_reply(connection: Connection, command_id: str, reply: str) -> None:
+    """Store the reply to a command, and remove old ones."""
     now = time.time()
     old = (COMMAND.c.id == command_id) | (COMMAND.c.updated_at < now - KEPT_SECONDS)
     connection.execute(delete(COMMAND).where(old))

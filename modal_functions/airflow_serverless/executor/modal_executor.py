@@ -67,6 +67,7 @@ class ModalExecutor(BaseExecutor):
         self._launches = [launch for launch in self._launches if launch.workload.key not in withdrawn]
 
     def take_launches(self) -> list[Launch]:
+        """The launches since the last call."""
         launches, self._launches = self._launches, []
         return launches
 
@@ -76,6 +77,7 @@ class ModalExecutor(BaseExecutor):
         return Checkpoint(list(self._launches), set(self.running), *queued, dict(self.event_buffer))
 
     def restore(self, checkpoint: Checkpoint) -> None:
+        """Return to a checkpoint."""
         self._launches = list(checkpoint.launches)
         self.running = set(checkpoint.running)
         self.queued_tasks = dict(checkpoint.queued_tasks)

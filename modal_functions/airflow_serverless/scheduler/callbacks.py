@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
 from airflow_serverless.executor.launcher import Launcher
-from airflow_serverless.scheduler.quarantine import CALLBACK_ROW, Quarantine
+from airflow_serverless.quarantine import CALLBACK_ROW, Quarantine
 from airflow_serverless.scheduler.reconcile import SILENCE_SECONDS, UNSTARTED_SECONDS
 from airflow_serverless.state import (
     CALLBACK,

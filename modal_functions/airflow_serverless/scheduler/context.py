@@ -8,17 +8,20 @@ from functools import cache
 
 import modal
 
-from airflow_serverless.config import Paths, Settings, configure_airflow
+from airflow_serverless.airflow_config import configure_airflow
+from airflow_serverless.config import Paths, Settings
 from airflow_serverless.dags.requirements import Environments
 from airflow_serverless.db.backend import DatabaseBackend
 from airflow_serverless.executor.launcher import Launcher
-from airflow_serverless.executor.task_log import add_to_log
-from airflow_serverless.scheduler.dags import DagFolder
+from airflow_serverless.scheduler.dag_folder import DagFolder
 from airflow_serverless.state import State
+from airflow_serverless.task_log import add_to_log
 
 
 @dataclass(frozen=True)
 class TickContext:
+    """What ticks of this process share."""
+
     settings: Settings
     paths: Paths
     state: State

@@ -57,6 +57,7 @@ class Definitions:
         return to_parse.intersection(paths)
 
     def save(self, connection: Connection) -> None:
+        """Write what has changed."""
         for path in self._changed:
             tables.set_definitions(connection, path, self._ids[path])
         self._changed.clear()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow.models.dagbag import DBDagBag
     from sqlalchemy import ColumnElement
 
-    from airflow_serverless.scheduler.quarantine import Quarantine
+    from airflow_serverless.quarantine import Quarantine
 
 FULL_TICK_SECONDS = 300.0
 """A tick runs at least this often, for what has no due time (files changed by other means)."""
@@ -127,7 +127,7 @@ def _run_timeouts(quarantine: Quarantine, bag: DBDagBag) -> Iterator[datetime.da
     from airflow.utils.state import DagRunState
     from sqlalchemy import select
 
-    from airflow_serverless.scheduler.quarantine import RUN, run_name
+    from airflow_serverless.quarantine import RUN, run_name
 
     seen = set[str]()
     with create_session() as session:
@@ -156,7 +156,7 @@ def _retry_times(quarantine: Quarantine, bag: DBDagBag) -> Iterator[datetime.dat
     from airflow.utils.state import TaskInstanceState
     from sqlalchemy import select
 
-    from airflow_serverless.scheduler.quarantine import RUN, run_name
+    from airflow_serverless.quarantine import RUN, run_name
 
     with create_session() as session:
         waiting = (

@@ -11,7 +11,7 @@ import time
 import traceback
 
 from airflow_serverless.db.backend import DatabaseDamaged, DatabaseError, DatabaseNewer, LockLost, NotInitialized
-from airflow_serverless.scheduler.quarantine import Quarantine
+from airflow_serverless.quarantine import Quarantine
 from airflow_serverless.state import Failure, Health, HealthReason, State
 
 MOST_SHOWN = 20

@@ -61,9 +61,12 @@ class Unwanted:
 
 @dataclass
 class Reconciled:
-    """`again`: news is on its way that could not be judged yet. `unwanted`: entries whose calls are to be stopped.
-    `begun`: (DAG, run) of tasks whose workers have begun, but not told the database. `explained`: {path of a log: why
-    its task ended, which it could not log itself}."""
+    """The result of reconciling running tasks.
+
+    `again`: a result is on its way that could not be judged yet. `unwanted`: entries whose calls have to be stopped.
+    `begun`: (DAG, run) of tasks whose workers have started, but not reported it to the database. `explained`: {path of
+    a log: why its task ended, which it could not log itself}.
+    """
 
     events: int = 0
     again: bool = False

@@ -119,8 +119,8 @@ def _set_due_now(state: State, marker: DueMarker | None) -> None:
 def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     """Load, replay, reconcile, parse, schedule, publish, and only then tell the world."""
     from airflow_serverless.executor.modal_executor import ModalExecutor
-    from airflow_serverless.scheduler import callbacks, journal, packages, reconcile, triggers
-    from airflow_serverless.scheduler.quarantine import Quarantine, show
+    from airflow_serverless.quarantine import Quarantine, show
+    from airflow_serverless.scheduler import callbacks, package_installs, reconcile, replay, triggers
     from airflow_serverless.scheduler.tick import Tick
 
     backend, state, launcher = context.backend, context.state, context.launcher
@@ -130,7 +130,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
         quarantine = Quarantine.load(connection)
     context.folder.follow_plugins()
     with backend.get_connection() as connection:
-        replayed = journal.replay(inbox.journals, connection)
+        replayed = replay.replay(inbox.journals, connection)
     reconcile.apply_heartbeats(inbox)
     fired = triggers.apply_events(inbox)
     most_running = context.settings.parallelism
@@ -156,7 +156,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     _announce(context, generation, inbox, replies)
     reconcile.stop_unwanted(_replaced(launches, inbox), inbox, context, reconcile.STOP_SECONDS)
     _launch(context, launches, generation)
-    packages.install(synced.missing, inbox, state, launcher)
+    package_installs.install(synced.missing, inbox, state, launcher)
     callbacks.start(pending, generation, state, launcher)
     triggers.announce(deferred, generation, inbox, state, launcher)
     executor.end()
@@ -165,7 +165,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
         [
             *replayed.keys,
             *fired,
-            *packages.expired(inbox),
+            *package_installs.expired(inbox),
             *settled.keys,
             *reconcile.finished_keys(inbox),
             *found.expired,

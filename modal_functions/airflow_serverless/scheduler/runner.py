@@ -15,7 +15,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import event, select, tuple_
 from sqlalchemy.orm import Session, with_loader_criteria
 
-from airflow_serverless.scheduler.quarantine import (
+from airflow_serverless.quarantine import (
     DAG,
     EVENTS,
     RUN,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.models.dagbag import DBDagBag
 
     from airflow_serverless.executor.modal_executor import ModalExecutor
-    from airflow_serverless.scheduler.quarantine import Quarantine
+    from airflow_serverless.quarantine import Quarantine
 
 MOST_PASSES = 50
 TIDY_UP_SECONDS = 10.0

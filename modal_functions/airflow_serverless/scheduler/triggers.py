@@ -41,7 +41,7 @@ def _submit(trigger_id: int, event: str, session: Session) -> list[str] | None:
     from airflow.models.trigger import Trigger
 
     from airflow_serverless.dags.write import printable
-    from airflow_serverless.scheduler.quarantine import is_systemic
+    from airflow_serverless.quarantine import is_systemic
 
     try:
         with session.begin_nested():

@@ -34,6 +34,7 @@ class Access:
         self._name, self._value = name, value.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request that has the token or its cookie."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return

@@ -24,6 +24,7 @@ class ReadOnly:
         self._refusal = json.dumps({"detail": detail}).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse writes; pass on the rest."""
         if scope["type"] == "http" and is_write(scope["method"], scope["path"]):
             await answer(send, 403, self._refusal, (b"content-type", b"application/json"))
         else:
@@ -31,6 +32,7 @@ class ReadOnly:
 
 
 def is_write(method: str, path: str) -> bool:
+    """Whether a request changes something."""
     return method in WRITING and not (method == "POST" and READING.fullmatch(path))
 
 

@@ -39,6 +39,7 @@ class Refresh:
         self._is_reloading = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Bring the database up to date before requests that show it."""
         if scope["type"] != "http" or not FRESH.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return

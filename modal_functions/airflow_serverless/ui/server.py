@@ -9,7 +9,8 @@ import os
 
 import modal
 
-from airflow_serverless.config import Paths, Settings, configure_airflow
+from airflow_serverless.airflow_config import configure_airflow
+from airflow_serverless.config import Paths, Settings
 from airflow_serverless.ui.access import Access
 from airflow_serverless.ui.asgi import App
 
@@ -93,7 +94,7 @@ def _airflow(paths: Paths) -> App:
 
     from airflow_serverless.dags import plugins, values
     from airflow_serverless.dags.lookups import Lookups
-    from airflow_serverless.scheduler.dags import LIMITS
+    from airflow_serverless.scheduler.dag_folder import LIMITS
     from airflow_serverless.ui.xcom import XComValues
 
     # They bring timetables, and may bring pages of their own. Those that end a process must not end this one.

@@ -21,6 +21,7 @@ class Wake:
         self._wake = wake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wake the scheduler after a write."""
         if scope["type"] != "http" or not is_write(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return

@@ -26,6 +26,7 @@ class XComValues:
         _show_payloads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read values of XComs from the volume where a single one is shown."""
         if scope["type"] == "http" and scope["method"] == "GET" and ONE.fullmatch(scope["path"]):
             before = _is_shown.set(True)
             try:

@@ -44,6 +44,7 @@ class Moment:
         self._moment = moment
 
     def serialize(self) -> dict[str, Any]:
+        """The fields from which `deserialize` restores an equal value."""
         moment = self._moment
         name, _, _, is_named = timezones.serialize(moment.tzinfo) if moment.tzinfo else (None, "", 0, True)
         offset = moment.utcoffset()
@@ -56,6 +57,7 @@ class Moment:
 
     @staticmethod
     def deserialize(data: dict[str, Any], version: int) -> datetime.datetime:
+        """Restore a value."""
         wall, zone = datetime.datetime.fromisoformat(data["text"]), data["zone"]
         if isinstance(zone, str):
             tz: datetime.tzinfo | None = pendulum.timezone(zone)
@@ -72,10 +74,12 @@ class Span:
         self._span = span
 
     def serialize(self) -> dict[str, int]:
+        """The fields from which `deserialize` restores an equal value."""
         return {name: getattr(self._span, name) for name in ("days", "seconds", "microseconds")}
 
     @staticmethod
     def deserialize(data: dict[str, int], version: int) -> datetime.timedelta:
+        """Restore a value."""
         return datetime.timedelta(**data)
 
 
@@ -86,6 +90,7 @@ def install() -> None:
         return
 
     def serialize(o: object, depth: int = 0) -> Any:
+        """The fields from which `deserialize` restores an equal value."""
         return o if type(o) in PLAIN else _serialize(o, depth, original)
 
     serialize.is_exact = True  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import select
 
-from airflow_serverless.executor import in_process, shortcuts
+from airflow_serverless.execution_api import in_process, shortcuts
 
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
 WORKER = {"hostname": "here", "unixname": "me", "pid": 1}

@@ -43,7 +43,7 @@ fn from_a_trial_to_the_end_of_all_runs() {
     assert!(mended.stderr.contains("2026-01-02 00:00:00 UTC success"), "{mended:#?}");
     assert!(mended.stdout.contains("completed") && mended.stdout.contains("already exists"), "{mended:#?}");
     let all = create(&["--dry-run"]).succeeded();
-    assert!(all.stdout.contains("no runs: all of these dates have one"), "{all:#?}");
+    assert!(all.stdout.contains("no runs to create: each of these dates has one"), "{all:#?}");
 
     // A paused DAG begins none of its runs.
     it.dev("dags pause", &["--dag-id", "backfilled"]).succeeded();

@@ -62,7 +62,7 @@ fn environments_run_in_the_cloud_with_credentials() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     assert_eq!(it.cli(&["auth", "status", "--json"]).succeeded().json()["configured"], false);
-    it.cli(&["auth", "login"]).refused(&["no token of Modal was found", "MODAL_TOKEN_ID"]);
+    it.cli(&["auth", "login"]).refused(&["no Modal token found", "MODAL_TOKEN_ID"]);
     // Makes the runtime that the cloud needs, too.
     it.create_dev(3600).succeeded();
     assert_eq!(it.dev("env show", &["--json"]).json()["target"], "local");
@@ -107,7 +107,7 @@ fn environments_run_in_the_cloud_with_credentials() {
     let report = it.cli(&["doctor", "--json"]).json();
     let clock = report["checks"].as_array().and_then(|checks| checks.iter().find(|check| check["name"] == "clock"));
     let clock = clock.unwrap_or_else(|| panic!("no clock in {report:#}"));
-    assert!(clock["verdict"] == "ok" && text(&clock["detail"]).ends_with("as at Modal"), "{clock}");
+    assert!(clock["verdict"] == "ok" && text(&clock["detail"]).ends_with("the same as Modal's"), "{clock}");
 
     a_lost_registry_is_told_and_its_environments_are_adopted(&it);
 
@@ -159,7 +159,7 @@ fn a_lost_registry_is_told_and_its_environments_are_adopted(it: &Installation) {
     let checks = report["checks"].as_array().expect("checks");
     let check = checks.iter().find(|check| check["name"] == "registry").expect("the check");
     assert!(check["verdict"] == "warning" && text(&check["detail"]).ends_with("not registered: dev"), "{check}");
-    adopt("other").refused(&["deployed neither on Local Modal nor"]);
+    adopt("other").refused(&["is not deployed on Local Modal"]);
 
     adopt("far").succeeded();
     let description = it.volume().join("data/environment.json");

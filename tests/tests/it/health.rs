@@ -63,7 +63,7 @@ fn a_damaged_database_is_told_and_replaced_by_a_backup() {
         (done.code != 0).then_some(done)
     });
     assert_eq!(refused.code, 3, "{refused:#?}");
-    for words in ["is damaged", "not a SQLite database", &backup, "env rollback", "is carried out once"] {
+    for words in ["is damaged", "not a SQLite database", &backup, "env rollback", "is queued until it recovers"] {
         assert!(refused.stderr.contains(words), "{words} in {refused:#?}");
     }
     let condition = scheduler(&it);

@@ -27,5 +27,6 @@ mod restart;
 mod secrets;
 mod service;
 mod settings;
+mod texts;
 mod verbs;
 mod watch;

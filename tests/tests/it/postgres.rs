@@ -26,7 +26,10 @@ fn from_a_wrong_password_to_a_finished_run() {
     // What is wrong with the server is said in its words, without the password.
     let wrong = postgres.url.replace(postgres.password(), "hunter2");
     let refused = create(&wrong, &[]).refused(&["password authentication failed"]);
-    assert!(refused.stdout.contains("not as asked for") && refused.stdout.contains("retries"), "{refused:#?}");
+    assert!(
+        refused.stdout.contains("does not have the requested configuration") && refused.stdout.contains("retries"),
+        "{refused:#?}"
+    );
     assert!(!refused.stderr.contains("hunter2"), "{refused:#?}");
     assert_eq!(it.dev("env show", &["--json"]).json()["state"], "degraded");
 

@@ -24,7 +24,7 @@ fn the_commands_by_hand_run_as_written() {
     let stopped = command(program.to_str().expect("text")).args(["daemon", "stop"]).output().expect("the CLI runs");
     assert!(done.status.success() && stopped.status.success(), "{stdout}\n{stderr}\n{stopped:?}");
     for part in
-        ["etl.py uploaded", "Total order value", "1 task runs again", "region", "watched for dev;", "airflowd stopped"]
+        ["etl.py uploaded", "Total order value", "1 task cleared", "region", "watched for dev;", "airflowd stopped"]
     {
         assert!(stdout.contains(part), "no {part:?} in\n{stdout}\n{stderr}");
     }

@@ -122,14 +122,14 @@ fn each_missing_log_has_its_own_answer(it: &Installation) {
     }
 }
 
-/// On the terminal: the end of the log, and the command that shows all of it.
+/// On the terminal: the last lines of the log, and the command for the full log.
 fn a_run_that_fails_tells_why(it: &Installation) {
     let failed = it.dev(
         "dags trigger",
         &["--dag-id", "mended", "--logical-date", "2026-01-31", "--conf", r#"{"mended": "/nowhere"}"#, "--wait"],
     );
     assert!(failed.code == 1 && failed.stderr.contains("  RuntimeError: broken\n"), "{failed:#?}");
-    let command = failed.stderr.lines().find_map(|line| line.strip_prefix("all of it: ")).expect("a command");
+    let command = failed.stderr.lines().find_map(|line| line.strip_prefix("full log: ")).expect("a command");
     let mut shell = std::process::Command::new("sh");
     let path = format!("{}:/usr/bin:/bin", it.program("airflow-serverless").parent().expect("a folder").display());
     let shown = shell.args(["-c", command]).envs(it.variables()).env("PATH", path).output().expect("a shell");
@@ -395,7 +395,7 @@ fn odd_names_and_values_are_kept(it: &Installation) {
 
 /// At an upload, from a watched folder, and in the scheduler alike.
 fn a_question_is_answered(it: &Installation) {
-    assert!(it.dev("tasks questions", &[]).succeeded().stdout.contains("no question waits"));
+    assert!(it.dev("tasks questions", &[]).succeeded().stdout.contains("no open questions"));
     it.upload("asks.py");
     it.dev("dags trigger", &["--dag-id", "asks", "--run-id", "q"]).succeeded();
     let question = eventually("the question", || {

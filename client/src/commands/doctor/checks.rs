@@ -62,7 +62,7 @@ pub fn binary(path: &Path) -> Check {
     if path.components().count() == 1 || path.is_file() {
         return ok("program", path.display().to_string());
     }
-    let fix = "set AIRFLOW_SERVERLESS_DAEMON to an airflowd, or unset it to take the one beside this program";
+    let fix = "set AIRFLOW_SERVERLESS_DAEMON to the path of airflowd, or unset it to use the one beside this program";
     failure("program", format!("there is no {}", path.display()), fix)
 }
 
@@ -75,7 +75,7 @@ pub fn settings_folder(home: &Home) -> Check {
         None => ok("folders", home.data.display().to_string()),
         Some(path) => {
             let path = path.display();
-            warning("folders", format!("other users can look into {path}"), format!("chmod 700 {path}"))
+            warning("folders", format!("other users can read {path}"), format!("chmod 700 {path}"))
         }
     }
 }
@@ -89,13 +89,13 @@ pub fn no_diagnosis(why: &Failure) -> Check {
 }
 
 pub fn daemon(version: &Version) -> Check {
-    ok("daemon", format!("airflowd {} runs (pid {})", version.version, version.pid))
+    ok("daemon", format!("airflowd {} is running (pid {})", version.version, version.pid))
 }
 
 pub fn socket(home: &Home) -> Check {
     let path = home.socket();
     match fs::metadata(&path).map(|found| found.permissions().mode() & 0o777) {
-        Ok(0o600) => ok("socket", format!("{} is this user's alone", path.display())),
+        Ok(0o600) => ok("socket", format!("only this user can access {}", path.display())),
         Ok(mode) => {
             let detail = format!("{} has mode {mode:o}: others may be able to use the daemon", path.display());
             failure("socket", detail, format!("chmod 600 {}", path.display()))
@@ -111,7 +111,7 @@ pub fn versions(daemon: &Version) -> Check {
         return ok("versions", format!("airflow-serverless and airflowd {own}, {others}"));
     }
     let detail = format!("this is airflow-serverless {own}, and airflowd is {}; {others}", daemon.version);
-    warning("versions", detail, "`airflow-serverless daemon restart`, or update the older one of them")
+    warning("versions", detail, "run `airflow-serverless daemon restart`, or update the older of the two")
 }
 
 /// What the system allows this user of inotify, and what all processes of the user have of it.
@@ -122,10 +122,10 @@ pub fn inotify() -> Check {
         text.trim().parse::<usize>().ok()
     };
     let (Some(most_watches), Some(most_instances)) = (limit("watches"), limit("instances")) else {
-        return ok(name, "this system has no limits that could be looked at");
+        return ok(name, "this system has no such limits");
     };
     let (instances, watches) = inotify_used();
-    let detail = format!("{watches} of {most_watches} watches and {instances} of {most_instances} instances are used");
+    let detail = format!("{watches} of {most_watches} watches and {instances} of {most_instances} instances in use");
     let is_little = |used: usize, most: usize| used * 10 >= most * 8;
     let setting = |what: &str, more: usize| format!("fs.inotify.max_user_{what}={more}");
     let settings: Vec<_> = [
@@ -166,9 +166,9 @@ pub fn polling(watches: &[Watch]) -> Option<Check> {
     let names: Vec<_> =
         polled.iter().take(5).map(|watch| format!("{} ({})", watch.directory, watch.environment)).collect();
     let more = if polled.len() > names.len() { " …" } else { "" };
-    let why = first.warning.as_deref().unwrap_or("its settings say so");
-    let detail = format!("looked at again and again: {}{more}: {why}", names.join(", "));
-    let fix = "raise the limit and restart the daemon; on a network file system there is nothing better";
+    let why = first.warning.as_deref().unwrap_or("configured in airflowd.yaml");
+    let detail = format!("polled instead of watched: {}{more}: {why}", names.join(", "));
+    let fix = "raise the limit and restart the daemon; on a network file system polling is the only way";
     Some(warning("polled folders", detail, fix))
 }
 
@@ -200,9 +200,7 @@ fn runtime(found: &RuntimeDiagnosis) -> Check {
     let name = "Python runtime";
     match (found.complete, &found.python, &found.error) {
         (true, ..) => ok(name, format!("{} is complete", found.interpreter)),
-        (false, Some(python), _) => {
-            ok(name, format!("will be made from {python} with the first environment, or again with the next one"))
-        }
+        (false, Some(python), _) => ok(name, format!("will be installed with {python} for the next environment")),
         (false, None, error) => {
             let detail = error.clone().unwrap_or_else(|| "there is no Python 3.11 or newer".to_owned());
             failure(name, detail, "install Python 3.11 or newer, or set AIRFLOW_SERVERLESS_PYTHON for the daemon")
@@ -219,17 +217,17 @@ fn registry(found: &UnregisteredEnvironmentList) -> Check {
         ([first, ..], ..) => warning(
             name,
             format!("Local Modal has environments that are not registered: {}", names(&local)),
-            format!("`airflow-serverless env adopt --env {}` registers one again", first.name),
+            format!("register each with `airflow-serverless env adopt`, such as `--env {}`", first.name),
         ),
-        (_, _, Some(error)) => ok(name, format!("whether it knows all environments was not seen: {error}")),
-        ([], [], _) => ok(name, "knows all environments that are deployed"),
-        _ => ok(name, format!("Modal's cloud has others, which `env adopt` registers: {}", names(&others))),
+        (_, _, Some(error)) => ok(name, format!("could not check for unregistered environments: {error}")),
+        ([], [], _) => ok(name, "all deployed environments are registered"),
+        _ => ok(name, format!("not registered, in Modal's cloud: {} (`env adopt` registers them)", names(&others))),
     }
 }
 
 fn modal(found: &ModalDiagnosis) -> Check {
     match &found.error {
-        None => ok("Modal", format!("Local Modal answers at {}", found.server_url)),
+        None => ok("Modal", format!("Local Modal responds at {}", found.server_url)),
         Some(error) => failure("Modal", error.clone(), "`airflow-serverless daemon restart`; its log shows more"),
     }
 }
@@ -237,10 +235,10 @@ fn modal(found: &ModalDiagnosis) -> Check {
 fn credentials(found: Option<&ModalDiagnosis>) -> Check {
     let name = "credentials";
     match found {
-        None => ok(name, "none are needed for Local Modal"),
-        Some(ModalDiagnosis { server_url, error: None, .. }) => ok(name, format!("{server_url} takes them")),
+        None => ok(name, "not needed for Local Modal"),
+        Some(ModalDiagnosis { server_url, error: None, .. }) => ok(name, format!("accepted by {server_url}")),
         Some(ModalDiagnosis { error: Some(error), .. }) => {
-            failure(name, error.clone(), "`airflow-serverless auth login` stores others; `auth logout` forgets them")
+            failure(name, error.clone(), "`airflow-serverless auth login` replaces them; `auth logout` removes them")
         }
     }
 }
@@ -250,14 +248,14 @@ fn clock(daemon: DateTime<Utc>, (asked, answered): (DateTime<Utc>, DateTime<Utc>
     let skew = (asked - daemon).max(daemon - answered).num_seconds();
     let fix = "set both clocks by NTP (`timedatectl set-ntp true`)";
     if skew > SKEW {
-        return warning("clock", format!("the daemon's clock is {skew} s off: schedules are, too"), fix);
+        return warning("clock", format!("the daemon's clock is {skew} s off, and so are schedules"), fix);
     }
     match ahead {
         Some(ahead) if ahead.abs() > SKEW => {
             let side = if ahead > 0 { "ahead of" } else { "behind" };
             warning("clock", format!("this machine's clock is {} s {side} Modal's", ahead.abs()), fix)
         }
-        Some(_) => ok("clock", format!("{} UTC, as at Modal", daemon.format("%Y-%m-%d %H:%M:%S"))),
+        Some(_) => ok("clock", format!("{} UTC, the same as Modal's", daemon.format("%Y-%m-%d %H:%M:%S"))),
         None => ok("clock", format!("{} UTC", daemon.format("%Y-%m-%d %H:%M:%S"))),
     }
 }
@@ -265,15 +263,13 @@ fn clock(daemon: DateTime<Utc>, (asked, answered): (DateTime<Utc>, DateTime<Utc>
 fn crons(environments: &[EnvironmentDiagnosis]) -> Check {
     let count = environments.len();
     let in_cloud = environments.iter().filter(|environment| environment.target != Target::Local).count();
-    let detail = format!(
-        "{}, each with one; {in_cloud} of them in Modal's cloud, which has a limit",
-        counted(count, "environment")
-    );
+    let detail =
+        format!("{}, each with one; {in_cloud} in Modal's cloud, which limits them", counted(count, "environment"));
     if in_cloud <= CRONS {
         return ok("crons", detail);
     }
     // Neither the plan is known here nor what else the workspace has.
-    let fix = format!("starter plans allow {CRONS} crons in a workspace: on such a plan, remove environments");
+    let fix = format!("starter plans allow {CRONS} crons per workspace; delete environments if yours is one");
     warning("crons", detail, fix)
 }
 
@@ -282,12 +278,12 @@ fn disk(found: &DiskDiagnosis) -> Check {
         return failure(
             "disk",
             format!("{}: {error}", found.path),
-            "make the data folder readable and writable for the daemon",
+            "make the data folder readable and writable for the daemon's user",
         );
     }
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
-    let detail = format!("{} of {} are free at {}", gib(found.free_bytes), gib(found.total_bytes), found.path);
-    let fix = "make room: Volumes, XComs and logs of all environments are there";
+    let detail = format!("{} of {} free at {}", gib(found.free_bytes), gib(found.total_bytes), found.path);
+    let fix = "free disk space: Volumes, XComs and logs of all environments are stored there";
     match found.free_bytes {
         0..NO_SPACE => failure("disk", detail, fix),
         NO_SPACE..LITTLE_SPACE => warning("disk", detail, fix),
@@ -297,8 +293,8 @@ fn disk(found: &DiskDiagnosis) -> Check {
 
 fn left_overs(paths: &[String]) -> Check {
     let name = "temporary files";
-    let Some(first) = paths.first() else { return ok(name, "nothing is left over") };
-    let detail = format!("{} are left over from earlier daemons, {first} for one", paths.len());
+    let Some(first) = paths.first() else { return ok(name, "none from earlier daemons") };
+    let detail = format!("{} left by earlier daemons, such as {first}", paths.len());
     let fix: Vec<&str> = paths.iter().take(5).map(String::as_str).collect();
     warning(name, detail, format!("rm -r {}{}", fix.join(" "), if paths.len() > 5 { " …" } else { "" }))
 }
@@ -308,7 +304,7 @@ fn environment(found: &EnvironmentDiagnosis) -> Check {
     let fix = format!("`airflow-serverless env show --env {}` shows why; the daemon retries", found.name);
     match found.state {
         EnvironmentState::Ready => ok(name, "ready"),
-        EnvironmentState::Progressing => ok(name, "being brought about"),
+        EnvironmentState::Progressing => ok(name, "in progress"),
         EnvironmentState::Degraded => failure(name, "degraded", fix),
         #[allow(unreachable_patterns, reason = "states that are added need no word here")]
         other => warning(name, other.to_string(), fix),
@@ -328,8 +324,8 @@ fn scheduler(environment: &EnvironmentDiagnosis, found: &Condition) -> Check {
             failure(name, detail, fix)
         }
         Reason::DatabaseNewer => failure(name, detail, "install the newer version of airflow-serverless again"),
-        Reason::DiskFull => failure(name, detail, "make room where the database and the Volume are"),
-        _ => failure(name, detail, format!("`airflow-serverless logs --env {environment}` shows what ticks print")),
+        Reason::DiskFull => failure(name, detail, "free disk space where the database and the Volume are"),
+        _ => failure(name, detail, format!("`airflow-serverless logs --env {environment}` shows the output of ticks")),
     }
 }
 
@@ -340,10 +336,10 @@ fn volume(found: &EnvironmentDiagnosis) -> Check {
             failure(name, format!("{}: {error}", found.volume), "`airflow-serverless daemon logs` shows more")
         }
         (Some(seconds), None) if seconds > SLOW => {
-            warning(name, format!("a file took {seconds:.1} s there and back"), "look at the load of this machine")
+            warning(name, format!("writing and reading a file took {seconds:.1} s"), "check the load of this machine")
         }
-        (Some(seconds), None) => ok(name, format!("a file went there and back in {:.0} ms", seconds * 1000.0)),
-        (None, None) => ok(name, "not made yet"),
+        (Some(seconds), None) => ok(name, format!("wrote and read a file in {:.0} ms", seconds * 1000.0)),
+        (None, None) => ok(name, "not created yet"),
     }
 }
 

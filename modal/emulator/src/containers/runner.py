@@ -124,6 +124,28 @@ def _open_files() -> Files:
     return [each for each in found if type(each) in types]
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage for a while in which little is made: a collection looks at all that is there."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _freeze() -> Files:
+    """Exempt from garbage collection what is there: all containers share it, and a collection would write to it, and so
+    copy it. Returns the open files, also those that an imported module has frozen already."""
+    with _uncollected():
+        gc.unfreeze()
+        files = _open_files()
+        gc.freeze()
+    return files
+
+
 def _find_servers_on_loopback() -> None:
     """Have the SDK look for a function's server at 127.0.0.1. It would ask for the address of eth0, which a machine
     need not have, and at which only a server can be found that the whole network can reach."""
@@ -138,7 +160,7 @@ def serve(spec: Spec) -> tuple[Spec, Files]:
     tell = Teller(answers)
     for module in [ENTRY_POINT, *spec["preload"]]:
         try:
-            with sdk_patches.imported_as_in_container():
+            with _uncollected() if module == ENTRY_POINT else sdk_patches.imported_as_in_container():
                 importlib.import_module(module)
         except BaseException as error:
             # A container that starts in the ordinary way meets the same error, and reports it.
@@ -150,11 +172,7 @@ def serve(spec: Spec) -> tuple[Spec, Files]:
     _adopt_orphans()
     containers: set[int] = set()
     others = _children()
-    # An imported module may have frozen what was there, files included.
-    gc.unfreeze()
-    inherited = _open_files()
-    # What is there now is shared by all containers; the collector would write to it, and so copy it.
-    gc.freeze()
+    inherited = _freeze()
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer)
     signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -193,8 +193,9 @@ fn a_folder_with_all_that_dags_need() {
     assert_eq!(again["id"], watch["id"]);
     it.dev("watch add", &[watched.folder.to_str().expect("text"), "--delete"])
         .refused(&["other options", "watch remove"]);
-    it.dev("watch add", &[watched.path("sql").to_str().expect("text")]).refused(&["which is watched", "hint:"]);
-    it.dev("watch add", &[it.root().join("shared").to_str().expect("text")]).refused(&["the same name: common.py"]);
+    it.dev("watch add", &[watched.path("sql").to_str().expect("text")]).refused(&["already watched", "hint:"]);
+    it.dev("watch add", &[it.root().join("shared").to_str().expect("text")])
+        .refused(&["of the same name as", "common.py"]);
     it.dev("watch add", &[it.root().to_str().expect("text")]).refused(&["files of the daemon"]);
     it.dev("watch add", &["/no/such/folder"]).refused(&["/no/such/folder cannot be read"]);
     it.dev("watch add", &[it.root().join("shared").to_str().expect("text"), "--pattern", "{a"]).refused(&["patterns"]);

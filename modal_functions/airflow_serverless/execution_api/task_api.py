@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_serverless.executor.in_process import BASE_URL
+from airflow_serverless.execution_api.in_process import BASE_URL
 from airflow_serverless.state import Request, State
 
 if TYPE_CHECKING:
     from airflow.sdk.api.client import Client
 
-    from airflow_serverless.executor.context import Worker
+    from airflow_serverless.worker.worker import Worker
 
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 WRITES = ("/variables/", "/xcoms/", "/store/")
@@ -79,7 +79,7 @@ def pushes_payload(method: str, path: str, body: bytes) -> bool:
 
 def client(inner: httpx.BaseTransport) -> Client:
     """The task supervisor's API client on a transport instead of a server."""
-    from airflow_serverless.executor.client import TaskClient
+    from airflow_serverless.execution_api.client import TaskClient
 
     # A client without a base URL is only accepted for dry runs; the transport given here makes it a real one.
     api: Client = TaskClient(base_url=None, token="", dry_run=True, transport=inner)

@@ -9,10 +9,10 @@ from typing import Any
 
 @cache
 def mask_environment(names: tuple[str, ...]) -> None:
-    """Have this process and those that it forks mask the values of these variables, if their names are sensitive by
-    Airflow's rules. Airflow itself does so with Variables and Connections only.
+    """Mask the values of these variables in this process and its forks, if Airflow's rules call their names sensitive.
 
-    The supervisor of a task resets the masks before it starts: that is when these are added.
+    Airflow itself masks Variables and Connections only. The supervisor of a task resets the masks before it starts:
+    that is when these are added.
     """
     from airflow._shared.secrets_masker import _secrets_masker as of_core
     from airflow.sdk._shared.secrets_masker import _secrets_masker as of_sdk

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_serverless.dags import requirements
 from airflow_serverless.dags.requirements import Environments, RequirementsError
-from airflow_serverless.executor.context import AttemptFailed, Worker
 from airflow_serverless.state import FAILED, SUCCESS, PackagesNote, packages_key
+from airflow_serverless.worker.worker import AttemptFailed, Worker
 
 if TYPE_CHECKING:
     from airflow.executors.workloads.task import ExecuteTask

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_serverless.config import LONGEST_TIMEOUT_SECONDS
-from airflow_serverless.executor.processes import Processes
+from airflow_serverless.worker.processes import Processes
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context

@@ -15,6 +15,7 @@ from airflow_serverless import regular
 from airflow_serverless.config import BUNDLE, PARSE_TIMEOUT_SECONDS
 from airflow_serverless.dags import plugins, requirements, values
 from airflow_serverless.dags.isolation import Limits
+from airflow_serverless.dags.listing import IGNORE_FILE, Listing, list_dag_files, walk
 from airflow_serverless.dags.lookups import Lookups
 from airflow_serverless.dags.requirements import Environments, RequirementsError
 from airflow_serverless.dags.storage import ParsedFile, mentions_dags, not_imported, parse_isolated, refused
@@ -22,12 +23,11 @@ from airflow_serverless.dags.values import Values
 from airflow_serverless.dags.write import NotStored, not_stored, printable, write
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseBackend
-from airflow_serverless.executor import in_process
-from airflow_serverless.scheduler import packages
+from airflow_serverless.execution_api import in_process
+from airflow_serverless.quarantine import FILE, FOLDER, LONGEST_PATH, PATH, Quarantine, is_systemic
+from airflow_serverless.scheduler import package_installs
 from airflow_serverless.scheduler.definitions import Definitions
-from airflow_serverless.scheduler.listing import IGNORE_FILE, Listing, list_dag_files, walk
-from airflow_serverless.scheduler.quarantine import FILE, FOLDER, LONGEST_PATH, PATH, Quarantine, is_systemic
-from airflow_serverless.scheduler.reads import ObservedState, Reads
+from airflow_serverless.scheduler.stale import ObservedState, Reads
 from airflow_serverless.state import FAILED, PackagesNote, packages_key
 
 LIMITS = Limits(seconds=PARSE_TIMEOUT_SECONDS, memory_mb=4096)
@@ -37,9 +37,12 @@ PARSED, BROKEN, DATA, WAITING = "parsed", "broken", "data", "waiting"
 
 @dataclass
 class Synced:
-    """Files that were parsed and files that vanished, relative to the DAG folder; and what has to be installed before
-    other files can be parsed, by the names of their environments. `next_clock`: when the next file that
-    reads the clock, or whose packages could not be installed, is due, in seconds since the epoch."""
+    """The result of a sync of the DAG folder; paths are relative to it.
+
+    Files that were parsed, files that vanished, and what must be installed before other files can be parsed, by the
+    names of the environments. `next_clock`: when the next file that reads the clock, or whose packages could not be
+    installed, is due, in seconds since the epoch.
+    """
 
     parsed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -206,7 +209,7 @@ class DagFolder:
             return False
         if self._failures.get(path) != note["at"]:
             return True
-        retry_at = packages.retry_at(note)
+        retry_at = package_installs.retry_at(note)
         if retry_at <= time.time():
             result.missing[name] = asked
         else:
@@ -237,7 +240,7 @@ class DagFolder:
             parsed = self._import(file, found)
             if note is not None:
                 self._failures[path] = note["at"]
-                retry_at = packages.retry_at(note)
+                retry_at = package_installs.retry_at(note)
                 result.look_again(retry_at)
                 if retry_at <= time.time():
                     result.missing[Environments.name(asked)] = asked

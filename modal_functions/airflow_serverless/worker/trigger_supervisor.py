@@ -19,9 +19,9 @@ from airflow.jobs.triggerer_job_runner import TriggerRunnerSupervisor
 
 from airflow_serverless.config import PLUGINS, Paths
 from airflow_serverless.dags import plugins
-from airflow_serverless.executor.context import Worker
 from airflow_serverless.scheduler.triggers import triggerer_job
 from airflow_serverless.state import TRIGGERER, TriggererNote, TriggerEventRecord, Triggers, event_key
+from airflow_serverless.worker.worker import Worker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow.sdk.api.client import Client
     from airflow.triggers.base import TriggerEvent
 
-    from airflow_serverless.executor.execution_api import TaskApi
+    from airflow_serverless.execution_api.task_api import TaskApi
 
 NOTE_SECONDS = 15.0
 LOG_SECONDS = 3.0
@@ -81,8 +81,7 @@ class TriggerSupervisor(TriggerRunnerSupervisor):
 
     @classmethod
     def run_in_process(cls) -> None:
-        """What the process of the triggers does. It finds modules in the DAG folder too: there is no other place of the
-        user's that it could see."""
+        """Run triggers, with the DAG folder on the path: users have no other place for their modules."""
         sys.path.append(str(Paths.from_environment().dags))
         super().run_in_process()
 

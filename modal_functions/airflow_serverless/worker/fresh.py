@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 
-from airflow_serverless.config import use_secrets_backend
+from airflow_serverless.airflow_config import use_secrets_backend
 
 _parents: list[object] = []
 """Kept, as the end of an event loop would change the selector that it shares with the parent's."""

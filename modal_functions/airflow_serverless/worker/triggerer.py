@@ -7,8 +7,8 @@ from typing import Any
 
 import modal
 
-from airflow_serverless.executor.context import Worker
-from airflow_serverless.executor.processes import Processes
+from airflow_serverless.worker.processes import Processes
+from airflow_serverless.worker.worker import Worker
 
 LONGEST_SECONDS = 12 * 3600.0
 """After this it hands over to a fresh one, well within its timeout."""
@@ -17,7 +17,7 @@ LONGEST_SECONDS = 12 * 3600.0
 def run_triggers() -> dict[str, Any]:
     """Run what the scheduler names in the Dict, until it names nothing more; returns {"events": how many were told}."""
     worker = Worker.of_process()
-    from airflow_serverless.executor.trigger_supervisor import TriggerSupervisor
+    from airflow_serverless.worker.trigger_supervisor import TriggerSupervisor
 
     triggers = worker.state.triggers()
     if triggers is None or not triggers["created"]:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 import modal
 
-from airflow_serverless.config import DATABASE, Paths, Settings, configure_airflow
+from airflow_serverless.airflow_config import configure_airflow
+from airflow_serverless.config import DATABASE, Paths, Settings
 from airflow_serverless.dags import plugins
 from airflow_serverless.db.backend import DatabaseDamaged, NotInitialized
-from airflow_serverless.executor import execution_api, in_process, limit, masks, output
+from airflow_serverless.execution_api import in_process, task_api
 from airflow_serverless.executor.launcher import Launcher
 from airflow_serverless.state import State, TaskEntry
+from airflow_serverless.worker import masks, output, time_limit
 
 if TYPE_CHECKING:
-    from airflow_serverless.executor.execution_api import TaskApi
+    from airflow_serverless.execution_api.task_api import TaskApi
 
 SNAPSHOT_ATTEMPTS = 10
 SNAPSHOT_WAIT_SECONDS = 1.0
@@ -65,14 +67,14 @@ class Worker:
 
         Raises AttemptFailed if there is none.
         """
-        from airflow_serverless.executor.direct import DirectApi
-        from airflow_serverless.executor.journal import JournalWriter
+        from airflow_serverless.worker.direct_api import DirectApi
+        from airflow_serverless.worker.journal_writer import JournalWriter
 
         self.refresh(generation)
-        execution_api.hasten_supervisor_exit()
+        task_api.hasten_supervisor_exit()
         output.keep_order()
-        limit.log_timeouts()
-        limit.limit_executions(self.settings.task_timeout)
+        time_limit.log_timeouts()
+        time_limit.limit_executions(self.settings.task_timeout)
         transport = in_process.transport()
         masks.mask_environment(self.settings.environment_names)
         if self.settings.database_type == "postgres":

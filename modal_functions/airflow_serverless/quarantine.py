@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_serverless.config import BUNDLE, Paths, Settings
+from airflow_serverless.dags.listing import IGNORE_FILE
 from airflow_serverless.dags.write import printable
 from airflow_serverless.db import tables
 from airflow_serverless.db.backend import DatabaseError
 from airflow_serverless.db.tables import QuarantineRecord
-from airflow_serverless.scheduler.listing import IGNORE_FILE
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -52,9 +52,11 @@ class Quarantine:
 
     @classmethod
     def load(cls, connection: Connection) -> Quarantine:
+        """Read the records from the database."""
         return cls(tables.get_quarantine(connection), time.time())
 
     def save(self, connection: Connection) -> None:
+        """Write the changed records."""
         for key in self._changed:
             tables.set_quarantine(connection, *key, self._records.get(key))
         self._changed.clear()
@@ -69,6 +71,7 @@ class Quarantine:
         return [name for of, name in self._records if of == kind and self.is_held(of, name)]
 
     def names(self, kind: str) -> set[str]:
+        """The names of quarantined things of a kind."""
         return {name for of, name in self._records if of == kind}
 
     @property
@@ -77,6 +80,7 @@ class Quarantine:
         return bool(self._records or self._changed)
 
     def records(self) -> list[QuarantineRecord]:
+        """All records."""
         return list(self._records.values())
 
     def next_retry(self) -> float | None:
@@ -159,6 +163,7 @@ def _key(kind: str, name: str) -> tuple[str, str]:
 
 
 def run_name(dag_id: str, run_id: str) -> str:
+    """The name of a run in records."""
     return f"{dag_id}/{run_id}"
 
 

@@ -10,17 +10,17 @@ import modal
 
 from airflow_serverless.config import BUNDLE
 from airflow_serverless.dags.requirements import active_in_children
-from airflow_serverless.executor import packages
 from airflow_serverless.state import CALLBACK, FAILED, FINAL, RUNNING, SUCCESS, CallbackEntry, CallNote, callback_key
+from airflow_serverless.worker import task_packages
 
 if TYPE_CHECKING:
     from airflow.callbacks.callback_requests import CallbackRequest
     from airflow.executors.workloads import ExecuteCallback
     from airflow.sdk.api.client import Client
 
-    from airflow_serverless.executor.context import Worker
-    from airflow_serverless.executor.execution_api import TaskApi
-    from airflow_serverless.executor.processes import Processes
+    from airflow_serverless.execution_api.task_api import TaskApi
+    from airflow_serverless.worker.processes import Processes
+    from airflow_serverless.worker.worker import Worker
 
 LOGS = "callbacks"
 
@@ -77,10 +77,10 @@ def _run(payload: Mapping[str, Any], worker: Worker, client: Client) -> str | No
 
     if "workload" in payload:
         workload = ExecuteCallback.model_validate(payload["workload"])
-        with active_in_children(packages.of_file(worker, workload.dag_rel_path)):
+        with active_in_children(task_packages.of_file(worker, workload.dag_rel_path)):
             return _run_for_executor(workload, client)
     request = getattr(callback_requests, payload["class"]).from_json(payload["request"])
-    with active_in_children(packages.of_file(worker, request.filepath)):
+    with active_in_children(task_packages.of_file(worker, request.filepath)):
         return _run_for_dag_processor(payload["callback"], request, worker, client)
 
 

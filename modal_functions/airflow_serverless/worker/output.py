@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from airflow_serverless.executor import fresh
+from airflow_serverless.worker import fresh
 
 if TYPE_CHECKING:
     from socket import socket
@@ -73,6 +73,7 @@ class LogFirst(selectors.DefaultSelector):
         self._drained_until: float | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Select as usual, but hold back printed output while there are messages of the log to read."""
         events = super().select(timeout)
         if all(key.fileobj in self._outputs or key.fileobj is self._requests for key, _ in events):
             return events
@@ -148,12 +149,15 @@ class LogChannel(io.RawIOBase):
         self._lock = threading.RLock()
 
     def fileno(self) -> int:
+        """The descriptor of the channel."""
         return self._descriptor
 
     def writable(self) -> bool:
+        """True."""
         return True
 
     def write(self, data: ReadableBuffer) -> int:
+        """Write a message when all output before it was read; returns its length in bytes."""
         view = memoryview(data)
         with self._lock:
             self.wait_until_read()
@@ -205,12 +209,15 @@ class PrintedLines(io.RawIOBase):
         return status.st_dev, status.st_ino
 
     def fileno(self) -> int:
+        """The descriptor of the stream."""
         return int(self._descriptor)
 
     def writable(self) -> bool:
+        """True."""
         return True
 
     def write(self, data: ReadableBuffer) -> int:
+        """Log whole lines as messages, and write the rest as it is; returns the number of bytes written."""
         content = bytes(data)
         # The task may have put a file of its own in the place of the socket.
         if self._is_inside_line or not content.endswith(b"\n") or self._identity() != self._file:

@@ -1,4 +1,4 @@
-"""Runs the UI of an environment for as long as somebody looks: `python -m airflow_serverless.ui.serve`.
+"""Runs the UI of an environment for as long as somebody looks: `python -m airflow_serverless.serve_ui`.
 
 Settings come from AIRFLOW_SERVERLESS_SETTINGS, the server and the token from the SDK's own variables. Progress goes to
 standard error. Standard output gets two lines of JSON: {"app_id": …} once Modal has the app, and {"url": …} once

@@ -10,13 +10,13 @@ import modal
 from modal.exception import InputCancellation
 
 from airflow_serverless.dags.requirements import active_in_children
-from airflow_serverless.executor import packages
-from airflow_serverless.executor.callbacks import execute_callback
-from airflow_serverless.executor.context import AttemptFailed, Worker
-from airflow_serverless.executor.limit import limited
-from airflow_serverless.executor.processes import Processes
-from airflow_serverless.executor.task_log import add_to_log
 from airflow_serverless.state import FAILED, FINAL, RUNNING, STOPPED, SUCCESS, CallNote, TaskEntry
+from airflow_serverless.task_log import add_to_log
+from airflow_serverless.worker import task_packages
+from airflow_serverless.worker.execute_callback import execute_callback
+from airflow_serverless.worker.processes import Processes
+from airflow_serverless.worker.time_limit import limited
+from airflow_serverless.worker.worker import AttemptFailed, Worker
 
 UNSUCCESSFUL = frozenset({"failed", "up_for_retry"})
 LOST = "the container was lost while the task ran"
@@ -34,7 +34,7 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
         if "callback" in payload:
             return execute_callback(worker, payload, processes)
         if "requirements" in payload:
-            return packages.install(worker, payload)
+            return task_packages.install(worker, payload)
         return _run_launch(worker, payload, processes)
 
 
@@ -106,7 +106,7 @@ def _run(worker: Worker, payload: Mapping[str, Any], entry: TaskEntry, processes
     failed = True
     try:
         with (
-            active_in_children(packages.of_task(worker, workload)),
+            active_in_children(task_packages.of_task(worker, workload)),
             limited(worker.settings.task_timeout, processes, say) as limit,
         ):
             code = supervise_task(

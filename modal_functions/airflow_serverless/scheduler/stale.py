@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_serverless.dags.reads import Kind, Read
 from airflow_serverless.dags.write import printable
 from airflow_serverless.db import tables
-from airflow_serverless.scheduler.quarantine import software
+from airflow_serverless.quarantine import software
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -104,12 +104,14 @@ class Reads:
         return any(read in states for states in self._states.values() for read in mentioned)
 
     def put(self, path: str, reads: Iterable[Read], observed: ObservedState) -> None:
+        """Store what a file read at its last parse, and what was there."""
         # What a file asks for need not be text.
         known = [SOFTWARE, *((kind, printable(name)) for kind, name in reads)]
         self._states[path] = {read: observed.state(read) for read in known}
         self._changed.add(path)
 
     def forget(self, path: str) -> None:
+        """Forget a file."""
         if self._states.pop(path, None) is not None:
             self._changed.add(path)
 
@@ -118,6 +120,7 @@ class Reads:
         return path in self._states
 
     def keep_only(self, paths: Set[str]) -> None:
+        """Forget all other files."""
         for path in self._states.keys() - paths:
             del self._states[path]
             self._changed.add(path)
@@ -128,6 +131,7 @@ class Reads:
         return min(times) + clock_seconds() if times else None
 
     def save(self, connection: Connection) -> None:
+        """Write what has changed."""
         for path in self._changed:
             tables.set_reads(connection, path, self._states.get(path, {}))
         self._changed.clear()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_serverless.executor import execution_api
-from airflow_serverless.executor.context import AttemptFailed, Worker
-from airflow_serverless.executor.execution_api import TaskApi
-from airflow_serverless.executor.journal import HEARTBEAT_SECONDS
+from airflow_serverless.execution_api import task_api
+from airflow_serverless.execution_api.task_api import TaskApi
 from airflow_serverless.state import RUNNING, Heartbeat, State, heartbeat_key
+from airflow_serverless.worker.journal_writer import HEARTBEAT_SECONDS
+from airflow_serverless.worker.worker import AttemptFailed, Worker
 
 if TYPE_CHECKING:
     from airflow.sdk.api.client import Client
@@ -34,14 +34,15 @@ class DirectApi(TaskApi):
         self._last_heartbeat = 0.0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Pass a request on to the API."""
         body = request.read()
         path = request.url.raw_path.decode()
-        operation = execution_api.operation(path)
+        operation = task_api.operation(path)
         if operation == "state":
             self._held.append(request)
             self.final_state = str(json.loads(body)["state"])
             return httpx.Response(204, request=request)
-        if execution_api.pushes_payload(request.method, path, body):
+        if task_api.pushes_payload(request.method, path, body):
             self._worker.volume.commit()
         answer = self._inner.handle_request(request)
         if operation == "heartbeat":
@@ -60,7 +61,7 @@ class DirectApi(TaskApi):
             # Between the two reports the database no longer wants the launch, which must not be taken for a reason
             # to stop it.
             self._state.update({key: {**entry, "status": RUNNING, "completed_at": None, "ending_at": time.time()}})
-        with execution_api.client(self._inner) as api:
+        with task_api.client(self._inner) as api:
             for request in self._held:
                 _send(api, request)
         self._state.update({key: entry})

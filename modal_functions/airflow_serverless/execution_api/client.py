@@ -36,6 +36,11 @@ class TaskClient(Client):
     """Takes all names for what they are. What it cannot keep it refuses with a ValueError, which the task sees."""
 
     def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:  # type: ignore[override]
+        """Send a request.
+
+        Raises:
+            ValueError: The name cannot be told from an operation of the API.
+        """
         path = str(url)
         if method == "POST" and AMBIGUOUS_XCOM.fullmatch(path):
             raise ValueError(f"no XCom can be pulled under a key that ends like {path!r}: push it under another key")

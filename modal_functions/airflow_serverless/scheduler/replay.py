@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from airflow_serverless.db import tables
-from airflow_serverless.executor import execution_api, in_process
+from airflow_serverless.execution_api import in_process, task_api
 from airflow_serverless.state import JournalRecord, Request
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ def _apply(
         for _, launch, request in due:
             if launch in dropped:
                 continue
-            answer = execution_api.repeat(client, request)
+            answer = task_api.repeat(client, request)
             result.requests += 1
             if answer.is_success:
                 continue
             line = f"{request['method']} {request['path']}: {request['status']} there, {answer.status_code} here"
             result.mismatches.append(line)
-            if execution_api.operation(request["path"]) == "run" and not _is_settled(answer):
+            if task_api.operation(request["path"]) == "run" and not _is_settled(answer):
                 # The task instance has moved on (cleared, killed, retried): nothing of this launch may count.
                 dropped.add(launch)
     return dropped

@@ -15,8 +15,8 @@ import httpx
 from modal.exception import Error
 
 from airflow_serverless.db import tables
-from airflow_serverless.executor import execution_api
-from airflow_serverless.executor.execution_api import CHANGING, TaskApi
+from airflow_serverless.execution_api import task_api
+from airflow_serverless.execution_api.task_api import CHANGING, TaskApi
 from airflow_serverless.state import (
     WRITTEN,
     Heartbeat,
@@ -31,7 +31,7 @@ from airflow_serverless.state import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from airflow_serverless.executor.context import Worker
+    from airflow_serverless.worker.worker import Worker
 
 READING = frozenset({"GET", "HEAD"})
 HEARTBEAT_SECONDS = 15.0
@@ -69,10 +69,11 @@ class JournalWriter(TaskApi):
         self._last_heartbeat = 0.0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Pass a request on to the API, and record it if it changes something."""
         body = request.read()
         path = request.url.raw_path.decode()
         at = time.time()
-        if execution_api.operation(path) == "heartbeat":
+        if task_api.operation(path) == "heartbeat":
             # The copy could not tell whether the task is still wanted: the scheduler cancels its call if it is not.
             self._heartbeat(at)
             return httpx.Response(204, request=request)
@@ -92,8 +93,8 @@ class JournalWriter(TaskApi):
         content = answer.read()
         if request.method in CHANGING and answer.is_success:
             self._record(request, path, body, answer.status_code, at)
-            if execution_api.is_write(request.method, path, body):
-                self._publish_write(execution_api.pushes_payload(request.method, path, body))
+            if task_api.is_write(request.method, path, body):
+                self._publish_write(task_api.pushes_payload(request.method, path, body))
         return httpx.Response(answer.status_code, headers=answer.headers, content=content, request=request)
 
     def finish(self, key: str, entry: Mapping[str, Any]) -> None:
@@ -145,7 +146,7 @@ class JournalWriter(TaskApi):
 
     def _apply(self, is_fresh: bool, connection: Connection) -> None:
         """Repeat on the copy what others have written, and on a fresh one what this launch has done."""
-        from airflow_serverless.scheduler.journal import replay
+        from airflow_serverless.scheduler.replay import replay
 
         own = (self._ti_id, self._launch)
         found = self._state.journals().items()
@@ -170,7 +171,7 @@ class JournalWriter(TaskApi):
             "api_version": headers.get("airflow-api-version"),
             "status": status,
         }
-        operation = execution_api.operation(path)
+        operation = task_api.operation(path)
         if operation == "state":
             self._held.append(record)
             self.final_state = str(json.loads(body)["state"])
@@ -224,7 +225,7 @@ def _connection() -> Connection:
 
 def _foregone(path: str, body: bytes) -> int | None:
     """The status of an answer that is certain, to a request whose effects on the copy nobody would see."""
-    operation = execution_api.operation(path)
+    operation = task_api.operation(path)
     if operation == "rtif":
         return 201
     if operation == "state":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from airflow_serverless.executor import shortcuts
+from airflow_serverless.execution_api import shortcuts
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -75,6 +75,7 @@ class InProcessTransport(httpx.BaseTransport):
         self._runner.run(self._lifespan.__aenter__())
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request in this thread."""
         with self._lock:
             if (quick := shortcuts.answer(self._app, request)) is not None:
                 return quick

@@ -23,8 +23,11 @@ class NotAPattern(ValueError):
 
 @dataclass
 class Listing:
-    """`files`: Python files and archives that no `.airflowignore` leaves out. `faults`: {`.airflowignore`: its first
-    line that is not a pattern, or why it cannot be read}; other lines count. Paths are relative to the folder."""
+    """The DAG files of a folder; paths are relative to it.
+
+    `files`: Python files and archives that no `.airflowignore` excludes. `faults`: {`.airflowignore`: its first line
+    that is not a pattern, or why it cannot be read}; other lines apply.
+    """
 
     files: set[str] = field(default_factory=set)
     faults: dict[str, Exception] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Airflow's Execution API, served in the process that uses it."""
