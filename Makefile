@@ -91,7 +91,7 @@ bench: .venv/complete
 	  .venv/bin/python bench/writes.py
 	PROFILE=$(PROFILE) MODAL_LOCAL_BIN=$(CURDIR)/target/$(PROFILE)/modal-local PYTHONPATH=tests/python \
 	  .venv/bin/python bench/due.py
-	PROFILE=$(PROFILE) .venv/bin/python bench/airflow.py
+	PROFILE=$(PROFILE) .venv/bin/python bench/against_stock.py
 
 # Measures `make quickstart` in a fresh clone, and the processes that it leaves running. Takes minutes.
 bench-quickstart:

@@ -6,12 +6,13 @@ import contextlib
 import fcntl
 import os
 import pty
-import re
 import struct
 import subprocess
 import termios
 import threading
 from collections.abc import Callable
+
+import pyte
 
 from daemon import Daemon
 from local_modal import REPOSITORY, wait_until
@@ -19,8 +20,6 @@ from local_modal import REPOSITORY, wait_until
 CLI = REPOSITORY / "target/debug/airflow-serverless"
 LIMIT = 240.0
 ANSWER_LIMIT = 30.0
-# A control sequence, or one character.
-TOKEN = re.compile(r"\x1b\[(?P<parameters>[0-9;?]*)(?P<command>[A-Za-z])|[^\x1b]")
 
 
 class Terminal:
@@ -97,42 +96,10 @@ def piped(daemon: Daemon, *arguments: str, typed: str = "", **variables: str) ->
 
 def shown(said: str, rows: int, columns: int) -> list[str]:
     """What a terminal of that size shows, and has shown: what leaves it at the top stays as it is."""
-    lines: list[list[str]] = [[]]
-    top = row = column = 0
-
-    def go_down() -> None:
-        nonlocal top, row
-        row += 1
-        top = max(top, row - rows + 1)
-
-    for token in TOKEN.finditer(said):
-        character, command = token[0], token["command"]
-        count = int(token["parameters"] or 0) if command and token["parameters"].isdecimal() else 0
-        if command == "A":
-            row = max(top, row - max(count, 1))
-        elif command == "B":
-            row = min(top + rows - 1, row + max(count, 1))
-        elif command == "K" and count == 2:
-            lines[row] = []
-        elif command == "K" and count == 0:
-            del lines[row][column:]
-        elif command:
-            # Colours, and whether the cursor is shown.
-            assert command in "mhl", f"a terminal of these tests does not know {character!r}"
-        elif character == "\r":
-            column = 0
-        elif character == "\n":
-            go_down()
-        else:
-            if column == columns:
-                column = 0
-                go_down()
-            lines += [[] for _ in range(row + 1 - len(lines))]
-            lines[row] += " " * (column + 1 - len(lines[row]))
-            lines[row][column] = character
-            column += 1
-        lines += [[] for _ in range(row + 1 - len(lines))]
-    texts = ["".join(line).rstrip() for line in lines]
+    screen = pyte.HistoryScreen(columns, rows, history=100_000)
+    pyte.Stream(screen).feed(said)
+    above = ("".join(line[column].data for column in range(columns)) for line in screen.history.top)
+    texts = [line.rstrip() for line in (*above, *screen.display)]
     while texts and not texts[-1]:
         texts.pop()
     return texts

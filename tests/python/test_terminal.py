@@ -351,7 +351,7 @@ def test_a_deletion_is_meant(daemon: Daemon) -> None:
     terminal.answer(name, "spare\n")
     assert terminal.end() == 0 and "panicked" not in terminal.said, terminal.said
     print("\n".join(terminal.shown), repr(terminal.said))
-    assert "This removes the Volume airflow-dags-spare" in terminal.text, terminal.shown
+    assert "This deletes the Volume airflow-dags-spare" in terminal.text, terminal.shown
     assert terminal.text.rstrip().endswith("environment spare and its data were deleted"), terminal.shown
     assert SPINNER.search(terminal.said) and not SPINNER.search(terminal.text), terminal.shown
     assert daemon.ask("GET", "/v1/environments/spare")[0] == 404
