@@ -9,6 +9,7 @@
 
 pub mod airflow;
 pub mod background;
+mod backoff;
 mod base;
 pub mod diagnostics;
 pub mod error;

@@ -20,6 +20,7 @@ use super::{
     steps::{self, Tools},
 };
 use crate::{
+    backoff::Backoff,
     base::Base,
     error::Result,
     metrics::Metrics,
@@ -32,8 +33,7 @@ use crate::{
 
 /// A look without a wake-up, for whatever a wake-up may have missed.
 const PERIOD: Duration = Duration::from_secs(60);
-const FIRST_RETRY: Duration = Duration::from_secs(5);
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
+const RETRIES: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(300) };
 /// Environments that are worked on at once: each may build an image and run Python.
 const AT_A_TIME: usize = 4;
 
@@ -114,7 +114,7 @@ impl EnvironmentReconciler {
     fn wait(&self, wish: &DesiredState) -> Option<Duration> {
         let retry = wish.retry_at.and_then(|at| (at - self.base.now()).to_std().ok());
         // It is longer only if the clock was set back.
-        let retry = retry.filter(|wait| *wait <= LONGEST_RETRY);
+        let retry = retry.filter(|wait| *wait <= RETRIES.longest);
         let (_, at) = self.unrecorded.get(&wish.environment.name).copied().unwrap_or((0, Instant::now()));
         retry.max(Some(at.saturating_duration_since(Instant::now()))).filter(|wait| !wait.is_zero())
     }
@@ -167,7 +167,7 @@ async fn reconcile(
         Steps::Stopped => return Ok(()),
         Steps::Failed { step, error } => {
             tracing::warn!(environment.name = %name, step, error, "the environment is not ready");
-            let retry_at = base.now() + back_off(wish.attempts);
+            let retry_at = base.now() + RETRIES.delay(wish.attempts);
             let outcome = Outcome::Failed { step, error: &error, retry_at };
             let ended = recorder.ending(Some(&error));
             let recorded = base.store.observe_environment(name, *generation, (outcome, ended), base.now()).await?;
@@ -238,24 +238,4 @@ async fn run_steps(
         }
     }
     Ok(Steps::Succeeded)
-}
-
-/// Twice as long after each failure, and not to the second, so that many that fail for one reason do not come back at
-/// once.
-fn back_off(failures: u32) -> Duration {
-    let longest = (FIRST_RETRY * 2u32.saturating_pow(failures.min(10))).min(LONGEST_RETRY);
-    longest.mul_f64(rand::random_range(0.75..=1.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retries_become_rare_and_never_end() {
-        for (failures, seconds) in [(0, 5.0), (1, 10.0), (3, 40.0), (9, 300.0), (u32::MAX, 300.0)] {
-            let delay = back_off(failures).as_secs_f64();
-            assert!((0.75 * seconds..=seconds).contains(&delay), "{delay} s after {failures} failures");
-        }
-    }
 }

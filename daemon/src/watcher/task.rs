@@ -22,6 +22,7 @@ use super::{
     status::Status,
 };
 use crate::{
+    backoff::Backoff,
     error::{Error, Result},
     report::chain,
     settings,
@@ -37,8 +38,7 @@ const ABSENCE_PERIOD: Duration = Duration::from_secs(2);
 const FILLING_PERIOD: Duration = Duration::from_secs(1);
 /// The environment's own news come at once; this is for those that get lost.
 const WAITING_PERIOD: Duration = Duration::from_secs(30);
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(300);
+const RETRIES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
 /// Looking at a polled folder takes no more than this part of all time.
 const POLLING_SHARE: u32 = 50;
 
@@ -175,10 +175,9 @@ impl Task {
     }
 
     fn back_off(&mut self) -> Duration {
-        let delay = (FIRST_RETRY * 2u32.saturating_pow(self.failures.min(16))).min(LONGEST_RETRY);
+        let delay = RETRIES.delay(self.failures);
         self.failures = self.failures.saturating_add(1);
-        // Several watches of one server that was away do not come back all at once.
-        delay.mul_f64(rand::random_range(0.8..1.2))
+        delay
     }
 
     /// Waits for a reason to run another round. Returns whether it is time to look at the Volume, too.

@@ -51,7 +51,7 @@ const WALLS: &[(&str, &[&str], &str)] = &[
 /// The modules of the daemon, from the ground up. A module uses those of lower floors only, so that each can be read
 /// without those above it.
 const FLOORS: &[&[&str]] = &[
-    &["model", "locks", "loopback", "metrics", "notify", "progress", "regular_file", "report"],
+    &["backoff", "model", "locks", "loopback", "metrics", "notify", "progress", "regular_file", "report"],
     &["private_file"],
     &["settings", "store", "token"],
     &["logging", "modal"],

@@ -49,7 +49,7 @@ fn what_is_wrong_is_found() {
     for name in names {
         assert_eq!(check(&well, name)["verdict"], "ok", "{name} in {well:#}");
     }
-    assert!(text(&check(&well, "Volume of dev")["detail"]).contains("there and back"));
+    assert!(text(&check(&well, "Volume of dev")["detail"]).contains("wrote and read a file"));
     let left: Vec<_> =
         fs::read_dir(it.volume()).expect("the Volume").map(|entry| entry.expect("a file").file_name()).collect();
     assert!(left.iter().all(|name| !name.to_string_lossy().contains("diagnosis")), "{left:?}");
