@@ -287,6 +287,9 @@ impl Config {
     const MAX_CERTIFICATE_BYTES: usize = 32 << 10;
 
     /// Checks what the types cannot say, for an environment that was so before. Each fault names its key.
+    ///
+    /// # Errors
+    /// All faults that were found.
     pub fn validate(&self, before: Before<'_>) -> Result<(), Vec<Fault>> {
         let mut faults = Vec::new();
         let mut range = |key: &str, value: u32, max: u32| {

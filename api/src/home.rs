@@ -56,6 +56,9 @@ impl fmt::Display for Holder {
 
 impl Home {
     /// The folders of this user, or all below `AIRFLOW_SERVERLESS_HOME` if that is set.
+    ///
+    /// # Errors
+    /// If the variable is not set and this user has no home folder.
     pub fn from_environment() -> Result<Self, NoHome> {
         if let Some(root) = std::env::var_os(variables::HOME).filter(|value| !value.is_empty()) {
             return Ok(Self::below(PathBuf::from(root)));

@@ -21,6 +21,8 @@
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod airflow_options;
 pub mod backfill;
 pub mod backup;

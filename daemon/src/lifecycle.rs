@@ -122,7 +122,7 @@ pub async fn run(home: Home, settings: Settings, logging: Logging, places: Place
     manager.stopping("ends what it has begun");
     tracing::info!("airflowd stops");
     let tasks = daemon.tasks.clone();
-    let killer = daemon.local.killer();
+    let kill_switch = daemon.local.kill_switch();
     let outcome = tokio::select! {
         () = health::while_stopping(&manager, daemon.stop(&manager)) => Ok(()),
         () = stop.hard.cancelled() => Err(LifecycleError::Interrupted),
@@ -130,7 +130,7 @@ pub async fn run(home: Home, settings: Settings, logging: Logging, places: Place
     };
     if outcome.is_err() {
         // No container outlives the daemon.
-        killer.kill();
+        kill_switch.kill();
     }
     tasks.failed().map_or(outcome, |task| Err(LifecycleError::Failed(task)))
 }

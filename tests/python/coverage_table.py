@@ -1,8 +1,8 @@
-"""Writes modal/emulator/COVERAGE.md: what Local Modal makes of the features of the installed SDK, what it answers, RPC
-by RPC, and which tests ask it.
+"""Writes modal/emulator/COVERAGE.md: how Local Modal supports the features of the installed SDK, which RPCs it
+implements, and which tests call each RPC.
 
-`make coverage-table` runs the tests with LOCAL_MODAL_RPCS set, which is a file that the counts of every server go to,
-and then this script. Without that file the tests that the present table names are kept.
+`make coverage-table` runs the tests with LOCAL_MODAL_RPCS set, a file to which every
+server's counts are appended, and then this script. Without that file, the tests in the existing table are kept.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ ROW = re.compile(r"^\| `(\w+)` \| (.+) \| (.*) \|$", re.MULTILINE)
 ANSWER_LIMIT = 5.0
 SHOWN_TESTS = 4
 UNIMPLEMENTED = "UNIMPLEMENTED"
-SPOKEN = "spoken"
+IMPLEMENTED = "implemented"
 # Nouns of more than one word, and of none.
 NOUNS = {"Shared": "SharedVolume", "Service": "ServiceUser", "Audit": "AuditLog", "Persistent": "PersistentSandbox"}
-# Where less is done than on Modal. What is not said here is meant to be the same.
+# Where Local Modal does less than Modal. Everything else is meant to be the same.
 PARTLY = {
-    "AppCreate": "the page of an app, as of a deployment, is a name that leads nowhere",
+    "AppCreate": "the URL of the page of an app or a deployment leads nowhere",
     "AppDeploymentHistory": "the last 200 versions",
-    "AppFetchLogs": "at most 10,000 lines at once; the oldest lines of an app go when it has many",
+    "AppFetchLogs": "at most 10,000 lines at once; the oldest lines of an app are dropped when it has many",
     "AppRollback": "to one of the last 20 versions",
-    "EnvironmentUpdate": "a web suffix makes no difference to URLs",
+    "EnvironmentUpdate": "a web suffix has no effect on URLs",
     "FunctionBindParams": "options for GPUs are refused, or ignored with `--ignore-gpu`",
     "FunctionCallPutDataOut": "a generator that is 64 MiB ahead waits, and is cancelled when nobody reads for a minute",
     "FunctionCreate": "memory is enforced; CPU and regions are accepted and do nothing; GPUs are refused, or ignored "
@@ -51,33 +51,33 @@ PARTLY = {
     "this machine with `--unsafe-run-commands`; `ENTRYPOINT` and `USER` do nothing",
     "TaskGetInfo": "containers that run, and the last 1,000 that ended since the server started",
     "TokenInfoGet": "on a Unix socket any token is taken, on a port the one that `modal-local env` prints",
-    "VolumeCommit": "makes a difference with `--volumes=strict` only",
-    "VolumeReload": "makes a difference with `--volumes=strict` only",
+    "VolumeCommit": "has an effect with `--volumes=strict` only",
+    "VolumeReload": "has an effect with `--volumes=strict` only",
     "WebhookTokenListForEnvironment": "a token is good in every environment",
 }
-HEAD = """# What Local Modal speaks
+HEAD = """# What Local Modal implements
 
 Written by `make coverage-table` from the descriptors of the Modal SDK {version}, the answers of a server, and the
 requests that it counted while the tests ran; a test fails when it is no longer true. Beyond the limits below, the top
-of [lib.rs](src/lib.rs) tells where Local Modal differs from Modal.
+of [lib.rs](src/lib.rs) lists the differences between Local Modal and Modal.
 
 ## Features of the SDK
 
-What is refused is refused with its name, when it is deployed or used; what is ignored is accepted and makes no
-difference. `tests/python/test_local_modal_features.py` proves each row. A parameter is the same for `App.function`,
-`App.cls` and `App.server`, if they have it.
+A *refused* feature fails with its name when it is deployed or used. An *ignored* one is accepted and has no effect. A
+*removed* one is refused by the SDK itself. `tests/python/test_local_modal_features.py` tests each row. A parameter has
+one row for `App.function`, `App.cls` and `App.server`.
 
 {features}{rpcs}
 
-Of {total} RPCs, {spoken} are spoken. The others answer `UNIMPLEMENTED` with their name. Of tests, `apps` is
-`tests/python/test_local_modal_apps.py`, and `functions_tick` is `tests/python/test_functions_tick.py`.
+Of {total} RPCs, {implemented} are implemented. The others fail with `UNIMPLEMENTED` and their name. In the column of
+tests, `apps` is `tests/python/test_local_modal_apps.py`, and `functions_tick` is `tests/python/test_functions_tick.py`.
 
 """
 RPCS = "## RPCs"
 
 
-async def _is_spoken(channel: Channel, method: MethodDescriptor) -> bool:
-    """Whether an empty request is answered with anything but UNIMPLEMENTED."""
+async def _is_implemented(channel: Channel, method: MethodDescriptor) -> bool:
+    """Whether an empty request gets any other answer than UNIMPLEMENTED."""
     request = message_factory.GetMessageClass(method.input_type)
     reply = message_factory.GetMessageClass(method.output_type)
     kind = Cardinality.UNARY_STREAM if method.server_streaming else Cardinality.UNARY_UNARY
@@ -89,7 +89,7 @@ async def _is_spoken(channel: Channel, method: MethodDescriptor) -> bool:
     except GRPCError as error:
         return error.status is not Status.UNIMPLEMENTED
     except TimeoutError:
-        # It waits for something: somebody is there.
+        # It waits for something, so it is implemented.
         return True
     return True
 
@@ -97,14 +97,14 @@ async def _is_spoken(channel: Channel, method: MethodDescriptor) -> bool:
 async def _ask_all(socket: str) -> set[str]:
     channel = Channel(path=socket)
     try:
-        answers = await asyncio.gather(*(_is_spoken(channel, method) for method in METHODS.values()))
+        answers = await asyncio.gather(*(_is_implemented(channel, method) for method in METHODS.values()))
     finally:
         channel.close()
-    return {name for name, spoken in zip(METHODS, answers, strict=True) if spoken}
+    return {name for name, answered in zip(METHODS, answers, strict=True) if answered}
 
 
-def spoken_by(server: LocalModal) -> set[str]:
-    """The names of the RPCs that a server speaks."""
+def implemented_by(server: LocalModal) -> set[str]:
+    """Return the names of the RPCs that a server implements."""
     return asyncio.run(_ask_all(server.url.removeprefix("unix://")))
 
 
@@ -116,7 +116,7 @@ def noun(rpc: str) -> str:
 
 
 def read_table() -> dict[str, tuple[str, str]]:
-    """What the checked-in table says of each RPC: how far it is spoken, and its tests."""
+    """What the checked-in table says of each RPC: its state and its tests."""
     return {rpc: (state, tests) for rpc, state, tests in ROW.findall(TABLE.read_text().partition(RPCS)[2])}
 
 
@@ -135,17 +135,19 @@ def _tests(counts: Path) -> dict[str, str]:
     return cells
 
 
-def render(spoken: set[str], tests: dict[str, str], version: str) -> str:
+def render(implemented: set[str], tests: dict[str, str], version: str) -> str:
     """The whole document."""
     features = sdk_features.render()
-    text = HEAD.format(version=version, features=features, rpcs=RPCS, total=len(METHODS), spoken=len(spoken))
+    text = HEAD.format(version=version, features=features, rpcs=RPCS, total=len(METHODS), implemented=len(implemented))
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for rpc in sorted(METHODS):
         groups[noun(rpc)].append(rpc)
     for name, rpcs in sorted(groups.items()):
         text += f"### {name}\n\n| RPC | state | tests |\n|---|---|---|\n"
         for rpc in rpcs:
-            state = (f"partly: {PARTLY[rpc]}" if rpc in PARTLY else SPOKEN) if rpc in spoken else UNIMPLEMENTED
+            state = (
+                (f"partly: {PARTLY[rpc]}" if rpc in PARTLY else IMPLEMENTED) if rpc in implemented else UNIMPLEMENTED
+            )
             text += f"| `{rpc}` | {state} | {tests.get(rpc, '')} |\n"
         text += "\n"
     return text.rstrip() + "\n"
@@ -161,10 +163,10 @@ def main() -> None:
     server = LocalModal()
     server.start()
     try:
-        spoken = spoken_by(server)
+        implemented = implemented_by(server)
     finally:
         server.close()
-    TABLE.write_text(render(spoken, tests, modal.__version__))
+    TABLE.write_text(render(implemented, tests, modal.__version__))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The features of the Modal SDK and what Local Modal makes of them, row by row, each with what proves it.
+"""The features of the Modal SDK and how Local Modal supports them: one row each, with a test.
 
-`test_local_modal_features.py` deploys the code of all rows as one app, runs what each of them asks, and compares.
-`coverage_table.py` writes them into modal/emulator/COVERAGE.md.
+`test_local_modal_features.py` deploys the code of all rows as one app, runs the question of each row, and compares the
+answer. `coverage_table.py` writes the rows into modal/emulator/COVERAGE.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import click
 import modal
 from modal.cli.entry_point import entrypoint_cli
 
-WORKS, REFUSED, IGNORED = "works", "refused", "ignored"
+WORKS, REFUSED, IGNORED, REMOVED = "works", "refused", "ignored", "removed"
 
 # At the top of the app that has the code of all rows.
 APP_PRELUDE = """
@@ -55,7 +55,7 @@ def without(): pass
 
 def here(name): return pathlib.Path(importlib.import_module("features_helper").__file__).with_name(name)
 
-def told(call, text):
+def fails_with(call, text):
     try: call()
     except Exception as error: return text in str(error) or str(error)
 
@@ -72,9 +72,9 @@ class Feature:
     """A row of the table.
 
     `names` are those of the SDK: `parameter=` of `App.function`, `App.cls` and `App.server`, `Class.method`, what the
-    module `modal` has, or `modal` with a command. What proves its state is an expression, or lines with a `return`,
-    whose value is `seen`; or a command of `modal`, in whose output `seen` is. Of what is refused, `seen` is in the
-    error.
+    module `modal` has, or `modal` with a command. Its test is `ask`, an expression or lines with a `return` whose value
+    must be `seen`; or a command of `modal` whose output must have `seen`. The error of a refused or removed feature
+    must have `seen`.
     """
 
     group: str
@@ -102,6 +102,11 @@ def ignored(group: str, names: str, note: str, ask: str, seen: Any = True, code:
 
 def refused(group: str, names: str, seen: str, ask: str = "", note: str = "", **more: Any) -> Feature:
     return Feature(group, names, REFUSED, ask, seen, note=note, **more)
+
+
+def removed(group: str, names: str, seen: str, ask: str, note: str) -> Feature:
+    """A feature that the SDK itself refuses, whatever the server is."""
+    return Feature(group, names, REMOVED, ask, seen, note=note)
 
 
 def refused_code(group: str, names: str, seen: str, code: str, note: str = "") -> Feature:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdk_features import ignored, refused, refused_code, works
+from sdk_features import ignored, refused, refused_code, removed, works
 
 PARAMETERS, DECORATORS, SERVERS = "Parameters", "Decorators and helpers", "Servers"
 HANDLER = """
@@ -256,11 +256,17 @@ ROWS = [
     ),
     works(
         DECORATORS,
-        "fastapi_endpoint, web_endpoint",
+        "fastapi_endpoint",
         'get(f("endpoint").get_web_url())',
         [200, '"fine"'],
         '@app.function()\n@modal.fastapi_endpoint()\ndef endpoint(): return "fine"',
-        note="`web_endpoint` is the old name, which the SDK refuses",
+    ),
+    removed(
+        DECORATORS,
+        "web_endpoint",
+        "has been renamed to `@modal.fastapi_endpoint`",
+        "modal.web_endpoint()",
+        "the SDK refuses it: use `fastapi_endpoint`",
     ),
     works(
         DECORATORS,

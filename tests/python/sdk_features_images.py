@@ -84,7 +84,7 @@ ROWS = [
         'app = modal.App("features-poetry")\n'
         'app.function(serialized=True, image=modal.Image.debian_slim().poetry_install_from_file(here("pyproject.toml"),'
         " ignore_lockfile=True))(without)\n"
-        "return told(app.deploy, 'poetry')",
+        "return fails_with(app.deploy, 'poetry')",
         note="poetry comes from the index, too",
     ),
     works(
@@ -94,7 +94,7 @@ ROWS = [
         'app = modal.App("features-private")\n'
         'app.function(serialized=True, image=modal.Image.debian_slim().pip_install_private_repos("github.com/me/there",'
         ' git_user="me", secrets=[secret]))(without)\n'
-        "return told(app.deploy, 'github.com/me/there')",
+        "return fails_with(app.deploy, 'github.com/me/there')",
     ),
     *(
         refused_code(

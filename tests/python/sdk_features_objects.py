@@ -193,7 +193,7 @@ ROWS = [
         STORES,
         "Queue, Queue.from_name, Queue.put, Queue.put_many, Queue.get, Queue.get_many, Queue.len, Queue.clear,"
         " Queue.iterate, Queue.ephemeral, Queue.from_id, Queue.info, Queue.name, Queue.objects, Queue.hydrate,"
-        " Queue.object_id, Queue.client, Queue.get_dashboard_url, Queue.validate_partition_key",
+        " Queue.object_id, Queue.client, Queue.validate_partition_key",
         """
         with modal.Queue.ephemeral() as queue:
             queue.put(1)

@@ -1,4 +1,4 @@
-"""The checked-in table of what is spoken says what a server does."""
+"""The checked-in table of implemented RPCs is true."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 
 import modal
 
-from coverage_table import METHODS, PARTLY, SPOKEN, TABLE, UNIMPLEMENTED, read_table, spoken_by
+from coverage_table import IMPLEMENTED, METHODS, PARTLY, TABLE, UNIMPLEMENTED, implemented_by, read_table
 from local_modal import LocalModal, binary
 
 
@@ -16,16 +16,16 @@ def test_the_table_is_true(local_modal: LocalModal) -> None:
     refresh = "; run `make coverage-table`"
     assert set(table) == set(METHODS), "the SDK's RPCs are others" + refresh
     assert f"Modal SDK {modal.__version__}" in TABLE.read_text(), "the table is of another SDK" + refresh
-    spoken = spoken_by(local_modal)
+    implemented = implemented_by(local_modal)
     listed = {rpc for rpc, (state, _) in table.items() if state != UNIMPLEMENTED}
-    assert listed == spoken, f"not as listed: {sorted(listed ^ spoken)}" + refresh
-    limits = {rpc: state for rpc, (state, _) in table.items() if state not in (SPOKEN, UNIMPLEMENTED)}
+    assert listed == implemented, f"not as listed: {sorted(listed ^ implemented)}" + refresh
+    limits = {rpc: state for rpc, (state, _) in table.items() if state not in (IMPLEMENTED, UNIMPLEMENTED)}
     assert limits == {rpc: f"partly: {limit}" for rpc, limit in PARTLY.items()}, "other limits" + refresh
     untested = sorted(rpc for rpc in listed if not table[rpc][1])
-    assert not untested, f"no test asks for {untested}" + refresh
+    assert not untested, f"no test calls {untested}" + refresh
 
 
-def test_what_is_not_spoken_is_named_and_counted(local_modal: LocalModal) -> None:
+def test_unimplemented_rpcs_are_named_and_counted(local_modal: LocalModal) -> None:
     script = """
     app = modal.App.lookup("sandboxes", create_if_missing=True)
     errors = []

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use airflow_serverless_api::home::Home;
 use modal_client::Token;
-use modal_emulator::{Emulator, Heartbeat, ImageSteps, Killer, Listen, Options, VolumeMode};
+use modal_emulator::{Emulator, Heartbeat, ImageSteps, KillSwitch, Listen, Options, VolumeMode};
 use tokio_util::sync::CancellationToken;
 
 use super::ModalError;
@@ -60,8 +60,8 @@ impl LocalModal {
     }
 
     /// What ends its containers when there is no time to stop it.
-    pub fn killer(&self) -> Killer {
-        self.emulator.killer()
+    pub fn kill_switch(&self) -> KillSwitch {
+        self.emulator.kill_switch()
     }
 
     /// Ends the containers and closes the server.

@@ -11,7 +11,10 @@ use crate::{
 };
 
 impl Client {
-    /// Makes sure that an App of this name exists; gives its id.
+    /// Creates an App of this name if it does not exist; returns its id.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn get_or_create_app(&self, name: &str) -> Result<String> {
         let request = AppGetOrCreateRequest {
             app_name: name.to_owned(),
@@ -22,13 +25,19 @@ impl Client {
     }
 
     /// The names of the Apps that are deployed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn deployed_apps(&self) -> Result<Vec<String>> {
         let request = AppListRequest { environment_name: self.environment_name() };
         let apps = rpc!(self, app_list, request)?.apps;
         Ok(apps.into_iter().filter(|app| app.state() == AppState::Deployed).map(|app| app.name).collect())
     }
 
-    /// Stops the deployed App of this name: its schedules, calls and containers end. Tells whether there was one.
+    /// Stops the deployed App of this name: its schedules, calls and containers end. Returns whether there was one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn stop_app(&self, name: &str) -> Result<bool> {
         let request =
             AppGetByDeploymentNameRequest { name: name.to_owned(), environment_name: self.environment_name() };
@@ -39,13 +48,19 @@ impl Client {
         }
     }
 
-    /// Stops an App, whether it is deployed or not. Tells whether there was one.
+    /// Stops an App, whether it is deployed or not. Returns whether there was one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn stop_app_with_id(&self, app_id: &str) -> Result<bool> {
         let request = AppStopRequest { app_id: app_id.to_owned(), source: AppStopSource::PythonClient.into() };
         Ok(found(rpc!(self, app_stop, request))?.is_some())
     }
 
-    /// Whether an App is there and neither stopped nor about to be.
+    /// Whether an App exists and is neither stopped nor stopping.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn is_app_running(&self, app_id: &str) -> Result<bool> {
         let request = AppGetLifecycleRequest { app_id: app_id.to_owned() };
         let lifecycle = found(rpc!(self, app_get_lifecycle, request))?.and_then(|answer| answer.lifecycle);

@@ -21,6 +21,9 @@ pub struct Dict {
 
 impl Client {
     /// The Dict of this name, created if it is missing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn dict(&self, name: &str) -> Result<Dict> {
         let request = DictGetOrCreateRequest {
             deployment_name: name.to_owned(),
@@ -33,6 +36,9 @@ impl Client {
     }
 
     /// The Dict of this name, if there is one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn find_dict(&self, name: &str) -> Result<Option<Dict>> {
         let request = DictGetOrCreateRequest {
             deployment_name: name.to_owned(),
@@ -43,7 +49,10 @@ impl Client {
         Ok(it.map(|it| Dict { client: self.clone(), id: it.dict_id }))
     }
 
-    /// Removes the Dict of this name with all that is in it; tells whether there was one.
+    /// Removes the Dict of this name with its contents; returns whether there was one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn delete_dict(&self, name: &str) -> Result<bool> {
         let Some(Dict { id: dict_id, .. }) = self.find_dict(name).await? else { return Ok(false) };
         Ok(found(rpc!(self, dict_delete, DictDeleteRequest { dict_id }))?.is_some())
@@ -51,22 +60,38 @@ impl Client {
 }
 
 impl Dict {
+    /// The value of an entry, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request, [`crate::Error::Unpickle`] if the
+    /// value is not a `T`.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let request = DictGetRequest { dict_id: self.id.clone(), key: pickle::key(key).into() };
         let response = rpc!(self.client, dict_get, request)?;
         response.value.filter(|_| response.found).map(|value| pickle::loads(key, &value)).transpose()
     }
 
+    /// Writes an entry, over an existing one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request, such as a value that is too large;
+    /// [`crate::Error::Pickle`] if the value has no Python counterpart.
     pub async fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<()> {
         self.update(key, value, false).await.map(|_| ())
     }
 
-    /// Writes the entry unless the key is there; tells whether it wrote. Atomic on the server.
+    /// Writes an entry unless the key exists; returns whether it was written. Atomic on the server.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
     pub async fn put_if_absent<T: Serialize>(&self, key: &str, value: &T) -> Result<bool> {
         self.update(key, value, true).await
     }
 
-    /// Removes the entry and gives its value.
+    /// Removes an entry; returns its value, or `None` if there was none.
+    ///
+    /// # Errors
+    /// As [`Self::get`]. After [`crate::Error::Unpickle`] the entry is removed all the same.
     pub async fn pop<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let request = DictPopRequest { dict_id: self.id.clone(), key: pickle::key(key).into() };
         let response = rpc!(self.client, dict_pop, request)?;

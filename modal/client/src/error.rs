@@ -1,4 +1,4 @@
-//! One error for every call: what was asked of Modal, and what came of it.
+//! The error of all calls.
 
 use tonic::Code;
 
@@ -43,12 +43,12 @@ impl Error {
         }
     }
 
-    /// Whether the server does not take the token.
+    /// Whether the server refuses the token.
     pub fn is_refusal(&self) -> bool {
         matches!(self.code(), Some(Code::Unauthenticated | Code::PermissionDenied))
     }
 
-    /// Whether the server could not be asked.
+    /// Whether the server could not be reached.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Connect { .. }) || self.code() == Some(Code::Unavailable)
     }
@@ -59,7 +59,7 @@ impl Error {
     }
 }
 
-/// Nothing, if what was asked for does not exist.
+/// `None` if the object does not exist.
 pub(crate) fn found<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(answer) => Ok(Some(answer)),

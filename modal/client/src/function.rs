@@ -38,7 +38,7 @@ pub struct FunctionCall {
     function: String,
 }
 
-/// What is known of a call.
+/// The state of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome<T> {
     Finished(T),
@@ -46,7 +46,10 @@ pub enum Outcome<T> {
 }
 
 impl Client {
-    /// The Function `name` of a deployed App; `NOT_FOUND` if either is missing.
+    /// The Function `name` of a deployed App.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`], with the code `NOT_FOUND` if the App or the Function does not exist.
     pub async fn function(&self, app: &str, name: &str) -> Result<Function> {
         let request = FunctionGetRequest {
             app_name: app.to_owned(),
@@ -61,6 +64,10 @@ impl Client {
 
 impl Function {
     /// Starts a call with positional arguments of plain types: a tuple, or [`NO_ARGUMENTS`].
+    ///
+    /// # Errors
+    /// [`Error::Pickle`] if the arguments have no Python counterpart, [`Error::Rpc`] if the server cannot be reached or
+    /// refuses the call.
     pub async fn spawn<A: Serialize>(&self, arguments: A) -> Result<FunctionCall> {
         let no_keywords = std::collections::BTreeMap::<String, ()>::new();
         let args = pickle::dumps(&self.name, &(arguments, no_keywords))?;
@@ -88,6 +95,9 @@ impl FunctionCall {
     }
 
     /// Waits for the result for as long as that takes, but at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
     pub async fn wait<T: DeserializeOwned>(&self, limit: Duration) -> Result<Outcome<T>> {
         let finished = async {
             loop {
@@ -99,7 +109,11 @@ impl FunctionCall {
         tokio::time::timeout(limit, finished).await.unwrap_or(Ok(Outcome::Pending))
     }
 
-    /// Waits for the result, at most `timeout`; an exception in the Function is [`Error::Raised`].
+    /// Waits for the result, at most `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::Raised`] if the Function raised an exception or timed out, [`Error::Result`] if its result is empty,
+    /// [`Error::Unpickle`] if the result is not a `T`, [`Error::Rpc`] and [`Error::Download`] if it cannot be fetched.
     pub async fn get<T: DeserializeOwned>(&self, timeout: Duration) -> Result<Outcome<T>> {
         let request = FunctionGetOutputsRequest {
             function_call_id: self.id.clone(),

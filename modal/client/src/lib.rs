@@ -1,8 +1,10 @@
 //! A typed client of Modal's API, for what the daemon needs: Apps and their output, Volumes, Dicts, Secrets and
 //! Function calls.
 //!
-//! It starts no Python: an upload is two RPCs, a Dict read is one. Values that cross to Python are pickles of plain
-//! types (see [`pickle`]). Failed RPCs that Modal's own SDK would repeat are repeated here too (see [`wire`]).
+//! It needs no Python: to put one file is two RPCs, to read from a Dict is one. Values for Python are pickles of plain
+//! types (see [`pickle`]). Failed RPCs that Modal's own SDK would retry are retried here, too (see [`wire`]).
+
+#![warn(clippy::missing_errors_doc)]
 
 mod app;
 mod dict;

@@ -1,4 +1,4 @@
-//! What the containers of an App print.
+//! The output of an App's containers.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// How far back to look for the last pieces: most Apps have printed them lately, and looking far takes long.
 const LOOKS_BACK: [Duration; 3] = [HOUR, HOUR.saturating_mul(24), HOUR.saturating_mul(24 * 7)];
 
-/// Where a container printed something, or that Modal itself says it.
+/// Where a piece of output comes from: a stream of a container, or Modal itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Stdout,
@@ -56,6 +56,9 @@ pub struct Output {
 
 impl Client {
     /// The output of the deployed App of this name; `None` if there is no such App.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn output(&self, app: &str) -> Result<Option<Output>> {
         let request = AppGetByDeploymentNameRequest { name: app.to_owned(), environment_name: self.environment_name() };
         let app = found(rpc!(self, app_get_by_deployment_name, request))?;
@@ -70,6 +73,9 @@ impl Client {
 
 impl Output {
     /// The last pieces, oldest first; at most `count`, and of the last seven days.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn last(&self, count: u32) -> Result<Vec<Piece>> {
         let until = SystemTime::now();
         let mut pieces = Vec::new();
@@ -92,6 +98,9 @@ impl Output {
     }
 
     /// Waits for the next pieces, from the oldest that the server streams; `None` once the App has ended.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server refuses the request, or cannot be reached after several attempts.
     pub async fn next(&mut self) -> Result<Option<Vec<Piece>>> {
         loop {
             let stream = match &mut self.stream {

@@ -25,13 +25,19 @@ pub fn key(text: &str) -> Vec<u8> {
     pickle
 }
 
-/// `what` names the value in errors.
+/// Pickles a value; `what` names it in errors.
+///
+/// # Errors
+/// [`Error::Pickle`] if the value has no Python counterpart.
 pub fn dumps<T: Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
     serde_pickle::to_vec(value, serde_pickle::SerOptions::new())
         .map_err(|source| Error::Pickle { what: what.to_owned(), source })
 }
 
-/// `what` names the value in errors.
+/// Reads a pickled value; `what` names it in errors.
+///
+/// # Errors
+/// [`Error::Unpickle`] if the bytes are not a pickle of plain types, or the value is not a `T`.
 pub fn loads<T: DeserializeOwned>(what: &str, pickle: &[u8]) -> Result<T> {
     serde_pickle::from_slice(pickle, serde_pickle::DeOptions::new())
         .map_err(|source| Error::Unpickle { what: what.to_owned(), source })

@@ -24,6 +24,9 @@ pub enum SecretOutcome {
 
 impl Client {
     /// Creates a Secret of environment variables, unless one of that name exists.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn create_secret(&self, name: &str, variables: HashMap<String, String>) -> Result<SecretOutcome> {
         let request = SecretGetOrCreateRequest {
             deployment_name: name.to_owned(),
@@ -39,7 +42,10 @@ impl Client {
         }
     }
 
-    /// Sets variables of a Secret that exists, or removes them (`None`), and leaves its others alone.
+    /// Sets variables of an existing Secret, or removes them (`None`). Its other variables stay.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`], with the code `NOT_FOUND` if there is no Secret of this name.
     pub async fn update_secret(&self, name: &str, variables: HashMap<String, Option<String>>) -> Result<()> {
         let request = SecretGetOrCreateRequest {
             deployment_name: name.to_owned(),
@@ -54,7 +60,10 @@ impl Client {
         rpc!(self, secret_update, SecretUpdateRequest { secret_id, updates }).map(|_| ())
     }
 
-    /// Removes the Secret of this name with all that is in it; tells whether there was one.
+    /// Removes the Secret of this name with its contents; returns whether there was one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn delete_secret(&self, name: &str) -> Result<bool> {
         let request = SecretGetOrCreateRequest {
             deployment_name: name.to_owned(),

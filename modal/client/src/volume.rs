@@ -18,7 +18,7 @@ use crate::{
     wire::{Client, rpc},
 };
 
-/// Contents on their way to the server. Each may be large, so not all at once.
+/// The most concurrent uploads. Each may be large.
 const UPLOADS_AT_A_TIME: usize = 8;
 
 #[derive(Clone)]
@@ -55,6 +55,9 @@ pub enum EntryKind {
 
 impl Client {
     /// The Volume of this name, created if it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn volume(&self, name: &str) -> Result<Volume> {
         let request = VolumeGetOrCreateRequest {
             deployment_name: name.to_owned(),
@@ -68,6 +71,9 @@ impl Client {
     }
 
     /// The Volume of this name, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn find_volume(&self, name: &str) -> Result<Option<Volume>> {
         let request = VolumeGetOrCreateRequest {
             deployment_name: name.to_owned(),
@@ -78,7 +84,10 @@ impl Client {
         Ok(it.map(|it| Volume { client: self.clone(), id: it.volume_id }))
     }
 
-    /// Removes the Volume of this name with all that is in it; tells whether there was one.
+    /// Removes the Volume of this name with its contents; returns whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn delete_volume(&self, name: &str) -> Result<bool> {
         let Some(Volume { id: volume_id, .. }) = self.find_volume(name).await? else { return Ok(false) };
         Ok(found(rpc!(self, volume_delete, VolumeDeleteRequest { volume_id, ..Default::default() }))?.is_some())
@@ -86,7 +95,11 @@ impl Client {
 }
 
 impl Volume {
-    /// Uploads the files, over those of the same paths. Content first, then all names in one RPC.
+    /// Uploads files, over those at the same paths: their contents first, then all paths in one RPC.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses a file, such as one at an invalid path. After a
+    /// refusal, no path has changed.
     pub async fn put(&self, files: Vec<File>) -> Result<()> {
         let (mut sent, mut uploads) = (HashSet::new(), JoinSet::new());
         let mut named = Vec::with_capacity(files.len());
@@ -115,6 +128,9 @@ impl Volume {
     }
 
     /// The entries below a folder; a folder that does not exist has none.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn list(&self, path: &str, recursive: bool) -> Result<Vec<Entry>> {
         let request = VolumeListFiles2Request {
             volume_id: self.id.clone(),
@@ -137,12 +153,20 @@ impl Volume {
     }
 
     /// The content of a file, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request, [`Error::Download`] if the content cannot
+    /// be downloaded, [`Error::Truncated`] if it has another size than the server said.
     pub async fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let mut content = Vec::new();
         Ok(self.read_into(path, &mut content).await?.then_some(content))
     }
 
-    /// Writes the content of a file as it comes; tells whether there is one. After an error a part may be written.
+    /// Writes the content of a file to `to` in parts; returns whether the file exists. After an error, a part may have
+    /// been written.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`Error::Download`] also if `to` cannot be written.
     pub async fn read_into(&self, path: &str, to: &mut (impl Write + Send)) -> Result<bool> {
         let request = VolumeGetFile2Request { volume_id: self.id.clone(), path: path.to_owned(), ..Default::default() };
         let file = match rpc!(self.client, volume_get_file2, request) {
@@ -161,12 +185,18 @@ impl Volume {
         }
     }
 
-    /// Removes a file; tells whether it was there.
+    /// Removes a file; returns whether it existed.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn remove(&self, path: &str) -> Result<bool> {
         self.remove_path(path, false).await
     }
 
-    /// Removes a folder with all that is in it; tells whether it was there.
+    /// Removes a folder with its contents; returns whether it existed.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn remove_folder(&self, path: &str) -> Result<bool> {
         self.remove_path(path, true).await
     }
@@ -181,7 +211,7 @@ impl Volume {
     }
 }
 
-/// A writer that knows how much was written.
+/// A writer that counts bytes.
 struct Counted<'a, W> {
     to: &'a mut W,
     bytes: u64,
@@ -199,12 +229,12 @@ impl<W: Write> Write for Counted<'_, W> {
     }
 }
 
-/// What came of one of several tasks.
+/// The outcome of one of several tasks.
 fn finished(task: Option<std::result::Result<Result<()>, JoinError>>) -> Result<()> {
     match task {
         None => Ok(()),
         Some(Ok(outcome)) => outcome,
-        // They are not aborted, so it panicked; so does this then.
+        // Tasks are not aborted, so it panicked. The panic is passed on.
         Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
     }
 }

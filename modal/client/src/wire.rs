@@ -1,4 +1,4 @@
-//! The connection: server URLs, the headers that Modal wants, and which failures are worth another try.
+//! The connection: server URLs, the headers that Modal requires, and which failures are retried.
 
 use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
 
@@ -47,8 +47,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to `https://host`, `http://host:port` (h2c) or `unix:///path`; the connection is made again by itself when
-    /// it breaks.
+    /// Connects to `https://host`, `http://host:port` (h2c) or `unix:///path`. A broken connection is restored
+    /// automatically.
+    ///
+    /// # Errors
+    /// [`Error::Url`] if `server_url` is none of these forms, [`Error::Token`] if the token is not printable ASCII,
+    /// [`Error::Connect`] if the server cannot be reached.
     pub async fn connect(server_url: &str, token: &Token) -> Result<Self> {
         // Only the first one of a process takes effect, and all are the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -91,21 +95,33 @@ impl Client {
     }
 
     /// The name of the workspace that the token belongs to.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn workspace(&self) -> Result<String> {
         Ok(rpc!(self, workspace_name_lookup, ())?.workspace_name)
     }
 
     /// The names of the workspace's Modal environments.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the request.
     pub async fn environments(&self) -> Result<Vec<String>> {
         Ok(rpc!(self, environment_list, ())?.items.into_iter().map(|item| item.name).collect())
     }
 
-    /// Asks the server whether it is there and takes this client.
+    /// Checks that the server is reachable and accepts this client.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the token.
     pub async fn hello(&self) -> Result<()> {
         rpc!(self, client_hello, ()).map(|_| ())
     }
 
-    /// What the server's clock says, as its answers' `date` header tells it; `None` if they have none.
+    /// The time of the server's clock, from the `date` header of its response; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Rpc`] if the server cannot be reached or refuses the token. This call is not repeated.
     pub async fn date(&self) -> Result<Option<String>> {
         let answer = self.stub().client_hello(attempt((), &idempotency_key(), 0)).await;
         let answer = answer.map_err(|status| Error::rpc("client_hello", status))?;

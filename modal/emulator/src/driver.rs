@@ -1,4 +1,4 @@
-//! The loop that does what the state asks for.
+//! The loop that carries out the plans of the state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     state::{StopSignal, TaskExit},
 };
 
-/// Plans are made at least this often, whatever happens: a safety net, nothing relies on it.
+/// Plans are made at least this often. This is a safety net; nothing relies on it.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Carries out plans until `stop`.
@@ -21,9 +21,9 @@ pub async fn run(shared: Arc<Shared>, containers: Arc<Containers>, tracker: Task
         for task_id in plan.start {
             let shared = shared.clone();
             let containers = containers.clone();
-            // Before it runs, so that no signal for it is missed.
+            // Before the container runs, so that no signal is missed.
             let signals = containers.begin(&task_id);
-            tracker.spawn(look_after(shared, containers, task_id, signals));
+            tracker.spawn(supervise(shared, containers, task_id, signals));
         }
         for (task_id, signal) in plan.signal {
             containers.signal(&task_id, signal);
@@ -31,8 +31,10 @@ pub async fn run(shared: Arc<Shared>, containers: Arc<Containers>, tracker: Task
         for call_id in plan.forget {
             shared.streams.forget(&call_id);
         }
-        shared.endpoints.close_gone(&shared);
-        containers.close_gone(&shared);
+        shared.read(|state| {
+            shared.endpoints.close_removed(|(function_id, method)| state.has_endpoint(function_id, method));
+        });
+        containers.close_unused(&shared);
         let latest = tokio::time::Instant::now() + LONGEST_WAIT;
         let wake_at = plan.wake_at.map_or(latest, |at| latest.min(at.into()));
         tokio::select! {
@@ -43,8 +45,8 @@ pub async fn run(shared: Arc<Shared>, containers: Arc<Containers>, tracker: Task
     }
 }
 
-/// Runs a container. Should that fail in here, its inputs must not wait for ever.
-async fn look_after(
+/// Runs a container. If that panics, its inputs must not wait forever.
+async fn supervise(
     shared: Arc<Shared>,
     containers: Arc<Containers>,
     task_id: String,
@@ -53,7 +55,7 @@ async fn look_after(
     let (in_run, id) = (shared.clone(), task_id.clone());
     let run = tokio::spawn(async move { containers::run(&in_run, &containers, id, signals).await });
     if let Err(error) = run.await {
-        tracing::error!(%error, task.id = task_id, "a container could not be watched");
+        tracing::error!(%error, task.id = task_id, "the supervision of a container failed");
         let exit = TaskExit { how: "was lost by Local Modal".to_owned(), last_output: String::new() };
         shared.change_soon(|state, now| state.task_exited(&task_id, &exit, now));
     }

@@ -14,30 +14,31 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     admin::{self, Status},
-    containers::{Containers, kill_left_overs},
+    containers::Containers,
     driver, endpoints,
     files::Files,
+    health::{self, Heartbeat, KillSwitch},
     options::{Options, StartError, absolute_python},
+    process::kill_orphans,
     server::{self, Listener},
     shared::Shared,
     state::{Now, Settings, State},
     store::Store,
     sweep::{self, Keep},
     token::Token,
-    vital::{self, Heartbeat, Killer},
     web::{self, Site},
 };
 
-/// How long requests may take to end after they were told that the server stops.
+/// How long requests may take to end after the server begins to stop.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
-/// How long killed containers may take to be gone.
+/// How long killed containers may take to end.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);
 
-/// A running emulator. Dropping it without [`Emulator::shutdown`] leaves its containers to the next start.
+/// A running emulator. If it is dropped without [`Emulator::shutdown`], the next start kills its containers.
 pub struct Emulator {
     shared: Arc<Shared>,
-    /// Cancelled when something of it ends that is to go on.
+    /// Canceled when a part that must keep running ends.
     failed: CancellationToken,
     containers: TaskTracker,
     stop_driver: CancellationToken,
@@ -50,17 +51,17 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts an emulator with the state that the last one left in the data folder. Containers of that one that still
-    /// run are killed first, so that nothing of theirs happens twice.
+    /// Starts an emulator with the state that the last one left in the data folder. Containers of the last one that
+    /// still run are killed first, so that nothing runs twice.
     pub async fn start(mut options: Options) -> Result<Self, StartError> {
         create_private(&options.data_dir)?;
         options.data_dir = fs::canonicalize(&options.data_dir).map_err(StartError::io("find", &options.data_dir))?;
         options.python = absolute_python(&options.python).map_err(StartError::io("find", &options.python))?;
         let lock = lock(&options.data_dir)?;
         let containers_folder = options.containers_folder();
-        // Nothing else happens yet, so this may block.
-        kill_left_overs(&containers_folder);
-        kill_left_overs(&options.images_folder());
+        // Nothing else runs yet, so this may block.
+        kill_orphans(&containers_folder);
+        kill_orphans(&options.images_folder());
         if containers_folder.exists() {
             fs::remove_dir_all(&containers_folder).map_err(StartError::io("clear", &containers_folder))?;
         }
@@ -94,7 +95,7 @@ impl Emulator {
         let grpc = server::serve(listener, shared.clone(), stop_servers.clone());
         let web = web::serve(web_listener, site, stop_servers.clone());
         let admin = admin::serve(admin_listener, shared.clone(), stop_servers.clone());
-        let serve = |name, task| vital::spawn(name, &stop_servers, &failed, task);
+        let serve = |name, task| health::spawn(name, &stop_servers, &failed, task);
         let servers = vec![
             serve("gRPC server", report("gRPC", grpc).boxed()),
             serve("HTTP server", report("HTTP", web).boxed()),
@@ -102,8 +103,8 @@ impl Emulator {
         ];
         let running = Arc::new(Containers::default());
         let driver = driver::run(shared.clone(), running, containers.clone(), stop_driver.clone());
-        let driver = vital::spawn("driver", &stop_driver, &failed, driver);
-        let sweeper = vital::spawn("sweeper", &stop_driver, &failed, sweep::run(shared.clone(), stop_driver.clone()));
+        let driver = health::spawn("driver", &stop_driver, &failed, driver);
+        let sweeper = health::spawn("sweeper", &stop_driver, &failed, sweep::run(shared.clone(), stop_driver.clone()));
         Ok(Self { shared, failed, containers, stop_driver, stop_servers, driver, sweeper, servers, _lock: lock })
     }
 
@@ -112,44 +113,44 @@ impl Emulator {
         &self.shared.server_url
     }
 
-    /// The value of `MODAL_TOKEN_SECRET` with which it takes requests; the token's id does not matter.
+    /// The value of `MODAL_TOKEN_SECRET` that it accepts; any token id is accepted.
     pub fn token_secret(&self) -> &str {
         self.shared.token.secret()
     }
 
-    /// Cancelled when a part of it fails without which it is none: it is to be shut down and started again then.
+    /// Canceled when an essential part fails: then shut the emulator down and start it again.
     pub fn failed(&self) -> CancellationToken {
         self.failed.clone()
     }
 
-    /// For a look whether it works.
+    /// A health check.
     pub fn heartbeat(&self) -> Heartbeat {
         Heartbeat::of(&self.shared)
     }
 
-    /// What ends its containers when there is no time for [`Emulator::shutdown`].
-    pub fn killer(&self) -> Killer {
-        Killer::of(&self.shared.options)
+    /// Kills its containers when there is no time for [`Emulator::shutdown`].
+    pub fn kill_switch(&self) -> KillSwitch {
+        KillSwitch::of(&self.shared.options)
     }
 
-    /// What runs.
+    /// The status of the server: its apps, containers and counts.
     pub fn status(&self) -> Status {
         Status::of(&self.shared)
     }
 
     /// Stops the containers (they may run their exit handlers for [`Options::stop_grace`]), answers the last requests,
-    /// and makes everything durable. What was running is delivered again after the next start.
+    /// and makes everything durable. Running inputs are delivered again after the next start.
     pub async fn shutdown(self) {
         let Self { shared, failed: _, containers, stop_driver, stop_servers, driver, sweeper, servers, _lock } = self;
         shared.change_soon(|state, _| state.close());
         containers.close();
-        // The driver interrupts, and after the grace kills, every container.
+        // The driver interrupts every container, and kills it after the grace period.
         let limit = shared.options.stop_grace + LONGEST_DEATH;
         if tokio::time::timeout(limit, containers.wait()).await.is_err() {
-            tracing::error!("a container does not die; the next start will try again");
+            tracing::error!("a container does not end; the next start will kill it");
         }
         stop_driver.cancel();
-        shared.hang_up.cancel();
+        shared.close_streams.cancel();
         stop_servers.cancel();
         for (name, task) in [("driver", driver), ("sweeper", sweeper)] {
             if let Err(error) = task.await {
@@ -158,18 +159,18 @@ impl Emulator {
         }
         for mut server in servers {
             if tokio::time::timeout(LAST_REQUESTS, &mut server).await.is_err() {
-                // A client that keeps its connection busy; it will see it break.
+                // A client keeps its connection busy; the connection is closed.
                 server.abort();
                 let _ = server.await;
             }
         }
-        // Processes that containers are forked from, and whatever was forked just now.
-        let killer = Killer::of(&shared.options);
-        if let Err(error) = tokio::task::spawn_blocking(move || killer.kill()).await {
-            tracing::error!(%error, "containers were left");
+        // Kills fork servers, and containers that were just forked.
+        let kill_switch = KillSwitch::of(&shared.options);
+        if let Err(error) = tokio::task::spawn_blocking(move || kill_switch.kill()).await {
+            tracing::error!(%error, "the remaining containers could not be killed");
         }
         if tokio::time::timeout(LAST_REQUESTS, shared.endpoints.close()).await.is_err() {
-            tracing::warn!("a client of a web function keeps its connection busy");
+            tracing::warn!("a client of a web function keeps its connection open");
         }
         match Arc::try_unwrap(shared) {
             Ok(shared) => shared.close().await,

@@ -1,4 +1,4 @@
-//! What can go wrong in an answer to a client, and the gRPC status it becomes.
+//! Errors of requests, and the gRPC status that each becomes.
 
 use std::io::ErrorKind;
 
@@ -75,15 +75,20 @@ impl Error {
     }
 }
 
+/// An error with its causes, for a message to the user.
+pub fn explain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        Status::new(error.code(), message)
+        Status::new(error.code(), explain(&error))
     }
 }

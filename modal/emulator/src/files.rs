@@ -1,8 +1,8 @@
-//! The file store: contents by their SHA-256, for blobs, for mounts, and for files on their way into a Volume.
+//! The file store: contents by their SHA-256, for blobs, for mounts, and for uploads into Volumes.
 //!
-//! Small uploads are written without waiting for the disk; whoever is about to rely on some of them, in a record that
-//! outlives the process, calls [`Files::settle`] first. What was not settled is not trusted after the machine went down
-//! (see `sweep`), so a file here is always whole.
+//! Small uploads are written without waiting for the disk. A caller that refers to some of them in a durable record
+//! calls [`Files::sync`] first. After a crash of the machine, files that were not synced are removed (see `sweep`),
+//! so a file here is always complete.
 
 use std::{
     collections::HashSet,
@@ -21,27 +21,27 @@ use crate::{
     ids::{blob_hash, new_id},
 };
 
-/// Up to so many files are made durable one by one; for more it is quicker to sync the whole file system.
+/// Up to so many files are synced one by one; for more it is quicker to sync the whole file system.
 pub const FEW: usize = 8;
-/// Most unsettled files that are remembered; one more and all of them are settled.
-const MAX_UNSETTLED: usize = 4_096;
+/// The most unsynced files that are remembered; beyond that, all of them are synced.
+const MAX_UNSYNCED: usize = 4_096;
 
 /// A folder of immutable files that are named by their hash.
 #[derive(Debug, Clone)]
 pub struct Files {
     root: PathBuf,
-    /// Where files are written before they have a name.
+    /// Where files are written before their hash is known.
     uploads: PathBuf,
     /// Hashes of files that may not be on the disk yet.
-    unsettled: Arc<Mutex<HashSet<String>>>,
+    unsynced: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Files {
     pub fn new(data_dir: &Path) -> Self {
-        Self { root: data_dir.join("files"), uploads: data_dir.join("uploads"), unsettled: Arc::default() }
+        Self { root: data_dir.join("files"), uploads: data_dir.join("uploads"), unsynced: Arc::default() }
     }
 
-    /// Where the contents with this hash are, or would be.
+    /// The path of the contents with this hash, whether or not they exist.
     pub fn path(&self, sha256_hex: &str) -> Result<PathBuf, Error> {
         let valid = sha256_hex.len() == 64 && sha256_hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !valid {
@@ -50,8 +50,8 @@ impl Files {
         Ok(self.root.join(&sha256_hex[..2]).join(sha256_hex))
     }
 
-    /// Whether the contents with this hash are here. If so they stay for hours, even if nothing refers to them: the
-    /// caller is about to.
+    /// Whether the contents with this hash exist. If so, they are kept for hours even if nothing refers to them, so
+    /// that the caller can.
     pub fn claim(&self, sha256_hex: &str) -> Result<bool, Error> {
         let path = self.path(sha256_hex)?;
         let touched =
@@ -59,7 +59,7 @@ impl Files {
         match touched {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::io("look for", sha256_hex)(error)),
+            Err(error) => Err(Error::io("find", sha256_hex)(error)),
         }
     }
 
@@ -76,7 +76,7 @@ impl Files {
         self.uploads.join(id)
     }
 
-    /// Keeps contents; they have to have the hash they are said to have.
+    /// Stores contents, which must have the announced hash.
     pub async fn put(&self, sha256_hex: String, data: Bytes) -> Result<(), Error> {
         let (path, store) = (self.path(&sha256_hex)?, self.clone());
         blocking(move || {
@@ -86,55 +86,55 @@ impl Files {
             if store.claim(&sha256_hex)? {
                 return Ok(());
             }
-            // In the folder where it will be: of many uploads at a time, those to one folder wait for each other.
+            // In the folder of the final path: of many uploads at a time, only those to one folder wait for each other.
             let staged = path.with_file_name(new_id("up"));
             in_folder_of(&staged, || File::create_new(&staged))
                 .and_then(|mut file| file.write_all(&data))
                 .and_then(|()| fs::rename(&staged, &path))
                 .map_err(Error::io("save", sha256_hex.as_str()))?;
             let crowded = {
-                let mut unsettled = store.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
-                unsettled.insert(sha256_hex);
-                unsettled.len() > MAX_UNSETTLED
+                let mut unsynced = store.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+                unsynced.insert(sha256_hex);
+                unsynced.len() > MAX_UNSYNCED
             };
-            if crowded { store.settle_all() } else { Ok(()) }
+            if crowded { store.sync_all_files() } else { Ok(()) }
         })
         .await
     }
 
-    /// Takes in an upload that is complete and on the disk, and whose hash was checked; blocking.
+    /// Moves a complete upload into the store, which is on the disk and has the right hash; blocking.
     pub fn adopt(&self, staged: &Path, sha256_hex: &str) -> Result<(), Error> {
         let path = self.path(sha256_hex)?;
         move_into(staged, &path).and_then(|()| self.sync_names(&path)).map_err(Error::io("save", sha256_hex))
     }
 
     /// Makes contents durable; blocking.
-    pub fn settle<'a>(&self, sha256_hex: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    pub fn sync<'a>(&self, sha256_hex: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
         let wanted: Vec<&str> = {
-            let unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
-            sha256_hex.into_iter().filter(|hash| unsettled.contains(*hash)).collect()
+            let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+            sha256_hex.into_iter().filter(|hash| unsynced.contains(*hash)).collect()
         };
         if wanted.len() > FEW {
-            return self.settle_all();
+            return self.sync_all_files();
         }
         for hash in wanted {
             let path = self.path(hash)?;
             let synced = File::open(&path).and_then(|file| file.sync_all()).and_then(|()| self.sync_names(&path));
             synced.map_err(Error::io("save", hash))?;
-            self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).remove(hash);
+            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).remove(hash);
         }
         Ok(())
     }
 
-    fn settle_all(&self) -> Result<(), Error> {
-        let settled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fn sync_all_files(&self) -> Result<(), Error> {
+        let synced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).clone();
         sync_file_system(&self.root).map_err(Error::io("save", "the uploaded files"))?;
-        // Not those that came meanwhile.
-        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).retain(|hash| !settled.contains(hash));
+        // Those that were added meanwhile stay.
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).retain(|hash| !synced.contains(hash));
         Ok(())
     }
 
-    /// Makes the way to a file durable.
+    /// Makes the name of a file durable.
     fn sync_names(&self, path: &Path) -> io::Result<()> {
         sync_folder(path)?;
         File::open(&self.root)?.sync_all()
@@ -145,7 +145,7 @@ fn move_into(staged: &Path, path: &Path) -> io::Result<()> {
     in_folder_of(path, || fs::rename(staged, path))
 }
 
-/// Does something in the folder of a file. Only the first file of a folder has to make it.
+/// Runs `work`, and if the folder of a file does not exist, creates it and runs `work` again.
 fn in_folder_of<T>(path: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match work() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -164,7 +164,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a file so that it is there as a whole or not at all.
+/// Writes a file atomically: it has all contents or does not exist.
 pub fn write_whole(path: &Path, data: &[u8]) -> io::Result<()> {
     let staged = path.with_file_name(format!(".{}.partial", new_id("put")));
     let mut file = File::create_new(&staged)?;

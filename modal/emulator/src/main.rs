@@ -1,4 +1,4 @@
-//! `modal-local`: Local Modal as a program of its own.
+//! `modal-local`: Local Modal as a standalone program.
 
 #[path = "main/admin.rs"]
 mod admin;
@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// Runs Modal apps on this machine: deploy with the modal SDK, without an account.
+/// Run Modal apps on this machine: deploy with the modal SDK, without an account
 #[derive(Parser)]
 #[command(name = "modal-local", version)]
 struct Cli {
@@ -23,18 +23,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until interrupted. Prints MODAL_SERVER_URL=… when ready; logs go to stderr (RUST_LOG sets how much).
+    /// Serve until interrupted. Prints MODAL_SERVER_URL=… when ready; logs go to stderr (RUST_LOG sets the level)
     Serve(serve::Serve),
-    /// Show the apps, containers and queues of a server that runs.
+    /// Show the apps, containers and queues of a running server
     Status(status::Show),
-    /// Print the variables with which the modal SDK finds a server that runs, for `eval "$(modal-local env)"`.
+    /// Print the variables with which the modal SDK finds a running server, for `eval "$(modal-local env)"`
     Env(status::Env),
-    /// Show what is to go wrong, or set it: a JSON array, such as
-    /// [{"rpc": "FunctionPutOutputs", "action": "kill", "when": "after"}]; an empty one ends it all.
+    /// Show the pending faults, or replace them by a JSON array, such as [{"rpc": "FunctionPutOutputs", "action":
+    /// "kill", "when": "after"}]; an empty one removes all
     Faults(status::Faults),
 }
 
-/// Which server is meant.
+/// The server that a command is about.
 #[derive(Args)]
 struct DataDir {
     /// The data folder of the server

@@ -1,4 +1,4 @@
-//! How an emulator is set up, and why it may not start.
+//! The options of an emulator, and the errors of its start.
 
 use std::{
     io,
@@ -12,14 +12,14 @@ use crate::store::StoreError;
 /// Where the SDK connects.
 #[derive(Debug, Clone)]
 pub enum Listen {
-    /// A Unix socket with mode 0600; whatever lies at the path is replaced.
+    /// A Unix socket with mode 0600. An existing file at the path is replaced.
     Unix(PathBuf),
     /// A loopback address; port 0 picks a free one.
     Tcp(SocketAddr),
 }
 
 impl Listen {
-    /// On a Unix socket, or on a free loopback port if the path is so long that the SDK could not connect to it.
+    /// A Unix socket, or a free loopback port if the path is too long for the SDK to connect to.
     pub fn by_default(path: PathBuf) -> Self {
         let fits = std::path::absolute(&path).is_ok_and(|path| socket_path::fits(&path));
         if fits { Self::Unix(path) } else { Self::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) }
@@ -32,7 +32,7 @@ pub enum VolumeMode {
     /// The Volume's own folder: quick, and a missing commit or reload goes unnoticed.
     #[default]
     Bind,
-    /// A copy of their own, as on Modal: only what is committed is seen by others, and only after a reload.
+    /// A copy of their own, as on Modal: others see only what is committed, after a reload.
     Strict,
 }
 
@@ -51,22 +51,22 @@ pub enum ImageSteps {
 /// The settings of one emulator.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Everything that outlives the process; created with mode 0700. One emulator at a time uses it.
+    /// Everything that outlives the process; created with mode 0700. Only one emulator at a time can use it.
     pub data_dir: PathBuf,
     /// Where the SDK connects.
     pub listen: Listen,
-    /// The interpreter that runs containers. It needs the `modal` package, and need not exist before the first deployment.
-    /// A bare name is looked for in the `PATH` of this process when the emulator starts.
+    /// The interpreter that runs containers. It needs the `modal` package, and must exist when the first app is
+    /// deployed. A bare name is searched for in the `PATH` of this process when the emulator starts.
     pub python: PathBuf,
     /// What containers see of Volumes.
     pub volumes: VolumeMode,
-    /// Most containers of a function that sets no `max_containers`.
+    /// The most containers of a function that sets no `max_containers`.
     pub default_max_containers: u32,
     /// Whether functions that ask for a GPU run without one; otherwise they are refused.
     pub ignore_gpu: bool,
     /// What happens to steps of images' recipes that are not installations of Python packages.
     pub image_steps: ImageSteps,
-    /// How long a container that was told to stop may take before it is killed.
+    /// How long a container may take to stop before it is killed.
     pub stop_grace: Duration,
 }
 
@@ -89,13 +89,28 @@ impl Options {
 }
 
 impl Options {
-    /// The folder with what images are made of, one folder each.
+    /// The folder with the environments of images, one folder each.
     pub(crate) fn images_folder(&self) -> PathBuf {
         self.data_dir.join("images")
     }
+
+    /// The folder with what functions that are steps of images wrote, one folder each.
+    pub(crate) fn homes_folder(&self) -> PathBuf {
+        self.data_dir.join("homes")
+    }
+
+    /// The folder with the private folders of all containers.
+    pub(crate) fn containers_folder(&self) -> PathBuf {
+        self.data_dir.join("containers")
+    }
+
+    /// The private folder of a container. It is removed when the container ends.
+    pub(crate) fn container_folder(&self, task_id: &str) -> PathBuf {
+        self.containers_folder().join(task_id)
+    }
 }
 
-/// The interpreter as an absolute path. A link is not followed: it is what makes a virtual environment.
+/// The interpreter as an absolute path. Links are not resolved: a link is what makes a virtual environment.
 pub(crate) fn absolute_python(python: &Path) -> io::Result<PathBuf> {
     if python.components().count() == 1 && !python.is_absolute() {
         let folders = std::env::var_os("PATH").unwrap_or_default();
@@ -108,7 +123,7 @@ pub(crate) fn absolute_python(python: &Path) -> io::Result<PathBuf> {
     std::path::absolute(python)
 }
 
-/// Some more than there are processors: containers mostly wait, but each one that starts is busy for a second.
+/// More than there are processors: containers mostly wait, but each one that starts is busy for a second.
 fn default_max_containers() -> u32 {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(processors * 4).unwrap_or(u32::MAX).clamp(8, 64)
@@ -117,7 +132,9 @@ fn default_max_containers() -> u32 {
 /// Why an emulator did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{0} is not a loopback address; Local Modal runs whatever it is given, so it listens on this machine only")]
+    #[error(
+        "{0} is not a loopback address; Local Modal runs any code that it receives, so it listens on this machine only"
+    )]
     NotLoopback(SocketAddr),
     #[error(
         "the socket path {path:?} has {length} bytes, and at most {} fit; choose a shorter one",

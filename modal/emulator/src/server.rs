@@ -16,15 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::{
-    gate::{Gate, Link},
+    interceptor::{Connection, Intercepted},
     options::{Listen, StartError},
     rpc::Service,
     shared::Shared,
     state::MAX_VALUE_BYTES,
 };
 
-/// Room for the message around the largest value of a Dict, or around as many arguments as the SDK puts in one message;
-/// whatever else is so large travels as a blob.
+/// Enough for a message with the largest value of a Dict, or with as many arguments as the SDK puts into one message.
+/// Other data of that size is sent as blobs.
 const MAX_MESSAGE_BYTES: usize = MAX_VALUE_BYTES + (4 << 20);
 
 /// A bound listener.
@@ -34,12 +34,12 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Binds, and tells the URL under which the SDK finds it.
+    /// Binds the listener; returns it with the URL for the SDK.
     pub async fn bind(listen: &Listen) -> Result<(Self, String), StartError> {
         match listen {
             Listen::Unix(path) => {
                 let path = std::path::absolute(path).map_err(StartError::io("find", path))?;
-                // The SDK, too, has to connect to it.
+                // The SDK has to connect to it, too.
                 if !socket_path::fits(&path) {
                     let length = path.as_os_str().len();
                     return Err(StartError::SocketPathTooLong { path, length });
@@ -60,8 +60,8 @@ impl Listener {
     }
 }
 
-/// Binds a socket that only this user can connect to. Others never can, not even for a moment: it is made in a
-/// private folder and moved to its place.
+/// Binds a socket that only this user can connect to. To exclude others from the beginning, it is created in a private
+/// folder and then moved.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -74,7 +74,7 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until `stop`, then lets the requests that run end.
+/// Serves until `stop`, then until the running requests have ended.
 pub async fn serve(
     listener: Listener,
     shared: Arc<Shared>,
@@ -83,17 +83,17 @@ pub async fn serve(
     let service = ModalClientServer::new(Service::new(shared.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let router = Server::builder().tcp_nodelay(true).add_service(Gate::new(service, shared));
+    let router = Server::builder().tcp_nodelay(true).add_service(Intercepted::new(service, shared));
     match listener {
         Listener::Tcp(listener) => {
-            let incoming = TcpListenerStream::new(listener).map_ok(Link::new);
+            let incoming = TcpListenerStream::new(listener).map_ok(Connection::new);
             router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
         }
         Listener::Unix(listener, path) => {
-            let incoming = UnixListenerStream::new(listener).map_ok(Link::new);
+            let incoming = UnixListenerStream::new(listener).map_ok(Connection::new);
             let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
             if let Err(error) = fs::remove_file(&path) {
-                tracing::debug!(%error, "the socket was gone already");
+                tracing::debug!(%error, "the socket could not be removed");
             }
             served
         }

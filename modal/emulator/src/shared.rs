@@ -1,4 +1,4 @@
-//! What every part of the server holds: the state behind its lock, the store behind it, and the folders.
+//! What all parts of the server share: the state behind its lock, the store, and the folders.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -9,20 +9,21 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{Counts, Faults},
-    endpoints::Endpoints,
+    counts::Counts,
+    endpoints::ports::Endpoints,
     error::Error,
+    faults::Faults,
     files::Files,
-    images::Images,
+    images::builds::Images,
     logs::Logs,
     options::Options,
     state::{Now, State},
     store::{Pending, Store},
     streams::Streams,
+    subscriptions::Subscriptions,
     token::Token,
     views::Views,
     volumes::Volumes,
-    waiting::Waiting,
     web::Site,
 };
 
@@ -43,12 +44,12 @@ pub struct Shared {
     pub images: Images,
     /// The URLs for what travels over HTTP.
     pub site: Site,
-    /// Cancelled when requests that wait are to be given up.
-    pub hang_up: CancellationToken,
+    /// Canceled when the server stops: requests that wait or stream end.
+    pub close_streams: CancellationToken,
     state: Mutex<State>,
     store: Store,
-    /// The requests that wait for something to happen.
-    waiting: Waiting,
+    /// The requests that wait for a change.
+    subscriptions: Subscriptions,
     /// Wakes the driver.
     wake: Notify,
 }
@@ -70,10 +71,10 @@ impl Shared {
             server_url,
             images: Images::default(),
             site,
-            hang_up: CancellationToken::new(),
+            close_streams: CancellationToken::new(),
             state: Mutex::new(state),
             store,
-            waiting: Waiting::default(),
+            subscriptions: Subscriptions::default(),
             wake: Notify::new(),
         }
     }
@@ -83,19 +84,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the state.
-    pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.lock())
+    /// Reads the state.
+    pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.lock())
     }
 
-    /// Carries out a transition; returns when its changes are durable.
+    /// Makes a transition; returns when its changes are durable.
     pub async fn change<T>(&self, transition: impl FnOnce(&mut State, Now) -> Result<T, Error>) -> Result<T, Error> {
         let (outcome, pending) = self.apply(transition);
         pending.committed().await?;
         outcome
     }
 
-    /// Carries out a transition whose changes nobody waits for.
+    /// Makes a transition without waiting until its changes are durable.
     pub fn change_soon<T>(&self, transition: impl FnOnce(&mut State, Now) -> T) -> T {
         let (outcome, _) = self.apply(transition);
         outcome
@@ -106,24 +107,24 @@ impl Shared {
         let outcome = transition(&mut state, Now::read());
         // Under the lock, so that changes reach the store in the order in which they were made.
         let pending = self.store.queue(state.take_changes());
-        let news = state.take_news();
+        let notice = state.take_notice();
         drop(state);
-        if !news.is_empty() {
-            self.waiting.tell(&news);
+        if !notice.is_empty() {
+            self.subscriptions.notify(&notice);
             self.wake.notify_one();
         }
         (outcome, pending)
     }
 
-    /// Tries a transition now, and whenever there are news of the object `id`, until it yields something; `None` when
-    /// the time is up.
+    /// Tries a transition now, and after each change of the object `id`, until it returns a value; `None` if that takes
+    /// longer than `until`.
     pub async fn wait_for<T>(
         &self,
         id: &str,
         until: Option<Instant>,
         mut attempt: impl FnMut(&mut State, Now) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
-        let mut listener = self.waiting.listen(id);
+        let mut subscription = self.subscriptions.subscribe(id);
         loop {
             let (outcome, pending) = self.apply(&mut attempt);
             if let Some(found) = outcome? {
@@ -137,16 +138,16 @@ impl Shared {
                 }
             };
             tokio::select! {
-                () = listener.heard() => {}
+                () = subscription.changed() => {}
                 () = time_is_up => return Ok(None),
-                () = self.hang_up.cancelled() => return Err(Error::ShuttingDown),
+                () = self.close_streams.cancelled() => return Err(Error::ShuttingDown),
             }
         }
     }
 
-    /// Changes when apps and containers come and go, among other things; not with every call.
-    pub fn large_news(&self) -> watch::Receiver<()> {
-        self.waiting.everybody()
+    /// A subscription to large changes, such as the start or end of apps and containers; not to those of every call.
+    pub fn subscribe_large(&self) -> watch::Receiver<()> {
+        self.subscriptions.subscribe_large()
     }
 
     /// Returns when the state may have changed since the last time.
@@ -155,13 +156,13 @@ impl Shared {
     }
 
     /// Returns when everything changed so far is durable.
-    pub async fn settled(&self) -> Result<(), Error> {
+    pub async fn synced(&self) -> Result<(), Error> {
         Ok(self.store.barrier().committed().await?)
     }
 
-    /// The same, at the end.
+    /// Waits until everything changed so far is durable, and logs a failure.
     pub async fn flush(&self) {
-        if let Err(error) = self.settled().await {
+        if let Err(error) = self.synced().await {
             tracing::error!(%error, "the last changes could not be saved");
         }
     }

@@ -1,4 +1,4 @@
-//! Removing from the disk what nothing refers to any more.
+//! Removal of files that nothing refers to any more.
 
 use std::{
     cell::Cell,
@@ -18,16 +18,16 @@ use crate::{
     state::State,
 };
 
-/// How long what containers printed is kept.
+/// How long the output of containers is kept.
 const LOGS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long an environment that no image has any more is kept after its last use: another deployment may lead to it.
+/// How long an environment that no image has any more is kept after its last use: another deployment may need it.
 const ENVIRONMENTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long an upload may take, and how long it may be before something refers to it.
+/// How long an upload may take, and how long it is kept until something refers to it.
 const UPLOADS_KEPT: Duration = Duration::from_secs(6 * 3600);
 const SWEEP_PERIOD: Duration = Duration::from_secs(1800);
 
-/// Names of what has to stay, and of Volumes that have not to. Volumes are never removed just because nothing is known
-/// of them: they may be all that is left of a lost database.
+/// The names of files that are still in use, and of Volumes that can be removed. A Volume is never removed just because
+/// the state does not have it: its files may be all that is left of a lost database.
 #[derive(Debug, Default)]
 pub struct Keep {
     trees: BTreeSet<String>,
@@ -39,7 +39,7 @@ pub struct Keep {
 }
 
 impl Keep {
-    /// What `state` refers to.
+    /// Everything that `state` refers to.
     pub fn of(state: &State) -> Self {
         let running = state.tasks.values().map(|task| &task.definition);
         Self {
@@ -58,7 +58,7 @@ pub fn at_start(data_dir: &Path, keep: &Keep) -> io::Result<()> {
     remove_unless(&data_dir.join("trees"), |path| is_in(path, &keep.trees));
     remove_unless(&data_dir.join("streams"), |path| is_in(path, &keep.calls));
     remove_unless(&data_dir.join("volumes"), |path| !is_in(path, &keep.dropped_volumes));
-    // Their URLs have lapsed.
+    // Their URLs are no longer valid.
     remove_unless(&data_dir.join("uploads"), |_| false);
     remove_unless(&data_dir.join("images"), |path| {
         let complete = path.join(COMPLETE);
@@ -66,17 +66,17 @@ pub fn at_start(data_dir: &Path, keep: &Keep) -> io::Result<()> {
     });
     remove_unless(&data_dir.join("homes"), |path| is_in(path, &keep.homes));
     remove_old_logs(data_dir);
-    // A client may still be about to refer to what it uploaded, but after the machine went down it may be incomplete.
+    // A client may still refer to what it uploaded, but after a crash of the machine the upload may be incomplete.
     let (note, boot) = (data_dir.join("boot"), fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default());
     let same_boot = !boot.is_empty() && fs::read(&note).is_ok_and(|last| last == boot);
     if sweep_files(data_dir, keep, if same_boot { UPLOADS_KEPT } else { Duration::ZERO }) {
-        // The last run may not have settled it.
+        // The last run may not have synced it.
         sync_file_system(data_dir)?;
     }
     if same_boot { Ok(()) } else { fs::write(note, boot) }
 }
 
-/// Clears the data folder now and then, until `stop`.
+/// Clears the data folder periodically, until `stop`.
 pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -88,21 +88,21 @@ pub async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         let swept = blocking(move || {
             sweep_files(&data_dir, &keep, UPLOADS_KEPT);
             remove_unless(&data_dir.join("uploads"), |path| !is_older(path, UPLOADS_KEPT));
-            // One that was made a moment ago may be of a definition that came after the look at the state.
+            // A new one may belong to a definition that was added after the state was read.
             remove_unless(&data_dir.join("trees"), |path| is_in(path, &keep.trees) || !is_older(path, UPLOADS_KEPT));
-            // As long as a container may still read it, or a build has not told of it.
+            // A container may still read it, or a build may not have recorded it yet.
             remove_unless(&data_dir.join("homes"), |path| is_in(path, &keep.homes) || !is_older(path, UPLOADS_KEPT));
             remove_old_logs(&data_dir);
             Ok(())
         });
         if let Err(error) = swept.await {
-            tracing::debug!(%error, "nothing was swept");
+            tracing::debug!(%error, "the removal of unused files failed");
         }
     }
 }
 
-/// Removes files from the store that nothing refers to, and that nobody asked for in the last while. Returns whether
-/// some of those that nothing refers to stay.
+/// Removes files from the store that nothing refers to, and that were not used for `trusted`. Returns whether some
+/// unreferenced files stay.
 fn sweep_files(data_dir: &Path, keep: &Keep, trusted: Duration) -> bool {
     let some_stay = Cell::new(false);
     let is_new = |path: &Path| {
@@ -119,7 +119,7 @@ fn sweep_files(data_dir: &Path, keep: &Keep, trusted: Duration) -> bool {
 fn remove_old_logs(data_dir: &Path) {
     for folder in entries(&data_dir.join("logs")) {
         remove_unless(&folder, |path| !is_older(path, LOGS_KEPT));
-        // Goes if nothing is left in it; what an app prints next makes it again.
+        // Fails if it is not empty. The app's next output creates it again.
         fs::remove_dir(&folder).ok();
     }
 }
@@ -142,9 +142,9 @@ fn remove_unless(folder: &Path, keep: impl Fn(&Path) -> bool) {
         let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, path = %path.display(), "could not be removed");
+                tracing::warn!(%error, path = %path.display(), "an unused file could not be removed");
             }
-            _ => tracing::debug!(path = %path.display(), "removed, as nothing refers to it"),
+            _ => tracing::debug!(path = %path.display(), "removed an unused file"),
         }
     }
 }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_referred_to_stays() {
+    fn only_referenced_files_stay() {
         let data = tempfile::tempdir().unwrap();
         let kept = [
             "trees/de-live/file",

@@ -1,5 +1,5 @@
-//! Who may use the server. A Unix socket is closed to other users, so any token will do there; a port is open to all
-//! users of this machine, so there it takes the secret that lies in the data folder.
+//! Authentication of clients. A Unix socket is closed to other users, so any token is accepted there. A port is open to
+//! all users of this machine, so it requires the secret from the data folder.
 
 use std::{
     fs::{self, OpenOptions},
@@ -15,14 +15,14 @@ use crate::{ids::new_token, options::Listen};
 /// The name of the file with the secret, in the data folder.
 pub const TOKEN_FILE: &str = "token";
 
-/// The secret to send where any will do; the SDK does not start without one.
+/// The secret to send where any is accepted; the SDK does not start without one.
 const ANY: &str = "as-local";
 
-/// The secret that clients have to send, if they have to.
+/// The secret that clients must send, if one is required.
 pub struct Token(Option<String>);
 
 impl Token {
-    /// The token of a server; the secret is made once and kept.
+    /// The token of a server. The secret is created once and kept.
     pub fn of(data_dir: &Path, listen: &Listen) -> io::Result<Self> {
         if matches!(listen, Listen::Unix(_)) {
             return Ok(Self(None));
@@ -40,14 +40,14 @@ impl Token {
         Ok(Self(Some(secret)))
     }
 
-    /// What to send as `MODAL_TOKEN_SECRET`.
+    /// The value of `MODAL_TOKEN_SECRET`.
     pub fn secret(&self) -> &str {
         self.0.as_deref().unwrap_or(ANY)
     }
 
     /// Whether a client with this secret may use the server.
     pub fn admits(&self, secret: &[u8]) -> bool {
-        // Of hashes, so that the time it takes tells nothing.
+        // Hashes are compared, so that the time it takes reveals nothing.
         self.0.as_ref().is_none_or(|own| Sha256::digest(own) == Sha256::digest(secret))
     }
 }

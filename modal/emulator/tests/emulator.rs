@@ -1,4 +1,4 @@
-//! The emulator as a library, spoken to without the SDK.
+//! Tests of the emulator as a library, without the SDK.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;

@@ -1,9 +1,11 @@
-//! The walls between the crates, with the reason for each.
+//! The rules of which crates and modules depend on which, with the reason for each.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    iter::Peekable,
     path::Path,
+    str::Chars,
 };
 
 use cargo_metadata::{DepKindInfo, DependencyKind, Metadata, MetadataCommand};
@@ -48,9 +50,9 @@ const WALLS: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// The modules of the daemon, from the ground up. A module uses those of lower floors only, so that each can be read
+/// The modules of the daemon, the lowest layer first. A module uses those of lower layers only, so that each can be read
 /// without those above it.
-const FLOORS: &[&[&str]] = &[
+const DAEMON_LAYERS: &[&[&str]] = &[
     &["backoff", "model", "locks", "loopback", "metrics", "notify", "progress", "regular_file", "report"],
     &["private_file"],
     &["settings", "store", "token"],
@@ -65,6 +67,22 @@ const FLOORS: &[&[&str]] = &[
     &["http"],
     &["listeners"],
     &["lifecycle"],
+];
+
+/// The modules of the emulator. A module inside another one is listed if it is in a lower layer than the rest of that one.
+const EMULATOR_LAYERS: &[&[&str]] = &[
+    &["counts", "endpoints::ports", "faults", "ids", "logs", "process", "runtime", "store", "subscriptions"],
+    &["error", "options"],
+    &["files", "images::error", "state", "token"],
+    &["images::interpreter", "images::log", "streams", "volumes"],
+    &["images::builds", "views", "web"],
+    &["shared"],
+    &["admin", "endpoints", "health", "images"],
+    &["containers", "sweep"],
+    &["driver", "interceptor"],
+    &["rpc"],
+    &["server"],
+    &["emulator"],
 ];
 
 /// What each crate is built of, dependencies of dependencies included; those of tests and build scripts do not count.
@@ -114,36 +132,65 @@ fn only_one_module_knows_the_emulator() {
     assert!(all_inside, "{names:?}: another target than Local Modal must not need changes all over the daemon");
 }
 
-/// The top modules that code names by `crate::…`, tests and comments left out.
-fn used_modules(code: &str) -> BTreeSet<String> {
-    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+/// The paths of other modules that code names by `crate::`, `super::` or `self::`, from the root of the crate, tests and
+/// comments left out. `module` is where the code is.
+fn used_paths(module: &[String], code: &str) -> BTreeSet<Vec<String>> {
+    let code = code.split("\nmod tests {").next().unwrap_or_default();
     let code: String = code.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
-    let name = |text: &str| -> String { text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect() };
     let mut used = BTreeSet::new();
-    for (start, path) in code.match_indices("crate::") {
-        let rest = &code[start + path.len()..];
-        let Some(list) = rest.strip_prefix('{') else {
-            used.insert(name(rest));
+    for (start, _) in ["crate::", "super::", "self::"].iter().flat_map(|keyword| code.match_indices(keyword)) {
+        if code[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
             continue;
-        };
-        let (mut depth, mut is_first) = (1, true);
-        for (position, character) in list.char_indices() {
-            match character {
-                '{' => depth += 1,
-                '}' if depth == 1 => break,
-                '}' => depth -= 1,
-                ',' if depth == 1 => is_first = true,
-                _ if depth == 1 && is_first && !character.is_whitespace() => {
-                    used.insert(name(&list[position..]));
-                    is_first = false;
+        }
+        let mut paths = Vec::new();
+        expand(&mut code[start..].chars().peekable(), &[], &mut paths);
+        used.extend(paths.iter().map(|path| resolve(module, path)));
+    }
+    // Names of the crate itself, such as its version, are in no module.
+    used.retain(|path| path.first().is_some_and(|name| name.starts_with(|c: char| c.is_lowercase())));
+    used
+}
+
+/// Adds the paths of a tree such as `a::{b, c::D}` to `found`.
+fn expand(rest: &mut Peekable<Chars<'_>>, prefix: &[String], found: &mut Vec<Vec<String>>) {
+    let mut path = prefix.to_vec();
+    loop {
+        while rest.next_if(|c| c.is_whitespace()).is_some() {}
+        if rest.next_if_eq(&'{').is_some() {
+            loop {
+                expand(rest, &path, found);
+                while rest.next_if(|c| !matches!(c, ',' | '}')).is_some() {}
+                if rest.next() != Some(',') {
+                    return;
                 }
-                _ => {}
             }
         }
+        let mut name = String::new();
+        while let Some(c) = rest.next_if(|c| c.is_alphanumeric() || *c == '_') {
+            name.push(c);
+        }
+        if !name.is_empty() {
+            path.push(name);
+        }
+        if rest.next_if_eq(&':').is_none() || rest.next_if_eq(&':').is_none() {
+            found.push(path);
+            return;
+        }
     }
-    // What is left are names of the crate itself, such as its versions.
-    used.retain(|name| name.starts_with(|c: char| c.is_lowercase()));
-    used
+}
+
+/// A path from the root of the crate, for one that begins with `crate`, `super` or `self` in a module.
+fn resolve(module: &[String], path: &[String]) -> Vec<String> {
+    let mut resolved = module.to_vec();
+    for name in path {
+        match name.as_str() {
+            "crate" => resolved.clear(),
+            "super" => drop(resolved.pop()),
+            "self" => {}
+            name => resolved.push(name.to_owned()),
+        }
+    }
+    resolved
 }
 
 fn rust_files(path: &Path) -> Vec<std::path::PathBuf> {
@@ -154,34 +201,52 @@ fn rust_files(path: &Path) -> Vec<std::path::PathBuf> {
     entries.flat_map(|path| rust_files(&path)).collect()
 }
 
-#[test]
-fn modules_of_the_daemon_use_lower_floors_only() {
-    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../daemon/src"));
-    let floor_of: BTreeMap<&str, usize> =
-        FLOORS.iter().enumerate().flat_map(|(floor, names)| names.iter().map(move |name| (*name, floor))).collect();
+/// Fails if a module of a crate is in no layer, or uses one that is not in a lower layer.
+fn check_layers(source: &Path, layers: &[&[&str]]) {
+    let layer_of: BTreeMap<&str, usize> =
+        layers.iter().enumerate().flat_map(|(layer, names)| names.iter().map(move |name| (*name, layer))).collect();
+    // The innermost module of a path that is in a layer.
+    let find = |path: &[String]| {
+        let prefixes = (1..=path.len()).rev().map(|length| path[..length].join("::"));
+        prefixes.filter_map(|name| layer_of.get_key_value(name.as_str())).next()
+    };
     let mut seen = BTreeSet::new();
-    for entry in fs::read_dir(source).expect("the daemon's source") {
-        let path = entry.expect("an entry").path();
-        let module = path.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned();
-        if matches!(module.as_str(), "lib" | "main") {
+    for file in rust_files(source) {
+        let inside = file.strip_prefix(source).expect("a path inside").with_extension("");
+        let mut module: Vec<String> = inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        if module.last().is_some_and(|name| name == "mod") {
+            module.pop();
+        }
+        if matches!(module[0].as_str(), "lib" | "main") || module.iter().any(|name| name == "tests") {
             continue;
         }
-        let own = *floor_of.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no floor"));
-        for file in rust_files(&path) {
-            for used in used_modules(&fs::read_to_string(&file).expect("a file")) {
-                let floor = *floor_of.get(used.as_str()).unwrap_or_else(|| panic!("{used} has no floor"));
-                assert!(used == module || floor < own, "{} uses {used}, which is not below {module}", file.display());
-            }
+        let (own, layer) = find(&module).unwrap_or_else(|| panic!("{} is in no layer", file.display()));
+        for path in used_paths(&module, &fs::read_to_string(&file).expect("a file")) {
+            let (used, below) = find(&path).unwrap_or_else(|| panic!("{} is in no layer", path.join("::")));
+            let is_lower = used == own || below < layer;
+            assert!(is_lower, "{} uses {used}, which is not in a lower layer than {own}", file.display());
         }
-        seen.insert(module);
+        seen.insert(*own);
     }
-    let known: BTreeSet<String> = floor_of.keys().map(|name| (*name).to_owned()).collect();
-    assert_eq!(seen, known, "floors of modules that there are not");
+    assert_eq!(seen, layer_of.keys().copied().collect(), "layers have modules that do not exist");
 }
 
 #[test]
-fn uses_of_modules_are_found() {
-    let code = "use crate::{\n    a::{B, C},\n    d,\n    VERSION,\n};\nuse crate::e::F;\nfn f() { crate::g::h() } // crate::i\n\
-                #[cfg(test)]\nuse crate::j;";
-    assert_eq!(used_modules(code).into_iter().collect::<Vec<_>>(), ["a", "d", "e", "g"]);
+fn modules_of_the_daemon_use_lower_layers_only() {
+    check_layers(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../daemon/src")), DAEMON_LAYERS);
+}
+
+#[test]
+fn modules_of_the_emulator_use_lower_layers_only() {
+    check_layers(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../modal/emulator/src")), EMULATOR_LAYERS);
+}
+
+#[test]
+fn used_modules_are_found() {
+    let code = "use super::i::J;\npub use self::{k::L, m};\n\
+                use crate::{\n    a::{B, C},\n    d,\n    e::{self, f::G},\n    VERSION,\n};\n\
+                fn f() { crate::g::h::<T>() } // crate::n\nmod tests {\nuse crate::o;";
+    let module = ["x".to_owned(), "y".to_owned()];
+    let found: Vec<String> = used_paths(&module, code).iter().map(|path| path.join("::")).collect();
+    assert_eq!(found, ["a::B", "a::C", "d", "e", "e::f::G", "g::h", "x::i::J", "x::y::k::L", "x::y::m"]);
 }

@@ -1,10 +1,8 @@
-//! The server's own interface, beside Modal's: HTTP on a Unix socket in the data folder, for `modal-local status` and
-//! for tests that want something to go wrong.
+//! The server's own API, beside Modal's: HTTP on a Unix socket in the data folder, for `modal-local status` and for
+//! tests that inject faults.
 //!
-//! `GET /status` gives a [`Status`]; `GET /faults` the [`Fault`]s that are still to happen, `PUT /faults` replaces them.
+//! `GET /status` returns a [`Status`], `GET /faults` the pending [`Fault`]s; `PUT /faults` replaces them.
 
-mod counts;
-mod faults;
 mod status;
 
 use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
@@ -20,17 +18,13 @@ use socket_path::SocketPath;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    counts::Counts,
-    faults::{Action, Fault, Faults, When},
-    status::{AppStatus, ContainerState, ContainerStatus, FunctionStatus, Status},
-};
-use crate::shared::Shared;
+pub use self::status::{AppStatus, ContainerState, ContainerStatus, FunctionStatus, Status};
+use crate::{faults::Fault, shared::Shared};
 
 /// The name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
 
-/// Binds the socket, for this user only. The data folder is closed to others.
+/// Binds the socket, for this user only. Other users cannot enter the data folder.
 pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     let path = data_dir.join(SOCKET);
     match fs::remove_file(&path) {
@@ -42,7 +36,7 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers until `stop`.
+/// Serves until `stop`.
 pub async fn serve(listener: UnixListener, shared: Arc<Shared>, stop: CancellationToken) -> io::Result<()> {
     let path = shared.options.data_dir.join(SOCKET);
     let app = Router::new()
@@ -51,7 +45,7 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>, stop: Cancellati
         .with_state(shared);
     let served = axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await;
     if let Err(error) = fs::remove_file(&path) {
-        tracing::debug!(%error, "the admin socket was gone already");
+        tracing::debug!(%error, "the admin socket could not be removed");
     }
     served
 }

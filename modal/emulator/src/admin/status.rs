@@ -1,4 +1,4 @@
-//! What runs, for people and scripts.
+//! The status of a server, for people and scripts.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::{
     state::{App, Function, State, Task},
 };
 
-/// The server at a moment.
+/// A snapshot of the server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     pub server_url: String,
@@ -28,7 +28,7 @@ pub struct Status {
     pub queues: usize,
     pub secrets: usize,
     pub volumes: usize,
-    /// How often each RPC was asked for since the server started, those that are not spoken among them.
+    /// How often each RPC was called since the server started, including those that are not implemented.
     pub rpcs: BTreeMap<String, u64>,
 }
 
@@ -38,7 +38,7 @@ pub struct AppStatus {
     pub app_id: String,
     pub name: String,
     pub environment: String,
-    /// As Modal shows it, such as `deployed`.
+    /// Modal's name of the state, such as `deployed`.
     pub state: String,
     pub version: i32,
     pub functions: Vec<FunctionStatus>,
@@ -51,7 +51,7 @@ pub struct FunctionStatus {
     pub name: String,
     /// Inputs that wait for a container.
     pub queued: usize,
-    /// Inputs that a container has.
+    /// Inputs that containers are processing.
     pub running: usize,
     pub containers: usize,
     /// Containers in a row that did not start.
@@ -69,13 +69,13 @@ pub struct ContainerStatus {
     pub state: ContainerState,
     /// Seconds since 1970.
     pub started_at: f64,
-    /// The inputs that it has, or the HTTP requests if it is a server.
+    /// The inputs that it is processing, or the HTTP requests if it is a server.
     pub inputs: usize,
-    /// How many it was given since it started.
+    /// How many it has received since it started.
     pub served: u32,
 }
 
-/// What a container is about.
+/// What a container does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ContainerState {
@@ -86,7 +86,7 @@ pub enum ContainerState {
 }
 
 impl Status {
-    /// The present one.
+    /// The current status.
     pub fn of(shared: &Shared) -> Self {
         let options = &shared.options;
         shared.read(|state| Self {

@@ -16,12 +16,12 @@ use crate::{
     state::Definition,
 };
 
-/// The folder in a tree that stands for the home folder of a container's user, where Modal puts code.
+/// The folder in a tree that is the home of a container's user, where Modal puts code.
 pub const HOME: &str = "root";
 
-/// Makes the tree of a definition's files, if it is not there yet, and returns where it is. What is mounted covers what
-/// the image has.
-pub async fn materialise(shared: &Shared, definition: &Definition, image: &Environment) -> Result<PathBuf, Error> {
+/// Returns the tree of a definition's files, and creates it if it does not exist. Mounted files cover those of the
+/// image.
+pub async fn materialize(shared: &Shared, definition: &Definition, image: &Environment) -> Result<PathBuf, Error> {
     let trees = shared.options.data_dir.join("trees");
     let tree = trees.join(shared.read(|state| state.tree_name(definition)));
     if tree.is_dir() {
@@ -53,7 +53,7 @@ pub async fn materialise(shared: &Shared, definition: &Definition, image: &Envir
                 fs::set_permissions(&target, fs::Permissions::from_mode(mode.unwrap_or(0o644) & 0o777 | 0o600))?;
             }
             match fs::rename(&building, &tree) {
-                // Another container with the same files was quicker.
+                // Another container with the same files came first.
                 Err(_) if tree.is_dir() => fs::remove_dir_all(&building),
                 outcome => outcome,
             }
@@ -64,7 +64,7 @@ pub async fn materialise(shared: &Shared, definition: &Definition, image: &Envir
     .await
 }
 
-/// Copies what is in a folder into another one.
+/// Copies the contents of a folder into another one.
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

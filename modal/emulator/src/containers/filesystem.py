@@ -1,10 +1,10 @@
 """The files that a container sees: the machine's, over them its own, its Volumes, and private folders.
 
-A private folder is an overlay. What is below it can be read: the files of the image and its mounts, and those that the
-machine has at that place; what the container writes goes into a folder of the container. The home is one, so that
-nothing is ever written into the home of the user.
+A private folder is an overlay. Its lower layers are the files of the image and its mounts, and the machine's files at
+that path; the container's writes go into a folder of the container. The home is a private folder, so that nothing is
+ever written into the home of the user.
 
-It is loaded by the runner, and uses the standard library only.
+Loaded by the runner. Uses only the standard library.
 """
 
 import contextlib
@@ -28,7 +28,8 @@ Volume = dict[str, Any]
 
 
 def enter(spec: Spec) -> None:
-    """See the container's files at their places; where the system does not allow that, say where they are instead."""
+    """Mount the container's files at their paths. If the system does not allow that, set variables that name their
+    paths instead."""
     files = "/"
     spec["overlays"] = []
     try:
@@ -51,7 +52,7 @@ def enter(spec: Spec) -> None:
 
 
 def renew(spec: Spec, server: Spec) -> None:
-    """Give a forked container private folders and Volumes of its own, in the places of those of its server."""
+    """Give a forked container its own private folders and Volumes, mounted over those of its server."""
     if VOLUMES_VARIABLE in os.environ:
         if spec["volumes"] != server["volumes"]:
             _point_to(spec["volumes"])
@@ -60,12 +61,12 @@ def renew(spec: Spec, server: Spec) -> None:
         return
     _checked(ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS), "unshare")
     spec.update(user_namespace=server["user_namespace"], overlays=[])
-    # They are covered before they are shown again.
+    # They are covered until they are mounted again.
     held = {place: os.open(place, os.O_PATH) for place in spec["shown"]}
     places = {place: f"/proc/self/fd/{descriptor}" for place, descriptor in held.items()}
     for path in server["overlays"]:
-        # An overlay on the one of the server, which nothing is written to any more. If there are too many on each
-        # other, containers share that of their server, and have a home of their own.
+        # An overlay on the server's, to which nothing is written any more. If too many are stacked, containers share
+        # that of their server, and have a home of their own.
         with contextlib.suppress(OSError):
             _overlay(spec, path, path, [path])
         _uncover(places, path, path)
@@ -75,7 +76,7 @@ def renew(spec: Spec, server: Spec) -> None:
     for path, volume in spec["volumes"].items():
         if volume != server["volumes"].get(path) or any(_is_below(path, private) for private in spec["overlays"]):
             _bind_volume(volume, path)
-    # The folder that it is in may be covered.
+    # The working folder may be covered.
     os.chdir(os.getcwd())
 
 
@@ -99,8 +100,9 @@ def _fill(spec: Spec) -> None:
 
 
 def _make_private(spec: Spec, path: str, added: list[str]) -> None:
-    """Cover a folder with a private one, if there is such a folder. It is not put together from parts, as its parents
-    would then not show what others make in them later. `added`: what steps of the image wrote there, the last first."""
+    """Cover a folder with a private one, if the folder exists. It is not assembled from parts, because its parents
+    would not show files that others create in them later. `added`: what steps of the image wrote there, the last step
+    first."""
     target = _inside(spec["root"], path)
     layers = [*added, _inside(spec["tree"], path)]
     if path == f"/{HOME}":
@@ -130,16 +132,16 @@ def _overlay(spec: Spec, path: str, target: str, layers: list[str]) -> None:
 
 
 def _uncover(places: dict[str, str], path: str, target: str) -> None:
-    """Have the server's own places where they are if they are in a private folder, from these sources. Through an
-    overlay nobody reaches a socket, and what others write later may not be seen."""
+    """Mount the server's own paths that are in a private folder over the overlay, from these sources. A socket cannot
+    be reached through an overlay, and later changes by others may be invisible."""
     for place, source in places.items():
         if _is_below(place, path):
             _mount(source, target + place.removeprefix(path), flags=MS_BIND)
 
 
 def _hidden(spec: Spec, path: str) -> str:
-    """A layer that hides the files of the user whose home is also the container's: credentials, settings, caches. Those
-    that the interpreter needs stay."""
+    """Make a layer that hides the hidden files of the user whose home is also the container's: credentials, settings,
+    caches. Those that the interpreter needs stay."""
     needed = [sys.prefix, sys.base_prefix, *spec["shown"], *sys.path, *os.environ.get("PATH", "").split(":")]
     layer = _inside(spec["folder"], "hidden")
     os.makedirs(layer, exist_ok=True)
@@ -147,7 +149,7 @@ def _hidden(spec: Spec, path: str) -> str:
         for name in os.listdir(path):
             hidden = os.path.join(path, name)
             if name.startswith(".") and not any(_is_below(os.path.abspath(place), hidden) for place in needed if place):
-                # What tells an overlay that there is nothing.
+                # An overlay's mark of a deleted file.
                 os.mknod(os.path.join(layer, name), stat.S_IFCHR, os.makedev(0, 0))
     return layer
 
@@ -165,7 +167,7 @@ def _escaped(path: str) -> str:
 
 
 def _placed(path: str, files: str) -> str:
-    """Where a path of a container is, whose files are below `files`."""
+    """Return where a path of a container is, whose files are below `files`."""
     inside = os.path.join(files, path.lstrip("/"))
     return inside if os.path.exists(inside) else path
 
@@ -176,7 +178,7 @@ def _own_namespace() -> bool:
     user, group = os.geteuid(), os.getegid()
     needs_user: bool = libc.unshare(CLONE_NEWNS) != 0
     if needs_user:
-        # Without the right to mount, it comes with a user namespace, in which everybody stays who they are.
+        # Without the right to mount, it takes a user namespace, in which users keep their ids.
         _checked(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS), "unshare")
         for name, text in ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"):
             with open(f"/proc/self/{name}", "w") as file:
@@ -214,7 +216,7 @@ def _nested(volumes: dict[str, Volume]) -> dict[str, Any]:
 
 
 def _assemble(new: str, layers: list[str], volumes: dict[str, Any]) -> None:
-    """Fill the empty folder `new` with what the layers have, of which later ones win, and with Volumes over them."""
+    """Fill the empty folder `new` from layers, of which later ones win, and mount Volumes over them."""
     found: dict[str, list[str]] = {}
     for layer in layers:
         for entry in _entries(layer):
@@ -238,7 +240,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
     except PermissionError:
-        # A folder that is closed to this user: a container does not see it either.
+        # A container does not see a folder that this user cannot read, either.
         return []
 
 

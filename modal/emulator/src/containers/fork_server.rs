@@ -1,6 +1,6 @@
-//! Fork servers: processes that have imported the SDK and fork containers, which so start in the time of a fork instead
-//! of that of the imports. For functions with memory snapshots they have imported the module of the function, too.
-//! Functions that would import the same in the same surroundings share one.
+//! Fork servers: processes that have imported the SDK and fork containers, which saves each container the imports. For
+//! functions with memory snapshots they have imported the module of the function, too. Functions share a server if they
+//! would import the same modules in the same environment.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,16 +26,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     output::Output,
     private,
-    process::{Process, describe},
     spec::{Spec, Variables},
+    supervisor::{Process, describe},
 };
 use crate::{error::Error, images::Environment, shared::Shared, state::Definition};
 
-/// How long a server without containers stays. It holds what a module imported, so not for ever; and a function
-/// that is called by the minute or the quarter of an hour should find it.
+/// How long a server with a function's module is kept without containers. It uses memory, so it cannot stay forever;
+/// but a function that is called every quarter of an hour should find it.
 const SNAPSHOT_IDLE_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// How long one stays that has imported the SDK only, which is done in a moment.
+/// How long a server is kept that has imported the SDK only, which does not take long.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The running fork servers.
@@ -51,13 +51,13 @@ struct Running {
     definitions: BTreeSet<String>,
 }
 
-/// A digest of all that the imports of a container can depend on. Containers with the same key are forked from the same
-/// server; those of different apps never are, as what a server prints goes to the log of one app.
+/// A digest of everything that the imports of a container can depend on. Containers with the same key are forked from
+/// the same server. Containers of different apps never are, because the output of a server goes to the log of one app.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ForkServerKey([u8; 32]);
 
 impl ForkServerKey {
-    /// `variables` are those that all containers of the definition have.
+    /// `variables` are those of all containers of the definition.
     pub fn new(
         definition: &Definition,
         image: &Environment,
@@ -76,10 +76,10 @@ impl ForkServerKey {
 
 /// What a fork server is started with.
 pub struct ForkServerStart {
-    /// Its own, under which it has views of Volumes and prints.
+    /// Its own id, for its views of Volumes and its output.
     pub id: String,
     pub command: Command,
-    /// What its imports print.
+    /// The output of its imports.
     pub output: Output,
     /// Its private folder, removed with it.
     pub folder: PathBuf,
@@ -87,13 +87,13 @@ pub struct ForkServerStart {
     pub is_snapshot: bool,
 }
 
-/// Asks for a container of a spec. Not bounded: as many as there are containers being started.
+/// A request for a container. Their number is not bounded: there is one for each container that is being started.
 struct Request {
     spec: PathBuf,
     forked: oneshot::Sender<Process>,
 }
 
-/// What a server says.
+/// A message of a server.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase", untagged)]
 enum Message {
@@ -105,7 +105,7 @@ enum Message {
 
 impl ForkServers {
     /// Forks the container of a spec from the server of its key. `start` prepares that server if it does not run.
-    /// `None`: it cannot; the container has to be started in the ordinary way.
+    /// Returns `None` if the server cannot fork; then the container has to be started without it.
     pub async fn fork(
         &self,
         shared: &Arc<Shared>,
@@ -119,7 +119,7 @@ impl ForkServers {
         let Err(mpsc::error::SendError(request)) = self.ask(key, definition_id, request) else {
             return process.await.ok();
         };
-        // One at a time: who comes second finds the server of the first.
+        // One at a time: the second caller finds the server of the first.
         let _alone = self.starting.lock().await;
         if let Err(mpsc::error::SendError(request)) = self.ask(key, definition_id, request) {
             let requests = start().await?.start(shared, definition_id)?;
@@ -130,9 +130,8 @@ impl ForkServers {
         process.await.ok()
     }
 
-    /// Lets go of servers that have ended, and of those none of whose definitions is live any more: they end with the
-    /// last of their containers.
-    pub fn close_gone(&self, shared: &Shared) {
+    /// Drops servers that have ended, and those without a live definition: they end with their last container.
+    pub fn close_unused(&self, shared: &Shared) {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if !servers.is_empty() {
             shared.read(|state| {
@@ -143,7 +142,7 @@ impl ForkServers {
         }
     }
 
-    /// Gives the request back if there is no server, or none any more.
+    /// Sends a request to the server of a key. Returns the request if that server does not run.
     fn ask(
         &self,
         key: &ForkServerKey,
@@ -151,7 +150,7 @@ impl ForkServers {
         request: Request,
     ) -> Result<(), mpsc::error::SendError<Request>> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        // A definition whose surroundings have changed (a Secret, a Volume) does not need the server that it had.
+        // A definition whose environment has changed (a Secret, a Volume) does not need its earlier server.
         servers.retain(|other, server| {
             other == key || !(server.definitions.remove(definition_id) && server.definitions.is_empty())
         });
@@ -177,9 +176,9 @@ impl ForkServerStart {
             server.run(receiver).await;
             ended.cancel();
             shared.views.detach(&id).await;
-            private::open_closed(&folder);
+            private::unlock_work_folders(&folder);
             if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
-                tracing::debug!(%error, "the folder of a fork server was gone");
+                tracing::debug!(%error, "the folder of a fork server could not be removed");
             }
         });
         Some(requests)
@@ -222,21 +221,21 @@ impl Server {
         })
     }
 
-    /// Serves until it has been idle for long, or the process is gone, or nobody can ask any more.
+    /// Serves until it has been idle for long, its process has ended, or no more requests can come.
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
-        let mut is_wanted = true;
+        let mut accepts = true;
         loop {
             let idle = self.waiting.is_empty() && self.running.is_empty();
-            if idle && !is_wanted {
+            if idle && !accepts {
                 break;
             }
             tokio::select! {
-                request = requests.recv(), if is_wanted => match request {
+                request = requests.recv(), if accepts => match request {
                     Some(request) => self.ask(request).await,
-                    None => is_wanted = false,
+                    None => accepts = false,
                 },
                 line = self.messages.next_line(), if self.refused.is_none() => match line {
-                    Ok(Some(line)) => self.hear(&line),
+                    Ok(Some(line)) => self.handle_message(&line),
                     Ok(None) | Err(_) => break,
                 },
                 () = tokio::time::sleep(self.idle_limit), if idle => break,
@@ -246,22 +245,22 @@ impl Server {
     }
 
     async fn ask(&mut self, request: Request) {
-        // Dropping the request says no.
+        // Dropping the request refuses it.
         if self.refused.is_some() {
             return;
         }
         let line = format!("{}\n", request.spec.display());
         match self.requests.write_all(line.as_bytes()).await {
             Ok(()) => drop(self.waiting.insert(request.spec, request.forked)),
-            // It is gone; that is noticed by its messages.
-            Err(error) => tracing::debug!(%error, "a fork server does not listen"),
+            // It has ended, which the end of its messages shows.
+            Err(error) => tracing::debug!(%error, "a fork server does not read its input"),
         }
     }
 
-    fn hear(&mut self, line: &str) {
+    fn handle_message(&mut self, line: &str) {
         match serde_json::from_str(line) {
             Ok(Message::Ready { ready }) => {
-                tracing::debug!(definition.id = self.definition_id, ready, "a fork server has its imports");
+                tracing::debug!(definition.id = self.definition_id, ready, "a fork server has finished its imports");
             }
             Ok(Message::Refused { refused }) => {
                 tracing::info!(definition.id = self.definition_id, reason = refused, "containers are not forked");
@@ -271,11 +270,11 @@ impl Server {
             Ok(Message::Started { started, spec }) => self.started(started, &spec),
             Ok(Message::Ended { ended, status }) => {
                 if let Some(running) = self.running.remove(&ended) {
-                    // Nobody listens any more if the server is being torn down.
+                    // The receiver is dropped while the server shuts down.
                     let _ = running.send(describe(ExitStatus::from_raw(status)));
                 }
             }
-            Err(error) => tracing::error!(%error, "a fork server says something strange"),
+            Err(error) => tracing::error!(%error, "a fork server sent an invalid message"),
         }
     }
 
@@ -284,9 +283,9 @@ impl Server {
         let (end, ended) = oneshot::channel();
         let ended = Box::pin(async move {
             ended.await.unwrap_or_else(|_| {
-                // Without the server that forked it nobody can tell how it ends, so it ends now.
+                // Only the server that forked it could report its end, so it is killed.
                 if let Err(error) = kill_process_group(leader, Signal::KILL) {
-                    tracing::debug!(%error, "a container was gone with its fork server");
+                    tracing::debug!(%error, "a container ended with its fork server");
                 }
                 "was lost with its fork server".to_owned()
             })
@@ -294,8 +293,8 @@ impl Server {
         self.running.insert(pid, end);
         let asked = self.waiting.remove(spec);
         if let Some(Err(_)) = asked.map(|forked| forked.send(Process { leader, ended })) {
-            // It was stopped before it was there, and nobody else knows that it is.
-            tracing::debug!(pid, "a container comes too late");
+            // It was stopped before it was forked, and nobody else knows of it.
+            tracing::debug!(pid, "a container was forked after it was stopped");
             if let Err(error) = kill_process_group(leader, Signal::KILL) {
                 tracing::debug!(%error, pid, "it has ended already");
             }

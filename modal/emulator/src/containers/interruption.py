@@ -18,27 +18,27 @@ class Interruption:
     """Whether this process was interrupted."""
 
     def __init__(self) -> None:
-        self.came = False
+        self.occurred = False
 
-    def listen(self) -> None:
-        """Notice the interruption, and print no traceback that comes of it."""
-        # asyncio listens with this again when one of its loops has ended.
+    def install(self) -> None:
+        """Record an interruption, and print no traceback that it causes."""
+        # asyncio restores this handler when one of its loops ends.
         signal.default_int_handler = self._interrupt
         signal.signal(signal.SIGINT, self._interrupt)
         sys.excepthook = self._silent(sys.excepthook, lambda error, *_: issubclass(error, KeyboardInterrupt))
         threading.excepthook = self._silent(threading.excepthook, lambda failed: failed.exc_type is KeyboardInterrupt)
-        # These come from objects that were interrupted while they were made.
-        sys.unraisablehook = self._silent(sys.unraisablehook, lambda _: self.came)
+        # These are errors of half-constructed objects.
+        sys.unraisablehook = self._silent(sys.unraisablehook, lambda _: self.occurred)
 
     def _interrupt(self, *_: int | FrameType | None) -> Never:
-        self.came = True
+        self.occurred = True
         raise KeyboardInterrupt
 
     @staticmethod
     def _silent(hook: Callable[..., Any], is_silent: Callable[..., bool]) -> Callable[..., Any]:
         @functools.wraps(hook)
-        def told(*arguments: Any) -> None:
+        def filtered(*arguments: Any) -> None:
             if not is_silent(*arguments):
                 hook(*arguments)
 
-        return told
+        return filtered

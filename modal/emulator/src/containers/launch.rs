@@ -1,4 +1,4 @@
-//! How a container's process is started: the only place that knows.
+//! Starting the process of a container; no other module does.
 
 use std::{
     fs, io,
@@ -17,8 +17,8 @@ use super::{
     fork_server::{ForkServerKey, ForkServerStart},
     output::{self, Output},
     port,
-    process::Process,
     spec::{self, Spec, Variables},
+    supervisor::Process,
 };
 use crate::{
     error::Error,
@@ -29,8 +29,8 @@ use crate::{
     state::{Definition, State},
 };
 
-/// The program that becomes a container, what it makes the container's files with, how it ends, what it changes of the
-/// SDK, and what it needs if steps of the image were skipped.
+/// The program that becomes a container, with its modules: the container's files, interruptions, changes to the SDK,
+/// and errors that skipped steps of the image cause.
 const RUNNER: [(&str, &str); 5] = [
     ("runner.py", include_str!("runner.py")),
     ("filesystem.py", include_str!("filesystem.py")),
@@ -40,21 +40,11 @@ const RUNNER: [(&str, &str); 5] = [
 ];
 
 impl Options {
-    /// The private folder of a container, gone with it.
-    pub(crate) fn container_folder(&self, task_id: &str) -> PathBuf {
-        self.containers_folder().join(task_id)
-    }
-
-    /// The folder with the private folders of all containers.
-    pub(crate) fn containers_folder(&self) -> PathBuf {
-        self.data_dir.join("containers")
-    }
-
     fn runner(&self) -> PathBuf {
         self.data_dir.join("runner").join("runner.py")
     }
 
-    /// Puts the runner in its place.
+    /// Writes the runner into the data folder.
     pub(crate) fn install_runner(&self) -> io::Result<()> {
         let folder = self.data_dir.join("runner");
         fs::create_dir_all(&folder)?;
@@ -62,7 +52,7 @@ impl Options {
     }
 }
 
-/// Makes the folder of a container, with the pipes that it is to print to.
+/// Creates the folder of a container, with the pipes for its output.
 pub fn prepare(shared: &Shared, definition: &Definition, id: &str) -> Result<Output, Error> {
     let folder = shared.options.container_folder(id);
     for name in ["home", "tmp", "root"] {
@@ -87,7 +77,7 @@ pub async fn launch(
     port::check_free(definition)?;
     let folder = shared.options.container_folder(task_id);
     let image = images::environment(shared, &definition.function.image_id).await?;
-    let tree = code::materialise(shared, definition, &image).await?;
+    let tree = code::materialize(shared, definition, &image).await?;
     let arguments = shared.read(|state| container_arguments(state, task_id, definition))?;
     write_private(&spec::arguments_path(&folder), &arguments.encode_to_vec())?;
     let common = spec::variables(shared, definition, &image);
@@ -102,7 +92,7 @@ pub async fn launch(
     if let Some(process) = containers.fork_servers.fork(shared, &key, &definition.id, &path, start).await {
         return Ok(process);
     }
-    // The fork server may have read it, and what was read is gone.
+    // The fork server may have read it, which removes it.
     write_spec(&folder, &spec)?;
     let [output, errors] = output::paths(&folder).map(open_pipe);
     let child =
@@ -112,18 +102,7 @@ pub async fn launch(
     Process::of_child(child).ok_or_else(|| Error::io("run", python)(io::Error::other("it ended at once")))
 }
 
-/// An error with its causes, for a message to the user.
-pub fn explain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// The fork server for containers like `container`: it sees what that one sees, and has a folder of its own.
+/// A fork server for containers like `container`: it sees the same files, and has a folder of its own.
 async fn fork_server(
     shared: &Shared,
     definition: &Definition,
@@ -170,7 +149,7 @@ fn write_spec(folder: &Path, spec: &Spec) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// It may hold secrets.
+/// Writes a file that may hold secrets.
 fn write_private(path: &Path, data: &[u8]) -> Result<(), Error> {
     let mut options = fs::OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
@@ -192,7 +171,7 @@ fn container_arguments(state: &State, task_id: &str, definition: &Definition) ->
     })
 }
 
-/// The Volumes of a function that are still there.
+/// The Volumes of a function that still exist.
 fn volume_mounts(shared: &Shared, definition: &Definition) -> Vec<pb::VolumeMount> {
     let mounts = &definition.function.volume_mounts;
     shared.read(|state| mounts.iter().filter(|mount| state.volumes.contains_key(&mount.volume_id)).cloned().collect())

@@ -1,23 +1,22 @@
-//! The limit on a container's memory. It is watched from here, as a limit that the kernel enforces takes rights that
-//! not every user has; what a container shares with others (its fork server, mostly) counts in part.
+//! The limit on a container's memory. It is enforced by polling, because a limit of the kernel requires rights that not
+//! every user has. Memory that a container shares with others (mostly its fork server) counts in part.
 
 use std::{collections::HashMap, fs, path::Path, time::Duration};
 
 use rustix::process::Pid;
 
-use super::stat::Stat;
-use crate::files::blocking;
+use crate::{files::blocking, process::Stat};
 
-/// How often the memory is looked at: more often would cost, and a limit that is passed for so long does no harm.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often the memory is measured. A limit may be exceeded for so long.
+const POLL_PERIOD: Duration = Duration::from_millis(250);
 
-/// Returns when a process and those below it use more than `limit` MiB together.
+/// Returns when a process and its descendants use more than `limit` MiB together.
 pub async fn exceeds(leader: Pid, limit: u32) {
     if limit == 0 {
         return std::future::pending().await;
     }
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_PERIOD).await;
         match blocking(move || Ok(used_kibibytes(leader))).await {
             Ok(used) if used > u64::from(limit) << 10 => return,
             _ => {}
@@ -26,7 +25,7 @@ pub async fn exceeds(leader: Pid, limit: u32) {
 }
 
 fn used_kibibytes(leader: Pid) -> u64 {
-    // Not by the process group: a task of Airflow's has one of its own.
+    // Not by the process group: a task of Airflow has its own.
     let mut below: HashMap<i32, Vec<i32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
@@ -42,7 +41,7 @@ fn used_kibibytes(leader: Pid) -> u64 {
     used
 }
 
-/// What a process uses, in KiB; nothing if it is gone.
+/// The memory of a process in KiB; 0 if it has ended.
 fn proportional_set_size(process: &Path) -> u64 {
     let rollup = fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));

@@ -7,10 +7,8 @@ mod memory;
 mod output;
 mod port;
 mod private;
-mod process;
-mod reaper;
 mod spec;
-mod stat;
+mod supervisor;
 
 use std::{
     collections::HashMap,
@@ -22,21 +20,18 @@ use rustix::process::Pid;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::{fork_server::ForkServers, reaper::kill_rest};
-pub use self::{
-    launch::explain,
-    private::{discard, take},
-    reaper::kill_left_overs,
-    spec::{ARGUMENTS_VARIABLE, TASK_HEADER},
-};
+use self::fork_server::ForkServers;
+pub use self::spec::TASK_HEADER;
 use crate::{
-    error::Error,
+    error::{Error, explain},
     files::blocking,
+    images,
+    process::kill_container,
     shared::Shared,
     state::{Definition, StopSignal, TaskExit},
 };
 
-/// The ways to the running containers.
+/// The running containers.
 #[derive(Default)]
 pub struct Containers {
     signals: Mutex<HashMap<String, mpsc::UnboundedSender<StopSignal>>>,
@@ -48,12 +43,12 @@ impl Containers {
     pub fn signal(&self, task_id: &str, signal: StopSignal) {
         let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = signals.get(task_id) {
-            // A closed channel means that the process is gone, which is what the signal is for.
+            // A closed channel means that the process has ended already.
             let _ = sender.send(signal);
         }
     }
 
-    /// Opens the way to a container that is about to be started.
+    /// Registers a container that is about to be started; returns its signals.
     pub fn begin(&self, task_id: &str) -> mpsc::UnboundedReceiver<StopSignal> {
         // Not bounded: a container gets two signals at most.
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -61,9 +56,9 @@ impl Containers {
         receiver
     }
 
-    /// Lets go of what nobody can ask for any more.
-    pub fn close_gone(&self, shared: &Shared) {
-        self.fork_servers.close_gone(shared);
+    /// Closes fork servers that are not needed any more.
+    pub fn close_unused(&self, shared: &Shared) {
+        self.fork_servers.close_unused(shared);
     }
 
     fn remove(&self, task_id: &str) {
@@ -71,7 +66,7 @@ impl Containers {
     }
 }
 
-/// Runs the container of a task from start to end, and books its end.
+/// Runs the container of a task from start to end, and records its end.
 pub async fn run(
     shared: &Arc<Shared>,
     containers: &Containers,
@@ -87,10 +82,10 @@ pub async fn run(
             let pump = tokio::spawn(output.pump(shared.clone(), ended.clone()));
             let (how, leader) = live(shared, containers, &definition, &task_id, &mut signals).await;
             clear(shared, &definition, &task_id, leader).await;
-            // What it printed is in the log before anybody hears of its end.
+            // Its output is in the log before its end is reported.
             ended.cancel();
             if let Err(error) = pump.await {
-                tracing::error!(%error, task.id = task_id, "what a container printed was lost");
+                tracing::error!(%error, task.id = task_id, "the output of a container was lost");
             }
             TaskExit { how, last_output: tail.text() }
         }
@@ -113,7 +108,7 @@ async fn live(
 ) -> (String, Option<Pid>) {
     let launched = tokio::select! {
         launched = launch::launch(shared, containers, definition, task_id) => launched,
-        // Its fork server may take its time.
+        // Its fork server may take long.
         Some(_) = signals.recv() => return ("was stopped before it had started".to_owned(), None),
     };
     let process = match launched {
@@ -125,30 +120,36 @@ async fn live(
     let limit = definition.function.resources.as_ref().map_or(0, |resources| resources.memory_mb_max);
     tokio::select! {
         how = process.supervise(signals, limit) => (how, Some(leader)),
-        () = shared.views.commit_in_background(task_id) => unreachable!("it goes on for ever"),
-        () = port::await_server(shared, definition, task_id, leader) => unreachable!("it goes on for ever"),
+        () = shared.views.commit_in_background(task_id) => unreachable!("it never returns"),
+        () = port::await_server(shared, definition, task_id, leader) => unreachable!("it never returns"),
     }
 }
 
 fn not_started(task_id: &str, error: &Error) -> String {
     tracing::warn!(task.id = task_id, error = error as &dyn std::error::Error, "a container did not start");
-    format!("could not be started ({})", launch::explain(error))
+    format!("could not be started ({})", explain(error))
 }
 
-/// Ends what a container left running, wherever it went, so that nothing of it overlaps with the next delivery of its
-/// inputs; and removes its private folder.
+/// Kills all processes that a container left, so that none overlaps with the next delivery of its inputs, and removes
+/// its private folder.
 async fn clear(shared: &Shared, definition: &Arc<Definition>, task_id: &str, leader: Option<Pid>) {
     shared.views.detach(task_id).await;
     let (folder, id) = (shared.options.containers_folder(), task_id.to_owned());
     let (options, definition) = (shared.options.clone(), definition.clone());
     let cleared = blocking(move || {
-        kill_rest(&folder, &id, leader);
+        kill_container(&folder, &id, leader);
         let own = folder.join(id);
-        private::keep(&options, &definition, &own).map_err(Error::io("keep", "what a step of an image wrote"))?;
-        private::open_closed(&own);
+        let written = own.join(private::WRITTEN);
+        images::keep_written(&options, &definition, &written)
+            .map_err(Error::io("keep", "what a step of an image wrote"))?;
+        private::unlock_work_folders(&own);
         fs::remove_dir_all(own).map_err(Error::io("remove", "a container's folder"))
     });
     if let Err(error) = cleared.await {
-        tracing::warn!(error = &error as &dyn std::error::Error, task.id = task_id, "a container left something");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            task.id = task_id,
+            "the cleanup after a container failed"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What a container prints, on its way into its app's log.
+//! Output of containers, on its way into the log of their app.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,14 +20,14 @@ use crate::{
     state::{CrashNote, Definition},
 };
 
-/// How long a line may stay without its end before it is shown.
+/// How long a line may stay incomplete before it is shown.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// A line that is longer is cut into several.
+/// Longer lines are split.
 const LONGEST_LINE: usize = 64 << 10;
-/// How much of the end is kept for error messages.
+/// How much of the last output is kept for error messages.
 const TAIL_BYTES: usize = 4_000;
 
-/// The pipes that a container prints to, by their names: also a process that is not a child can open them.
+/// The named pipes that a container prints to. A process that is not a child can open them, too.
 pub struct Output {
     stdout: Receiver,
     stderr: Receiver,
@@ -37,7 +37,7 @@ pub struct Output {
     tail: Tail,
 }
 
-/// The end of what a container printed.
+/// The last output of a container.
 #[derive(Debug, Clone, Default)]
 pub struct Tail(Arc<Mutex<String>>);
 
@@ -74,7 +74,7 @@ impl Output {
         let app = shared.logs.app(app_id).map_err(Error::io("open", "the app's log"))?;
         let [stdout, stderr] = paths(folder).map(|path| {
             mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
-            // Open for both, so that it does not end before the container has opened it.
+            // Opened for writing, too, so that it does not end before the container has opened it.
             pipe::OpenOptions::new().read_write(true).open_receiver(&path)
         });
         let failed = || Error::io("create", "a container's pipe");
@@ -88,12 +88,12 @@ impl Output {
         })
     }
 
-    /// The end of what comes, as it comes.
+    /// The last output, which keeps growing.
     pub fn tail(&self) -> Tail {
         self.tail.clone()
     }
 
-    /// Writes to the log until `ended`, and then what is still in the pipes.
+    /// Copies the output to the log until `ended`, and then the rest of the pipes.
     pub async fn pump(self, shared: Arc<Shared>, ended: CancellationToken) {
         let Self { stdout, stderr, app, task_id, function_id, tail } = self;
         let pump = |pipe, source| {
@@ -127,7 +127,7 @@ impl Writer {
                     self.write(&std::mem::take(&mut unfinished));
                     continue;
                 }
-                // Nothing is there to be read any more.
+                // The pipe is empty.
                 () = ended.cancelled() => break,
             };
             match read {
@@ -164,12 +164,12 @@ impl Writer {
         };
         let lines: Vec<Line> = text.split_inclusive('\n').map(line).collect();
         if let Err(error) = self.app.append(&lines) {
-            tracing::warn!(%error, task.id = self.task_id, "what a container printed could not be kept");
+            tracing::warn!(%error, task.id = self.task_id, "the output of a container could not be stored");
         }
     }
 }
 
-/// Writes to the log of its app that an input runs again, as its caller does not learn of it.
+/// Logs that an input runs again, because its caller does not learn of it.
 pub fn log_crash(shared: &Shared, definition: &Definition, task_id: &str, note: CrashNote) {
     let line = Line {
         at: now(),

@@ -1,4 +1,4 @@
-//! The ports on which containers listen, which are this machine's.
+//! The ports of this machine on which containers listen.
 
 use std::{
     io,
@@ -9,13 +9,12 @@ use std::{
 
 use rustix::process::{Pid, Signal};
 
-use super::stat;
-use crate::{endpoints, error::Error, shared::Shared, state::Definition};
+use crate::{endpoints, error::Error, process::handles_signal, shared::Shared, state::Definition};
 
-/// Between two looks whether a server listens.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How often a server's port is checked.
+const POLL_PERIOD: Duration = Duration::from_millis(50);
 
-/// Makes sure that nothing else answers for a container.
+/// Checks that the ports of a container are free.
 pub fn check_free(definition: &Definition) -> Result<(), Error> {
     for port in definition.own_ports() {
         let Ok(number) = u16::try_from(port) else { continue };
@@ -31,7 +30,7 @@ pub fn check_free(definition: &Definition) -> Result<(), Error> {
     Ok(())
 }
 
-/// Notes when the container of a server can be reached. Never returns, and does nothing for other containers.
+/// Records when the container of a server can be reached. Never returns; does nothing for other containers.
 pub async fn await_server(shared: &Arc<Shared>, definition: &Definition, task_id: &str, leader: Pid) {
     if let Some(config) = definition.server() {
         let entered = shared.wait_for(task_id, None, |state, _| {
@@ -41,12 +40,12 @@ pub async fn await_server(shared: &Arc<Shared>, definition: &Definition, task_id
         // An error means that Local Modal is stopping.
         if let Ok(Some(())) = entered.await {
             // The SDK reports that it has entered shortly before it installs its SIGTERM handler.
-            while !stat::catches(leader, Signal::TERM) {
-                tokio::time::sleep(PAUSE).await;
+            while !handles_signal(leader, Signal::TERM) {
+                tokio::time::sleep(POLL_PERIOD).await;
             }
             shared.change_soon(|state, _| state.server_can_end(task_id));
             while endpoints::connect(config.port).await.is_err() {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(POLL_PERIOD).await;
             }
             shared.change_soon(|state, now| state.server_listens(task_id, now));
         }

@@ -1,32 +1,22 @@
-//! The folders of which each container has its own: its home, the home of this server's user, and the working folder of
-//! its image. What a function that is a step of an image writes there becomes a layer of the image.
+//! The private folders of a container: its home, the home of this server's user, and the working folder of its image.
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    env, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use super::code::HOME;
-use crate::{
-    ids::new_id,
-    options::{Listen, Options},
-    state::Definition,
-};
+use crate::options::{Listen, Options};
 
-/// The folder in a container's folder that has what it wrote.
-const WRITTEN: &str = "private";
-/// Folders of the system that a working folder leaves as they are.
+/// The folder in a container's folder that has the files that it wrote.
+pub const WRITTEN: &str = "private";
+/// Folders of the system that are never private.
 const SHARED: [&str; 5] = ["/tmp", "/proc", "/sys", "/dev", "/run"];
 
 impl Options {
-    /// The folder with what functions that are steps of images wrote, one folder each.
-    pub(crate) fn homes_folder(&self) -> PathBuf {
-        self.data_dir.join("homes")
-    }
-
-    /// The server's own places that containers need wherever they are: the data folder, and the socket to connect to.
+    /// The server's own paths that every container must see: the data folder, and the socket to connect to.
     pub(crate) fn shown(&self) -> Vec<PathBuf> {
         let mut shown = vec![self.data_dir.clone()];
         if let Listen::Unix(path) = &self.listen
@@ -39,7 +29,8 @@ impl Options {
     }
 }
 
-/// The private folders of a container by their paths, with what the image adds to each, the last step first.
+/// The private folders of a container by their paths, with the folders that the image adds to each, the last step
+/// first.
 pub fn folders(
     options: &Options,
     working_folder: Option<&str>,
@@ -52,7 +43,7 @@ pub fn folders(
     for path in [users, working_folder].into_iter().flatten().map(|path| path.trim_end_matches('/')) {
         let overlaps = |other: &str| Path::new(path).starts_with(other) || Path::new(other).starts_with(path);
         let is_users = Some(path) == users;
-        // What is in the data folder is the server's own, and a working folder does not cover it.
+        // The data folder is the server's own, and a working folder must not cover it.
         let is_servers =
             Path::new(path).starts_with(&options.data_dir) || (!is_users && options.data_dir.starts_with(path));
         let is_systems = !path.starts_with('/') || SHARED.contains(&path);
@@ -65,41 +56,10 @@ pub fn folders(
     paths.into_iter().map(|path| (path.clone(), added(&path))).collect()
 }
 
-/// Keeps what the container of a function that is a step of an image wrote, until the build takes it.
-pub fn keep(options: &Options, definition: &Definition, folder: &Path) -> io::Result<()> {
-    if !definition.function.is_builder_function {
-        return Ok(());
-    }
-    discard(options, &definition.function_id)?;
-    fs::create_dir_all(options.homes_folder())?;
-    match fs::rename(folder.join(WRITTEN), options.homes_folder().join(&definition.function_id)) {
-        // It had no private folders.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
-}
-
-/// Makes a layer of what the containers of a function wrote; returns its name, if they wrote anywhere.
-pub fn take(options: &Options, function_id: &str) -> io::Result<Option<String>> {
-    let name = new_id("home");
-    match fs::rename(options.homes_folder().join(function_id), options.homes_folder().join(&name)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        outcome => outcome.map(|()| Some(name)),
-    }
-}
-
-/// Removes what the containers of a function wrote.
-pub fn discard(options: &Options, function_id: &str) -> io::Result<()> {
-    match fs::remove_dir_all(options.homes_folder().join(function_id)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Opens the folders of a container that overlays have closed to their owner, so that they can be removed.
-pub fn open_closed(folder: &Path) {
+/// Makes the work folders of overlays writable, which the kernel makes inaccessible, so that they can be removed.
+pub fn unlock_work_folders(folder: &Path) {
     for entry in fs::read_dir(folder.join("work")).into_iter().flatten().flatten() {
-        // If it is not there, nothing is closed; if it cannot be opened, removing it says so.
+        // If it does not exist, nothing is to be done; if this fails, the removal reports it.
         let _ = fs::set_permissions(entry.path().join("work"), fs::Permissions::from_mode(0o700));
     }
 }

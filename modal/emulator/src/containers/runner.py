@@ -1,17 +1,27 @@
-"""Becomes a container: sees the files that a container would see, and runs the SDK's entry point.
+"""Runs a container: sets up the files that it sees, and runs the SDK's entry point.
 
-`runner.py run SPEC` becomes the container that SPEC (a JSON file) describes. `runner.py serve SPEC` imports what such a
-container would import, and then forks one container for each path of a spec that it reads, a line each, from its
-standard input; it tells on its standard output, one JSON object a line, what became of them.
+`runner.py run SPEC` becomes the container that SPEC (a JSON file) describes. `runner.py serve SPEC` is a fork server.
+It imports what such a container would import, then reads paths of specs from its standard input, one per line, and
+forks a container for each. It reports their starts and ends on its standard output, one JSON object per line.
 
-A spec: {"tree": folder with the container's own files, "volumes": {path in the container: {"folder", "read_only"}},
-"directory": where it starts (or null: in its home), "root": an empty folder, "preload": modules to import before
-forks, "web_server": whether its function listens on a port, "skipped": the steps of its image that were skipped,
-"private": {path of which each container has its own: folders with what the image adds there}, "folder": the container's
-own folder, "shown": places of the server that stay in sight, "variables": the whole environment, "stdout" and "stderr":
-where to print}. What the last three say, a container that is not forked has already.
+The fields of a spec:
 
-Only the standard library is used here, and nothing of it stays visible to the container's code.
+- "tree": folder with the container's own files
+- "volumes": {path in the container: {"folder", "read_only"}}
+- "directory": the working folder, or null for its home
+- "root": an empty folder
+- "preload": modules to import before forks
+- "web_server": whether its function listens on a port
+- "skipped": the steps of its image that were skipped
+- "private": {path of which each container has its own: folders with what the image adds there}
+- "folder": the container's own folder
+- "shown": paths of the server that stay visible
+- "variables": all environment variables
+- "stdout", "stderr": where to print
+
+The server sets the last three for a container that is not forked.
+
+Uses only the standard library. None of this module stays visible to the container's code.
 """
 
 import atexit
@@ -32,10 +42,11 @@ from typing import Any
 
 
 def _own(*names: str) -> Iterator[Any]:
-    """The modules beside this script. Containers import nothing from its folder, and may take the names for their own.
+    """Yield the modules beside this script, without leaving them in `sys.modules`: containers may have modules of the
+    same names.
 
-    The folder is not on the path if the image has set PYTHONSAFEPATH, and may be out of sight once the files of the
-    container are in place.
+    The folder is not on the path if the image sets PYTHONSAFEPATH, and may be invisible once the files of the container
+    are in place.
     """
     folder = os.path.dirname(os.path.abspath(__file__))
     sys.path.insert(0, folder)
@@ -59,24 +70,24 @@ Files = list[io.IOBase]
 def main() -> None:
     mode, path = sys.argv[1:]
     if mode == "run":
-        with _silent_if_gone(path):
-            begun = begin(path)
-        run(*begun)
+        with _silent_if_stopped(path):
+            run(*begin(path))
         return
-    spec, missing = begin(path)
-    # A container returns from here as if it had been started by itself.
-    spec, inherited = serve(spec)
-    run(spec, missing)
+    server, missing = begin(path)
+    path, inherited = serve(server)
+    # Only forked containers get here.
+    with _silent_if_stopped(path):
+        run(_become(path, server), missing)
     end(inherited)
 
 
 def begin(path: str) -> tuple[Spec, Any]:
-    """Enter the files of the spec at a path; returns it, and the module that completes errors if steps of the image
-    were skipped."""
+    """Read the spec at a path and enter its files. Returns the spec, and the module that completes errors if steps of
+    the image were skipped."""
     spec = _read(path)
     [missing] = _own("missing") if spec["skipped"] else [None]
     filesystem.enter(spec)
-    interrupted.listen()
+    interrupted.install()
     return spec, missing
 
 
@@ -89,44 +100,39 @@ def run(spec: Spec, missing: Any) -> None:
         missing.name_skipped_steps(spec["skipped"])
     sys.argv = [ENTRY_POINT]
     sys.modules.pop(ENTRY_POINT, None)
-    arguments = os.environ["MODAL_CONTAINER_ARGUMENTS_PATH"]
     try:
         runpy.run_module(ENTRY_POINT, run_name="__main__", alter_sys=True)
     except KeyboardInterrupt:
-        # The SDK was interrupted when it had ended the function; while that runs, it takes it as the end itself.
+        # The SDK was interrupted after the end of the function. While the function runs, it handles the interruption.
         pass
-    except FileNotFoundError as error:
-        # The container was stopped before it was there, and its folder is going.
-        if error.filename != arguments:
-            raise
     finally:
-        # From here on, an interruption has nothing to end, and would print a traceback.
+        # A later interruption has nothing to end, and would print a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def end(inherited: Files) -> None:
-    """End a forked process as the interpreter does, but leave its memory to the system: to free what it shares with its
+    """End a forked process as the interpreter does, but without freeing its memory: to free what it shares with its
     server would first copy all of that."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for file in [*inherited, *_open_files()]:
-        # It may be closed, or fail in its own way, which the interpreter would not tell of either.
+        # It may be closed, or fail in its own way, which the interpreter would not report either.
         with contextlib.suppress(Exception):
             file.flush()
     os._exit(0)
 
 
 def _open_files() -> Files:
-    """The files that the garbage collector knows, without those from before `gc.freeze`."""
+    """Return the files that the garbage collector knows, without those from before `gc.freeze`."""
     found = gc.get_objects()
-    # Few of the types differ, and abstract classes take long to answer.
+    # There are few different types, and `issubclass` is slow for abstract classes.
     types = {kind for kind in set(map(type, found)) if issubclass(kind, io.IOBase)}
     return [each for each in found if type(each) in types]
 
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Collect no garbage for a while in which little is made: a collection looks at all that is there."""
+    """Pause garbage collection while little garbage is made: a collection visits all objects."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -137,8 +143,8 @@ def _uncollected() -> Iterator[None]:
 
 
 def _freeze() -> Files:
-    """Exempt from garbage collection what is there: all containers share it, and a collection would write to it, and so
-    copy it. Returns the open files, also those that an imported module has frozen already."""
+    """Exempt all objects that exist now from garbage collection: containers share them, and a collection would write to
+    them, and so copy them. Returns the open files, also those that an imported module has frozen already."""
     with _uncollected():
         gc.unfreeze()
         files = _open_files()
@@ -147,27 +153,27 @@ def _freeze() -> Files:
 
 
 def _find_servers_on_loopback() -> None:
-    """Have the SDK look for a function's server at 127.0.0.1. It would ask for the address of eth0, which a machine
-    need not have, and at which only a server can be found that the whole network can reach."""
+    """Make the SDK connect to a function's server at 127.0.0.1. By default it uses the address of eth0, which not every
+    machine has, and at which only a server that is open to the whole network can be reached."""
     asgi = importlib.import_module("modal._runtime.asgi")
     asgi.get_ip_address = lambda _: "127.0.0.1"  # type: ignore[attr-defined]
 
 
-def serve(spec: Spec) -> tuple[Spec, Files]:
-    """Import, then fork for each line of the standard input; returns in each container, and never in the server, the
-    container's own spec and what files the imported modules have opened."""
-    requests, answers = _keep_to_itself()
-    tell = Teller(answers)
+def serve(spec: Spec) -> tuple[str, Files]:
+    """Import modules, then fork for each line of the standard input. Never returns in the server. In each container,
+    returns the path of the container's spec, and the files that the imported modules have opened."""
+    requests, messages = _reserve_standard_streams()
+    send = MessageWriter(messages)
     for module in [ENTRY_POINT, *spec["preload"]]:
         try:
             with _uncollected() if module == ENTRY_POINT else sdk_patches.imported_as_in_container():
                 importlib.import_module(module)
         except BaseException as error:
-            # A container that starts in the ordinary way meets the same error, and reports it.
-            tell(refused=f"{module} cannot be imported: {error!r}")
+            # A container that is not forked fails with the same error, and reports it.
+            send(refused=f"{module} cannot be imported: {error!r}")
             os._exit(0)
     if threading.active_count() > 1 or len(os.listdir("/proc/self/task")) > 1:
-        tell(refused="its module starts threads when it is imported, and a fork would not have them")
+        send(refused="its module starts threads when it is imported, and a fork would not have them")
         os._exit(0)
     _adopt_orphans()
     containers: set[int] = set()
@@ -177,13 +183,13 @@ def serve(spec: Spec) -> tuple[Spec, Files]:
     signal.set_wakeup_fd(writer)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tell(ready=True)
+    send(ready=True)
     unread = b""
     while True:
         ready, _, _ = select.select([requests, reader], [], [])
         if reader in ready:
             os.read(reader, 4096)
-            _report_ended(tell, containers, others)
+            _report_ended(send, containers, others)
         if requests not in ready:
             continue
         received = os.read(requests, 65536)
@@ -193,18 +199,15 @@ def serve(spec: Spec) -> tuple[Spec, Files]:
         for line in lines:
             child = os.fork()
             if child == 0:
-                for descriptor in (reader, writer, requests, answers):
+                for descriptor in (reader, writer, requests, messages):
                     os.close(descriptor)
-                with _silent_if_gone(line.decode()):
-                    own = _read(line.decode())
-                    _become(own, spec)
-                return own, inherited
+                return line.decode(), inherited
             containers.add(child)
-            tell(started=child, spec=line.decode())
+            send(started=child, spec=line.decode())
 
 
-class Teller:
-    """Writes messages to whoever runs this server."""
+class MessageWriter:
+    """Sends messages to the process that runs this server."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -213,17 +216,17 @@ class Teller:
         os.write(self._descriptor, json.dumps(message).encode() + b"\n")
 
 
-def _keep_to_itself() -> tuple[int, int]:
-    """Move the standard input and output out of the way of imported modules, which may read and print."""
-    requests, answers = os.dup(0), os.dup(1)
+def _reserve_standard_streams() -> tuple[int, int]:
+    """Move the standard input and output to other descriptors: imported modules may read and print."""
+    requests, messages = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    return requests, answers
+    return requests, messages
 
 
-def _report_ended(tell: Teller, containers: set[int], others: set[int]) -> None:
+def _report_ended(send: MessageWriter, containers: set[int], others: set[int]) -> None:
     while True:
         try:
             child, status = os.waitpid(-1, os.WNOHANG)
@@ -234,17 +237,17 @@ def _report_ended(tell: Teller, containers: set[int], others: set[int]) -> None:
         if child in containers:
             containers.remove(child)
             _kill_orphans(containers | others)
-            tell(ended=child, status=status)
+            send(ended=child, status=status)
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of processes below this one whose own parents end, as the first process of a container is."""
+    """Become the parent of descendants whose own parents end, like the first process of a container."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _kill_orphans(others: set[int]) -> None:
-    """Kill what a container has left: its processes are children of this one when it has ended."""
+    """Kill the processes that an ended container left: they are children of this process now."""
     while orphans := _children() - others:
         for orphan in orphans:
             os.kill(orphan, signal.SIGKILL)
@@ -257,19 +260,20 @@ def _children() -> set[int]:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             return set(map(int, file.read().split()))
     except OSError:
-        # The system does not tell.
+        # The system has no such file.
         return set()
 
 
-def _become(spec: Spec, server: Spec) -> None:
-    """Turn the forked process into the container of a spec."""
+def _become(path: str, server: Spec) -> Spec:
+    """Turn the forked process into the container of the spec at a path. Returns the spec."""
+    spec = _read(path)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
     _adopt_orphans()
-    for descriptor, path in (1, spec["stdout"]), (2, spec["stderr"]):
-        opened = os.open(path, os.O_WRONLY)
+    for descriptor, pipe in (1, spec["stdout"]), (2, spec["stderr"]):
+        opened = os.open(pipe, os.O_WRONLY)
         os.dup2(opened, descriptor)
         os.close(opened)
     for name in (filesystem.VOLUMES_VARIABLE, "PYTHONPATH"):
@@ -279,10 +283,11 @@ def _become(spec: Spec, server: Spec) -> None:
     os.environ.update(spec["variables"])
     _forget_server()
     filesystem.renew(spec, server)
+    return spec
 
 
 def _forget_server() -> None:
-    """Undo what imported modules have chosen once for their process. `random` is seeded anew by Python itself."""
+    """Reset what imported modules have chosen once for their process. Python itself reseeds `random`."""
     if tempfile := sys.modules.get("tempfile"):
         tempfile.tempdir = None  # type: ignore[attr-defined]
     if multiprocessing := sys.modules.get("multiprocessing.process"):
@@ -294,8 +299,8 @@ def _forget_server() -> None:
 
 
 @contextlib.contextmanager
-def _silent_if_gone(spec: str) -> Iterator[None]:
-    """End silently if a container was stopped before it was there: the folder with its spec goes then."""
+def _silent_if_stopped(spec: str) -> Iterator[None]:
+    """End silently if the container was stopped while it started: its folder, in which the spec is, is removed then."""
     try:
         yield
     except FileNotFoundError:
@@ -307,7 +312,7 @@ def _silent_if_gone(spec: str) -> Iterator[None]:
 def _read(path: str) -> Spec:
     with open(path) as file:
         spec: Spec = json.load(file)
-    # It has the values of Secrets, which are not to be on the disk for as long as the container lives.
+    # It has the values of Secrets, which must not stay on the disk while the container runs.
     os.unlink(path)
     return spec
 

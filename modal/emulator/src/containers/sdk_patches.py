@@ -1,6 +1,6 @@
-"""Changes to the SDK in a container. They know the insides of one version of it; any other runs as it is.
+"""Changes to the SDK in a container. They depend on private parts of one version; any other version runs unchanged.
 
-Only the standard library and the SDK are used here, and nothing of it stays visible to the container's code.
+Uses only the standard library and the SDK. None of this module stays visible to the container's code.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ SDK_VERSION = "1.6.4"
 WSGI_MESSAGES = 64
 """How many messages a WSGI application may be ahead."""
 PASSES = 100
-"""Passes of an empty loop: after each, the interpreter raises what another thread wants raised."""
+"""Passes of an empty loop: after each, the interpreter raises pending exceptions from other threads."""
 WAIT_SECONDS = 1.0
-"""How long a thread waits at a time: an exception that another one raises in it arrives in between."""
+"""How long a thread waits at a time: an exception from another thread is raised in between."""
 
 
 @functools.cache
 def apply(interrupted: Any) -> None:
-    """Change the SDK, which is imported here if it was not; `interrupted` is the `Interruption` of this process."""
+    """Import and change the SDK; `interrupted` is the `Interruption` of this process."""
     if importlib.import_module("modal").__version__ == SDK_VERSION:
         _start_silently(interrupted)
         _close_silently()
@@ -36,7 +36,7 @@ def apply(interrupted: Any) -> None:
 
 @contextlib.contextmanager
 def imported_as_in_container() -> Iterator[None]:
-    """Have `modal.is_local()` be false while modules are imported for containers that do not exist yet.
+    """Make `modal.is_local()` false while modules are imported for containers that do not exist yet.
 
     A module may ask when it is imported, and its containers would inherit the wrong answer.
     """
@@ -52,12 +52,12 @@ def imported_as_in_container() -> Iterator[None]:
 
 
 def _start_silently(interrupted: Any) -> None:
-    """Pass on an interruption of the start. The SDK would report the end of its own coroutines as a failure of it."""
+    """Re-raise an interruption during the start. The SDK would report the end of its own coroutines as a failure."""
     manager: Any = importlib.import_module("modal._runtime.task_lifecycle_manager")
     print_exception = manager.print_exception
 
     def print_failure(kind: type[BaseException], *more: Any) -> None:
-        if interrupted.came and issubclass(kind, asyncio.CancelledError | GeneratorExit):
+        if interrupted.occurred and issubclass(kind, asyncio.CancelledError | GeneratorExit):
             raise KeyboardInterrupt
         print_exception(kind, *more)
 
@@ -96,12 +96,12 @@ def _cancel_threads_alone() -> None:
 
 @contextlib.contextmanager
 def _silent_end(context: Any) -> Iterator[None]:
-    """Keep what fails in a thread because the container ends from being printed: it runs again elsewhere."""
+    """Do not print the failure of a thread that the end of the container causes: its input runs again elsewhere."""
     try:
         yield
     except Exception:
         if context._client.is_closed() and threading.current_thread() is not threading.main_thread():
-            # Nobody can be told any more, and the process does not wait for this thread.
+            # The error cannot be reported any more, and the process does not wait for this thread.
             threading.Event().wait()
         raise
 
@@ -123,12 +123,12 @@ class _Interruptible:
             self._threads[id(self._context)] = threading.get_ident()
             cancelled = self._context._cancel_issued
         if cancelled:
-            # It was, while it waited for a thread.
+            # The cancellation came while the input waited for a thread.
             raise _cancellation()()
 
     def __exit__(self, *_: object) -> None:
         """Raise a pending cancellation now, so that it does not reach the thread's next input. (If it were withdrawn,
-        the interpreter would look for it for ever.)"""
+        the interpreter would search for it forever.)"""
         while True:
             try:
                 with self._lock:
@@ -136,7 +136,7 @@ class _Interruptible:
                     is_interrupted = id(self._context) in self._interrupted
                     self._interrupted.discard(id(self._context))
                 if is_interrupted:
-                    # It may have been raised already. Otherwise it is at the end of a pass.
+                    # If it has not been raised yet, it is at the end of a pass.
                     for _pass in range(PASSES):
                         pass
                 return
@@ -162,8 +162,8 @@ def _raise_in(thread: int, error: type[BaseException]) -> None:
 
 
 def _gather_yielded() -> None:
-    """Hand what a generator yields to the SDK's thread without waiting for that thread each time: what comes while it
-    sends goes with the next request."""
+    """Pass the values of a generator to the SDK's thread without waiting for that thread each time. Values that arrive
+    during a request go into the next one."""
 
     def create(size: int) -> _Gathered:
         return _Gathered(size)
@@ -183,7 +183,7 @@ def _gather_yielded() -> None:
 
 
 def _gather_wsgi_messages() -> None:
-    """Hand the messages of a WSGI application from its thread to the event loop in the same way."""
+    """Pass the messages of a WSGI application from its thread to the event loop in the same way."""
     responder: Any = importlib.import_module("modal._vendor.a2wsgi_wsgi").WSGIResponder
     make, run, pass_on = responder.__init__, responder.wsgi, responder.sender
 
@@ -195,7 +195,7 @@ def _gather_wsgi_messages() -> None:
         try:
             run(self, *arguments)
         except BaseException:
-            # The SDK stops sending at once, but what came before the failure is to arrive.
+            # The SDK stops sending at once, but the messages from before the failure must arrive.
             self.send_queue.flush_from_thread()
             raise
 
@@ -230,21 +230,21 @@ class _Gathered:
         self._add(value)
 
     async def put_from_loop(self, value: Any) -> None:
-        """The same in an event loop. Others have their turn in it, as with any other way to hand over a value."""
+        """Add a value, when there is room, from an event loop. Other tasks of the loop get their turn."""
         while self._is_longer_than(self._size - 1):
             await asyncio.get_running_loop().run_in_executor(None, self._wait_for_room)
         self._add(value)
         await asyncio.sleep(0)
 
     def flush_from_thread(self) -> None:
-        """Wait until the reader has done with all values."""
+        """Wait until the reader has processed all values."""
         while not self._closed and not self._is_done():
             self._room.clear()
             if not self._is_done():
                 self._room.wait(WAIT_SECONDS)
 
     def close(self) -> None:
-        """Nobody reads any more, and whoever writes need not wait."""
+        """End the queue: nobody reads any more, and writers do not wait."""
         self._closed = True
         self._values.clear()
         self._room.set()
@@ -255,7 +255,7 @@ class _Gathered:
             self._reader = asyncio.get_running_loop()
             self._filled.clear()
             self._reader_waits = True
-            # It may have been added just before it was known that somebody waits.
+            # A value may have been added just before `_reader_waits` was set.
             if not self._values:
                 self._room.set()
                 await self._filled.wait()
@@ -280,7 +280,7 @@ class _Gathered:
         self._add(value)
 
     async def join(self) -> None:
-        """Do nothing: who calls it waits for the reader then."""
+        """Do nothing: the SDK waits for the reader after it."""
 
     def task_done(self) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-//! What a container is told: the description that the runner reads, and its environment variables.
+//! The description of a container that the runner reads, and its environment variables.
 
 use std::{
     collections::BTreeMap,
@@ -12,16 +12,14 @@ use super::{output, private};
 use crate::{
     images::{self, Environment},
     options::Options,
+    process::ARGUMENTS_VARIABLE,
     shared::Shared,
     state::{Definition, State},
     views::Attachment,
 };
 
-/// The header with which a container says which one it is. The SDK adds it to every request on request.
+/// The header with a container's token. The SDK adds it to every request, because `MODAL_OVERRIDE_HEADERS` asks for it.
 pub const TASK_HEADER: &str = "x-modal-local-task";
-
-/// The SDK finds the description of the container by this variable; it also marks our processes.
-pub const ARGUMENTS_VARIABLE: &str = "MODAL_CONTAINER_ARGUMENTS_PATH";
 
 /// Environment variables.
 pub type Variables = BTreeMap<String, String>;
@@ -58,7 +56,7 @@ impl Spec {
     ) -> Self {
         variables.extend(folder_variables(folder));
         let function = &definition.function;
-        // Snapshots are taken of what was imported. Without them each container imports the function by itself.
+        // A snapshot has the imported module. Without snapshots, each container imports the function itself.
         let from_file = function.definition_type() == DefinitionType::File && !function.module_name.is_empty();
         let preloads = function.checkpointing_enabled && from_file;
         let [stdout, stderr] = output::paths(folder);
@@ -87,9 +85,9 @@ pub fn arguments_path(folder: &Path) -> PathBuf {
     folder.join("arguments")
 }
 
-/// What every container of a definition gets: the way to package indexes from the server's environment, over it the
-/// image's variables, over them those of Secrets, as on Modal, and over all its own. Nothing else of the server's
-/// environment: it may hold credentials, and variables of the tool that started it would travel on with every request.
+/// The variables of every container of a definition: those of the server's environment about package indexes, then
+/// those of the image, then those of Secrets, as on Modal, then the container's own; later ones win. Nothing else of
+/// the server's environment: it may hold credentials, and variables of the tool that started the server.
 pub fn variables(shared: &Shared, definition: &Definition, image: &Environment) -> Variables {
     let mut variables = images::network_variables();
     variables.extend(image.variables.clone());
@@ -109,17 +107,17 @@ pub fn variables(shared: &Shared, definition: &Definition, image: &Environment) 
     variables
 }
 
-/// Adds this machine to what is reached without a proxy, if there is one: no proxy knows its ports.
+/// Excludes this machine from proxies, if there are any: no proxy can reach its ports.
 fn bypass_proxies(variables: &mut Variables) {
     const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
     let is_proxy = |name: &String| matches!(&*name.to_ascii_uppercase(), "HTTP_PROXY" | "HTTPS_PROXY" | "ALL_PROXY");
     if !variables.keys().any(is_proxy) {
         return;
     }
-    // Programs differ in which of the two they read, and in which of them counts.
+    // Programs differ in which of the two they read, and in which of them wins.
     let found = variables.get("no_proxy").or_else(|| variables.get("NO_PROXY")).cloned().unwrap_or_default();
     if found.trim() == "*" {
-        // All that there is; with anything beside it, programs take it for a name.
+        // It excludes all hosts. Combined with others, programs take it for a host name.
         return;
     }
     let known: Vec<&str> = found.split(',').map(str::trim).filter(|host| !host.is_empty()).collect();
@@ -130,20 +128,20 @@ fn bypass_proxies(variables: &mut Variables) {
     }
 }
 
-/// Where what a container writes outside of Volumes goes: into its private folder.
+/// Directs a container's files outside of Volumes into its private folder.
 fn folder_variables(folder: &Path) -> Variables {
     let own =
         [("HOME", folder.join("home")), ("TMPDIR", folder.join("tmp")), (ARGUMENTS_VARIABLE, arguments_path(folder))];
     own.map(|(name, path)| (name.to_owned(), path.to_string_lossy().into_owned())).into()
 }
 
-/// What only the container of one task gets.
+/// The variables of the container of one task only.
 pub fn task_variables(task_id: &str, token: &str) -> Variables {
     let own = [("MODAL_TASK_ID", task_id.to_owned()), ("MODAL_OVERRIDE_HEADERS", format!("{TASK_HEADER}:{token}"))];
     own.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// The variables of the function's Secrets; the last one wins, as on Modal.
+/// The variables of the function's Secrets; the last Secret wins, as on Modal.
 fn secrets(state: &State, definition: &Definition) -> Variables {
     let secrets = definition.function.secret_ids.iter().filter_map(|id| state.secrets.get(id));
     secrets.flat_map(|secret| secret.variables.clone()).collect()

@@ -1,12 +1,12 @@
-//! Who may send requests.
+//! Access to web functions.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 
 use super::refusal::Refusal;
 use crate::shared::Shared;
 
-/// Lets requests pass that were meant for this machine. A web page elsewhere can make a browser send requests here
-/// under a name of its own that leads here; then the page would be allowed to read the answers.
+/// Accepts requests that name this machine. A web page elsewhere can make a browser send requests here under its own
+/// host name; then the page could read the responses.
 pub fn check_host(parts: &Parts) -> Result<(), Refusal> {
     let header = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = parts.uri.host().or(header).unwrap_or_default();
@@ -24,7 +24,7 @@ fn is_loopback(host: &str) -> bool {
     matches!(name, "127.0.0.1" | "localhost" | "[::1]") || name.ends_with(".localhost")
 }
 
-/// Lets requests pass that carry a proxy token: as `Modal-Key` and `Modal-Secret`, or both as a bearer token.
+/// Accepts requests that carry a proxy token: as `Modal-Key` and `Modal-Secret`, or both as a bearer token.
 pub fn check_token(shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
     let get = |name: &str| headers.get(name).and_then(text);

@@ -1,4 +1,4 @@
-//! HTTP requests: the body to the app as it comes, the answer to the client as it comes.
+//! HTTP requests: the body is streamed to the app, and the response to the client.
 
 use std::{io, time::Duration};
 
@@ -13,19 +13,19 @@ use modal_proto::asgi;
 use super::{
     headers,
     refusal::Refusal,
-    request::{ToApp, WebCall},
+    request::{AppSender, WebCall},
 };
 
-/// The SDK gives a request up whose first message takes 5 s; a body may begin later than that.
+/// The SDK drops a request whose first message takes 5 s; a body may begin later than that.
 const FIRST_MESSAGE: Duration = Duration::from_secs(1);
 
-/// Most of a body in one message.
+/// The most bytes of a body in one message.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Headers about the connection between the app and the one in front of it, which is not this one.
+/// Headers about the connection between the app and its server, which is not the client's connection.
 const HOP_HEADERS: [HeaderName; 2] = [header::CONNECTION, HeaderName::from_static("keep-alive")];
 
-/// Sends a request to the app and its answer back.
+/// Sends a request to the app and its response back.
 pub async fn answer(mut call: WebCall, body: Body) -> Result<Response, Refusal> {
     call.send_with(|app| send_body(app, body));
     let start = loop {
@@ -50,7 +50,7 @@ pub async fn answer(mut call: WebCall, body: Body) -> Result<Response, Refusal> 
     Ok(response)
 }
 
-async fn send_body(app: ToApp, body: Body) {
+async fn send_body(app: AppSender, body: Body) {
     let message = |body, more_body| asgi::Type::HttpRequest(asgi::HttpRequest { body, more_body });
     let mut pieces = body.into_data_stream();
     let mut first = true;
@@ -74,7 +74,7 @@ async fn send_body(app: ToApp, body: Body) {
                 }
             }
             None => return app.send(message(Default::default(), false)).await,
-            // If only the client's half of the connection has ended, nothing else tells of it.
+            // If only the client's half of the connection has ended, nothing else shows that.
             Some(Err(_)) => return app.cut(),
         }
     }
@@ -91,7 +91,7 @@ fn receive_body(mut call: WebCall) -> impl futures::Stream<Item = io::Result<byt
                     }
                 }
                 Some(_) => {}
-                // Not to look like the end of a whole answer.
+                // An error, so that it does not look like the end of a complete response.
                 None => Err(io::Error::other("the app ended in the middle of its answer"))?,
             }
         }

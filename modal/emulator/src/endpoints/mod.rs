@@ -1,12 +1,13 @@
-//! Web functions over real HTTP: each has a port of its own on loopback, which it keeps as long as it can be had.
+//! Web functions over HTTP: each has its own port on loopback, and keeps it as long as it is free.
 //!
-//! A request becomes an input of the function, with its body and the answer in streams beside the call. It waits for a
-//! container like any other input. Nothing of it is stored: it ends with its connection. The ports of servers are such
-//! too, but their requests are passed on as they are.
+//! A request becomes an input of the function; its body and the response are streams beside the call. It waits for a
+//! container like any other input. It is not stored: it ends with its connection. Servers have such ports, too, but
+//! their requests are proxied.
 
 mod access;
 mod http;
 mod params;
+pub mod ports;
 mod refusal;
 mod request;
 mod scope;
@@ -14,10 +15,9 @@ mod server;
 mod websocket;
 
 use std::{
-    collections::HashMap,
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use axum::{
@@ -30,62 +30,21 @@ use axum::{
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::server::connect;
-use self::{refusal::Refusal, request::WebCall};
+use self::{ports::Key, refusal::Refusal, request::WebCall};
 use crate::{error::Error, shared::Shared, state::Definition};
 
-/// Where ports are looked for first, so that an app that is tried out again and again keeps its URLs. Below those that
-/// the system gives to outgoing connections.
+/// The range of preferred ports, so that an app that is run repeatedly keeps its URLs. It is below the ports that the
+/// system uses for outgoing connections.
 const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 12_000;
 
-/// The function and the name of its web method, which is empty for the function itself.
-type Key = (String, String);
-
-/// The ports that are listened on.
-#[derive(Default)]
-pub struct Endpoints {
-    open: Mutex<HashMap<Key, CancellationToken>>,
-    stop: CancellationToken,
-    servers: TaskTracker,
-}
-
-/// What one port leads to.
+/// The target of one port.
 #[derive(Clone)]
 struct Target {
     shared: Arc<Shared>,
     key: Key,
-}
-
-impl Endpoints {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, CancellationToken>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stops listening for functions that are gone.
-    pub fn close_gone(&self, shared: &Shared) {
-        let mut open = self.lock();
-        if !open.is_empty() {
-            shared.read(|state| {
-                open.retain(|(function_id, method), stop| {
-                    let stays = state.has_endpoint(function_id, method);
-                    if !stays {
-                        stop.cancel();
-                    }
-                    stays
-                });
-            });
-        }
-    }
-
-    /// Stops listening and returns when the last request has ended.
-    pub async fn close(&self) {
-        self.stop.cancel();
-        self.servers.close();
-        self.servers.wait().await;
-    }
 }
 
 /// Opens a port for each web method of a function, or for the function itself if it is a server.
@@ -96,7 +55,7 @@ pub async fn reserve(shared: &Arc<Shared>, definition: &Definition) -> Result<()
     Ok(())
 }
 
-/// Listens for the functions of the last run again.
+/// Opens the ports of the functions of the last run again.
 pub async fn open_all(shared: &Arc<Shared>) {
     for key in shared.read(|state| state.endpoints()) {
         if let Err(error) = open(shared, key.clone()).await {
@@ -106,7 +65,7 @@ pub async fn open_all(shared: &Arc<Shared>) {
 }
 
 async fn open(shared: &Arc<Shared>, key: Key) -> Result<(), Error> {
-    if shared.endpoints.lock().contains_key(&key) {
+    if shared.endpoints.is_open(&key) {
         return Ok(());
     }
     let wanted = shared.read(|state| {
@@ -118,12 +77,11 @@ async fn open(shared: &Arc<Shared>, key: Key) -> Result<(), Error> {
     let bound = async { bind(&wanted).await.and_then(|l| Ok((l.local_addr()?.port(), l))) };
     let (port, listener) = bound.await.map_err(Error::io("listen for", "a web function"))?;
     shared.change(|state, _| state.set_port(&key.0, &key.1, port)).await?;
-    let stop = shared.endpoints.stop.child_token();
-    shared.endpoints.lock().insert(key.clone(), stop.clone());
+    let stop = shared.endpoints.add(key.clone());
     let app = Router::new().fallback(answer).with_state(Target { shared: shared.clone(), key });
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let listener = listener.tap_io(|stream| {
-        // Without it an answer is only slower.
+        // Without it, responses are only slower.
         let _ = stream.set_nodelay(true);
     });
     shared.endpoints.servers.spawn(async move {
@@ -145,7 +103,7 @@ async fn bind(wanted: &[u16]) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
 }
 
-/// The port that goes with a name.
+/// The preferred port of a name.
 fn usual_port(name: &[&str]) -> u16 {
     let digest = Sha256::digest(name.join("\0"));
     FIRST_PORT + u16::from_be_bytes([digest[0], digest[1]]) % PORTS
@@ -189,7 +147,7 @@ impl Target {
     }
 }
 
-/// The headers of an ASGI message: names and values in turns. What is not valid is left out.
+/// The headers of an ASGI message, which alternates names and values. Invalid ones are left out.
 fn headers(flat: &[Bytes]) -> HeaderMap {
     let pairs = flat.chunks_exact(2).filter_map(|pair| {
         let name = HeaderName::from_bytes(&pair[0]).ok()?;

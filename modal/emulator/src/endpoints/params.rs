@@ -1,4 +1,4 @@
-//! Parameters of a class whose method is a web endpoint: they come in the query, as on Modal.
+//! Parameters of a class whose method is a web endpoint: the query has them, as on Modal.
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use prost::Message;
 use super::refusal::Refusal;
 use crate::{shared::Shared, state::Definition};
 
-/// The function that answers: the definition's own, or for a class with parameters, the one that is bound to them.
+/// The function that handles the request: the definition's own, or the one that is bound to the parameters of its
+/// class.
 pub async fn bind(shared: &Arc<Shared>, definition: &Definition, uri: &Uri) -> Result<String, Refusal> {
     let wanted = definition.parameters();
     if wanted.is_empty() {

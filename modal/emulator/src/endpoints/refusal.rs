@@ -1,4 +1,4 @@
-//! Answers that are not the app's.
+//! Error responses that do not come from the app.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use axum::{
 
 use crate::error::Error;
 
-/// Why a request does not get the app's answer.
+/// Why a request does not get a response from the app.
 #[derive(Debug)]
 pub struct Refusal {
     pub status: StatusCode,
     /// Written for the author of the app.
     pub reason: String,
-    /// When another try may have another answer.
+    /// When the client may try again.
     retry_after: Option<Duration>,
 }
 
@@ -24,7 +24,7 @@ impl Refusal {
         Self { status, reason: reason.into(), retry_after: None }
     }
 
-    /// The same, with the time after which another try is worth it.
+    /// Adds the time after which the client may try again.
     pub fn retry_after(self, time: Duration) -> Self {
         Self { retry_after: Some(time), ..self }
     }
@@ -40,7 +40,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let text = format!("modal-local: {}\n", self.reason);
         match self.retry_after {
-            // Whole seconds, so rather one more.
+            // In whole seconds, rounded up.
             Some(time) => {
                 (self.status, [(header::RETRY_AFTER, time.as_secs_f64().ceil().to_string())], text).into_response()
             }

@@ -18,16 +18,16 @@ use crate::{
     streams::Exchange,
 };
 
-/// A request under way. Dropping it tells the app that the client is gone.
+/// A request in progress. When it is dropped, the app learns that the client has disconnected.
 pub struct WebCall {
     shared: Arc<Shared>,
     id: String,
     exchange: Arc<Exchange>,
     /// The index of the last message that was read.
     seen: u64,
-    /// How it ended, when it has.
+    /// How it ended, once it has.
     result: watch::Receiver<Option<GenericResult>>,
-    /// What sends the client's side to the app.
+    /// The task that sends the client's messages to the app.
     sender: Option<AbortHandle>,
 }
 
@@ -72,7 +72,7 @@ impl WebCall {
                 None => continue,
             };
             match Asgi::decode(data) {
-                // Messages that the SDK does not know either are empty.
+                // The SDK sends empty messages for types that it does not know, either.
                 Ok(Asgi { r#type: None }) => {}
                 Ok(Asgi { r#type }) => return r#type,
                 Err(error) => tracing::warn!(call.id = self.id, %error, "a web function's message is not valid"),
@@ -80,31 +80,31 @@ impl WebCall {
         }
     }
 
-    /// Begins to send the client's side with a task of its own, which ends with the request.
-    pub fn send_with<F: Future<Output = ()> + Send + 'static>(&mut self, send: impl FnOnce(ToApp) -> F) {
-        let task = self.shared.endpoints.servers.spawn(send(self.to_app()));
+    /// Starts a task that sends the client's messages. It ends with the request.
+    pub fn send_with<F: Future<Output = ()> + Send + 'static>(&mut self, send: impl FnOnce(AppSender) -> F) {
+        let task = self.shared.endpoints.servers.spawn(send(self.app_sender()));
         self.sender = Some(task.abort_handle());
     }
 
-    fn to_app(&self) -> ToApp {
-        ToApp { shared: self.shared.clone(), id: self.id.clone(), exchange: self.exchange.clone() }
+    fn app_sender(&self) -> AppSender {
+        AppSender { shared: self.shared.clone(), id: self.id.clone(), exchange: self.exchange.clone() }
     }
 
     /// Resolves when the server stops.
     pub fn stopped(&self) -> tokio_util::sync::WaitForCancellationFutureOwned {
-        self.shared.hang_up.clone().cancelled_owned()
+        self.shared.close_streams.clone().cancelled_owned()
     }
 
     /// How the request ended, once there are no more messages.
     pub async fn ending(&mut self) -> Option<GenericResult> {
         match self.result.wait_for(Option::is_some).await {
             Ok(result) => result.clone(),
-            // The server stops.
+            // The server is stopping.
             Err(_) => None,
         }
     }
 
-    /// The answer in place of one that the app did not give.
+    /// The response in place of the app's.
     pub async fn failure(&mut self) -> Refusal {
         let Some(result) = self.ending().await else {
             return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down");
@@ -128,30 +128,30 @@ impl Drop for WebCall {
             sender.abort();
         }
         self.exchange.response.discard();
-        self.to_app().cut();
+        self.app_sender().cut();
     }
 }
 
-/// The way for the client's messages.
-pub struct ToApp {
+/// Sends the client's messages to the app.
+pub struct AppSender {
     shared: Arc<Shared>,
     /// The id of the call.
     id: String,
     exchange: Arc<Exchange>,
 }
 
-impl ToApp {
+impl AppSender {
     /// Sends a message when there is room.
     pub async fn send(&self, message: asgi::Type) {
         self.exchange.request.write_next(DataFormat::Asgi.into(), encode(message)).await;
     }
 
-    /// Sends a message behind which there will be none; if there was such a one already, it is enough.
+    /// Sends the last message, unless it was sent already.
     pub fn send_last(&self, message: asgi::Type) {
         self.exchange.request.write_last(DataFormat::Asgi.into(), encode(message));
     }
 
-    /// The client's side broke off: the app learns of it, unless it has all of that side, and a request that still waits
+    /// The client's side ended early: the app learns of it, unless it has all of that side. A request that still waits
     /// for a container leaves the queue.
     pub fn cut(&self) {
         self.send_last(asgi::Type::HttpDisconnect(asgi::HttpDisconnect {}));
@@ -163,7 +163,7 @@ fn encode(message: asgi::Type) -> Vec<u8> {
     Asgi { r#type: Some(message) }.encode_to_vec()
 }
 
-/// Waits for the end of a request, however it comes, tells it, and clears up.
+/// Waits for the end of a request, reports it, and cleans up.
 async fn follow(shared: &Shared, call_id: &str, give_up: Instant, tell: watch::Sender<Option<GenericResult>>) {
     let taken = shared.wait_for(call_id, Some(give_up), |state, _| {
         let over = state.is_taken(call_id) || state.request_result(call_id).is_some();
@@ -175,7 +175,7 @@ async fn follow(shared: &Shared, call_id: &str, give_up: Instant, tell: watch::S
     }
     let result = shared.wait_for(call_id, None, |state, _| Ok(state.request_result(call_id))).await;
     if let Ok(result) = result {
-        // The client may be gone.
+        // The receiver is dropped if the client has disconnected.
         let _ = tell.send(result);
     }
     drop(tell);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::http::{Version, request::Parts};
 use modal_proto::DataFormat;
 
-/// The format of what is made here.
+/// The format of these arguments.
 pub const FORMAT: DataFormat = DataFormat::Cbor;
 
 /// The arguments for an HTTP request.
@@ -49,7 +49,7 @@ fn arguments(parts: &Parts, client: SocketAddr, kind: &str, scheme: &str, more: 
     encoded
 }
 
-/// Resolves percent signs; what is not UTF-8 then shows as such.
+/// Decodes percent signs. Invalid UTF-8 becomes replacement characters.
 fn decode(path: &str) -> String {
     let bytes = path.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

@@ -1,5 +1,5 @@
-//! Requests to servers, passed on to the port on which the code of the user listens, as they come: bodies, answers and
-//! trailers as streams, and connections that are upgraded, such as WebSockets, byte for byte.
+//! Requests to servers, which are proxied to the port on which the user's code listens: bodies, responses and trailers
+//! as streams, and upgraded connections, such as WebSockets, byte for byte.
 
 use std::{
     io,
@@ -30,7 +30,7 @@ use crate::{shared::Shared, state::Route};
 /// `Retry-After` when the server is at its `max_concurrency`, or its port cannot be reached.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Headers about one connection, and not about the request or its answer.
+/// Headers about one connection, not about the request or its response.
 const HOP_HEADERS: [HeaderName; 5] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -41,7 +41,7 @@ const HOP_HEADERS: [HeaderName; 5] = [
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// A request that a container has, until this is dropped.
+/// A request that a container processes, until this is dropped.
 struct Open {
     shared: Arc<Shared>,
     task_id: String,
@@ -53,7 +53,7 @@ impl Drop for Open {
     }
 }
 
-/// Passes a request on, or says why not.
+/// Proxies a request, or returns why it cannot.
 pub async fn answer(
     shared: &Arc<Shared>,
     function_id: &str,
@@ -100,7 +100,7 @@ pub async fn answer(
         }
         None => {
             remove_hop_headers(response.headers_mut());
-            // The container has the request until its answer has gone out.
+            // The request counts until its response is sent.
             Ok(response.map(|body| {
                 Body::new(body.map_frame(move |frame| {
                     let _held = &open;
@@ -111,17 +111,17 @@ pub async fn answer(
     }
 }
 
-/// Connects to the port of a container, which is this machine's.
+/// Connects to the port of a container, which is a port of this machine.
 pub async fn connect(port: u32) -> io::Result<TcpStream> {
     let port = u16::try_from(port).map_err(io::Error::other)?;
     let addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
     let stream = TcpStream::connect(&addresses[..]).await?;
-    // Without it an answer is only slower.
+    // Without it, responses are only slower.
     let _ = stream.set_nodelay(true);
     Ok(stream)
 }
 
-/// Makes a request one for the connection to the server.
+/// Adapts a request to the connection to the server.
 fn prepare(request: &mut Request, client: SocketAddr, upgrade: Option<HeaderValue>, is_http2: bool) {
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| uri::PathAndQuery::from_static("/"));
     let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
@@ -129,7 +129,7 @@ fn prepare(request: &mut Request, client: SocketAddr, upgrade: Option<HeaderValu
     let host = host.or_else(|| request.headers().get(header::HOST).cloned());
     let headers = request.headers_mut();
     remove_hop_headers(headers);
-    // It was answered on the way to here.
+    // It was answered already.
     headers.remove(header::EXPECT);
     if let Ok(address) = HeaderValue::try_from(client.ip().to_string()) {
         headers.append(FORWARDED_FOR, address);
@@ -150,11 +150,11 @@ fn prepare(request: &mut Request, client: SocketAddr, upgrade: Option<HeaderValu
         headers.extend(host.map(|host| (header::HOST, host)));
         *request.version_mut() = Version::HTTP_11;
     }
-    // What it is made of was valid before.
+    // Its parts were valid before.
     *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
 }
 
-/// Removes what concerns the other connection only.
+/// Removes headers about the other connection.
 fn remove_hop_headers(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named = named.flat_map(|names| names.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
@@ -163,7 +163,7 @@ fn remove_hop_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// Sends a request on a new connection, which ends with its answer.
+/// Sends a request on a new connection, which ends after the response.
 async fn send(
     shared: &Shared,
     stream: TcpStream,
@@ -171,7 +171,7 @@ async fn send(
     is_http2: bool,
 ) -> hyper::Result<hyper::Response<Incoming>> {
     let io = TokioIo::new(stream);
-    // How a connection fails is seen by those who use it.
+    // The users of a connection see how it fails.
     if is_http2 {
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
         shared.endpoints.servers.spawn(async move { drop(connection.await) });
@@ -183,9 +183,9 @@ async fn send(
     }
 }
 
-/// Passes bytes in both directions until both sides have ended, or this server stops.
+/// Copies bytes in both directions until both sides have ended, or this server stops.
 async fn relay(open: Open, client: OnUpgrade, server: OnUpgrade) {
-    let stopped = open.shared.hang_up.clone();
+    let stopped = open.shared.close_streams.clone();
     let passed = async {
         let (client, server) = tokio::try_join!(client, server).map_err(io::Error::other)?;
         tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await

@@ -1,4 +1,4 @@
-//! WebSockets: messages both ways until one side ends it.
+//! WebSockets: messages in both directions until one side ends them.
 
 use axum::{
     extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade},
@@ -17,13 +17,13 @@ use modal_proto::{
 use super::{
     headers,
     refusal::Refusal,
-    request::{ToApp, WebCall},
+    request::{AppSender, WebCall},
 };
 
-/// Most bytes of one message.
+/// The most bytes of one message.
 const MESSAGE_BYTES: usize = 64 << 20;
 
-/// Close codes: an end as planned, none given, a connection that broke, and a failure of the app.
+/// Close codes: a normal end, none given, a broken connection, and a failure of the app.
 const NORMAL: u16 = 1000;
 const NONE_GIVEN: u32 = 1005;
 const BROKEN: u32 = 1006;
@@ -35,9 +35,9 @@ pub fn subprotocols(headers: &HeaderMap) -> Vec<String> {
     offers.flat_map(|offer| offer.split(',')).map(|name| name.trim().to_owned()).collect()
 }
 
-/// Asks the app whether it wants the connection, and opens it if so.
+/// Asks the app whether it accepts the connection, and opens it if so.
 pub async fn answer(mut call: WebCall, upgrade: WebSocketUpgrade) -> Result<Response, Refusal> {
-    let (to_app, mut connected) = tokio::sync::oneshot::channel::<SplitStream<WebSocket>>();
+    let (app_sender, mut connected) = tokio::sync::oneshot::channel::<SplitStream<WebSocket>>();
     call.send_with(|app| async move {
         app.send(asgi::Type::WebsocketConnect(asgi::WebsocketConnect {})).await;
         if let Ok(messages) = (&mut connected).await {
@@ -61,8 +61,8 @@ pub async fn answer(mut call: WebCall, upgrade: WebSocketUpgrade) -> Result<Resp
     };
     let mut response = upgrade.on_upgrade(move |socket| async move {
         let (sink, messages) = socket.split();
-        // Should the request have ended meanwhile, nobody takes them.
-        let _ = to_app.send(messages);
+        // If the request has ended meanwhile, nobody receives them.
+        let _ = app_sender.send(messages);
         receive_messages(call, sink).await;
     });
     response.headers_mut().extend(headers(&accepted.headers));
@@ -70,7 +70,7 @@ pub async fn answer(mut call: WebCall, upgrade: WebSocketUpgrade) -> Result<Resp
 }
 
 /// The client's messages, to the app.
-async fn send_messages(app: ToApp, mut messages: SplitStream<WebSocket>) {
+async fn send_messages(app: AppSender, mut messages: SplitStream<WebSocket>) {
     let receive = |content| asgi::Type::WebsocketReceive(asgi::WebsocketReceive { content: Some(content) });
     let code = loop {
         match messages.next().await {
@@ -78,7 +78,7 @@ async fn send_messages(app: ToApp, mut messages: SplitStream<WebSocket>) {
                 app.send(receive(websocket_receive::Content::Text(text.to_string()))).await;
             }
             Some(Ok(Message::Binary(bytes))) => app.send(receive(websocket_receive::Content::Bytes(bytes))).await,
-            // Answered where they are read.
+            // Answered by the library when it reads them.
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(Message::Close(frame))) => break frame.map_or(NONE_GIVEN, |frame| frame.code.into()),
             Some(Err(_)) | None => break BROKEN,
@@ -112,7 +112,7 @@ async fn receive_messages(mut call: WebCall, mut client: SplitSink<WebSocket, Me
                 (Message::Close(Some(CloseFrame { code, reason: "".into() })), true)
             }
         };
-        // A client that is gone is noticed by the other direction too.
+        // The other direction notices, too, when the client disconnects.
         if client.send(message).await.is_err() || last {
             return;
         }

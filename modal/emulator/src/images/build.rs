@@ -1,4 +1,4 @@
-//! Carrying out a plan: steps in the order of the recipe, in a folder of their own.
+//! Builds: the steps of a plan in the order of the recipe, in a folder of their own.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use super::{
     install::Install,
     interpreter::Interpreter,
     log::{Log, STEP},
-    recipe::{Plan, Step, Surroundings, What},
+    recipe::{Plan, Step, StepContext, StepKind},
     uv::{self, Uv},
     venv::Venv,
 };
@@ -26,41 +26,41 @@ use crate::{
     files::{Files as Store, blocking},
 };
 
-/// Imports all that a container needs of the SDK.
+/// Imports everything that a container needs of the SDK.
 const CHECK: &str = "import modal._container_entrypoint";
 
-/// A build under way.
+/// A running build.
 pub struct Builder<'a> {
     pub log: &'a Log,
     pub store: &'a Store,
     pub uv: Uv,
     /// The interpreter of the server, which has the SDK.
     pub base: &'a Interpreter,
-    /// The interpreter that the recipe leads to.
+    /// The interpreter that the recipe asks for.
     pub interpreter: &'a Interpreter,
     pub folder: &'a Path,
 }
 
 impl Builder<'_> {
-    /// Carries out all steps. Returns the environment, if the interpreter alone would not do.
-    pub async fn carry_out(&self, plan: &Plan) -> Result<Option<Venv>, BuildError> {
+    /// Runs all steps. Returns the environment, if the interpreter alone does not suffice.
+    pub async fn run_plan(&self, plan: &Plan) -> Result<Option<Venv>, BuildError> {
         for name in ["home", "tmp", "root"] {
             fs::create_dir_all(self.folder.join(name)).map_err(prepare_failed())?;
         }
         let venv = self.create_venv().await?;
         let mut placed = Arc::default();
         for step in &plan.steps {
-            self.place_new_files(&step.surroundings.files, &placed).await?;
-            placed = step.surroundings.files.clone();
-            self.carry_out_step(step, &venv).await?;
+            self.place_new_files(&step.context.files, &placed).await?;
+            placed = step.context.files.clone();
+            self.run_step(step, &venv).await?;
         }
         if self.is_base() && venv.has_own("modal") {
-            self.log.say("modal is not installed: containers use the one of the interpreter");
+            self.log.write("modal is not installed: containers use the one of the interpreter");
             self.uv(&["pip", "uninstall", "modal", "--python"], [venv.python().into()], &step_variables(None), &venv)
                 .await?;
         }
-        let settled = venv.clone();
-        let installed = blocking(move || settled.settle().map_err(prepare_failed())).await?;
+        let unlinked = venv.clone();
+        let installed = blocking(move || unlinked.remove_copies().map_err(prepare_failed())).await?;
         let needed = installed || !self.is_base() || plan.keeps_root();
         if needed {
             self.check(&venv).await?;
@@ -84,18 +84,18 @@ impl Builder<'_> {
         self.uv(&arguments, paths, &BTreeMap::new(), &venv).await?;
         if self.is_base() {
             let (venv, base) = (venv.clone(), self.base.clone());
-            blocking(move || venv.show(&base).map_err(prepare_failed())).await?;
+            blocking(move || venv.link_packages(&base).map_err(prepare_failed())).await?;
         } else {
             let sdk = self.base.distributions().into_iter().find(|found| found.name == "modal");
             let sdk = sdk.map_or("modal".to_owned(), |found| format!("modal=={}", found.version));
-            self.log.say(&format!("{sdk} is installed for Python {}", self.interpreter.version));
+            self.log.write(&format!("{sdk} is installed for Python {}", self.interpreter.version));
             let arguments = ["pip", "install", &sdk, "--python"];
             self.uv(&arguments, [venv.python().into()], &BTreeMap::new(), &venv).await?;
         }
         Ok(venv)
     }
 
-    /// Puts files into the build's tree that were not there at the last step; commands may have changed those.
+    /// Puts the files that the last step did not have into the build's tree. Commands may have changed the others.
     async fn place_new_files(&self, files: &Arc<Files>, placed: &Arc<Files>) -> Result<(), BuildError> {
         if Arc::ptr_eq(files, placed) {
             return Ok(());
@@ -105,36 +105,36 @@ impl Builder<'_> {
         Ok(())
     }
 
-    async fn carry_out_step(&self, step: &Step, venv: &Venv) -> Result<(), BuildError> {
-        self.log.hide(step.surroundings.secrets.values());
-        self.log.say(&format!("{STEP}RUN {}", step.text));
-        let variables = step_variables(Some(&step.surroundings));
-        match &step.what {
-            What::Install(install) => self.install(install, &step.surroundings, variables, venv).await,
-            What::Sync(arguments) => {
-                let project = self.place("/.uv", &step.surroundings).to_string();
-                // What was installed before stays, as on Modal, where it is in another environment.
+    async fn run_step(&self, step: &Step, venv: &Venv) -> Result<(), BuildError> {
+        self.log.hide(step.context.secrets.values());
+        self.log.write(&format!("{STEP}RUN {}", step.text));
+        let variables = step_variables(Some(&step.context));
+        match &step.kind {
+            StepKind::Install(install) => self.install(install, &step.context, variables, venv).await,
+            StepKind::Sync(arguments) => {
+                let project = self.place("/.uv", &step.context).to_string();
+                // Earlier packages stay, as on Modal, where they are in another environment.
                 let own = [format!("--project={project}"), "--inexact".to_owned(), "--active".to_owned()];
                 let given = arguments.iter().filter(|argument| !is_decided_here(argument)).cloned();
                 self.uv(&["sync"], given.chain(own).map(OsString::from), &variables, venv).await
             }
-            What::Poetry(arguments) => {
+            StepKind::Poetry(arguments) => {
                 let mut command = Command::new(venv.folder.join("bin").join("poetry"));
                 command.arg("install").args(arguments).env("POETRY_VIRTUALENVS_CREATE", "false");
-                self.run(command, &step.surroundings, &variables, venv).await
+                self.run(command, &step.context, &variables, venv).await
             }
             // They are skipped or refused before a build.
-            What::Impossible(why) => Err(BuildError(format!("{}\n{why}", step.text))),
-            What::Run(words) => {
+            StepKind::Unsupported(why) => Err(BuildError(format!("{}\n{why}", step.text))),
+            StepKind::Run(words) => {
                 if is_apt(&step.text) && !can_apt() {
-                    self.log.say("warning: skipped, as apt-get is not here or this is not the root user");
+                    self.log.write("warning: skipped, as apt-get is not here or this is not the root user");
                     return Ok(());
                 }
                 let mut command = Command::new(&words[0]);
                 command.args(&words[1..]);
-                let mut all = step.surroundings.variables.clone();
+                let mut all = step.context.variables.clone();
                 all.extend(variables);
-                self.run(command, &step.surroundings, &all, venv).await
+                self.run(command, &step.context, &all, venv).await
             }
         }
     }
@@ -142,16 +142,13 @@ impl Builder<'_> {
     async fn install(
         &self,
         install: &Install,
-        surroundings: &Surroundings,
+        context: &StepContext,
         mut variables: BTreeMap<String, String>,
         venv: &Venv,
     ) -> Result<(), BuildError> {
-        let place = |path: &str| self.place(path, surroundings);
+        let place = |path: &str| self.place(path, context);
         let with_secrets = |url: &String| {
-            surroundings
-                .secrets
-                .iter()
-                .fold(url.clone(), |url, (name, value)| url.replace(&format!("${{{name}}}"), value))
+            context.secrets.iter().fold(url.clone(), |url, (name, value)| url.replace(&format!("${{{name}}}"), value))
         };
         if let Some(url) = &install.default_index {
             variables.remove("UV_INDEX_URL");
@@ -181,28 +178,28 @@ impl Builder<'_> {
     ) -> Result<(), BuildError> {
         let mut command = self.uv.command(first);
         command.args(more);
-        self.run(command, &Surroundings::default(), variables, venv).await
+        self.run(command, &StepContext::default(), variables, venv).await
     }
 
     /// Runs a command in the build's file tree, with the environment's programs first.
     async fn run(
         &self,
         mut command: Command,
-        surroundings: &Surroundings,
+        context: &StepContext,
         variables: &BTreeMap<String, String>,
         venv: &Venv,
     ) -> Result<(), BuildError> {
-        let folder = self.root().join(surroundings.folder.trim_start_matches('/'));
+        let folder = self.root().join(context.folder.trim_start_matches('/'));
         fs::create_dir_all(&folder).map_err(prepare_failed())?;
         let mut base = uv::base_variables(self.folder);
         if variables.contains_key("UV_DEFAULT_INDEX") || variables.contains_key("UV_INDEX_URL") {
-            // The recipe's index replaces the one this machine is set up with.
+            // The recipe's index replaces the one of this machine.
             base.retain(|name, _| !matches!(name.as_str(), "UV_DEFAULT_INDEX" | "UV_INDEX_URL"));
         }
         let given = variables.get("PATH").cloned().unwrap_or_else(|| std::env::var("PATH").unwrap_or_default());
         let bins = [venv.folder.join("bin"), self.base.python.parent().map(Path::to_owned).unwrap_or_default()];
         let path = format!("{}:{}:{given}", bins[0].display(), bins[1].display());
-        // Own ones come last, as a recipe must not change where the build keeps its things.
+        // Set last: a recipe must not change where the build keeps its files.
         let kept =
             base.extract_if(.., |name, _| matches!(name.as_str(), "HOME" | "TMPDIR") || name.starts_with("MODAL_"));
         let kept: Vec<(String, OsString)> = kept.collect();
@@ -218,24 +215,24 @@ impl Builder<'_> {
         self.folder.join("root")
     }
 
-    /// Where a path that a command names is: in the image if it has it, on this machine otherwise.
-    fn place(&self, path: &str, surroundings: &Surroundings) -> String {
-        let inside = super::copy::absolute(&surroundings.folder, path);
+    /// The path that a command means: in the image if it exists there, otherwise on this machine.
+    fn place(&self, path: &str, context: &StepContext) -> String {
+        let inside = super::copy::absolute(&context.folder, path);
         let below_root = self.root().join(inside.trim_start_matches('/'));
-        if surroundings.files.has(&inside) || below_root.exists() {
+        if context.files.has(&inside) || below_root.exists() {
             return below_root.to_string_lossy().into_owned();
         }
         path.to_owned()
     }
 
-    /// Makes sure that containers can begin.
+    /// Checks that containers can start.
     async fn check(&self, venv: &Venv) -> Result<(), BuildError> {
         let mut command = Command::new(venv.python());
         command.args(["-c", CHECK]);
         let failed = |error: BuildError| {
             BuildError(format!("with its packages, the image cannot import the modal SDK (`{CHECK}`): {error}"))
         };
-        self.run(command, &Surroundings::default(), &BTreeMap::new(), venv).await.map_err(failed)
+        self.run(command, &StepContext::default(), &BTreeMap::new(), venv).await.map_err(failed)
     }
 }
 
@@ -246,16 +243,16 @@ fn prepare_failed() -> impl FnOnce(io::Error) -> Error {
 /// How much of the log goes into an error message.
 const LAST_LINES: usize = 40;
 
-fn step_variables(surroundings: Option<&Surroundings>) -> BTreeMap<String, String> {
-    let Some(surroundings) = surroundings else { return BTreeMap::new() };
-    let steering = surroundings.variables.iter().filter(|(name, _)| uv::steers(name));
+fn step_variables(context: Option<&StepContext>) -> BTreeMap<String, String> {
+    let Some(context) = context else { return BTreeMap::new() };
+    let steering = context.variables.iter().filter(|(name, _)| uv::is_installer_setting(name));
     let steering = steering.map(|(name, value)| (name.clone(), value.clone())).collect();
-    let mut variables = uv::with_names_of_uv(&steering);
-    variables.extend(uv::with_names_of_uv(&surroundings.secrets));
+    let mut variables = uv::with_uv_names(&steering);
+    variables.extend(uv::with_uv_names(&context.secrets));
     variables
 }
 
-/// Options of `uv sync` that are given here in another way, or make no difference.
+/// Options of `uv sync` that are set here in another way, or have no effect.
 fn is_decided_here(argument: &str) -> bool {
     argument.starts_with("--project=") || matches!(argument, "--compile-bytecode" | "--no-cache" | "--active")
 }
@@ -268,7 +265,7 @@ fn can_apt() -> bool {
     rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").is_file()
 }
 
-/// Puts files of an image below a folder, apart from those that are there already.
+/// Puts files of an image into a folder, except those that are there already.
 pub fn place_files(files: &Files, placed: &Files, store: &Store, root: &Path) -> io::Result<()> {
     for (path, file) in files.0.iter().filter(|(path, file)| placed.get(path) != Some(file)) {
         let target = root.join(path.trim_start_matches('/'));

@@ -1,4 +1,4 @@
-//! The files of an image: what `COPY` brings into it.
+//! The files of an image, from `COPY` instructions.
 
 use std::collections::BTreeMap;
 
@@ -96,7 +96,7 @@ impl Files {
         Ok(())
     }
 
-    /// Files and folders whose path has the form of `pattern`, in which `*` and `?` stand for what they do in a shell.
+    /// Files and folders whose paths match `pattern`, in which `*` and `?` mean the same as in a shell.
     fn matching(&self, pattern: &str) -> Vec<String> {
         if !pattern.contains(['*', '?']) {
             return if self.has(pattern) { vec![pattern.to_owned()] } else { Vec::new() };
@@ -130,7 +130,7 @@ fn is_like(name: &str, pattern: &str) -> bool {
     }
 }
 
-/// A path as an absolute one without `.` and `..`; `folder` is where a relative one begins.
+/// A path as an absolute one without `.` and `..`; a relative one begins at `folder`.
 pub fn absolute(folder: &str, path: &str) -> String {
     let joined = if path.starts_with('/') { path.to_owned() } else { format!("{folder}/{path}") };
     let mut parts: Vec<&str> = Vec::new();

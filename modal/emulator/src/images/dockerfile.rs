@@ -1,8 +1,8 @@
-//! Dockerfile instructions, one by one. What they mean for an image is the recipe's business.
+//! Parsing of Dockerfile instructions; `evaluate` interprets them.
 
 use super::{BuildError, words};
 
-/// An instruction; texts are as they were written, with variables still in them.
+/// An instruction. Texts are unchanged, with variables not replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Instruction {
     From(String),
@@ -18,12 +18,12 @@ pub enum Instruction {
     Shell(Vec<String>),
     /// An instruction with a here-document; its first line.
     HereDocument(String),
-    /// One that says nothing about how Python runs; its keyword.
+    /// An instruction without effect on Python; its keyword.
     Other(String),
 }
 
-/// Reads instructions from commands, each of which may be a line, several lines, or a part of a line that goes on in
-/// the next command.
+/// Parses instructions from commands. A command may be a line, several lines, or a part of a line that continues in the
+/// next command.
 pub fn parse(commands: &[String]) -> Result<Vec<Instruction>, BuildError> {
     let mut lines = commands.iter().flat_map(|command| command.split('\n'));
     let mut instructions = Vec::new();
@@ -39,7 +39,7 @@ pub fn parse(commands: &[String]) -> Result<Vec<Instruction>, BuildError> {
             };
             text = format!("{begun}{next}");
         }
-        // Values of the SDK may hold line breaks, within quotes.
+        // Values from the SDK may contain line breaks in quotes.
         while text.trim_start().to_ascii_uppercase().starts_with("ENV ") && words::is_open(&text) {
             let Some(next) = lines.next() else { break };
             text = format!("{text}\n{next}");
@@ -47,7 +47,7 @@ pub fn parse(commands: &[String]) -> Result<Vec<Instruction>, BuildError> {
         let instruction = instruction(text.trim())?;
         if let Instruction::HereDocument(first) = &instruction {
             let delimiter = delimiter(first);
-            // It may be the rest of the file, which is not carried out either then.
+            // If it does not end, it takes the rest of the file.
             let _ = lines.find(|line| line.trim() == delimiter);
         }
         instructions.push(instruction);

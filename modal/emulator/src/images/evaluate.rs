@@ -1,4 +1,4 @@
-//! Layers, instruction by instruction, on paper.
+//! Evaluation of layers into a plan, instruction by instruction. Nothing is built here.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,29 +6,53 @@ use super::{
     BuildError,
     copy::{Content, File, absolute},
     dockerfile::{self, Instruction},
-    install::{Action, recognise},
+    install::{Action, recognize},
     origin::{Origin, origin, standalone_version},
-    recipe::{Layer, Plan, Step, Surroundings, What},
+    recipe::{Layer, Plan, SYSTEM_PATH, Step, StepContext, StepKind},
     words,
 };
 
+impl Plan {
+    /// The plan of a chain of layers, the first one first.
+    pub fn of(layers: &[Layer]) -> Result<Self, BuildError> {
+        let mut plan = Self {
+            origin: Origin::Python(None),
+            steps: Vec::new(),
+            variables: BTreeMap::from([("PATH".to_owned(), SYSTEM_PATH.to_owned())]),
+            folder: None,
+            files: Arc::default(),
+            notes: Vec::new(),
+            salts: Vec::new(),
+            shell: ["/bin/sh", "-c"].map(str::to_owned).to_vec(),
+        };
+        for layer in layers {
+            let before = plan.steps.len();
+            add(&mut plan, layer)?;
+            if plan.steps.len() > before && !layer.salt.is_empty() {
+                plan.salts.push(layer.salt.clone());
+            }
+        }
+        Ok(plan)
+    }
+}
+
 /// Adds what a layer does to a plan.
-pub fn add(plan: &mut Plan, layer: &Layer) -> Result<(), BuildError> {
-    LayerPlan { plan, layer, arguments: BTreeMap::new(), stages: Vec::new() }.carry_out()
+fn add(plan: &mut Plan, layer: &Layer) -> Result<(), BuildError> {
+    LayerPlan { plan, layer, arguments: BTreeMap::new(), stages: Vec::new() }.evaluate()
 }
 
 /// A plan while one layer is added to it.
 struct LayerPlan<'a> {
     plan: &'a mut Plan,
     layer: &'a Layer,
-    /// `ARG`s; they last until the end of the layer.
+    /// `ARG`s, which last until the end of the layer.
     arguments: BTreeMap<String, String>,
-    /// The names of the stages that have begun; of one without a name, an empty text.
+    /// The names of the stages so far; empty for a stage without a name.
     stages: Vec<String>,
 }
 
 impl LayerPlan<'_> {
-    fn carry_out(mut self) -> Result<(), BuildError> {
+    fn evaluate(mut self) -> Result<(), BuildError> {
         if !self.layer.image.volume_mounts.is_empty() {
             self.note("Volumes are not mounted while an image is built");
         }
@@ -79,12 +103,12 @@ impl LayerPlan<'_> {
             Instruction::Copy(text) => self.copy(self.words(&text))?,
             Instruction::CopyList(words) => self.copy(words)?,
             Instruction::Run(text) => self.run(&text)?,
-            Instruction::RunDirectly(words) => match recognise(&words)? {
+            Instruction::RunDirectly(words) => match recognize(&words)? {
                 Some(action) => self.act(action, &words.join(" "), None),
-                None => self.push(&words.join(" "), What::Run(words), None),
+                None => self.push(&words.join(" "), StepKind::Run(words), None),
             },
             Instruction::HereDocument(text) => {
-                self.impossible(&text, "here-documents are not supported; put the lines into a file");
+                self.add_unsupported(&text, "here-documents are not supported; put the lines into a file");
             }
             Instruction::Other(keyword) if matches!(keyword.as_str(), "ENTRYPOINT" | "USER") => {
                 self.note(format!("{keyword} has no effect here: containers are this user's processes"));
@@ -96,7 +120,7 @@ impl LayerPlan<'_> {
 
     fn from(&mut self, text: &str) {
         if !self.stages.is_empty() {
-            self.impossible(&format!("FROM {text}"), "multi-stage Dockerfiles are not supported");
+            self.add_unsupported(&format!("FROM {text}"), "multi-stage Dockerfiles are not supported");
         }
         let mut words = self.words(text).into_iter().filter(|word| !word.starts_with("--"));
         let reference = words.next().unwrap_or_default();
@@ -108,9 +132,9 @@ impl LayerPlan<'_> {
         self.stages.push(words.nth(1).unwrap_or_default());
     }
 
-    /// Adds a step that Local Modal cannot carry out.
-    fn impossible(&mut self, text: &str, why: &str) {
-        self.push(text, What::Impossible(why.to_owned()), None);
+    /// Adds a step that Local Modal cannot run.
+    fn add_unsupported(&mut self, text: &str, why: &str) {
+        self.push(text, StepKind::Unsupported(why.to_owned()), None);
     }
 
     fn copy(&mut self, mut words: Vec<String>) -> Result<(), BuildError> {
@@ -119,11 +143,11 @@ impl LayerPlan<'_> {
             return Err(BuildError("COPY needs a source and a target".to_owned()));
         };
         if let Some(image) = options.iter().find_map(|option| option.strip_prefix("--from=")) {
-            // The SDK fetches uv like this; here uv is a program of the server's machine.
+            // The SDK fetches uv like this; here uv is a program of this machine.
             let is_uv = image.rsplit('/').next().is_some_and(|name| name.split([':', '@']).next() == Some("uv"));
             if !is_uv {
                 let text = format!("COPY {} {} {target}", options.join(" "), sources.join(" "));
-                self.impossible(&text, "copying from other images is not supported");
+                self.add_unsupported(&text, "copying from other images is not supported");
             }
             return Ok(());
         }
@@ -136,7 +160,7 @@ impl LayerPlan<'_> {
         }
         if let Some(url) = sources.iter().find(|source| source.contains("://")) {
             let text = format!("ADD {url} {target}");
-            self.impossible(&text, "files are not downloaded; use add_local_file");
+            self.add_unsupported(&text, "files are not downloaded; use add_local_file");
             return Ok(());
         }
         let folder = if target.ends_with('/') || target == "." { "/" } else { "" };
@@ -147,7 +171,7 @@ impl LayerPlan<'_> {
             context.0.insert(absolute("/", &file.filename), File { content, mode: None });
         }
         if sources == ["/modal_requirements.txt"] {
-            // What the SDK needs; the interpreter has it.
+            // The SDK's requirements; the interpreter has them.
             return Ok(());
         }
         Arc::make_mut(&mut self.plan.files).copy(&context, &sources, &target)
@@ -161,19 +185,19 @@ impl LayerPlan<'_> {
         let mut text = text;
         while let Some((option, rest)) = text.split_once(char::is_whitespace).filter(|(word, _)| word.starts_with("--"))
         {
-            tracing::debug!(option, "an option of RUN makes no difference here");
+            tracing::debug!(option, "an option of RUN is ignored");
             text = rest.trim_start();
         }
         let secrets = &self.layer.secrets;
         let lookup = |name: &str| match self.lookup(name) {
-            // uv puts the value in itself, so that it is in no command line and no file.
+            // uv inserts the value itself, so that it is in no command line and no file.
             None if secrets.contains_key(name) => Some(format!("${{{name}}}")),
             value => value,
         };
         let commands = words::shell_commands(text, &lookup);
         let mut actions = Vec::new();
         for command in commands.iter().flatten() {
-            actions.push(recognise(command)?);
+            actions.push(recognize(command)?);
         }
         match actions.into_iter().collect::<Option<Vec<_>>>() {
             Some(actions) if commands.is_some() => {
@@ -187,13 +211,13 @@ impl LayerPlan<'_> {
             }
             _ => {
                 let command = self.plan.shell.iter().cloned().chain([text.to_owned()]).collect();
-                self.push(text, What::Run(command), None);
+                self.push(text, StepKind::Run(command), None);
             }
         }
         Ok(())
     }
 
-    /// Commands that the SDK itself writes into recipes, and whose results every interpreter here has.
+    /// Commands that the SDK itself adds to recipes, and whose results every interpreter here has.
     fn is_builders_own(&self, text: &str) -> Result<bool, BuildError> {
         if let Some(check) = text.strip_prefix("bash -c \"[[ -v ") {
             let name = check.split(' ').next().unwrap_or_default();
@@ -217,22 +241,22 @@ impl LayerPlan<'_> {
         match action {
             Action::Nothing | Action::ChangeFolder(_) => {}
             Action::Install(install) if install.is_of_the_builder() => {}
-            Action::Install(install) => self.push(text, What::Install(install), folder),
-            Action::Sync(arguments) => self.push(text, What::Sync(arguments), folder),
-            Action::Poetry(arguments) => self.push(text, What::Poetry(arguments), folder),
+            Action::Install(install) => self.push(text, StepKind::Install(install), folder),
+            Action::Sync(arguments) => self.push(text, StepKind::Sync(arguments), folder),
+            Action::Poetry(arguments) => self.push(text, StepKind::Poetry(arguments), folder),
         }
     }
 
-    fn push(&mut self, text: &str, what: What, folder: Option<String>) {
+    fn push(&mut self, text: &str, kind: StepKind, folder: Option<String>) {
         let mut variables = self.arguments.clone();
         variables.extend(self.plan.variables.clone());
-        let surroundings = Surroundings {
+        let context = StepContext {
             variables,
             secrets: self.layer.secrets.clone(),
             folder: folder.unwrap_or_else(|| self.folder()),
             files: self.plan.files.clone(),
         };
-        self.plan.steps.push(Step { text: text.to_owned(), what, surroundings });
+        self.plan.steps.push(Step { text: text.to_owned(), kind, context });
     }
 }
 

@@ -1,16 +1,15 @@
-//! Recipes whose step is a function of the user's: it runs in a container of the image so far.
+//! Recipes with a function of the user as a step: it runs in a container of the image so far.
 //!
 //! What it writes into its home and its working folder becomes a layer of the image; what it writes into Volumes stays
-//! there. Other files are lost, or stay on this machine if they are outside of the container's own folders.
+//! there. Other files are lost, or stay on this machine if they are outside of the container's private folders.
 
 use std::sync::Arc;
 
 use modal_proto::{self as pb, generic_result::GenericStatus};
 use prost::Message;
 
-use super::{BuildError, Log, log::STEP};
+use super::{BuildError, Log, homes, log::STEP};
 use crate::{
-    containers,
     error::Error,
     files::blocking,
     logs::{AppLog, Position},
@@ -18,7 +17,7 @@ use crate::{
     state::OutputsQuery,
 };
 
-/// Calls the function of an image's recipe, if it has one, and waits for its end, with what it prints in the log. Returns
+/// Calls the function of an image's recipe, if it has one, and waits for its end. Its output goes into the log. Returns
 /// the name of the layer with what it wrote.
 pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<Option<String>, BuildError> {
     let (recipe, function_id) = shared.read(|state| {
@@ -32,9 +31,9 @@ pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<Opti
     let Some(definition) = known else {
         return Err(BuildError("the function of this build is not known any more; deploy again".to_owned()));
     };
-    log.say(&format!("{STEP}running {}", definition.function.function_name));
+    log.write(&format!("{STEP}running {}", definition.function.function_name));
     let app_log = shared.logs.app(&definition.app_id).map_err(Error::io("open", "the app's log"))?;
-    let mut printed = Printed { app_log, function_id: function_id.clone(), position: Position::default(), log };
+    let mut printed = OutputFollower { app_log, function_id: function_id.clone(), position: Position::default(), log };
     printed.read(false).await?;
     let call_id = shared.change(|state, now| state.begin_build(&function_id, input, now)).await?;
     let output =
@@ -44,7 +43,7 @@ pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<Opti
             }))
             .await?;
     shared.change(|state, now| state.end_build(&function_id, now)).await?;
-    // Once its containers are gone, all that they printed is there.
+    // Once its containers have ended, all their output is in the log.
     printed
         .until(shared.wait_for(&function_id, None, |state, _| {
             Ok((!state.tasks.values().any(|task| task.definition.function_id == function_id)).then_some(()))
@@ -56,9 +55,9 @@ pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<Opti
     let has_succeeded = result.status() == GenericStatus::Success;
     let layer = blocking(move || {
         let layer = if has_succeeded {
-            containers::take(&options, &function_id)
+            homes::take_written(&options, &function_id)
         } else {
-            containers::discard(&options, &function_id).map(|()| None)
+            homes::discard_written(&options, &function_id).map(|()| None)
         };
         layer.map_err(Error::io("keep", "what a step of an image wrote"))
     });
@@ -66,30 +65,30 @@ pub async fn run(shared: &Arc<Shared>, image_id: &str, log: &Log) -> Result<Opti
     if has_succeeded {
         return Ok(layer);
     }
-    log.say(&result.traceback);
+    log.write(&result.traceback);
     Err(BuildError(format!("{} failed: {}", definition.function.function_name, result.exception)))
 }
 
-/// What containers of one function print, on its way to the log of a build.
-struct Printed<'a> {
+/// Copies the output of the containers of one function into the log of a build.
+struct OutputFollower<'a> {
     app_log: Arc<AppLog>,
     function_id: String,
     position: Position,
     log: &'a Log,
 }
 
-impl Printed<'_> {
-    /// Hands on what is printed until something has come about.
+impl OutputFollower<'_> {
+    /// Copies output until a future is ready.
     async fn until<T>(&mut self, happens: impl Future<Output = Result<T, Error>>) -> Result<T, BuildError> {
-        let mut news = self.app_log.news();
+        let mut printed = self.app_log.subscribe();
         tokio::pin!(happens);
         loop {
-            news.mark_unchanged();
+            printed.mark_unchanged();
             self.read(true).await?;
             tokio::select! {
                 happened = &mut happens => return Ok(happened?),
                 // The sender lives as long as the log.
-                _ = news.changed() => {}
+                _ = printed.changed() => {}
             }
         }
     }
@@ -104,7 +103,7 @@ impl Printed<'_> {
                 return Ok(());
             }
             for line in lines.iter().filter(|line| shown && line.function_id == self.function_id) {
-                self.log.say(&line.data);
+                self.log.write(&line.data);
             }
         }
     }

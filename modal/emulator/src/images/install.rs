@@ -1,15 +1,15 @@
-//! Commands that install Python packages: which they are, and what they ask for.
+//! Commands that install Python packages, parsed into what they install.
 
 use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use super::{BuildError, copy::Files};
+use super::{BuildError, copy::Files, interpreter::normal_name};
 
-/// What a simple command of a `RUN` line comes to.
+/// The effect of a simple command of a `RUN` line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Something that the interpreter has, or that makes no difference here.
+    /// No effect here, or one that the interpreter has already.
     Nothing,
     ChangeFolder(String),
     Install(Install),
@@ -19,7 +19,7 @@ pub enum Action {
     Poetry(Vec<String>),
 }
 
-/// A piece of a command line, perhaps with a path that may be one of the image's.
+/// A part of a command line, which may have a path of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Argument {
     pub before: String,
@@ -39,24 +39,24 @@ impl Argument {
     }
 }
 
-/// An installation by pip or uv, in uv's words.
+/// An installation by pip or uv, as arguments of uv.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Install {
-    /// Arguments of the command, none of which holds a URL.
+    /// Arguments of the command, none of which has a URL.
     pub options: Vec<Argument>,
-    /// Lines of a requirements file: packages, and options that hold URLs, which may hold credentials.
+    /// Lines of a requirements file: packages, and options with URLs, which may have credentials.
     pub lines: Vec<Argument>,
-    /// The index that stands in for the usual one. Like the others it goes to uv by a variable: its URL may hold
-    /// credentials, and what this machine is set up with must not come before it.
+    /// The index that replaces the default one. Like the others it is passed to uv by a variable, because its URL may
+    /// have credentials and because it must win over this machine's own.
     pub default_index: Option<String>,
     pub extra_indexes: Vec<String>,
     pub indexes: Vec<String>,
-    /// Whether something is installed that stays where it is.
+    /// Whether a package is installed in editable mode.
     pub editable: bool,
 }
 
-/// Finds out what a command does; `None` if it does not install Python packages.
-pub fn recognise(command: &[String]) -> Result<Option<Action>, BuildError> {
+/// Recognizes a command; `None` if it does not install Python packages.
+pub fn recognize(command: &[String]) -> Result<Option<Action>, BuildError> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let (program, rest) = match words.split_first() {
         Some((program, rest)) => (program.rsplit('/').next().unwrap_or(program), rest),
@@ -78,14 +78,14 @@ pub fn recognise(command: &[String]) -> Result<Option<Action>, BuildError> {
         (program, ["-m", module @ ("pip" | "uv"), more @ ..]) if program.starts_with("python") => {
             let command: Vec<String> =
                 std::iter::once(*module).chain(more.iter().copied()).map(str::to_owned).collect();
-            recognise(&command)?
+            recognize(&command)?
         }
         _ => None,
     })
 }
 
-/// Options that make no difference here, or whose matter is decided here: which interpreter, which cache, what is
-/// printed. Bytecode is compiled when it is first imported; there is no snapshot to keep it for.
+/// Options without effect here, or that are decided here: the interpreter, the cache, the output. Bytecode is compiled
+/// at the first import; there is no snapshot to keep it for.
 const DROPPED: &str = "--system --user --break-system-packages --no-cache --no-cache-dir -n --compile-bytecode --compile \
     --no-compile -q -qq --quiet -v -vv --verbose --no-clean --no-progress --disable-pip-version-check \
     --no-input -I --ignore-installed --prefer-binary --no-warn-script-location --use-pep517 --isolated \
@@ -140,19 +140,19 @@ impl Install {
             } else if is_one_of(WITH_VALUE, option) {
                 install.options.push(Argument::text(format!("{option}={}", value()?)));
             } else if !install.source(option, &mut value)? {
-                // An unknown one is for uv to judge.
+                // uv judges unknown options.
                 let renamed = if option == "--pre" { "--prerelease=allow" } else { argument };
                 install.options.push(Argument::text(renamed));
             }
         }
         if by_pip && !install.extra_indexes.is_empty() {
-            // pip takes the best version of any index, uv by default the first index that has the package.
+            // pip takes the best version of any index; uv by default takes the first index that has the package.
             install.options.push(Argument::text("--index-strategy=unsafe-best-match"));
         }
         Ok(install)
     }
 
-    /// Takes an option that says where packages come from. Returns whether it was one.
+    /// Handles an option about the source of packages. Returns whether it was one.
     fn source<'a>(
         &mut self,
         option: &str,
@@ -181,8 +181,8 @@ impl Install {
         Ok(true)
     }
 
-    /// Whether all that it asks for is the SDK's own needs or the tools that install: the interpreter has what the SDK
-    /// needs, and uv is the tool here.
+    /// Whether it installs only the SDK's requirements or installers: the interpreter has the former, and uv is the
+    /// installer here.
     pub fn is_of_the_builder(&self) -> bool {
         let requirements = self.options.iter().filter_map(|option| option.path.as_deref());
         let own =
@@ -192,8 +192,8 @@ impl Install {
         (own && self.lines.is_empty()) || tools
     }
 
-    /// The packages it names, with exact versions where it gives them, if that is all there is to it: so that no
-    /// resolver is needed to tell that an interpreter has them.
+    /// The packages that it names, with exact versions where given, if it has nothing else. Then no resolver is needed
+    /// to see that an interpreter has them.
     pub fn plain_requirements(&self, files: &Files) -> Option<Vec<(String, Option<String>)>> {
         let mut found = Vec::new();
         for option in &self.options {
@@ -217,7 +217,7 @@ impl Install {
         Some(found)
     }
 
-    /// Adds all that decides about what it installs to a hash.
+    /// Adds everything that decides what it installs to a hash.
     pub fn add_to(&self, hash: &mut Sha256, files: &Files) {
         let mut lines: Vec<String> = self.lines.iter().map(|line| format!("{line:?}")).collect();
         lines.sort();
@@ -229,7 +229,7 @@ impl Install {
         }
     }
 
-    /// The lines of its requirements file, with paths as `place` has them.
+    /// The lines of its requirements file, with paths mapped by `place`.
     pub fn requirements_file(&self, place: impl Fn(&str) -> String) -> String {
         self.lines.iter().fold(String::new(), |mut text, line| {
             let _ = writeln!(text, "{}", line.render(&place));
@@ -239,7 +239,7 @@ impl Install {
 }
 
 impl Argument {
-    /// The argument with its path as `place` has it.
+    /// The argument with its path mapped by `place`.
     pub fn render(&self, place: impl Fn(&str) -> String) -> String {
         let path = self.path.as_deref().map(place).unwrap_or_default();
         format!("{}{path}{}", self.before, self.after)
@@ -263,7 +263,7 @@ fn requirement(text: &str) -> Argument {
     if is_path { Argument::path("", text) } else { Argument::text(text) }
 }
 
-/// Name and exact version of a requirement that has nothing else.
+/// The name and the exact version of a requirement that has nothing else.
 fn plain(requirement: &str) -> Option<(String, Option<String>)> {
     let requirement = requirement.split(" --hash=").next()?.trim();
     let (name, version) = match requirement.split_once("==") {
@@ -277,17 +277,12 @@ fn plain(requirement: &str) -> Option<(String, Option<String>)> {
     valid.then(|| (normal_name(name), version.map(str::to_owned)))
 }
 
-/// A package's name as all spellings of it are compared.
-pub fn normal_name(name: &str) -> String {
-    name.to_ascii_lowercase().split(['-', '_', '.']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(text: &str) -> Option<Action> {
-        recognise(&text.split(' ').map(str::to_owned).collect::<Vec<_>>()).unwrap()
+        recognize(&text.split(' ').map(str::to_owned).collect::<Vec<_>>()).unwrap()
     }
 
     fn install(text: &str) -> Install {
@@ -308,7 +303,7 @@ mod tests {
         assert_eq!(parse("apt-get install -y git"), None);
         assert_eq!(parse("python setup.py"), None);
         assert_eq!(parse("pip uninstall a"), None);
-        assert!(recognise(&["pip".to_owned(), "install".into(), "--target".into(), "/x".into(), "a".into()]).is_err());
+        assert!(recognize(&["pip".to_owned(), "install".into(), "--target".into(), "/x".into(), "a".into()]).is_err());
     }
 
     #[test]

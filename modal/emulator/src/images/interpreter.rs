@@ -1,4 +1,4 @@
-//! Python interpreters of this machine, and what is installed for them.
+//! Python interpreters of this machine, and their installed packages.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use super::{BuildError, install::normal_name};
+use super::error::BuildError;
 
 /// Prints the version and the folders with packages.
 const QUESTION: &str = "import json, site, sys; \
@@ -25,7 +25,7 @@ pub struct Interpreter {
     pub sites: Vec<PathBuf>,
 }
 
-/// An installed package, as the folder with its description tells.
+/// An installed package, by the folder with its metadata.
 #[derive(Debug, Clone)]
 pub struct Distribution {
     pub name: String,
@@ -34,7 +34,7 @@ pub struct Distribution {
 }
 
 impl Interpreter {
-    /// Asks an interpreter what it is.
+    /// Runs an interpreter to find its version and packages.
     pub async fn inspect(python: &Path) -> Result<Self, BuildError> {
         let failed = |why: String| {
             BuildError(format!(
@@ -66,14 +66,13 @@ impl Interpreter {
         self.version.rsplit_once('.').map_or(self.version.as_str(), |(series, _)| series)
     }
 
-    /// Whether it will do where `wanted` is asked for. The SDK makes 3.11.12 of 3.11, so that the last part cannot be
-    /// told from a guess.
+    /// Whether it suits where `wanted` is asked for. The SDK turns 3.11 into 3.11.12, so the last part may be a guess.
     pub fn is_of(&self, wanted: &str) -> bool {
         let (mut ours, mut theirs) = (self.version.split('.'), wanted.split('.'));
         (0..2).all(|_| theirs.next().is_none_or(|part| ours.next() == Some(part)))
     }
 
-    /// What is installed for it; of several versions, the one that is imported.
+    /// The installed packages; of several versions, the one that is imported.
     pub fn distributions(&self) -> Vec<Distribution> {
         let mut found: Vec<Distribution> = Vec::new();
         for folder in self.sites.iter().flat_map(|site| distributions_in(site)) {
@@ -93,7 +92,7 @@ impl Interpreter {
     }
 }
 
-/// What a process printed, in words.
+/// The output of a process, in words.
 fn printed(output: &Output) -> String {
     let text = [&output.stderr, &output.stdout].map(|text| String::from_utf8_lossy(text).trim().to_owned());
     match text.join("\n").trim() {
@@ -102,7 +101,7 @@ fn printed(output: &Output) -> String {
     }
 }
 
-/// The packages that are described in a folder.
+/// The packages that have metadata in a folder.
 pub fn distributions_in(site: &Path) -> Vec<Distribution> {
     let entries = fs::read_dir(site).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     let described = |folder: PathBuf| {
@@ -110,6 +109,11 @@ pub fn distributions_in(site: &Path) -> Vec<Distribution> {
         Some(Distribution { name: normal_name(name), version: version.to_owned(), folder })
     };
     entries.filter_map(described).collect()
+}
+
+/// The normalized name of a package, which is the same for all spellings.
+pub fn normal_name(name: &str) -> String {
+    name.to_ascii_lowercase().split(['-', '_', '.']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
 #[cfg(test)]

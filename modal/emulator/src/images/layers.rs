@@ -11,11 +11,11 @@ use crate::{
     state::{Image, State},
 };
 
-/// Most layers of an image; more than Docker allows, and few enough to follow.
+/// The most layers of an image. Docker allows fewer.
 const MOST_LAYERS: usize = 500;
 
-/// The layers of an image, the first one first. Only the layer on top of an image with one base is looked at: an image
-/// that is made of several others is refused when its `COPY --from` is read.
+/// The layers of an image, the first one first. Only the first base of an image is followed: an image with several
+/// bases is refused when its `COPY --from` is evaluated.
 pub fn of(state: &State, image_id: &str) -> Result<Vec<Layer>, Error> {
     let mut layers = Vec::new();
     let mut next = Some(image_id.to_owned());
@@ -35,7 +35,7 @@ pub fn of(state: &State, image_id: &str) -> Result<Vec<Layer>, Error> {
 fn layer(state: &State, image: &Image) -> Result<Layer, Error> {
     let recipe = image.decoded()?;
     let mut secrets = BTreeMap::new();
-    // One that was deleted since is needed by nobody but a build, which then fails by itself.
+    // Only a build needs a Secret that was deleted since, and then fails by itself.
     for secret in recipe.secret_ids.iter().filter_map(|id| state.secrets.get(id)) {
         secrets.extend(secret.variables.clone());
     }

@@ -1,4 +1,4 @@
-//! What a build prints, and how it ended, for everybody who follows it.
+//! The log of a build and its outcome, for all who follow it.
 
 use std::{
     collections::VecDeque,
@@ -7,15 +7,15 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::BuildError;
+use super::error::BuildError;
 use crate::state::{Built, Now};
 
-/// Most lines that are kept of one build; the oldest go first.
+/// The most lines of one build that are kept; the oldest are dropped first.
 const KEPT_LINES: usize = 5_000;
-/// Shorter values are no secrets, and hiding them would make a log unreadable.
+/// Shorter values are not hidden, because that would make a log unreadable.
 const SHORTEST_SECRET: usize = 4;
 
-/// What the first line of a step begins with.
+/// The first line of a step begins with this.
 pub const STEP: &str = "=> ";
 
 /// A line of a build.
@@ -42,12 +42,12 @@ pub struct Log {
     changed: watch::Sender<()>,
 }
 
-/// What there is after a position.
-pub struct News {
+/// The part of a log after a position.
+pub struct LogChunk {
     pub lines: Vec<Line>,
     /// The position after them.
     pub position: usize,
-    /// How the build ended, if it did and these are its last lines.
+    /// The outcome of the build, if it has ended and these are its last lines.
     pub outcome: Option<Result<Built, BuildError>>,
 }
 
@@ -56,20 +56,20 @@ impl Log {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Never shows these values.
+    /// Hides these values from now on.
     pub fn hide<'a>(&self, values: impl IntoIterator<Item = &'a String>) {
         let long = values.into_iter().filter(|value| value.len() >= SHORTEST_SECRET).cloned();
         self.lock().secrets.extend(long);
     }
 
-    /// A text without what is to be hidden.
+    /// A text without hidden values.
     fn redacted(&self, text: &str) -> String {
         let hidden = self.lock().secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "****"));
         without_credentials(&hidden)
     }
 
     /// Adds a text, which may have several lines.
-    pub fn say(&self, text: &str) {
+    pub fn write(&self, text: &str) {
         let text = self.redacted(text);
         let mut contents = self.lock();
         for line in text.lines() {
@@ -83,7 +83,7 @@ impl Log {
         self.changed.send_replace(());
     }
 
-    /// The last lines of the step that was begun last, for an error message.
+    /// The last lines of the latest step, for an error message.
     pub fn tail(&self, lines: usize) -> String {
         let contents = self.lock();
         let step = contents.lines.iter().rposition(|line| line.text.starts_with(STEP)).unwrap_or(0);
@@ -98,25 +98,25 @@ impl Log {
         self.changed.send_replace(());
     }
 
-    /// How the build ended, if it did.
+    /// The outcome of the build, if it has ended.
     pub fn outcome(&self) -> Option<Result<Built, BuildError>> {
         self.lock().outcome.clone()
     }
 
-    /// What there is after a position.
-    pub fn after(&self, position: usize) -> News {
+    /// The log after a position.
+    pub fn after(&self, position: usize) -> LogChunk {
         let contents = self.lock();
-        // A position beyond the end is one in the log of an earlier build of the same image.
+        // A position beyond the end is one in the log of an earlier build of the image.
         let known = position <= contents.first + contents.lines.len();
         let skip = if known { position.saturating_sub(contents.first) } else { 0 };
-        News {
+        LogChunk {
             lines: contents.lines.iter().skip(skip).cloned().collect(),
             position: contents.first + contents.lines.len(),
             outcome: contents.outcome.clone(),
         }
     }
 
-    /// Tells when there is something new.
+    /// A subscription to changes of the log.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -146,24 +146,24 @@ mod tests {
     fn secrets_are_not_shown() {
         let log = Log::default();
         log.hide(&["sesame".to_owned(), "ab".to_owned()]);
-        log.say("before\n=> open sesame ab\nfrom https://me:pw@host/x and git+ssh://git@host/y, http://host/a@b");
+        log.write("before\n=> open sesame ab\nfrom https://me:pw@host/x and git+ssh://git@host/y, http://host/a@b");
         assert_eq!(log.tail(9), "=> open **** ab\nfrom https://****@host/x and git+ssh://****@host/y, http://host/a@b");
     }
 
     #[test]
     fn a_reader_goes_on_where_it_was() {
         let log = Log::default();
-        log.say("a\nb");
-        let news = log.after(0);
-        assert_eq!((news.lines.len(), news.position), (2, 2));
+        log.write("a\nb");
+        let chunk = log.after(0);
+        assert_eq!((chunk.lines.len(), chunk.position), (2, 2));
         for n in 0..KEPT_LINES {
-            log.say(&n.to_string());
+            log.write(&n.to_string());
         }
-        let news = log.after(news.position);
-        assert_eq!((news.lines.len(), news.position), (KEPT_LINES, KEPT_LINES + 2));
-        assert_eq!(news.lines[0].text, "0");
-        assert_eq!(log.after(news.position + 1).lines.len(), KEPT_LINES);
+        let chunk = log.after(chunk.position);
+        assert_eq!((chunk.lines.len(), chunk.position), (KEPT_LINES, KEPT_LINES + 2));
+        assert_eq!(chunk.lines[0].text, "0");
+        assert_eq!(log.after(chunk.position + 1).lines.len(), KEPT_LINES);
         log.finish(Err(BuildError("x".into())));
-        assert!(log.after(news.position).outcome.is_some());
+        assert!(log.after(chunk.position).outcome.is_some());
     }
 }

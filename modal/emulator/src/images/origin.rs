@@ -1,11 +1,11 @@
-//! What an image begins with.
+//! The base of an image.
 
-/// What the recipe says about the system that the image begins with.
+/// The system that an image begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Python, of a version if one is named.
+    /// Python, with its version if it is given.
     Python(Option<String>),
-    /// Something else, for which the interpreter of the server stands in.
+    /// Another system, for which the server's interpreter is used.
     Foreign {
         name: String,
         /// The version of Python that the recipe adds to it.
@@ -13,7 +13,7 @@ pub enum Origin {
     },
 }
 
-/// What an image of a registry is good for here: those of Python are told by their names.
+/// The origin of an image of a registry. Images of Python are recognized by their names.
 pub fn origin(reference: &str) -> Origin {
     let (name, tag) = match reference.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, tag),

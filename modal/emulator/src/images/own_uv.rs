@@ -1,7 +1,7 @@
 //! The server's own uv: installed into the data folder if this machine has none.
 //!
-//! It is installed as the documentation of Python says, by pip in a virtual environment. Its folder gets its name once it
-//! is complete, so that an installation that was cut off is never used.
+//! It is installed by pip in a virtual environment, as the documentation of Python describes. Its folder gets its name
+//! once it is complete, so that an interrupted installation is never used.
 
 use std::{
     env, fs,
@@ -13,24 +13,24 @@ use tokio::process::Command;
 use super::{
     BuildError, clear,
     log::Log,
-    uv::{run, variables_of_pip},
+    uv::{pip_variables, run},
 };
 use crate::{
-    containers::ARGUMENTS_VARIABLE,
     error::Error,
     files::{blocking, sync_file_system},
     options::Options,
+    process::ARGUMENTS_VARIABLE,
 };
 
-/// What pip installs.
+/// The requirement that pip installs.
 pub const UV: &str = "uv==0.13.9";
 /// Maximum number of lines of output, of venv and pip, in an error.
 const TAIL: usize = 10;
-/// Settings of pip that would install uv elsewhere, or not at all, and of Python that would have pip run otherwise.
+/// Settings that would make pip install uv elsewhere, or not at all, and settings of Python that affect pip.
 const MISLEADING: [&str; 8] =
     ["PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_DRY_RUN", "PIP_PYTHON", "PYTHONHOME", "PYTHONPATH"];
 
-/// The program; it is installed if it is not there yet, and `build_log` says so. One caller at a time.
+/// The program. It is installed if it does not exist yet, which is noted in `build_log`. One caller at a time.
 pub async fn ensure(options: &Options, python: &Path, build_log: &Log) -> Result<PathBuf, BuildError> {
     let folder = options.data_dir.join("uv");
     let place = folder.join(UV.replace("==", "-"));
@@ -40,7 +40,7 @@ pub async fn ensure(options: &Options, python: &Path, build_log: &Log) -> Result
     }
     let note = format!("this machine has no uv: installing {UV} into {}", folder.display());
     tracing::warn!("{note}");
-    build_log.say(&note);
+    build_log.write(&note);
     install(&folder, &place, python).await.map_err(|BuildError(why)| {
         let why = why.trim_end();
         let (folder, python) = (folder.display(), python.display());
@@ -55,18 +55,18 @@ pub async fn ensure(options: &Options, python: &Path, build_log: &Log) -> Result
 }
 
 async fn install(folder: &Path, place: &Path, python: &Path) -> Result<(), BuildError> {
-    // Whatever is there: an older version, or what is left of an installation that was cut off.
+    // Removes an older version, or an interrupted installation.
     let old = folder.to_owned();
     blocking(move || clear(&old)).await?;
     let partial = folder.join("partial");
     let log = Log::default();
     let mut venv = Command::new(python);
     venv.args(["-m", "venv"]).arg(&partial);
-    carry_out(venv, folder, &log).await?;
+    run_logged(venv, folder, &log).await?;
     let mut pip = Command::new(partial.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]);
-    pip.args(["--only-binary=:all:", UV]).envs(variables_of_pip());
-    carry_out(pip, folder, &log).await?;
+    pip.args(["--only-binary=:all:", UV]).envs(pip_variables());
+    run_logged(pip, folder, &log).await?;
     let (partial, place) = (partial, place.to_owned());
     blocking(move || {
         sync_file_system(&partial).and_then(|()| fs::rename(&partial, &place)).map_err(Error::io("install", "uv"))
@@ -75,11 +75,11 @@ async fn install(folder: &Path, place: &Path, python: &Path) -> Result<(), Build
     Ok(())
 }
 
-async fn carry_out(mut command: Command, folder: &Path, log: &Log) -> Result<(), BuildError> {
+async fn run_logged(mut command: Command, folder: &Path, log: &Log) -> Result<(), BuildError> {
     for name in MISLEADING {
         command.env_remove(name);
     }
-    // So that the next start of the server ends what is left of it.
+    // So that the next start of the server kills it.
     command.env(ARGUMENTS_VARIABLE, folder.join("install")).current_dir(env::temp_dir());
     if run(command, folder, log).await? { Ok(()) } else { Err(BuildError(log.tail(TAIL))) }
 }

@@ -1,4 +1,4 @@
-//! What a recipe leads to on this machine, and whether it is there already.
+//! Preparation: the interpreter for a recipe, and whether its result exists already.
 
 use std::{collections::HashMap, fs, path::PathBuf, sync::Arc, time::SystemTime};
 
@@ -8,12 +8,12 @@ use super::{
     layers,
     log::Log,
     origin::Origin,
-    recipe::{Plan, What},
+    recipe::{Plan, StepKind},
     uv::Uv,
 };
 use crate::{options::ImageSteps, shared::Shared, state::Built};
 
-/// A recipe with the interpreter it leads to.
+/// A recipe with its interpreter.
 pub struct Prepared {
     pub plan: Plan,
     pub base: Interpreter,
@@ -23,15 +23,14 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The recipe as it was carried out, with the interpreter of its environment. What its function wrote, the build
-    /// adds.
+    /// The result of the recipe, with the interpreter of its environment. The build adds what its function wrote.
     pub fn built(&self, python: Option<PathBuf>) -> Built {
         let (key, salt, version) = (self.key.clone(), self.salt.clone(), self.interpreter.version.clone());
         Built { key, salt, python, version, home: None }
     }
 }
 
-/// Works out what an image's recipe leads to. `salt`: it is built anew.
+/// Prepares an image's recipe. With a `salt`, it is rebuilt.
 pub async fn prepare(shared: &Arc<Shared>, image_id: &str, salt: Option<String>) -> Result<Prepared, BuildError> {
     let mut layers = shared.read(|state| layers::of(state, image_id))?;
     if let (Some(salt), Some(last)) = (salt, layers.last_mut()) {
@@ -57,7 +56,7 @@ pub async fn prepare(shared: &Arc<Shared>, image_id: &str, salt: Option<String>)
     Ok(Prepared { plan, base, interpreter, key, salt })
 }
 
-/// Refuses a plan with a step that is not carried out. `commands_run`: whether commands are.
+/// Refuses a plan with a step that cannot run. `commands_run`: whether commands can.
 fn refuse(plan: &Plan, commands_run: bool) -> Result<(), BuildError> {
     let refused = |what: &str, why: &str| {
         let run = if commands_run {
@@ -77,9 +76,9 @@ fn refuse(plan: &Plan, commands_run: bool) -> Result<(), BuildError> {
         return Err(refused(&format!("FROM {name}"), "only Python base images (python:3.X…) are supported"));
     }
     for step in &plan.steps {
-        let why = match &step.what {
-            What::Run(_) if !commands_run => "only installations of Python packages are carried out",
-            What::Impossible(why) => why,
+        let why = match &step.kind {
+            StepKind::Run(_) if !commands_run => "only installations of Python packages are carried out",
+            StepKind::Unsupported(why) => why,
             _ => continue,
         };
         return Err(refused(&step.instruction(), why));
@@ -103,15 +102,15 @@ async fn other_version(shared: &Arc<Shared>, version: &str, base: &Interpreter) 
     }
 }
 
-/// What a recipe leads to, if it needs no build.
-pub fn at_hand(shared: &Shared, prepared: &Prepared) -> Option<Built> {
+/// The result of a recipe, if it needs no build.
+pub fn existing_result(shared: &Shared, prepared: &Prepared) -> Option<Built> {
     let Prepared { plan, base, interpreter, key, .. } = prepared;
     if interpreter.python == base.python && has_all(base, plan) {
         return Some(prepared.built(None));
     }
     let marker = shared.options.images_folder().join(key).join(COMPLETE);
     let python: Option<PathBuf> = serde_json::from_slice(&fs::read(&marker).ok()?).ok()?;
-    // So that it counts as used.
+    // Marks it as used.
     let touched = fs::File::options().append(true).open(&marker).and_then(|file| file.set_modified(SystemTime::now()));
     if let Err(error) = touched {
         tracing::debug!(%error, "the time of an environment could not be set");
@@ -119,7 +118,7 @@ pub fn at_hand(shared: &Shared, prepared: &Prepared) -> Option<Built> {
     python.as_ref().is_none_or(|python| python.is_file()).then(|| prepared.built(python))
 }
 
-/// Whether the function that is the last step of an image, if there is one, has run for what the image leads to.
+/// Whether the function that is the last step of an image, if there is one, has run for this result.
 pub fn has_run(shared: &Shared, image_id: &str, built: &Built) -> bool {
     shared.read(|state| {
         let Some(image) = state.images.get(image_id) else { return false };
@@ -128,7 +127,7 @@ pub fn has_run(shared: &Shared, image_id: &str, built: &Built) -> bool {
     })
 }
 
-/// Whether it takes no resolver to see that an interpreter has all that a recipe asks for.
+/// Whether an interpreter has everything that a recipe asks for, as far as that is certain without a resolver.
 fn has_all(base: &Interpreter, plan: &Plan) -> bool {
     let Some(wanted) = plan.plain_requirements() else { return false };
     let installed: HashMap<String, String> = if wanted.is_empty() {

@@ -1,4 +1,4 @@
-//! Steps of recipes that are skipped: what users are told of them.
+//! The warnings about skipped steps of recipes.
 
 use modal_proto as pb;
 
@@ -26,7 +26,7 @@ pub fn warning(shared: &Shared, app_id: &str) -> Option<pb::Warning> {
     images.sort();
     images.dedup();
     let mut all: Vec<String> = Vec::new();
-    // An image that cannot be read was refused before.
+    // An image that cannot be read was refused earlier.
     for step in images.iter().filter_map(|id| steps(shared, id).ok()).flatten() {
         if !all.contains(&step) {
             all.push(step);

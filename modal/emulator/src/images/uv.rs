@@ -16,15 +16,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BuildError, log::Log, own_uv, recipe::is_of_installers};
+use super::{BuildError, log::Log, own_uv, recipe::is_installer_variable};
 use crate::{
-    containers::{ARGUMENTS_VARIABLE, kill_left_overs},
     files::blocking,
+    process::{ARGUMENTS_VARIABLE, kill_orphans},
     shared::Shared,
 };
 
-/// Variables of the server's own environment that say how indexes are reached. Nothing else of it gets into a build or a
-/// container.
+/// Variables of the server's own environment about package indexes. Builds and containers get no others.
 const NETWORK: &str = "UV_INDEX_URL UV_DEFAULT_INDEX UV_INDEX UV_EXTRA_INDEX_URL UV_FIND_LINKS UV_NO_INDEX UV_INDEX_STRATEGY \
     UV_INSECURE_HOST UV_NATIVE_TLS UV_SYSTEM_CERTS UV_KEYRING_PROVIDER UV_HTTP_TIMEOUT UV_HTTP_RETRIES UV_OFFLINE UV_CONFIG_FILE \
     SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY";
@@ -52,10 +51,10 @@ const OF_UV: [(&str, &str); 9] = [
     ("SSL_CERT_FILE", "PIP_CERT"),
 ];
 
-/// Longest start of a program that is asked for its version.
+/// How long a program may take to print its version.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// How uv is started.
+/// The command line of uv.
 #[derive(Debug, Clone)]
 pub struct Uv(Vec<OsString>);
 
@@ -79,7 +78,7 @@ impl Uv {
         Ok(Self(vec![own_uv::ensure(&shared.options, python, log).await?.into()]))
     }
 
-    /// Whether it is what it is called: a program of that name may be for another machine, or a shim without its target.
+    /// Whether it runs: a program of that name may be for another machine, or a shim without its target.
     async fn runs(&self) -> bool {
         let mut command = self.command(&["--version"]);
         command
@@ -108,7 +107,7 @@ impl Uv {
     }
 }
 
-/// Where uv keeps wheels and interpreters: where it does for this user, so that nothing is downloaded twice.
+/// The folders where uv keeps wheels and interpreters: those of this user, so that nothing is downloaded twice.
 fn own_variables() -> BTreeMap<String, OsString> {
     let home = |variable: &str, below_home: &str, name: &str| {
         let folder = env::var_os(variable).map(PathBuf::from);
@@ -123,8 +122,8 @@ fn own_variables() -> BTreeMap<String, OsString> {
         .collect()
 }
 
-/// Variables with uv's names for those that pip has others for.
-pub fn with_names_of_uv(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// Adds uv's names of variables that pip calls otherwise.
+pub fn with_uv_names(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut renamed = variables.clone();
     for (pip, uv) in OF_PIP {
         if let Some(value) = variables.get(pip)
@@ -136,14 +135,14 @@ pub fn with_names_of_uv(variables: &BTreeMap<String, String>) -> BTreeMap<String
     renamed
 }
 
-/// What the server's own environment says of the way to package indexes in uv's words, in those of pip.
-pub fn variables_of_pip() -> BTreeMap<String, String> {
+/// The variables of the server's own environment about package indexes with pip's names, from uv's.
+pub fn pip_variables() -> BTreeMap<String, String> {
     let server = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    with_names_of_pip(&server.collect())
+    with_pip_names(&server.collect())
 }
 
-/// Variables of pip for those that have only uv's names for them.
-fn with_names_of_pip(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// pip's variables for those that are set by uv's names only.
+fn with_pip_names(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut renamed = BTreeMap::new();
     for (uv, pip) in OF_UV {
         if let Some(value) = variables.get(uv).filter(|value| !value.is_empty())
@@ -162,7 +161,7 @@ fn with_names_of_pip(variables: &BTreeMap<String, String>) -> BTreeMap<String, S
     renamed
 }
 
-/// What the server's own environment says of the way to package indexes: their addresses, proxies and certificates.
+/// The variables of the server's own environment about package indexes: addresses, proxies and certificates.
 pub fn network_variables() -> BTreeMap<String, String> {
     let server: BTreeMap<String, String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -173,15 +172,15 @@ pub fn network_variables() -> BTreeMap<String, String> {
                 || OF_PIP.iter().any(|(pip, _)| *pip == upper)
         })
         .collect();
-    let mut variables = with_names_of_uv(&server);
-    // requests and poetry have another name for it.
+    let mut variables = with_uv_names(&server);
+    // requests and poetry use another name.
     if let Some(certificates) = variables.get("SSL_CERT_FILE").cloned() {
         variables.entry("REQUESTS_CA_BUNDLE".to_owned()).or_insert(certificates);
     }
     variables
 }
 
-/// What every process of a build finds: the way to the indexes, and nothing else of the server's environment.
+/// The variables of every process of a build: those about package indexes, and no others of the server's environment.
 pub fn base_variables(build_folder: &Path) -> BTreeMap<String, OsString> {
     let mut variables = own_variables();
     variables.extend(network_variables().into_iter().map(|(name, value)| (name, value.into())));
@@ -191,18 +190,19 @@ pub fn base_variables(build_folder: &Path) -> BTreeMap<String, OsString> {
     set("LANG", "C.UTF-8".into());
     set("UV_NO_PROGRESS", "1".into());
     set("UV_PYTHON_DOWNLOADS", "never".into());
-    // Marks what a build starts as ours: the next start of the server ends what is left of it.
+    // Marks the processes of a build, so that the next start of the server kills those that are left.
     set(ARGUMENTS_VARIABLE, build_folder.join("build").into());
     variables
 }
 
-/// Whether a variable of a recipe may steer the installers.
-pub fn steers(name: &str) -> bool {
-    is_of_installers(name) && !matches!(name, "UV_CACHE_DIR" | "UV_PYTHON" | "UV_PYTHON_DOWNLOADS" | "UV_SYSTEM_PYTHON")
+/// Whether a recipe may set a variable of the installers.
+pub fn is_installer_setting(name: &str) -> bool {
+    is_installer_variable(name)
+        && !matches!(name, "UV_CACHE_DIR" | "UV_PYTHON" | "UV_PYTHON_DOWNLOADS" | "UV_SYSTEM_PYTHON")
 }
 
-/// Runs a command of a build in a process group of its own, with what it prints in the log, and returns whether it
-/// succeeded. All that it started ends with it, or when it is no longer waited for.
+/// Runs a command of a build in its own process group, with its output in the log; returns whether it succeeded. All
+/// processes that it started end with it, or when the future is dropped.
 pub async fn run(mut command: Command, build_folder: &Path, log: &Log) -> Result<bool, BuildError> {
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let program = command.as_std().get_program().to_string_lossy().into_owned();
@@ -212,10 +212,10 @@ pub async fn run(mut command: Command, build_folder: &Path, log: &Log) -> Result
     let folder = build_folder.to_owned();
     let end = async move {
         let status = child.wait().await;
-        // What it left in the background would keep the pipes open.
+        // Background processes would keep the pipes open.
         drop(group);
         let ended = blocking(move || {
-            kill_left_overs(&folder);
+            kill_orphans(&folder);
             Ok(())
         });
         (status, ended.await)
@@ -232,7 +232,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         match self.0.map(|leader| kill_process_group(leader, Signal::KILL)) {
             None | Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => {}
-            Some(Err(error)) => tracing::warn!(%error, "the processes of a build could not be ended"),
+            Some(Err(error)) => tracing::warn!(%error, "the processes of a build could not be killed"),
         }
     }
 }
@@ -240,9 +240,9 @@ impl Drop for Group {
 async fn follow(output: Option<impl AsyncRead + Unpin>, log: &Log) {
     let Some(output) = output else { return };
     let mut lines = BufReader::new(output).split(b'\n');
-    // A read error means that the process is gone, which its status tells better.
+    // A read error means that the process has ended, which its status describes better.
     while let Ok(Some(line)) = lines.next_segment().await {
-        log.say(&String::from_utf8_lossy(&line));
+        log.write(&String::from_utf8_lossy(&line));
     }
 }
 
@@ -252,7 +252,7 @@ mod tests {
 
     fn pip(variables: &[(&str, &str)]) -> Vec<(String, String)> {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        with_names_of_pip(&variables).into_iter().collect()
+        with_pip_names(&variables).into_iter().collect()
     }
 
     fn pairs(variables: &[(&str, &str)]) -> Vec<(String, String)> {

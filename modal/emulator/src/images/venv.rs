@@ -1,9 +1,9 @@
-//! The virtual environment of an image: it sees the packages of the server's interpreter, and has only what is missing
-//! there.
+//! The virtual environment of an image: it uses the packages of the server's interpreter, and has only those that are
+//! missing there.
 //!
-//! uv looks at one folder of packages. So the descriptions of what the interpreter has are copied into it while the
-//! packages are installed: uv then installs what is missing or has another version, and nothing else. Afterwards the
-//! copies go, and a line in a `.pth` file leads to the interpreter's own packages.
+//! uv looks at one folder of packages. So the metadata of the interpreter's packages is copied into it for the
+//! installation: uv then installs packages that are missing or have another version, and nothing else. Afterwards the
+//! copies are removed, and a line in a `.pth` file adds the interpreter's own packages.
 
 use std::{
     fs, io,
@@ -12,9 +12,9 @@ use std::{
 
 use super::interpreter::{Distribution, Interpreter, distributions_in};
 
-/// Who is said to have installed a package whose description is only a copy.
+/// The `INSTALLER` of a package whose metadata is only a copy.
 const COPIED: &str = "modal-local";
-/// The file that leads to the interpreter's own packages; its name sorts behind those of others.
+/// The file that adds the interpreter's own packages. Its name sorts after those of others.
 const LINK: &str = "~modal_local.pth";
 
 /// A virtual environment.
@@ -37,8 +37,8 @@ impl Venv {
         self.folder.join("lib").join(format!("python{}", self.series)).join("site-packages")
     }
 
-    /// Lets the environment see the packages of an interpreter.
-    pub fn show(&self, base: &Interpreter) -> io::Result<()> {
+    /// Makes the packages of an interpreter visible in the environment.
+    pub fn link_packages(&self, base: &Interpreter) -> io::Result<()> {
         let site = self.site();
         for found in base.distributions() {
             copy_description(&found, &site)?;
@@ -48,8 +48,8 @@ impl Venv {
         fs::write(site.join(LINK), format!("import site; {lines}\n"))
     }
 
-    /// Removes the copied descriptions. Returns whether something was installed.
-    pub fn settle(&self) -> io::Result<bool> {
+    /// Removes the copied metadata. Returns whether something was installed.
+    pub fn remove_copies(&self) -> io::Result<bool> {
         let mut installed = false;
         for found in distributions_in(&self.site()) {
             if is_copy(&found) {
@@ -61,7 +61,7 @@ impl Venv {
         Ok(installed)
     }
 
-    /// Whether the environment has a package of its own under this name.
+    /// Whether the environment has its own package of this name.
     pub fn has_own(&self, name: &str) -> bool {
         distributions_in(&self.site()).iter().any(|found| found.name == name && !is_copy(found))
     }
@@ -71,7 +71,8 @@ fn is_copy(found: &Distribution) -> bool {
     fs::read_to_string(found.folder.join("INSTALLER")).is_ok_and(|installer| installer == COPIED)
 }
 
-/// Copies what uv reads. The list of files has those only, so that removing the package removes nothing else.
+/// Copies the metadata that uv reads. The list of files has only that, so that removing the package removes nothing
+/// else.
 fn copy_description(found: &Distribution, site: &Path) -> io::Result<()> {
     let Some(name) = found.folder.file_name() else { return Ok(()) };
     let target = site.join(name);
@@ -106,14 +107,14 @@ mod tests {
         let interpreter = Interpreter { python: PathBuf::new(), version: "3.11.7".into(), sites: vec![base.clone()] };
         let venv = Venv::new(folder.path().join("venv"), &interpreter);
         fs::create_dir_all(venv.site()).unwrap();
-        venv.show(&interpreter).unwrap();
+        venv.link_packages(&interpreter).unwrap();
         assert!(fs::read_to_string(venv.site().join(LINK)).unwrap().contains(&*base.to_string_lossy()));
         assert!(venv.site().join("A_b-1.0.dist-info/METADATA").is_file() && !venv.has_own("a-b"));
         fs::create_dir(venv.site().join("c-2.dist-info")).unwrap();
         assert!(venv.has_own("c"));
-        assert!(venv.settle().unwrap());
+        assert!(venv.remove_copies().unwrap());
         assert!(!venv.site().join("A_b-1.0.dist-info").exists() && venv.site().join("c-2.dist-info").exists());
         fs::remove_dir(venv.site().join("c-2.dist-info")).unwrap();
-        assert!(!venv.settle().unwrap());
+        assert!(!venv.remove_copies().unwrap());
     }
 }

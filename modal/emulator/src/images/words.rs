@@ -8,12 +8,12 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// The words of an instruction that Docker itself reads, such as `ENV` or `COPY`, with variables replaced.
 pub fn instruction_words(text: &str, lookup: Lookup<'_>) -> Vec<String> {
     let mut scanner = Scanner { chars: text.chars().peekable(), lookup, shell: false };
-    // Only what a shell would do can be too much.
+    // Only shell syntax can be too complex.
     scanner.commands().unwrap_or_default().into_iter().flatten().collect()
 }
 
-/// The simple commands of a shell line, run one after the other while they succeed; `None` if it takes a real shell to
-/// know what the line does.
+/// The simple commands of a shell line, which run one after the other while they succeed; `None` if only a real shell
+/// can tell what the line does.
 pub fn shell_commands(text: &str, lookup: Lookup<'_>) -> Option<Vec<Vec<String>>> {
     let mut scanner = Scanner { chars: text.chars().peekable(), lookup, shell: true };
     let commands = scanner.commands()?;
@@ -43,7 +43,7 @@ struct Scanner<'a> {
 impl Scanner<'_> {
     fn commands(&mut self) -> Option<Vec<Vec<String>>> {
         let (mut commands, mut command) = (Vec::new(), Vec::new());
-        // A word may be there and empty: ''.
+        // A word may be empty: ''.
         let mut word: Option<String> = None;
         while let Some(c) = self.chars.next() {
             match c {
@@ -98,7 +98,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// What follows a `$`.
+    /// The value of a variable, after a `$`.
     fn variable(&mut self, quoted: bool) -> Option<String> {
         let value = match self.chars.peek() {
             Some('{') => {
@@ -113,7 +113,7 @@ impl Scanner<'_> {
             Some('$' | '?' | '#' | '@' | '*' | '!' | '0'..='9') if self.shell => return None,
             _ => return Some("$".to_owned()),
         };
-        // A shell would make several words of it.
+        // A shell would split it into several words.
         let split = self.shell && !quoted && value.contains(char::is_whitespace);
         (!split).then_some(value)
     }
@@ -146,7 +146,7 @@ impl Scanner<'_> {
         rest.is_empty().then(|| value.unwrap_or_default())
     }
 
-    /// `$(command -v python)`, by which the SDK means the interpreter; no other command is run to make a word.
+    /// `$(command -v python)`, by which the SDK means the interpreter. No other command is evaluated to a word.
     fn interpreter(&mut self) -> Option<String> {
         let mut inner = String::new();
         self.chars.next();

@@ -54,7 +54,7 @@ pub struct Logs {
 pub struct AppLog {
     segments: Mutex<Segments>,
     /// Changes with every line.
-    news: watch::Sender<()>,
+    added: watch::Sender<()>,
 }
 
 impl Logs {
@@ -69,7 +69,7 @@ impl Logs {
             return Ok(app.clone());
         }
         let segments = Segments::open(self.root.join(app_id))?;
-        let app = Arc::new(AppLog { segments: Mutex::new(segments), news: watch::Sender::new(()) });
+        let app = Arc::new(AppLog { segments: Mutex::new(segments), added: watch::Sender::new(()) });
         apps.insert(app_id.to_owned(), app.clone());
         Ok(app)
     }
@@ -84,7 +84,7 @@ impl AppLog {
     /// Adds lines.
     pub fn append(&self, lines: &[Line]) -> io::Result<()> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner).append(lines)?;
-        self.news.send_replace(());
+        self.added.send_replace(());
         Ok(())
     }
 
@@ -95,7 +95,7 @@ impl AppLog {
     }
 
     /// Changes with every line that is added.
-    pub fn news(&self) -> watch::Receiver<()> {
-        self.news.subscribe()
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.added.subscribe()
     }
 }

@@ -11,11 +11,11 @@ use std::{
 
 use super::Line;
 
-/// When the next file is begun.
+/// The size at which the next file begins.
 const SEGMENT_BYTES: u64 = 8 << 20;
 /// How many files an app keeps.
 const SEGMENTS: usize = 4;
-/// About how much one read gives.
+/// About how many bytes one read returns.
 const READ_BYTES: u64 = 1 << 20;
 
 /// A place between two lines.
@@ -44,14 +44,14 @@ impl FromStr for Position {
 #[derive(Debug, Clone)]
 pub struct Segments {
     folder: PathBuf,
-    /// The numbers of the files that are there, the newest last.
+    /// The numbers of the existing files, the newest last.
     numbers: VecDeque<u64>,
-    /// How much is in the newest.
+    /// The size of the newest file.
     size: u64,
 }
 
 impl Segments {
-    /// Finds what an earlier process left. What it may have written in part at the end is cut off.
+    /// Opens the files of an earlier process. An incomplete last line is cut off.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         let mut numbers = Vec::new();
         match fs::read_dir(&folder) {
@@ -100,7 +100,7 @@ impl Segments {
             }
         }
         let newest = self.numbers.back().copied().unwrap_or(1);
-        // Made and opened each time: an app that prints nothing holds nothing, and what is old is removed beside it.
+        // Opened for each write: an app that prints nothing holds no file, and old files are removed at the same time.
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.path(newest))?;
         file.write_all(&encoded)?;
@@ -108,7 +108,7 @@ impl Segments {
         Ok(())
     }
 
-    /// Lines from a position on. Those that are gone are passed over.
+    /// Lines from a position on. Lines that were removed are skipped.
     pub fn read(&self, from: Position) -> io::Result<(Vec<Line>, Position)> {
         let (mut lines, mut at, mut room) = (Vec::new(), from, READ_BYTES);
         for number in self.numbers.iter().copied().filter(|number| *number >= from.segment) {
@@ -175,7 +175,7 @@ mod tests {
         let position: Position = position.to_string().parse().unwrap();
         assert_eq!(segments.read(position).unwrap().0, [line("three")]);
 
-        // What was written in part before a crash is not a line.
+        // An incomplete line, from a crash, is no line.
         let path = segments.path(1);
         OpenOptions::new().append(true).open(path).unwrap().write_all(b"{\"t\":").unwrap();
         let mut again = Segments::open(folder.path().join("app")).unwrap();

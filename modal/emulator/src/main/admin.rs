@@ -1,4 +1,4 @@
-//! Talks to a server that runs, over its admin socket.
+//! A client of the admin socket.
 
 use std::{io::ErrorKind, path::Path};
 
@@ -7,11 +7,11 @@ use modal_emulator::{ADMIN_SOCKET, Fault, Status};
 use reqwest::{Client, Response};
 use socket_path::SocketPath;
 
-/// A server that runs.
+/// A running server.
 pub struct Admin {
     http: Client,
     data_dir: String,
-    /// Leads to the socket while it is held; without a data folder there is none.
+    /// A short path to the socket, valid until it is dropped. There is none without a data folder.
     _socket: Option<SocketPath>,
 }
 
@@ -27,34 +27,34 @@ impl Admin {
         Ok(Self { http, data_dir: data_dir.display().to_string(), _socket: socket })
     }
 
-    /// What runs.
+    /// Fetches the status.
     pub async fn status(&self) -> anyhow::Result<Status> {
-        Ok(self.answer(self.http.get(url("status"))).await?.json().await?)
+        Ok(self.send(self.http.get(url("status"))).await?.json().await?)
     }
 
-    /// What is to go wrong.
+    /// Fetches the pending faults.
     pub async fn faults(&self) -> anyhow::Result<Vec<Fault>> {
-        Ok(self.answer(self.http.get(url("faults"))).await?.json().await?)
+        Ok(self.send(self.http.get(url("faults"))).await?.json().await?)
     }
 
-    /// Sets what is to go wrong.
+    /// Replaces the pending faults.
     pub async fn set_faults(&self, faults: String) -> anyhow::Result<()> {
         let request = self.http.put(url("faults")).header("content-type", "application/json").body(faults);
-        self.answer(request).await.map(|_| ())
+        self.send(request).await.map(|_| ())
     }
 
-    async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
-        let answer = request.send().await.with_context(|| {
+    async fn send(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
+        let response = request.send().await.with_context(|| {
             format!("no server runs on the data folder {:?}; start one with `modal-local serve`", self.data_dir)
         })?;
-        if !answer.status().is_success() {
-            bail!("the server refused: {}", answer.text().await?);
+        if !response.status().is_success() {
+            bail!("the server refused: {}", response.text().await?);
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
 fn url(path: &str) -> String {
-    // The host only fills the place: the socket is the address.
+    // The host is a placeholder: the socket is the address.
     format!("http://localhost/{path}")
 }

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::status::summary;
 
-/// How often the line about what runs is written anew.
+/// How often the status line is refreshed.
 const LIVE: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
@@ -49,7 +49,7 @@ pub struct Serve {
     /// Run commands of images' recipes (run_commands, apt_install, Dockerfiles) on this machine, as this user
     #[arg(long)]
     unsafe_run_commands: bool,
-    /// Keep nothing: use a temporary data folder
+    /// Use a temporary data folder
     #[arg(long)]
     ephemeral: bool,
 }
@@ -59,7 +59,7 @@ enum Volumes {
     /// The Volume's own folder: a missing commit or reload goes unnoticed
     #[default]
     Bind,
-    /// A copy of their own, as on Modal: others see what is committed, and after a reload
+    /// A copy of their own, as on Modal: others see what is committed, after a reload
     Strict,
 }
 
@@ -115,7 +115,7 @@ impl Serve {
     }
 }
 
-/// Tells how to reach the server: one line for scripts, and what to paste for people.
+/// Prints how to reach the server: one line for scripts, or a command to paste for people.
 fn announce(emulator: &Emulator) {
     if stdout().is_terminal() {
         println!("Local Modal is ready at {}. In another shell:\n", emulator.server_url());
@@ -125,7 +125,7 @@ fn announce(emulator: &Emulator) {
     }
 }
 
-/// Keeps a line about what runs up to date, on a terminal; otherwise does nothing, for ever.
+/// Keeps a status line up to date on a terminal; otherwise does nothing, forever.
 async fn show_live(emulator: &Emulator) {
     if !(stdout().is_terminal() && stderr().is_terminal()) {
         return std::future::pending().await;
@@ -134,7 +134,7 @@ async fn show_live(emulator: &Emulator) {
     loop {
         let line = summary(&emulator.status());
         if line != shown {
-            // A terminal that is gone is no reason to stop.
+            // A closed terminal is no reason to stop.
             let _ = write!(stderr(), "\r\x1b[K{line}").and_then(|()| stderr().flush());
             shown = line;
         }

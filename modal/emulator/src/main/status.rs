@@ -1,4 +1,4 @@
-//! Commands about a server that runs.
+//! Commands about a running server.
 
 use std::{
     io::Read,
@@ -45,7 +45,7 @@ impl Env {
         let path = self.server.data_dir.join(TOKEN_FILE);
         let secret = match std::fs::read_to_string(&path) {
             Ok(secret) => secret,
-            // On a socket any will do.
+            // On a socket any token is accepted.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "as-local".to_owned(),
             Err(error) => return Err(error).with_context(|| format!("could not read {path:?}")),
         };
@@ -60,7 +60,7 @@ impl Env {
 pub struct Faults {
     #[command(flatten)]
     server: DataDir,
-    /// A file with the faults to set, or - for the standard input; without it they are shown
+    /// File with the faults to set, or - for the standard input; without it, they are shown
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -155,7 +155,7 @@ fn container_row(container: &ContainerStatus, now: f64) -> [String; 7] {
     ]
 }
 
-/// Columns as wide as what is in them; nothing without rows.
+/// Renders aligned columns; nothing without rows.
 fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
     if rows.is_empty() {
         return String::new();
@@ -174,7 +174,7 @@ fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
     text
 }
 
-/// Names are of any author: what a terminal would obey is shown as `\u{1b}`.
+/// Escapes control characters, such as `\u{1b}`: names can come from any author.
 fn printable(cell: &str) -> String {
     let shown = |character: char| {
         if character.is_control() { character.escape_default().to_string() } else { character.to_string() }
@@ -196,7 +196,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// One line about what runs.
+/// The status in one line.
 pub fn summary(status: &Status) -> String {
     let count = |state| status.containers.iter().filter(|container| container.state == state).count();
     format!(

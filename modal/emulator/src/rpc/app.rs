@@ -39,7 +39,7 @@ pub async fn get_or_create(
                     state.create_app(name, name, environment, AppState::Deployed, now)
                 }
                 Creation::Anonymous { .. } | Creation::Overwrite(_) => {
-                    Err(Error::invalid("object_creation_type", "an app is only got or created"))
+                    Err(Error::invalid("object_creation_type", "an app can only be looked up or created"))
                 }
             }
         })
@@ -52,7 +52,7 @@ pub fn get_by_deployment_name(
     request: &pb::AppGetByDeploymentNameRequest,
 ) -> pb::AppGetByDeploymentNameResponse {
     shared.read(|state| match state.deployed_app(&request.name, &request.environment_name) {
-        // No app is an answer too: the SDK creates one.
+        // A response without an app is valid, too: the SDK then creates one.
         None => pb::AppGetByDeploymentNameResponse::default(),
         Some(app) => pb::AppGetByDeploymentNameResponse {
             app_id: app.id.clone(),
@@ -165,7 +165,7 @@ pub async fn roll_over(shared: &Parts, request: &pb::AppRolloverRequest) -> Resu
     Ok(pb::AppRolloverResponse { url: page_url(&app.id), deployed_at: app.deployed_at, server_warnings: Vec::new() })
 }
 
-/// There is no page to look at; the SDK prints this, so it says what it is about.
+/// The SDK prints this as the URL of the app's page, which does not exist; so it names the app.
 fn page_url(app_id: &str) -> String {
     format!("modal-local://apps/{app_id}")
 }

@@ -1,4 +1,4 @@
-//! Blobs: what is too large for a message. Here are the URLs; `web` has the contents.
+//! Blobs: data that is too large for a message. Here are the RPCs for their URLs; `web` has the contents.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use modal_proto::{
@@ -39,7 +39,7 @@ pub async fn create(shared: &Parts, request: pb::BlobCreateRequest) -> Result<pb
     Ok(pb::BlobCreateResponse {
         blob_ids: vec![blob_id.clone()],
         blob_id,
-        // The older and the newer form of the same.
+        // The older and the newer form of the same field.
         upload_type_oneof: Some(one),
         upload_types_oneof: Some(many),
     })
@@ -50,7 +50,7 @@ pub fn get(shared: &Parts, request: &pb::BlobGetRequest) -> Result<pb::BlobGetRe
     Ok(pb::BlobGetResponse { download_url: shared.site.blob_url(sha256_hex, 0) })
 }
 
-/// Checks that the arguments of calls are here, so that a mistake is told to the caller and not to a container.
+/// Checks that the arguments of calls exist, so that the caller gets the error and not a container.
 pub fn check_arguments(shared: &Parts, items: &[pb::FunctionPutInputsItem]) -> Result<(), Error> {
     let arguments = items.iter().filter_map(|item| item.input.as_ref()?.args_oneof.as_ref());
     for arguments in arguments {

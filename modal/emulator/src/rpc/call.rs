@@ -7,13 +7,13 @@ use modal_proto as pb;
 use super::{Parts, blob, seconds};
 use crate::{
     error::Error,
-    state::{Caller, Now, OutputsQuery, State},
+    state::{CallOrigin, Now, OutputsQuery, State},
 };
 
-/// The longest that one request for outputs waits; the SDK asks again.
+/// The longest that one request for outputs waits. The SDK repeats it.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
-/// How long an answer that is not the last of its call waits for more results: an answer for each result of a large map
-/// would cost the client more than the work.
+/// How long a response waits for more results, unless it completes the call: one response for each result of a large
+/// map would cost the client more than the work itself.
 const GATHERING: Duration = Duration::from_millis(20);
 
 pub async fn map(
@@ -25,7 +25,7 @@ pub async fn map(
     shared
         .change(|state, now| {
             let (call_id, inputs) = match state.repeated_call(request_key) {
-                // The answer to the first try got lost; running the call twice would not do.
+                // The response to the first try was lost; the call must not run twice.
                 Some((call_id, inputs)) => {
                     let answer = |(idx, input_id): (i32, String)| added(idx, input_id);
                     (call_id, inputs.into_iter().map(answer).collect())
@@ -33,13 +33,13 @@ pub async fn map(
                 None => {
                     let (function_id, invocation) = (&request.function_id, request.function_call_invocation_type);
                     let parent = Some(request.parent_input_id).filter(|id| !id.is_empty());
-                    let caller = Caller {
+                    let origin = CallOrigin {
                         request_key: request_key.map(str::to_owned),
                         parent_input_id: parent,
-                        ..Caller::default()
+                        ..CallOrigin::default()
                     };
                     state.check_backlog(function_id, request.pipelined_inputs.len())?;
-                    let call_id = state.begin_call(function_id, invocation, caller, now)?;
+                    let call_id = state.begin_call(function_id, invocation, origin, now)?;
                     let inputs = add_inputs(state, &call_id, request.pipelined_inputs, now)?;
                     (call_id, inputs)
                 }
@@ -50,7 +50,7 @@ pub async fn map(
                 function_call_id: call_id,
                 pipelined_inputs: inputs,
                 retry_policy: definition.and_then(|d| d.function.retry_policy),
-                // Retries are made here, where they outlive the caller.
+                // The server makes retries, because it outlives the caller.
                 sync_client_retries_enabled: false,
                 max_inputs_outstanding: 1_000,
             })
@@ -91,7 +91,7 @@ fn added(idx: i32, input_id: String) -> pb::FunctionPutInputsResponseItem {
 }
 
 pub fn finish_inputs(shared: &Parts, request: &pb::FunctionFinishInputsRequest) -> Result<(), Error> {
-    // A call is as long as its inputs; that no more will come changes nothing here.
+    // A call has as many inputs as were added; that no more will come changes nothing here.
     shared.read(|state| state.call(&request.function_call_id).map(|_| ()))
 }
 
@@ -125,8 +125,8 @@ pub async fn get_outputs(
             shared.read(|state| state.outputs(call_id, query))?
         }
     };
-    // A result that somebody has seen must not be another one after a crash.
-    shared.settled().await?;
+    // A result that a client has seen must stay the same after a crash.
+    shared.synced().await?;
     Ok(pb::FunctionGetOutputsResponse {
         idxs: reply.items.iter().map(|item| item.idx).collect(),
         outputs: reply.items,
@@ -135,7 +135,7 @@ pub async fn get_outputs(
     })
 }
 
-/// How many outputs a client has seen, by the entry id that it was given with them; "0-0" at first.
+/// How many outputs a client has seen, by the entry id of the last one; "0-0" at first.
 fn position(entry_id: &str) -> usize {
     entry_id.split('-').next().and_then(|n| n.parse().ok()).unwrap_or(0)
 }

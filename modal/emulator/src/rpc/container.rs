@@ -1,4 +1,4 @@
-//! What containers ask and say.
+//! RPCs of containers, and about them.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ use crate::{
 /// How long a heartbeat waits for something to cancel; the SDK gives it 15 s.
 const HEARTBEAT_POLL: Duration = Duration::from_secs(10);
 
-/// A container has started, and begins with the code of the user.
+/// A container has started, and begins to run the user's code.
 pub fn hello(shared: &Parts, task_id: &str) -> Result<(), Error> {
     shared.change_soon(|state, _| state.task_mut(task_id).map(|task| task.runs_user_code = true))
 }
 
-/// A container of a server has begun to serve, and will end when it is asked to.
+/// A container of a server has started to serve, and handles requests to end.
 pub fn server_ready(shared: &Parts, task_id: &str) -> Result<(), Error> {
     shared.change_soon(|state, _| state.server_entered(task_id));
     Ok(())
@@ -46,7 +46,7 @@ pub async fn get_inputs(shared: &Parts, task_id: &str) -> Result<pb::FunctionGet
     let inputs = loop {
         let delivery = shared
             .wait_for(&function_id, linger, |state, now| match state.take_inputs(task_id, now)? {
-                // Something came, but still less than a batch.
+                // More inputs came, but still less than a batch.
                 Some(Delivery::Linger(_)) if linger.is_some() => Ok(None),
                 delivery => Ok(delivery),
             })
@@ -64,7 +64,7 @@ pub async fn get_inputs(shared: &Parts, task_id: &str) -> Result<pb::FunctionGet
 
 pub async fn put_outputs(shared: &Parts, task_id: &str, request: pb::FunctionPutOutputsRequest) -> Result<(), Error> {
     for output in &request.outputs {
-        // A generator is not done before what it yielded is durable.
+        // A generator has not ended before its values are durable.
         if output.data_format() == DataFormat::GeneratorDone
             && let Some(call_id) = shared.read(|s| s.inputs.get(&output.input_id).map(|input| input.call_id.clone()))
         {
@@ -86,7 +86,7 @@ pub async fn task_result(shared: &Parts, task_id: &str, request: pb::TaskResultR
     shared.change(|state, now| state.task_failed(task_id, result, now)).await
 }
 
-/// How many inputs a container may run at once: more than it aims for only if there can be no more containers.
+/// How many inputs a container may run at once: more than its target only if there can be no more containers.
 pub fn dynamic_concurrency(shared: &Parts, task_id: &str) -> Result<pb::FunctionGetDynamicConcurrencyResponse, Error> {
     let concurrency = shared.read(|state| {
         let definition = &state.tasks.get(task_id).ok_or(Error::NotAContainer)?.definition;

@@ -5,18 +5,18 @@ use std::time::Duration;
 use modal_proto::{self as pb, data_chunk::DataOneof, function_call_get_data_request, function_call_put_data_request};
 use prost::Message;
 
-use super::{Answers, Parts};
+use super::{Parts, ResponseStream};
 use crate::{error::Error, ids::blob_hash, streams::Output};
 
-/// How much is sent in answer to one request. The SDK asks again when it has handed all of it on, so that a slow
-/// consumer never fills the window of the connection that its other requests need too.
+/// How much is sent in response to one request. The SDK repeats it after it has passed on the data, so that a slow
+/// consumer never fills the connection's window, which its other requests need, too.
 const ANSWER_BYTES: usize = 1 << 20;
 
-/// How long a generator that is far ahead of its readers waits for somebody to read on. Time enough to reconnect.
+/// How long a generator that is far ahead of its readers waits for one of them to continue: enough to reconnect.
 const DESERTED_AFTER: Duration = Duration::from_secs(60);
 
-/// A container hands on what its generator yielded or its web app answered. The reply comes when there is room for
-/// more: that is what slows it down.
+/// Takes what a container's generator yielded or its web app responded. The reply is delayed until there is room for
+/// more, which slows the container down.
 pub async fn put_out(shared: &Parts, task_id: &str, request: pb::FunctionCallPutDataRequest) -> Result<(), Error> {
     let Some(function_call_put_data_request::CallInfo::FunctionCallId(call_id)) = request.call_info else {
         return Err(no_call());
@@ -32,7 +32,7 @@ pub async fn put_out(shared: &Parts, task_id: &str, request: pb::FunctionCallPut
         Output::Web(exchange) => exchange.response.write(request.data_chunks).await,
         Output::Generator(spool) => {
             if !spool.room(DESERTED_AFTER).await {
-                tracing::info!(call.id = call_id, "a generator that nobody reads is cancelled");
+                tracing::info!(call.id = call_id, "canceling a generator that nobody reads");
                 spool.drop_values();
                 shared.change(|state, now| state.cancel_call(&call_id, false, now)).await?;
             }
@@ -50,8 +50,11 @@ pub async fn put_out(shared: &Parts, task_id: &str, request: pb::FunctionCallPut
     Ok(())
 }
 
-/// A container reads a web request. The stream stays open at its end: the SDK would only ask again.
-pub fn read_in(shared: &Parts, request: pb::FunctionCallGetDataRequest) -> Result<Answers<pb::DataChunk>, Error> {
+/// Streams a web request to a container. The stream stays open at its end, because the SDK would repeat the request.
+pub fn read_in(
+    shared: &Parts,
+    request: pb::FunctionCallGetDataRequest,
+) -> Result<ResponseStream<pb::DataChunk>, Error> {
     let (call_id, mut last_index) = wanted(request)?;
     let exchange = shared.streams.exchange(&call_id).ok_or_else(|| Error::not_found("FunctionCall", &call_id))?;
     let shared = shared.clone();
@@ -60,10 +63,10 @@ pub fn read_in(shared: &Parts, request: pb::FunctionCallGetDataRequest) -> Resul
         while sent < ANSWER_BYTES {
             let chunk = tokio::select! {
                 chunk = exchange.request.read(last_index) => chunk,
-                () = shared.hang_up.cancelled() => None,
+                () = shared.close_streams.cancelled() => None,
             };
             let Some(chunk) = chunk else {
-                shared.hang_up.cancelled().await;
+                shared.close_streams.cancelled().await;
                 Err(Error::ShuttingDown)?
             };
             last_index = chunk.index;
@@ -73,8 +76,12 @@ pub fn read_in(shared: &Parts, request: pb::FunctionCallGetDataRequest) -> Resul
     }))
 }
 
-/// Somebody reads what a generator yields. The stream stays open at its end: the SDK would only ask again.
-pub fn read_out(shared: &Parts, request: pb::FunctionCallGetDataRequest) -> Result<Answers<pb::DataChunk>, Error> {
+/// Streams the values of a generator to a reader. The stream stays open at its end, because the SDK would repeat the
+/// request.
+pub fn read_out(
+    shared: &Parts,
+    request: pb::FunctionCallGetDataRequest,
+) -> Result<ResponseStream<pb::DataChunk>, Error> {
     let (call_id, mut last_index) = wanted(request)?;
     shared.read(|state| state.call(&call_id).map(|_| ()))?;
     let reader = shared.streams.spool(&call_id).reader();
@@ -84,7 +91,7 @@ pub fn read_out(shared: &Parts, request: pb::FunctionCallGetDataRequest) -> Resu
         while sent < ANSWER_BYTES {
             let read = tokio::select! {
                 read = reader.read(last_index) => read,
-                () = shared.hang_up.cancelled() => Err(Error::ShuttingDown),
+                () = shared.close_streams.cancelled() => Err(Error::ShuttingDown),
             };
             for chunk in read?.ok_or_else(|| Error::not_found("FunctionCall", &call_id))? {
                 last_index = chunk.index;
@@ -103,5 +110,5 @@ fn wanted(request: pb::FunctionCallGetDataRequest) -> Result<(String, u64), Erro
 }
 
 fn no_call() -> Error {
-    Error::invalid("call_info", "it has to be the id of a call; there is no input plane here")
+    Error::invalid("call_info", "it must be the id of a call; there is no input plane here")
 }

@@ -2,7 +2,7 @@
 
 use modal_proto as pb;
 
-use super::{Answers, Parts, answers, page, session::creation_info};
+use super::{Parts, ResponseStream, page, response_stream, session::creation_info};
 use crate::{error::Error, state::Dict};
 
 pub async fn get_or_create(
@@ -49,13 +49,14 @@ pub async fn update(
     let (id, only_new) = (request.dict_id, request.if_not_exists);
     let created = shared
         .change(|state, _| {
-            if state.answered(request_key).is_some() {
+            if state.stored_response(request_key).is_some() {
                 return Ok(true);
             }
             let created = state.update_dict(&id, request.updates, only_new)?;
-            // Who creates an entry to be the only one must not be told that it was somebody else.
+            // A client that created an entry with `if_not_exists` must not learn from its repeated request that it
+            // exists.
             if only_new && created {
-                state.remember(request_key, Vec::new());
+                state.remember_response(request_key, Vec::new());
             }
             Ok(created)
         })
@@ -76,12 +77,12 @@ pub async fn pop(
 ) -> Result<pb::DictPopResponse, Error> {
     let value = shared
         .change(|state, _| {
-            if let Some(values) = state.answered(request_key) {
+            if let Some(values) = state.stored_response(request_key) {
                 return Ok(values.first().cloned());
             }
             let value = state.pop_dict(&request.dict_id, &request.key)?;
             if let Some(value) = &value {
-                state.remember(request_key, vec![value.clone()]);
+                state.remember_response(request_key, vec![value.clone()]);
             }
             Ok(value)
         })
@@ -95,7 +96,7 @@ pub fn contains(shared: &Parts, request: &pb::DictContainsRequest) -> Result<pb:
     Ok(pb::DictContainsResponse { found })
 }
 
-pub fn contents(shared: &Parts, request: &pb::DictContentsRequest) -> Result<Answers<pb::DictEntry>, Error> {
+pub fn contents(shared: &Parts, request: &pb::DictContentsRequest) -> Result<ResponseStream<pb::DictEntry>, Error> {
     let entries = shared.read(|state| {
         let wanted = state.dict(&request.dict_id)?.entries.iter().map(|(key, value)| pb::DictEntry {
             key: if request.keys { key.clone() } else { Default::default() },
@@ -103,7 +104,7 @@ pub fn contents(shared: &Parts, request: &pb::DictContentsRequest) -> Result<Ans
         });
         Ok::<_, Error>(wanted.collect::<Vec<_>>())
     })?;
-    Ok(answers(entries))
+    Ok(response_stream(entries))
 }
 
 pub fn len(shared: &Parts, request: &pb::DictLenRequest) -> Result<pb::DictLenResponse, Error> {

@@ -25,7 +25,7 @@ pub async fn precreate(
 
 pub async fn create(shared: &Parts, request: pb::FunctionCreateRequest) -> Result<pb::FunctionCreateResponse, Error> {
     let encoded = if request.function.is_empty() {
-        // With several GPUs to choose from, there is one definition for each; here, any of them will do.
+        // A function that accepts several GPUs has one definition for each; here, any of them will do.
         let data = pb::FunctionData::decode(request.function_data)
             .map_err(|error| Error::invalid("FunctionData", error.to_string()))?;
         let first = data.ranked_functions.into_iter().next();
@@ -140,7 +140,7 @@ pub fn get_class(shared: &Parts, request: &pb::ClassGetRequest) -> Result<pb::Cl
         let class_id = app
             .class_ids
             .get(&request.object_tag)
-            // The SDK does not say for which version it asks. That of a service function it does say.
+            // The SDK does not name the version it asks for, except for a service function.
             .or_else(|| state.versions_of(&app.id).find_map(|version| version.class_ids.get(&request.object_tag)))
             .ok_or_else(|| Error::not_found("Cls", format!("{}/{}", request.app_name, request.object_tag)))?;
         let service = app.function_ids.get(&service_tag(&request.object_tag));

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use modal_proto::{self as pb, FileDescriptor, generic_result::GenericStatus};
 use sha2::{Digest, Sha256};
 
-use super::{Answers, Parts, seconds, session::IMAGE_BUILDER};
+use super::{Parts, ResponseStream, seconds, session::IMAGE_BUILDER};
 use crate::{
     error::Error,
     images::{self, BuildError},
     state::{Built, Image, Now},
 };
 
-/// The longest that one request follows a build; the SDK asks again.
+/// The longest that one request follows a build. The SDK repeats it.
 const LONGEST_STREAM: Duration = Duration::from_secs(60);
 
 pub async fn get_or_create(
@@ -41,7 +41,7 @@ pub async fn get_or_create(
 pub fn join(
     shared: &Parts,
     request: pb::ImageJoinStreamingRequest,
-) -> Result<Answers<pb::ImageJoinStreamingResponse>, Error> {
+) -> Result<ResponseStream<pb::ImageJoinStreamingResponse>, Error> {
     let (shared, id) = (shared.clone(), request.image_id);
     let built = shared.read(|state| {
         let image = state.images.get(&id).ok_or_else(|| Error::not_found("Image", &id))?;
@@ -50,11 +50,11 @@ pub fn join(
     let log = match (shared.images.log(&id), built) {
         (Some(log), _) => log,
         (None, Some(built)) => {
-            // It was built so long ago that its log is not known any more.
+            // It was built so long ago that its log was dropped.
             let end = end(&shared, &id, &Ok(built));
-            return Ok(super::answers(vec![end]));
+            return Ok(super::response_stream(vec![end]));
         }
-        // Its build was cut off by the end of the last server.
+        // The end of the last server interrupted its build.
         (None, None) => images::follow_or_build(&shared, &id, None),
     };
     let until = Instant::now() + seconds(request.timeout).min(LONGEST_STREAM);
@@ -63,13 +63,13 @@ pub fn join(
         let mut position = request.last_entry_id.split('-').next().and_then(|n| n.parse().ok()).unwrap_or(0);
         loop {
             changes.mark_unchanged();
-            let news = log.after(position);
-            if !news.lines.is_empty() {
-                position = news.position;
-                let task_logs = news.lines.into_iter().map(line).collect();
+            let chunk = log.after(position);
+            if !chunk.lines.is_empty() {
+                position = chunk.position;
+                let task_logs = chunk.lines.into_iter().map(line).collect();
                 yield pb::ImageJoinStreamingResponse { task_logs, entry_id: format!("{position}-0"), ..Default::default() };
             }
-            if let Some(outcome) = news.outcome {
+            if let Some(outcome) = chunk.outcome {
                 yield end(&shared, &id, &outcome);
                 break;
             }
@@ -102,7 +102,7 @@ fn line(line: images::Line) -> pb::TaskLogs {
 fn end(shared: &Parts, id: &str, outcome: &Result<Built, BuildError>) -> pb::ImageJoinStreamingResponse {
     let result = match outcome {
         Ok(_) => success(),
-        Err(_) if shared.hang_up.is_cancelled() => result(GenericStatus::Terminated, String::new()),
+        Err(_) if shared.close_streams.is_cancelled() => result(GenericStatus::Terminated, String::new()),
         Err(BuildError(text)) => result(GenericStatus::Failure, text.clone()),
     };
     let metadata = outcome.as_ref().ok().map(|built| metadata(shared, id, Some(built)));

@@ -1,4 +1,4 @@
-//! What containers printed: followed, fetched, counted.
+//! Output of containers: followed, fetched, counted.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,7 +8,7 @@ use std::{
 use modal_proto::{self as pb, FileDescriptor, app_count_logs_response::LogBucket};
 use prost_types::Timestamp;
 
-use super::{Answers, Parts, seconds};
+use super::{Parts, ResponseStream, seconds};
 use crate::{
     error::Error,
     files::blocking,
@@ -17,11 +17,11 @@ use crate::{
 };
 
 const LONGEST_STREAM: std::time::Duration = std::time::Duration::from_secs(60);
-/// Most lines in one answer to a fetch.
+/// The most lines in one response to a fetch.
 const MAX_FETCHED: usize = 10_000;
 const NANOS: u64 = 1_000_000_000;
 
-/// Which lines are wanted; what is empty does not matter.
+/// Which lines are wanted. An empty field matches all.
 struct Filter {
     source: i32,
     function_id: String,
@@ -47,11 +47,11 @@ impl Filter {
 }
 
 /// Follows the output of an app's containers until the app is done or the request's time is up.
-pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<Answers<pb::TaskLogsBatch>, Error> {
+pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<ResponseStream<pb::TaskLogsBatch>, Error> {
     shared.read(|state| state.app(&request.app_id).map(|_| ()))?;
     let app = shared.logs.app(&request.app_id).map_err(failed())?;
     let until = Instant::now() + seconds(request.timeout).min(LONGEST_STREAM);
-    // An id that is not ours is one of a client that starts over.
+    // A client that starts over sends an id that is not one of this server.
     let mut position: Position = request.last_entry_id.parse().unwrap_or_default();
     let filter = Filter {
         source: request.file_descriptor,
@@ -65,22 +65,22 @@ pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<Answers<
     };
     let (shared, app_id) = (shared.clone(), request.app_id);
     let stream = async_stream::try_stream! {
-        let mut news = app.news();
-        let mut large_news = shared.large_news();
+        let mut printed = app.subscribe();
+        let mut large_changes = shared.subscribe_large();
         loop {
-            news.mark_unchanged();
-            large_news.mark_unchanged();
-            // First whether it is over, then a last look, so that nothing printed before the end is missed.
+            printed.mark_unchanged();
+            large_changes.mark_unchanged();
+            // Checked before the last read, so that nothing printed before the end is missed.
             let done = shared.read(|state| is_done(state, &app_id));
             let log = app.clone();
             let (lines, next) = blocking(move || log.read(position).map_err(failed())).await?;
             let quiet = lines.is_empty();
-            // What a step of an image's build prints is in the log of the build, which the same client follows.
+            // The output of an image's build step is in the log of the build, which the same client follows.
             let builders = shared.read(|state| state.builder_functions(&app_id));
             let is_wanted = |line: &Line| filter.matches(line) && !builders.contains(&line.function_id);
             let wanted: Vec<Line> = lines.into_iter().filter(is_wanted).collect();
             let mut batches = batches(wanted);
-            // The client comes back for what follows the last one that it has seen.
+            // The client resumes after the last entry that it has seen.
             if let Some(last) = batches.last_mut() {
                 last.entry_id = next.to_string();
             }
@@ -96,15 +96,15 @@ pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<Answers<
                 break;
             }
             let waited = tokio::select! {
-                _ = news.changed() => Waited::News,
-                _ = large_news.changed() => Waited::News,
-                () = tokio::time::sleep_until(until.into()) => Waited::Enough,
-                () = shared.hang_up.cancelled() => Waited::HungUp,
+                _ = printed.changed() => Waited::Changed,
+                _ = large_changes.changed() => Waited::Changed,
+                () = tokio::time::sleep_until(until.into()) => Waited::TimeUp,
+                () = shared.close_streams.cancelled() => Waited::Stopping,
             };
             match waited {
-                Waited::News => {}
-                Waited::Enough => break,
-                Waited::HungUp => Err(Error::ShuttingDown)?,
+                Waited::Changed => {}
+                Waited::TimeUp => break,
+                Waited::Stopping => Err(Error::ShuttingDown)?,
             }
         }
     };
@@ -112,9 +112,9 @@ pub fn follow(shared: &Parts, request: pb::AppGetLogsRequest) -> Result<Answers<
 }
 
 enum Waited {
-    News,
-    Enough,
-    HungUp,
+    Changed,
+    TimeUp,
+    Stopping,
 }
 
 /// The newest lines of a time range, oldest first.
@@ -147,7 +147,7 @@ pub async fn fetch(shared: &Parts, request: pb::AppFetchLogsRequest) -> Result<p
     Ok(pb::AppFetchLogsResponse { batches: batches(newest.into()) })
 }
 
-/// How many lines there are in each part of a time range in which there are any.
+/// Counts the lines of a time range in buckets of equal length; empty buckets are left out.
 pub async fn count(shared: &Parts, request: pb::AppCountLogsRequest) -> Result<pb::AppCountLogsResponse, Error> {
     let app = log_of(shared, &request.app_id)?;
     let filter = Filter {
@@ -194,7 +194,7 @@ fn failed() -> impl FnOnce(std::io::Error) -> Error {
     Error::io("read", "the app's log")
 }
 
-/// Shows every line to `look`, oldest first.
+/// Calls `look` with every line, oldest first.
 fn scan(app: &AppLog, mut look: impl FnMut(Line)) -> Result<(), Error> {
     let mut position = Position::default();
     loop {
@@ -216,7 +216,7 @@ fn is_done(state: &State, app_id: &str) -> bool {
     state.app(app_id).is_ok_and(|app| app.is_stopped()) && state.tasks_of_app(app_id).next().is_none()
 }
 
-/// Lines as the SDK gets them: those of one container that follow each other are one batch.
+/// Lines in the SDK's form: consecutive lines of one container are one batch.
 fn batches(lines: Vec<Line>) -> Vec<pb::TaskLogsBatch> {
     let mut batches: Vec<pb::TaskLogsBatch> = Vec::new();
     for line in lines {

@@ -1,4 +1,4 @@
-//! The RPCs, one file per Modal noun: each decodes a request, makes one call and encodes the answer.
+//! The RPCs, one file per Modal noun: each decodes a request, makes one call and encodes the response.
 
 mod app;
 mod blob;
@@ -25,21 +25,20 @@ use modal_proto::ListPagination;
 use tonic::{Request, Status};
 
 pub use self::service::Service;
-use crate::{containers::TASK_HEADER, error::Error, shared::Shared};
+use crate::{error::Error, interceptor::Caller, shared::Shared};
 
-/// A stream of answers.
-pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// A stream of responses.
+pub type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// A stream of answers that are all there already.
-fn answers<T: Send + 'static>(items: Vec<T>) -> Answers<T> {
+/// A stream of responses that are known already.
+fn response_stream<T: Send + 'static>(items: Vec<T>) -> ResponseStream<T> {
     Box::pin(stream::iter(items.into_iter().map(Ok)))
 }
 
 /// The task of the container that sent a request.
-fn calling_task<T>(shared: &Shared, request: &Request<T>) -> Result<String, Error> {
-    let token =
-        request.metadata().get(TASK_HEADER).and_then(|token| token.to_str().ok()).ok_or(Error::NotAContainer)?;
-    shared.read(|state| state.tokens.get(token).cloned()).ok_or(Error::NotAContainer)
+fn calling_task<T>(request: &Request<T>) -> Result<String, Error> {
+    let caller = request.extensions().get::<Caller>();
+    caller.and_then(|caller| caller.task_id.clone()).ok_or(Error::NotAContainer)
 }
 
 /// The key that all tries of one request share.
@@ -47,7 +46,7 @@ fn request_key<T>(request: &Request<T>) -> Option<String> {
     Some(request.metadata().get("x-idempotency-key")?.to_str().ok()?.to_owned())
 }
 
-/// The part of a listing that a request wants: newest first, those made before a time, and not more than so many.
+/// The part of a listing that a request wants: newest first, created before a time, and at most so many.
 fn page<'a, T>(
     items: impl Iterator<Item = &'a T>,
     pagination: Option<ListPagination>,
@@ -60,7 +59,7 @@ fn page<'a, T>(
     wanted
 }
 
-/// Seconds from the wire as a duration; nonsense is no time at all.
+/// Seconds from the wire as a duration; an invalid number is no time at all.
 fn seconds(seconds: f32) -> std::time::Duration {
     std::time::Duration::try_from_secs_f32(seconds).unwrap_or_default()
 }

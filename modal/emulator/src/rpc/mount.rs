@@ -10,7 +10,7 @@ pub async fn get_or_create(
     shared: &Parts,
     request: pb::MountGetOrCreateRequest,
 ) -> Result<pb::MountGetOrCreateResponse, Error> {
-    // A mount with a name is one that Modal publishes (the SDK itself, for one): the interpreter has those.
+    // Modal publishes mounts with a name, such as the SDK itself: the interpreter has those.
     let mut hash = Sha256::new();
     let mut mount = Mount { id: String::new(), name: request.deployment_name, files: Default::default() };
     hash.update(&mount.name);
@@ -22,7 +22,7 @@ pub async fn get_or_create(
     }
     let (store, hashes): (_, Vec<String>) =
         (shared.files.clone(), mount.files.values().map(|(h, _)| h.clone()).collect());
-    blocking(move || store.settle(hashes.iter().map(String::as_str))).await?;
+    blocking(move || store.sync(hashes.iter().map(String::as_str))).await?;
     for (path, (sha256_hex, mode)) in &mount.files {
         hash.update(format!("\0{path}\0{sha256_hex}\0{mode:?}"));
     }
@@ -49,7 +49,7 @@ pub fn check_existence(
 
 pub async fn put_file(shared: &Parts, request: pb::MountPutFileRequest) -> Result<pb::MountPutFileResponse, Error> {
     let exists = match request.data_oneof {
-        // Without data it is only a question.
+        // A request without data only asks whether the file exists.
         None => shared.files.claim(&request.sha256_hex)?,
         Some(DataOneof::Data(data)) => shared.files.put(request.sha256_hex, data).await.map(|()| true)?,
         // A blob is in the file store already.

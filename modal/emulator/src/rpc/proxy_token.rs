@@ -1,4 +1,4 @@
-//! Proxy tokens: the keys to web functions that ask for one. They open those of every environment.
+//! Proxy tokens: the keys to web functions that require one. They are valid in every environment.
 
 use modal_proto as pb;
 

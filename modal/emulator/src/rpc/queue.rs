@@ -10,9 +10,9 @@ use crate::{
     state::{Now, Queue},
 };
 
-/// The longest that one request waits; the SDK asks again.
+/// The longest that one request waits. The SDK repeats it.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
-/// About how much of a Queue goes into one answer to an iterator.
+/// About how many bytes of a Queue go into one response to an iterator.
 const ITERATION_BYTES: usize = 4 << 20;
 
 pub async fn get_or_create(
@@ -66,9 +66,9 @@ pub async fn put(shared: &Parts, request_key: Option<&str>, request: pb::QueuePu
     let pb::QueuePutRequest { queue_id, values, partition_key, partition_ttl_seconds } = request;
     shared
         .change(|state, now| {
-            if state.answered(request_key).is_none() {
+            if state.stored_response(request_key).is_none() {
                 state.put_queue(&queue_id, partition_key, values, partition_ttl_seconds, now)?;
-                state.remember(request_key, Vec::new());
+                state.remember_response(request_key, Vec::new());
             }
             Ok(())
         })
@@ -82,19 +82,19 @@ pub async fn get(
 ) -> Result<pb::QueueGetResponse, Error> {
     let most = usize::try_from(request.n_values).unwrap_or_default();
     if most == 0 {
-        return Err(Error::invalid("n_values", "at least one item has to be asked for"));
+        return Err(Error::invalid("n_values", "it must be at least 1"));
     }
     let until = Instant::now() + seconds(request.timeout).min(LONGEST_POLL);
     let values = shared
         .wait_for(&request.queue_id, Some(until), |state, now| {
-            if let Some(values) = state.answered(request_key) {
+            if let Some(values) = state.stored_response(request_key) {
                 return Ok(Some(values.clone()));
             }
             let values = state.take_queue(&request.queue_id, &request.partition_key, most, now)?;
             if values.is_empty() {
                 return Ok(None);
             }
-            state.remember(request_key, values.clone());
+            state.remember_response(request_key, values.clone());
             Ok(Some(values))
         })
         .await?;

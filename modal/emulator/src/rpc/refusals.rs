@@ -1,5 +1,5 @@
-//! Features of the SDK that cannot work here: refused by name when they are deployed, as their authors would otherwise
-//! meet the difference in a container, or never.
+//! Features of the SDK that cannot work here. They are refused by name when they are deployed, because otherwise they
+//! would fail in a container, or differ unnoticed.
 
 use modal_proto as pb;
 
@@ -38,13 +38,13 @@ pub fn check_function(function: &pb::Function, ignore_gpu: bool, now: Now) -> Re
     refuse(&used)
 }
 
-/// Refuses options of a class or function that ask for such a feature.
+/// Refuses options of a class or function that use such a feature.
 pub fn check_options(options: &pb::FunctionOptions, ignore_gpu: bool) -> Result<(), Error> {
     check_gpu(options.resources.as_ref(), ignore_gpu)?;
     refuse(&[(!options.cloud_bucket_mounts.is_empty(), "CloudBucketMount", "use a Volume")])
 }
 
-/// Refuses the first feature that is used. Each has a name and what to do instead.
+/// Refuses the first feature that is used. Each has a name and an alternative.
 fn refuse(features: &[(bool, &'static str, &str)]) -> Result<(), Error> {
     match features.iter().find(|(used, ..)| *used) {
         Some((_, name, instead)) => Err(Error::invalid(name, format!("Local Modal does not support it; {instead}"))),

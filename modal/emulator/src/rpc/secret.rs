@@ -1,4 +1,4 @@
-//! Secrets. Their values go to containers only; no answer holds one.
+//! Secrets. Only containers get their values; no response has one.
 
 use modal_proto as pb;
 

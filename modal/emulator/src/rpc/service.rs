@@ -1,4 +1,4 @@
-//! The whole service, as a table of contents: which RPC is answered where.
+//! The table of all RPCs, with the function that implements each.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use modal_proto::{self as pb, modal_client_server::ModalClient};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    Answers, app, blob, call, calling_task, container, data, dict, function, image, logs, mount, proxy_token, queue,
-    request_key, secret, session, volume, volume::Listing,
+    ResponseStream, app, blob, call, calling_task, container, data, dict, function, image, logs, mount, proxy_token,
+    queue, request_key, secret, session, volume, volume::Listing,
 };
 use crate::shared::Shared;
 
-/// Modal's control plane, as far as it is spoken here; every other method answers UNIMPLEMENTED with its name.
+/// Modal's control plane, as far as it is implemented here; every other method fails with UNIMPLEMENTED and its name.
 #[derive(Clone)]
 pub struct Service {
     shared: Arc<Shared>,
@@ -23,16 +23,15 @@ impl Service {
     }
 }
 
-/// An answer that cannot fail.
-fn ok<T>(answer: T) -> Result<T, Status> {
-    Ok(answer)
+/// A response that cannot fail.
+fn ok<T>(response: T) -> Result<T, Status> {
+    Ok(response)
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
-/// Lists methods as `name: Request => Answer, |shared, request| call`. Those that must not
-/// be carried out again when a client repeats a request are given the key of the request as well; those that only
-/// containers may use, the id of the calling task.
+/// Lists methods as `name: Request => Response, |shared, request| call`. Those that must not run again when a client
+/// repeats a request get the request's key as well; those that only containers may call get the id of the calling task.
 macro_rules! service {
     (
         anyone {
@@ -60,13 +59,13 @@ macro_rules! service {
         #[async_trait]
         impl ModalClient for Service {
             $(
-                async fn $name(&self, request: Request<$in>) -> Answer<$out> {
+                async fn $name(&self, request: Request<$in>) -> RpcResult<$out> {
                     let ($shared, $request) = (&self.shared, request.into_inner());
                     Ok(Response::new($call?))
                 }
             )*
             $(
-                async fn $once_name(&self, request: Request<$once_in>) -> Answer<$once_out> {
+                async fn $once_name(&self, request: Request<$once_in>) -> RpcResult<$once_out> {
                     let key = request_key(&request);
                     let $key = key.as_deref();
                     let ($once_shared, $once_request) = (&self.shared, request.into_inner());
@@ -74,14 +73,14 @@ macro_rules! service {
                 }
             )*
             $(
-                async fn $task_name(&self, request: Request<$task_in>) -> Answer<$task_out> {
-                    let $task = &calling_task(&self.shared, &request)?;
+                async fn $task_name(&self, request: Request<$task_in>) -> RpcResult<$task_out> {
+                    let $task = &calling_task(&request)?;
                     let ($task_shared, $task_request) = (&self.shared, request.into_inner());
                     Ok(Response::new($task_call?))
                 }
             )*
             $(
-                async fn $stream_name(&self, request: Request<$stream_in>) -> Answer<Answers<$item>> {
+                async fn $stream_name(&self, request: Request<$stream_in>) -> RpcResult<ResponseStream<$item>> {
                     let ($stream_shared, $stream_request) = (&self.shared, request.into_inner());
                     Ok(Response::new($stream_call?))
                 }

@@ -1,4 +1,4 @@
-//! Hello, workspace and environments. There is one workspace.
+//! The handshake, the workspace and environments. There is one workspace.
 
 use modal_proto as pb;
 
@@ -8,12 +8,13 @@ use crate::{
     state::{Creation, Environment, environment},
 };
 
-/// The image builder that clients are told to assume; recipes are not built here, so any that they know will do.
+/// The version of the image builder that clients are told to use. Recipes are not built by it here, so any known
+/// version will do.
 pub const IMAGE_BUILDER: &str = "2025.06";
 /// The name of the workspace and of its only user.
 pub const WORKSPACE: &str = "local";
 
-/// When something was made, and by the only user.
+/// When something was created, and by the only user.
 pub fn creation_info(created_at: f64) -> pb::CreationInfo {
     pb::CreationInfo { created_at, created_by: WORKSPACE.to_owned() }
 }
@@ -49,7 +50,7 @@ pub async fn get_environment(
                 Creation::Existing(name) | Creation::Overwrite(name) => Ok(name),
                 Creation::Named => state.create_environment(name, now).map(|()| name.to_owned()),
                 Creation::Anonymous { .. } => {
-                    Err(Error::invalid("object_creation_type", "an environment is only got or created"))
+                    Err(Error::invalid("object_creation_type", "an environment can only be looked up or created"))
                 }
             }
         })

@@ -2,7 +2,7 @@
 
 use modal_proto::{self as pb, VolumeFsVersion};
 
-use super::{Answers, Parts, answers, page, session::creation_info};
+use super::{Parts, ResponseStream, page, response_stream, session::creation_info};
 use crate::{error::Error, state::Volume, volumes::BLOCK_BYTES};
 
 /// Most entries in one message of a listing.
@@ -48,7 +48,7 @@ pub async fn delete(shared: &Parts, request: pb::VolumeDeleteRequest) -> Result<
     shared.volumes.delete(&request.volume_id).await
 }
 
-/// What both versions of the listing RPC ask for.
+/// The fields of both versions of the listing request.
 pub struct Listing {
     pub volume_id: String,
     pub path: String,
@@ -60,11 +60,11 @@ pub async fn list_files<T: Send + 'static>(
     shared: &Parts,
     request: Listing,
     message: fn(Vec<pb::FileEntry>) -> T,
-) -> Result<Answers<T>, Error> {
+) -> Result<ResponseStream<T>, Error> {
     check(shared, &request.volume_id)?;
     let Listing { volume_id, path, recursive, max_entries } = request;
     let entries = shared.volumes.list(&volume_id, path, recursive, max_entries).await?;
-    Ok(answers(entries.chunks(ENTRIES_PER_MESSAGE).map(|chunk| message(chunk.to_vec())).collect()))
+    Ok(response_stream(entries.chunks(ENTRIES_PER_MESSAGE).map(|chunk| message(chunk.to_vec())).collect()))
 }
 
 pub async fn get_file(shared: &Parts, request: pb::VolumeGetFile2Request) -> Result<pb::VolumeGetFile2Response, Error> {
@@ -72,7 +72,7 @@ pub async fn get_file(shared: &Parts, request: pb::VolumeGetFile2Request) -> Res
     let (file, size) = shared.volumes.open(&request.volume_id, request.path).await?;
     let start = request.start.min(size);
     let rest = size - start;
-    // No length means all of it.
+    // Without a length, all of it is wanted.
     let len = if request.len == 0 { rest } else { request.len.min(rest) };
     let get_urls = shared.site.offer(file, start, len);
     Ok(pb::VolumeGetFile2Response { get_urls, size, start, len })
@@ -141,7 +141,7 @@ pub fn check(shared: &Parts, volume_id: &str) -> Result<(), Error> {
 impl Volume {
     /// The Volume as clients see it.
     pub fn metadata(&self) -> pb::VolumeMetadata {
-        // The first version is the one that is spoken here, and what "unspecified" means.
+        // The first version is the one that is implemented here, and the meaning of "unspecified".
         let version = match VolumeFsVersion::try_from(self.version) {
             Ok(VolumeFsVersion::Unspecified) | Err(_) => VolumeFsVersion::V1.into(),
             Ok(version) => version.into(),

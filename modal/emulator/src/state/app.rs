@@ -1,4 +1,4 @@
-//! Apps: created, published as a whole, stopped as a whole.
+//! Apps: creation, publication and end.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::{Class, Definition, Function, Now, State, history::Origin, names::environment};
 use crate::{error::Error, ids::new_id, store::Record};
 
-/// How long an app that has ended is still listed, and how many of those.
+/// How long an ended app is listed, and how many of those.
 const ENDED_APPS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 const ENDED_APPS: usize = 100;
 
-/// An app in any stage of its life.
+/// An app, in any state.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct App {
     pub id: String,
@@ -30,10 +30,10 @@ pub struct App {
     pub stopped_at: f64,
     /// How often it was published.
     pub version: i32,
-    /// Whether it ends when its last call has: its client is done with it.
+    /// Whether it ends with its last call, because its client is done with it.
     #[serde(default)]
     pub ending: bool,
-    /// What is live, by the tag the user's code gave it.
+    /// The live functions and classes, by their tags in the user's code.
     pub function_ids: BTreeMap<String, String>,
     pub class_ids: BTreeMap<String, String>,
     #[serde(default)]
@@ -53,12 +53,12 @@ impl App {
         matches!(self.state(), AppState::Deployed | AppState::Ephemeral | AppState::Detached)
     }
 
-    /// Whether nothing will ever run in it again.
+    /// Whether it can never run anything again.
     pub fn is_stopped(&self) -> bool {
         self.state() == AppState::Stopped
     }
 
-    /// Its version as history has it.
+    /// Its version in the history.
     pub fn number(&self) -> u32 {
         u32::try_from(self.version).unwrap_or_default()
     }
@@ -81,7 +81,7 @@ impl State {
         self.apps.values().find(|a| a.state() == AppState::Deployed && a.name == name && a.environment == environment)
     }
 
-    /// Begins an app; it is not live before it is published (or, without functions, at once if `state` says so).
+    /// Creates an app. It is live once it is published (or, without functions, at once if `state` says so).
     pub fn create_app(
         &mut self,
         name: &str,
@@ -122,7 +122,7 @@ impl State {
         Ok(())
     }
 
-    /// Notes that the client of an app is still there.
+    /// Records a heartbeat of the client of an app.
     pub fn app_heartbeat(&mut self, id: &str, now: Now) -> Result<(), Error> {
         self.app(id)?;
         if let Some(heard) = self.heartbeats.get_mut(id) {
@@ -131,8 +131,8 @@ impl State {
         Ok(())
     }
 
-    /// Makes the staged definitions live, all at once: what is not listed any more ends, what stays keeps its ids,
-    /// containers of older definitions finish what they do, and schedules begin anew.
+    /// Makes the staged definitions live, all at once. Those that are not listed any more end; the others keep their
+    /// ids. Containers of older definitions finish their inputs, and schedules start over.
     pub fn publish_app(&mut self, request: modal_proto::AppPublishRequest, now: Now) -> Result<App, Error> {
         let app = self.app(&request.app_id)?;
         if app.is_stopped() {
@@ -181,7 +181,7 @@ impl State {
         Ok(app)
     }
 
-    /// Points each function at its new definition and retires what ran the old one.
+    /// Points each function at its new definition and retires the containers of the old one.
     fn activate(
         &mut self,
         function_ids: &HashMap<String, String>,
@@ -219,7 +219,7 @@ impl State {
             }
         }
         if is_serving {
-            self.want_server(function_id);
+            self.request_container(function_id);
         }
     }
 
@@ -231,7 +231,7 @@ impl State {
         }
     }
 
-    /// Removes the functions and classes of an app for which `gone` holds, and ends what was waiting for them.
+    /// Removes the functions and classes of an app for which `gone` holds, and ends their waiting calls.
     fn drop_objects(&mut self, app_id: &str, gone: impl Fn(&str) -> bool, now: Now) {
         let functions =
             self.functions.values().filter(|f| f.app_id == app_id && gone(f.base_id()) && !self.is_kept_by_pin(f));
@@ -253,7 +253,7 @@ impl State {
         }
     }
 
-    /// Forgets apps that ended long ago, and the oldest if there are too many; not yet those that something refers to.
+    /// Forgets apps that ended long ago, and the oldest if there are too many, except those that something refers to.
     pub(super) fn forget_old_apps(&mut self, now: Now) {
         let mut used: BTreeSet<&str> = self.calls.values().map(|call| call.app_id.as_str()).collect();
         used.extend(self.tasks.values().map(|task| task.definition.app_id.as_str()));
@@ -306,13 +306,13 @@ impl State {
         }
     }
 
-    /// A client let go of its app. One that was only tried out ends, or if it is detached, does so after its calls; a deployment that did not come about leaves no
-    /// trace; what is deployed stays.
+    /// Handles the disconnection of an app's client. An app that is not deployed ends, or if it is detached, ends after
+    /// its calls. A deployment that was not published leaves no trace. A deployed app stays.
     pub fn disconnect_app(&mut self, id: &str, now: Now) -> Result<(), Error> {
         let app = self.app(id)?;
         match app.state() {
             AppState::Initializing | AppState::Ephemeral => self.stop_app(id, now),
-            // The client says so only when its code has ended; one that is merely gone says nothing.
+            // The client sends this only when its code has ended; one that was killed sends nothing.
             AppState::Detached => {
                 let app = App { ending: true, ..app.clone() };
                 self.save(&app);

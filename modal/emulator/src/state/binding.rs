@@ -1,6 +1,7 @@
-//! Bound functions: a function with parameters of its class or other options, and containers of its own.
+//! Bound functions: functions with parameters of their class or other options, and their own containers.
 //!
-//! One is made of its base whenever that changes, so it follows redeployments; it goes when its base goes.
+//! They are derived from their base whenever it changes, so they follow redeployments. They are removed with their
+//! base.
 
 use std::sync::Arc;
 
@@ -15,12 +16,12 @@ use sha2::{Digest, Sha256};
 use super::{Definition, Function, State};
 use crate::{error::Error, ids::new_id};
 
-/// Tags of `Function`'s fields that options can replace instead of adding to.
+/// Tags of `Function`'s fields that options replace instead of extending.
 const SECRET_IDS: u32 = 10;
 const VOLUME_MOUNTS: u32 = 33;
 
 impl State {
-    /// The function that a base is with parameters or options. The same request always leads to the same one.
+    /// The function that results from a base with parameters or options. The same request always returns the same one.
     pub fn bind_function(&mut self, request: pb::FunctionBindParamsRequest) -> Result<Function, Error> {
         let base = self.function(&request.function_id)?;
         if base.binding().is_some() {
@@ -46,7 +47,7 @@ impl State {
         Ok(function)
     }
 
-    /// Makes the functions that are bound to a base anew of its live definition, and retires what ran the old one.
+    /// Derives the functions that are bound to a base again from its live definition, and retires their old containers.
     pub(super) fn rebind(&mut self, base_id: &str) {
         let Some(base) = self.functions.get(base_id).and_then(|f| self.definitions.get(f.live.as_ref()?)).cloned()
         else {
@@ -84,16 +85,16 @@ impl Function {
         self.binding().map(|request| request.serialized_params).unwrap_or_default()
     }
 
-    /// The function it is bound to, or itself.
+    /// The function that it is bound to, or itself.
     pub fn base_id(&self) -> &str {
         self.bound_to.as_deref().unwrap_or(&self.id)
     }
 }
 
-/// The id that the same parameters and options always lead to, in whichever order the parameters come.
+/// The id for parameters and options, independent of the order of the parameters.
 fn bound_id(base: &Definition, request: &pb::FunctionBindParamsRequest) -> String {
     let mut params = request.serialized_params.clone();
-    // Only parameters that were declared are in this format; others are told apart as they are.
+    // Only declared parameters have this format; others are compared byte by byte.
     if !base.parameters().is_empty()
         && let Ok(mut set) = pb::ClassParameterSet::decode(params.clone())
     {
@@ -133,7 +134,7 @@ pub(super) fn bind(base: &Definition, id: &str, request: &pb::FunctionBindParams
     })
 }
 
-/// What options change of a function.
+/// The changes that options make to a function.
 fn overlay(options: pb::FunctionOptions) -> pb::Function {
     pb::Function {
         resources: options.resources,
@@ -148,7 +149,7 @@ fn overlay(options: pb::FunctionOptions) -> pb::Function {
         batch_max_size: options.batch_max_size.unwrap_or_default(),
         batch_linger_ms: options.batch_linger_ms.unwrap_or_default(),
         autoscaler_settings: Some(pb::AutoscalerSettings {
-            // Containers that are kept warm are the base's; otherwise, each set of parameters would keep its own.
+            // Only the base keeps containers warm; otherwise each set of parameters would keep its own.
             min_containers: Some(options.warm_pool_size.unwrap_or(0)),
             max_containers: options.concurrency_limit,
             buffer_containers: options.buffer_containers,
@@ -159,7 +160,7 @@ fn overlay(options: pb::FunctionOptions) -> pb::Function {
     }
 }
 
-/// An encoded message without some of its fields; the rest stays byte for byte.
+/// An encoded message without some of its fields; the others stay byte for byte.
 fn without(encoded: &Bytes, tags: &[u32]) -> Result<Vec<u8>, prost::DecodeError> {
     let mut rest = encoded.clone();
     let mut kept = Vec::with_capacity(encoded.len());
@@ -191,7 +192,7 @@ mod tests {
             ..Default::default()
         };
         let mut encoded = function.encode_to_vec();
-        // A field that is not read here: number 99, two bytes.
+        // An unknown field: number 99, two bytes.
         encoded.extend([0x9a, 0x06, 2, 7, 7]);
         let encoded = Bytes::from(encoded);
         Definition {

@@ -1,4 +1,4 @@
-//! Function calls: made, awaited, cancelled, forgotten.
+//! Function calls: creation, results, cancellation and expiry.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,9 +13,9 @@ use crate::{error::Error, ids::new_id, store::Record};
 
 /// How long results are kept, as on Modal.
 const RESULTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// A caller that waits for its result has it long before this.
+/// A caller that waits for its result fetches it long before this.
 const SYNC_RESULTS_KEPT: Duration = Duration::from_secs(3600);
-/// Most finished calls that are kept, whatever their age.
+/// The most finished calls that are kept, whatever their age.
 const FINISHED_CALLS: usize = 20_000;
 
 /// One call: a single input, or the many of a map.
@@ -30,25 +30,25 @@ pub struct Call {
     /// The key with which its client would repeat the request that made it.
     #[serde(default)]
     pub request_key: Option<String>,
-    /// The input whose code made it.
+    /// The input whose code made the call.
     #[serde(default)]
     pub parent_input_id: Option<String>,
-    /// What its generator yielded as blobs, by their hashes.
+    /// The hashes of the blobs that its generator yielded.
     #[serde(default)]
     pub yielded_files: Vec<String>,
-    /// Whether a schedule made it, so that nobody knows its id.
+    /// Whether a schedule made it, so that no client knows its id.
     #[serde(default)]
     pub scheduled: bool,
-    /// Whether it is a web request: gone with its connection.
+    /// Whether it is a web request, which ends with its connection.
     #[serde(skip)]
     pub transient: bool,
-    /// The ids of its inputs by their places.
+    /// The ids of its inputs by their indexes.
     #[serde(skip)]
     pub input_ids: HashMap<i32, String>,
     /// Inputs that have no output yet.
     #[serde(skip)]
     pub unfinished: BTreeSet<String>,
-    /// In the order in which they came.
+    /// Outputs in the order in which they arrived.
     #[serde(skip)]
     pub outputs: Vec<Output>,
 }
@@ -68,36 +68,37 @@ impl Call {
         if is_sync || self.scheduled { SYNC_RESULTS_KEPT } else { RESULTS_KEPT }
     }
 
-    /// Whether nothing of it is to come. One without inputs may get some, unless it is old.
+    /// Whether it is complete. A call without inputs may still get some, unless it is old.
     fn is_finished(&self, now: Now) -> bool {
         let old = || self.created_at + SYNC_RESULTS_KEPT.as_secs_f64() < now.wall;
         self.unfinished.is_empty() && (!self.outputs.is_empty() || old())
     }
 }
 
-/// Where a call comes from.
+/// The origin of a call.
 #[derive(Debug, Default)]
-pub struct Caller {
+pub struct CallOrigin {
     /// The key with which the client would repeat its request.
     pub request_key: Option<String>,
     /// The input whose code makes the call.
     pub parent_input_id: Option<String>,
-    /// A schedule makes it.
+    /// Whether a schedule makes the call.
     pub scheduled: bool,
 }
-/// About how much of a call's results goes into one answer; the caller asks on.
-const ANSWER_BYTES: usize = 32 << 20;
+
+/// About how many bytes of a call's results go into one response; the caller asks for the rest.
+const RESPONSE_BYTES: usize = 32 << 20;
 
 /// Which outputs of a call are wanted.
 #[derive(Debug, Clone, Copy)]
 pub enum OutputsQuery {
-    /// Those of inputs in this range of places, ends included.
+    /// Those of inputs in this range of indexes, ends included.
     Range(i32, i32),
-    /// Those that came after the first so many, and at most as many as the second says, or as fit into an answer.
+    /// Those after the first so many outputs; at most as many as the second number, or as fit into a response.
     After(usize, usize),
 }
 
-/// Outputs, and how many are still to come.
+/// Outputs, and how many inputs have none yet.
 #[derive(Debug)]
 pub struct OutputsReply {
     pub items: Vec<pb::FunctionGetOutputsItem>,
@@ -112,7 +113,7 @@ impl State {
         self.calls.get(id).ok_or_else(|| Error::not_found("FunctionCall", id))
     }
 
-    /// The call that an earlier try of the same request made, with the places and ids of its inputs.
+    /// The call that an earlier try of the same request made, with the indexes and ids of its inputs.
     pub fn repeated_call(&self, request_key: Option<&str>) -> Option<(String, Vec<(i32, String)>)> {
         let call = self.calls.get(self.call_keys.get(request_key?)?)?;
         Some((call.id.clone(), call.input_ids.iter().map(|(idx, id)| (*idx, id.clone())).collect()))
@@ -123,10 +124,10 @@ impl State {
         &mut self,
         function_id: &str,
         invocation: i32,
-        caller: Caller,
+        origin: CallOrigin,
         now: Now,
     ) -> Result<String, Error> {
-        let Caller { request_key, parent_input_id, scheduled } = caller;
+        let CallOrigin { request_key, parent_input_id, scheduled } = origin;
         let call = Call { request_key, parent_input_id, scheduled, ..self.new_call(function_id, invocation, now)? };
         let id = call.id.clone();
         if let Some(key) = &call.request_key {
@@ -159,7 +160,7 @@ impl State {
         })
     }
 
-    /// The outputs of a call that a query wants and that are there.
+    /// The existing outputs of a call that a query asks for.
     pub fn outputs(&self, call_id: &str, query: OutputsQuery) -> Result<OutputsReply, Error> {
         let call = self.call(call_id)?;
         let mut position = call.outputs.len();
@@ -171,7 +172,7 @@ impl State {
             OutputsQuery::After(first, limit) => {
                 let mut bytes = 0;
                 let has_room = |output: &&Output| {
-                    let room = bytes < ANSWER_BYTES;
+                    let room = bytes < RESPONSE_BYTES;
                     bytes += output.encoded_len();
                     room
                 };
@@ -193,7 +194,7 @@ impl State {
         Ok(())
     }
 
-    /// Cancels a call. What waits ends at once; what runs ends when its container says so, or is made to.
+    /// Cancels a call. Waiting inputs end at once; running ones end when their container reports that, or is stopped.
     pub fn cancel_call(&mut self, call_id: &str, terminate_containers: bool, now: Now) -> Result<(), Error> {
         let call = self.calls.get(call_id).ok_or_else(|| Error::not_found("FunctionCall", call_id))?;
         let function_id = call.function_id.clone();

@@ -1,4 +1,4 @@
-//! How functions, classes and apps are described to clients and containers.
+//! The descriptions of functions, classes and apps for clients and containers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,9 +9,9 @@ use prost::Message;
 use super::{Definition, Function, State};
 use crate::error::Error;
 
-/// Arguments and results up to this size travel inside the messages instead of as blobs.
+/// Arguments and results up to this size are sent in messages, larger ones as blobs.
 const MAX_OBJECT_BYTES: u64 = 2 << 20;
-/// The same for calls that nobody waits for. It is smaller because their results are kept, in memory, for a week.
+/// The same for calls that nobody waits for. It is smaller, because their results stay in memory for a week.
 const MAX_ASYNC_OBJECT_BYTES: u64 = 64 << 10;
 
 /// The tag of the service function of a class.
@@ -20,7 +20,7 @@ pub fn service_tag(class_tag: &str) -> String {
 }
 
 impl State {
-    /// What a client has to know of a function to call it: of its live definition, or of what was announced.
+    /// The metadata with which a client calls a function: of its live definition, or of its announcement.
     pub fn handle_metadata(&self, function: &Function) -> pb::FunctionHandleMetadata {
         match function.live.as_ref().and_then(|id| self.definitions.get(id)) {
             Some(definition) => self.describe(function, &definition.function, &definition.id),
@@ -28,11 +28,11 @@ impl State {
         }
     }
 
-    /// The same of a definition, live or not.
+    /// The same for a definition, whether or not it is live.
     pub fn definition_metadata(&self, definition: &Definition) -> pb::FunctionHandleMetadata {
         match self.functions.get(&definition.function_id) {
             Some(function) => self.describe(function, &definition.function, &definition.id),
-            // It was removed a moment ago; nobody can call it any more.
+            // It was just removed and cannot be called any more.
             None => pb::FunctionHandleMetadata::default(),
         }
     }
@@ -62,8 +62,8 @@ impl State {
         }
     }
 
-    /// A definition as it was sent, with the URLs that its web functions have got: of a field that comes twice, the
-    /// last one counts.
+    /// A definition as it was sent, with the URLs of its web functions appended: if a field occurs twice, the last one
+    /// wins.
     pub fn encoded_with_urls(&self, definition: &Definition) -> Bytes {
         let urls = pb::Function {
             web_url: self.function_url(&definition.function_id, &definition.function),
@@ -74,12 +74,12 @@ impl State {
         [definition.encoded.as_ref(), &urls.encode_to_vec()].concat().into()
     }
 
-    /// Where a web function is to be found, or nothing.
+    /// The URL of a web function, or an empty text.
     fn function_url(&self, function_id: &str, defined: &pb::Function) -> String {
         if defined.is_server { String::new() } else { self.web_url(function_id, "") }
     }
 
-    /// Where a server is to be found, or nothing.
+    /// The URL of a server, or an empty text.
     fn server_urls(&self, function_id: &str, defined: &pb::Function) -> Vec<String> {
         let url = if defined.is_server { self.web_url(function_id, "") } else { String::new() };
         Vec::from_iter((!url.is_empty()).then_some(url))
@@ -131,7 +131,7 @@ impl State {
         }
     }
 
-    /// What a client has to know of a class with this service function.
+    /// The metadata of a class with this service function.
     pub fn class_metadata(&self, service: Option<&Function>) -> pb::ClassHandleMetadata {
         pb::ClassHandleMetadata {
             methods: Vec::new(),
@@ -140,14 +140,14 @@ impl State {
         }
     }
 
-    /// Every object of an app, and everything its functions depend on: a container looks each of those up.
+    /// Every object of an app, and all dependencies of its functions: a container looks up each of those.
     pub fn layout(&self, app_id: &str) -> Result<pb::AppLayout, Error> {
         let app = self.app(app_id)?;
         let live = |id: &String| self.functions.get(id).cloned();
         Ok(self.layout_of(&app.function_ids, &app.class_ids, live))
     }
 
-    /// The layout of functions and classes by their tags; `find` gives the functions of ids.
+    /// The layout of functions and classes by their tags; `find` returns the function of an id.
     pub(super) fn layout_of(
         &self,
         function_ids: &BTreeMap<String, String>,

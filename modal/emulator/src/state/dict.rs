@@ -14,14 +14,14 @@ use crate::{
 
 /// The largest key or value.
 pub const MAX_VALUE_BYTES: usize = 100 << 20;
-/// Most entries of one update.
+/// The most entries of one update.
 const MAX_UPDATES: usize = 10_000;
 
-/// A Dict. Keys are compared as bytes, as Modal compares them.
+/// A Dict. Keys are compared as bytes, as on Modal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Dict {
     pub id: String,
-    /// Empty if only its id leads to it.
+    /// Empty for an anonymous Dict.
     pub name: String,
     pub environment: String,
     pub created_at: f64,
@@ -37,7 +37,7 @@ impl Record for Dict {
     }
 }
 
-/// One entry of a Dict as it is stored; its id is the Dict's id and the key in hex.
+/// A stored entry of a Dict; its id is the Dict's id and the key in hex.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DictItem {
     pub id: String,
@@ -50,7 +50,7 @@ impl DictItem {
         format!("{dict_id}/{}", hex::encode(key))
     }
 
-    /// The Dict's id and the key, if the record's id has its form.
+    /// The Dict's id and the key, if the record's id has that form.
     pub fn place(&self) -> Option<(&str, Bytes)> {
         let (dict_id, key) = self.id.split_once('/')?;
         Some((dict_id, hex::decode(key).ok()?.into()))
@@ -110,7 +110,7 @@ impl State {
         Ok(id)
     }
 
-    /// Writes entries, or with `if_not_exists` those whose key is not there. Returns whether anything was written.
+    /// Writes entries, or with `if_not_exists` those whose key does not exist. Returns whether anything was written.
     pub fn update_dict(
         &mut self,
         id: &str,

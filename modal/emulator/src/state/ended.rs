@@ -1,4 +1,4 @@
-//! Containers that are over, for those who want to know what became of them.
+//! Containers that have ended, for clients that ask about them.
 
 use std::collections::VecDeque;
 
@@ -7,15 +7,15 @@ use modal_proto as pb;
 use super::{Now, State, Task};
 use crate::error::Error;
 
-/// As many as somebody may still be curious about.
+/// The most ended containers that are remembered.
 const MAX_ENDED: usize = 1_000;
 
-/// The last containers that ended. They do not outlive the process.
+/// The last containers that ended. They are lost when the process ends.
 #[derive(Debug, Default)]
 pub struct Ended(VecDeque<pb::TaskGetInfoResponse>);
 
 impl Ended {
-    /// Remembers a container, in place of the oldest one if there are many.
+    /// Remembers a container, in place of the oldest one if there are too many.
     pub(super) fn add(&mut self, task: &Task, now: Now) {
         if self.0.len() == MAX_ENDED {
             self.0.pop_front();
@@ -25,7 +25,7 @@ impl Ended {
 }
 
 impl State {
-    /// What there is to tell of a container, of one that is over too.
+    /// Information about a container, running or ended.
     pub fn task_info(&self, id: &str) -> Result<pb::TaskGetInfoResponse, Error> {
         let ended = || self.ended.0.iter().find(|ended| ended.info.as_ref().is_some_and(|info| info.id == id)).cloned();
         let found = self.tasks.get(id).map(|task| info(task, 0.0)).or_else(ended);

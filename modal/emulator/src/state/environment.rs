@@ -1,4 +1,4 @@
-//! Environments: name spaces for everything that has a name.
+//! Environments: namespaces of named objects.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::{error::Error, ids::new_id, store::Record};
 /// The longest name, as on Modal.
 const LONGEST_NAME: usize = 64;
 
-/// An environment beside the default one, which is always there.
+/// An environment other than the default one, which always exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Environment {
     pub id: String,
@@ -40,7 +40,7 @@ impl State {
         found.map_or_else(|| format!("en-{name}"), |environment| environment.id.clone())
     }
 
-    /// Makes an environment.
+    /// Creates an environment.
     pub fn create_environment(&mut self, name: &str, now: Now) -> Result<(), Error> {
         check_name(name)?;
         if self.environment(name).is_ok() {
@@ -53,7 +53,7 @@ impl State {
         Ok(())
     }
 
-    /// Renames an environment, with all that is in it, or gives it another suffix.
+    /// Renames an environment, with all its objects, or changes its suffix.
     pub fn update_environment(
         &mut self,
         name: &str,
@@ -92,7 +92,7 @@ impl State {
         move_all!(apps, dicts, item_queues, secrets, volumes);
     }
 
-    /// Removes an environment with all that is in it. Returns the Volumes whose files are the caller's to remove.
+    /// Removes an environment with all its objects. Returns the Volumes whose files the caller has to remove.
     pub fn delete_environment(&mut self, name: &str, now: Now) -> Result<Vec<String>, Error> {
         let id = self.own_environment(name)?.id.clone();
         let apps: Vec<String> = ids(self.apps.values().map(|app: &App| (&app.environment, &app.id)), name);
@@ -117,7 +117,7 @@ impl State {
         Ok(volumes)
     }
 
-    /// One that can be changed.
+    /// An environment that can be changed.
     fn own_environment(&self, name: &str) -> Result<&Environment, Error> {
         if name == DEFAULT_ENVIRONMENT {
             let reason = "is the default one, which stays as it is";

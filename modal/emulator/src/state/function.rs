@@ -1,7 +1,7 @@
 //! Functions, their definitions and classes.
 //!
-//! A function is an id that stays over redeployments; a definition is what one `FunctionCreate` said about it. A new
-//! definition is only staged: it becomes live when its app is published.
+//! A function is an id that stays the same across redeployments; a definition is the content of one `FunctionCreate`
+//! request. A new definition is staged: it becomes live when its app is published.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Caller, Now, State, scale::Overrides};
+use super::{CallOrigin, Now, State, scale::Overrides};
 use crate::{error::Error, ids::new_id, store::Record};
 
 /// A function of an app.
@@ -22,12 +22,12 @@ use crate::{error::Error, ids::new_id, store::Record};
 pub struct Function {
     pub id: String,
     pub app_id: String,
-    /// The definition that calls run, once its app is published.
+    /// The definition that calls use, once its app is published.
     pub live: Option<String>,
-    /// The function that this one is with parameters or options of its own.
+    /// The base function, if this one is bound to parameters or options.
     #[serde(default)]
     pub bound_to: Option<String>,
-    /// The version of its app to which it belongs, if it stays that of an earlier one.
+    /// The version of its app that it is pinned to, if any.
     #[serde(default)]
     pub pinned_version: Option<u32>,
     #[serde(default)]
@@ -35,8 +35,8 @@ pub struct Function {
     /// The ports of its web methods by their names; the function itself has none.
     #[serde(default)]
     pub ports: BTreeMap<String, u16>,
-    /// An encoded [`pb::Function`] with what is known before the first definition; of a bound function, the encoded
-    /// [`pb::FunctionBindParamsRequest`] that made it.
+    /// An encoded [`pb::Function`] with what is known before the first definition; for a bound function, the encoded
+    /// [`pb::FunctionBindParamsRequest`] that created it.
     #[serde(skip)]
     pub announced: Bytes,
 }
@@ -54,19 +54,19 @@ impl Record for Function {
     }
 }
 
-/// One definition of a function.
+/// A definition of a function.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Definition {
     pub id: String,
     pub function_id: String,
     pub app_id: String,
-    /// The definition that it was bound from, if it is that of a bound function.
+    /// The base's definition, if this one is of a bound function.
     #[serde(default, rename = "code")]
     pub bound_from: Option<String>,
-    /// The SDK's `Function` message, byte for byte; containers get it as it came.
+    /// The SDK's `Function` message, byte for byte, as containers receive it.
     #[serde(skip)]
     pub encoded: Bytes,
-    /// What of it is read here.
+    /// The decoded part that is used here.
     #[serde(skip)]
     pub function: pb::Function,
 }
@@ -86,7 +86,7 @@ impl Record for Definition {
     }
 }
 
-/// A class; what runs is its service function.
+/// A class. Its service function runs its methods.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Class {
     pub id: String,
@@ -106,8 +106,8 @@ impl State {
         self.functions.get(id).ok_or_else(|| Error::not_found("Function", id))
     }
 
-    /// The name of the tree of files that a definition's containers see. Functions of an app with the same image and the
-    /// same mounts share one; an image that is built again leads to another.
+    /// The name of the file tree that the containers of a definition see. Functions of an app with the same image and
+    /// the same mounts share one; a rebuilt image has another.
     pub fn tree_name(&self, definition: &Definition) -> String {
         let Definition { app_id, function, .. } = definition;
         let build = self.images.get(&function.image_id).and_then(|image| image.built.as_ref());
@@ -130,7 +130,8 @@ impl State {
         live.is_some_and(|definition| definition.id == definition_id)
     }
 
-    /// The live definition of a function, if its app is published and runs; a function that builds an image runs before.
+    /// The live definition of a function, if its app is published and runs; a function that builds an image runs before
+    /// that.
     pub fn live_definition(&self, function_id: &str) -> Option<&Arc<Definition>> {
         let function = self.functions.get(function_id)?;
         let definition = self.definitions.get(function.live.as_ref()?)?;
@@ -147,7 +148,7 @@ impl State {
         live.or_else(|| staged().map(|d| d.function.function_name.clone())).unwrap_or_default()
     }
 
-    /// Gives a function its id before it is defined.
+    /// Assigns an id to a function before it is defined.
     pub fn announce_function(&mut self, request: pb::FunctionPrecreateRequest) -> Result<Function, Error> {
         self.app(&request.app_id)?;
         if let Some(function) = self.functions.get(&request.existing_function_id) {
@@ -167,7 +168,7 @@ impl State {
         Ok(function)
     }
 
-    /// Stages a definition of a function, which has been decoded already.
+    /// Stages a definition of a function, which is decoded already.
     pub fn define_function(
         &mut self,
         app_id: &str,
@@ -200,7 +201,7 @@ impl State {
         builders.map(|definition| definition.function_id.clone()).collect()
     }
 
-    /// Calls a function that is a step of an image's build. A call of an earlier build, which was cut off, ends.
+    /// Calls a function that is a step of an image's build. The call of an earlier, interrupted build ends.
     pub fn begin_build(&mut self, id: &str, input: pb::FunctionInput, now: Now) -> Result<String, Error> {
         let earlier: Vec<String> = self
             .calls
@@ -211,12 +212,12 @@ impl State {
         for call_id in earlier {
             self.cancel_call(&call_id, true, now)?;
         }
-        let call_id = self.begin_call(id, pb::FunctionCallInvocationType::Sync.into(), Caller::default(), now)?;
+        let call_id = self.begin_call(id, pb::FunctionCallInvocationType::Sync.into(), CallOrigin::default(), now)?;
         self.add_input(&call_id, 0, input, now)?;
         Ok(call_id)
     }
 
-    /// Ends the containers of a function whose step is done.
+    /// Ends the containers of a function whose build step is done.
     pub fn end_build(&mut self, id: &str, now: Now) -> Result<(), Error> {
         self.terminate_function(id, "the build of the image is done", now);
         self.touch();
@@ -230,7 +231,7 @@ impl State {
         function
     }
 
-    /// Gives a class its id.
+    /// Assigns an id to a class.
     pub fn define_class(&mut self, app_id: &str, existing_class_id: &str) -> Result<Class, Error> {
         self.app(app_id)?;
         if let Some(class) = self.classes.get(existing_class_id) {
@@ -259,12 +260,12 @@ impl Function {
 }
 
 impl Definition {
-    /// Most calls, or batches of calls, that one container runs at a time.
+    /// The most calls, or batches of calls, that one container runs at a time.
     pub fn concurrency(&self) -> usize {
         self.function.max_concurrent_inputs.max(1) as usize
     }
 
-    /// How many of them are enough for one container, as long as there may be more containers.
+    /// The target number of calls of one container, as long as there may be more containers.
     pub fn target_concurrency(&self) -> usize {
         match self.function.target_concurrent_inputs as usize {
             0 => self.concurrency(),
@@ -272,12 +273,12 @@ impl Definition {
         }
     }
 
-    /// Most inputs that one call of the function's code takes.
+    /// The most inputs that one call of the function's code takes.
     pub fn batch_size(&self) -> usize {
         self.function.batch_max_size.max(1) as usize
     }
 
-    /// What a class wants to be told when it is made, if it declares that.
+    /// The parameters of a class, if it declares them.
     pub fn parameters(&self) -> Vec<pb::ClassParameterSpec> {
         let info = pb::ClassParameterInfo::decode(self.function.class_parameter_info.clone()).unwrap_or_default();
         info.schema

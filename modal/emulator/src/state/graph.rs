@@ -1,4 +1,4 @@
-//! Which code made which calls.
+//! The graph of calls: which input made which calls.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,11 @@ use modal_proto as pb;
 use super::{Call, State};
 use crate::error::Error;
 
-/// Most inputs of a call graph that are told.
+/// The most inputs in a call graph.
 const MAX_INPUTS: usize = 10_000;
 
 impl State {
-    /// The inputs that a call is of a piece with: those of the call at the root, and all that came of them.
+    /// The inputs of the call graph that a call is in: those of its root, and of all calls that they made.
     pub fn call_graph(&self, call_id: &str) -> Result<pb::FunctionGetCallGraphResponse, Error> {
         let call = self.call(call_id)?;
         let mut children: HashMap<&str, Vec<&Call>> = HashMap::new();
@@ -24,7 +24,7 @@ impl State {
             owners.extend(call.outputs.iter().map(|output| (output.input_id.as_str(), call)));
         }
         let mut root = call;
-        // An input is older than the calls it makes, so this ends.
+        // An input is older than the calls that it makes, so this terminates.
         while let Some(parent) = root.parent_input_id.as_ref().and_then(|id| owners.get(id.as_str())) {
             root = parent;
         }

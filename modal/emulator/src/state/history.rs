@@ -1,4 +1,4 @@
-//! The versions of an app: what each deployment made live, and the way back to it.
+//! The versions of an app: what each deployment made live, and rollbacks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{App, Class, Function, Now, State};
 use crate::{error::Error, store::Record};
 
-/// Versions of an app that can be gone back to; older ones are only remembered.
+/// Versions of an app that it can roll back to; of older ones only metadata is kept.
 const VERSIONS_WITH_CODE: usize = 20;
-/// Versions of an app that are remembered.
+/// Versions of an app that are listed.
 const VERSIONS: usize = 200;
 
 /// One deployment of an app.
@@ -25,13 +25,13 @@ pub struct Version {
     pub tag: String,
     /// `DeploymentType` on the wire.
     pub kind: i32,
-    /// The version that this one went back to.
+    /// The version that this one rolled back to.
     pub rollback_of: u32,
     pub function_ids: BTreeMap<String, String>,
     pub class_ids: BTreeMap<String, String>,
-    /// The definition of each function, by the function's id. Empty once it cannot be gone back to.
+    /// The definition of each function, by the function's id. Empty once a rollback is impossible.
     pub definition_ids: BTreeMap<String, String>,
-    /// The state of the repository it came from, as the SDK sent it.
+    /// The state of the repository that it was deployed from, as the SDK sent it.
     #[serde(skip)]
     pub commit: Bytes,
 }
@@ -65,7 +65,7 @@ impl State {
         self.versions.get(&version_id(app_id, number))
     }
 
-    /// Notes what a deployment made live.
+    /// Records what a deployment made live.
     pub(super) fn add_version(&mut self, app: &App, request: Origin) {
         let live = |id: &String| Some((id.clone(), self.functions.get(id)?.live.clone()?));
         let version = Version {
@@ -101,7 +101,7 @@ impl State {
         self.drop_definitions(|d| d.app_id == app_id && !kept.contains(&d.id) && !live.contains(&d.id));
     }
 
-    /// Forgets all that an app was.
+    /// Forgets all versions of an app.
     pub(super) fn forget_versions(&mut self, app_id: &str) {
         let ids: Vec<String> = self.versions_of(app_id).map(|version| version.id.clone()).collect();
         for id in ids {
@@ -119,7 +119,7 @@ impl State {
         self.save(&version);
     }
 
-    /// Forgets what an app that is over could have gone back to.
+    /// Forgets the definitions that an ended app could have rolled back to.
     pub(super) fn forget_code_of_versions(&mut self, app_id: &str) {
         let ids: Vec<String> = self.versions_of(app_id).map(|version| version.id.clone()).collect();
         for id in ids {
@@ -127,12 +127,12 @@ impl State {
         }
     }
 
-    /// The definitions that a version could bring back.
+    /// The definitions that a rollback could restore.
     pub(super) fn definitions_in_history(&self) -> BTreeSet<String> {
         self.versions.values().flat_map(|version| version.definition_ids.values().cloned()).collect()
     }
 
-    /// Makes live again what was live in a version: `number`, or the one before the present if it is not positive.
+    /// Rolls back to a version: `number`, or the one before the current one if it is not positive.
     pub fn roll_back(&mut self, app_id: &str, number: i32, now: Now) -> Result<App, Error> {
         let app = self.deployed(app_id)?.clone();
         let wanted = u32::try_from(number).ok().filter(|number| *number > 0);
@@ -169,7 +169,7 @@ impl State {
         self.publish_app(request, now)
     }
 
-    /// Functions and classes that later deployments dropped come back under their ids.
+    /// Restores functions and classes that later deployments dropped, with their ids.
     fn restore_objects(&mut self, version: &Version) {
         for (function_id, definition_id) in &version.definition_ids {
             let Some(definition) = self.definitions.get(definition_id) else { continue };
@@ -189,7 +189,7 @@ impl State {
         }
     }
 
-    /// Replaces the containers of an app by fresh ones, which do the same.
+    /// Replaces the containers of an app by new ones of the same definitions.
     pub fn roll_over(&mut self, app_id: &str, now: Now) -> Result<App, Error> {
         let app = self.deployed(app_id)?;
         let request = pb::AppPublishRequest {
@@ -215,7 +215,7 @@ impl State {
     }
 }
 
-/// Where a deployment came from.
+/// The origin of a deployment.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     pub client_version: String,
@@ -226,7 +226,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// What a publication says of itself.
+    /// The metadata of a publication.
     pub fn of(request: &pb::AppPublishRequest) -> Self {
         let kind = match request.deployment_type() {
             DeploymentType::Unspecified => DeploymentType::Standard,

@@ -1,4 +1,4 @@
-//! Inputs: one execution of a function each, from the queue to an output.
+//! Inputs: one execution of a function each, from the queue to its output.
 
 use std::{
     collections::BTreeSet,
@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{error::Error, ids::new_id, store::Record};
 
-/// How many containers may die while they run an input of an app that is not deployed.
+/// How many containers may die while they run an input, if its app is not deployed.
 const MAX_CRASHES: u32 = 3;
-/// The longest pause before an input is given to another container.
+/// The longest pause before an input is delivered again.
 const LONGEST_CRASH_DELAY: Duration = Duration::from_secs(60);
-/// Most inputs of one function that wait for a container.
+/// The most inputs of one function that wait for a container.
 const MAX_BACKLOG: usize = 100_000;
 
 /// An input without an output yet. After a restart it is queued again, whether or not it was running.
@@ -29,22 +29,22 @@ pub struct Input {
     pub id: String,
     pub call_id: String,
     pub function_id: String,
-    /// Its place in the call.
+    /// Its index in the call.
     pub idx: i32,
-    /// Deliveries that did not lead to an output; the SDK drops a repeated delivery unless this has grown.
+    /// Deliveries without an output; the SDK drops a repeated delivery unless this has increased.
     pub retry_count: u32,
-    /// How many retries of the function's policy it has used up.
+    /// How many retries of the function's policy were used.
     pub retries_used: u32,
-    /// How many containers died under it.
+    /// How many containers died while they ran it.
     pub crashes: u32,
     pub created_at: f64,
-    /// Not to be delivered before this.
+    /// The earliest time of its next delivery.
     #[serde(skip)]
     pub not_before: Option<Instant>,
-    /// Since when it waits.
+    /// Since when it has waited.
     #[serde(skip)]
     pub queued: Option<Instant>,
-    /// Whether it goes with the connection it came by, so that nothing of it is stored.
+    /// Whether it ends with the connection of its web request, so that it is not stored.
     #[serde(skip)]
     pub transient: bool,
     /// The container that has it.
@@ -73,19 +73,19 @@ impl Record for Input {
 pub struct Output {
     pub input_id: String,
     pub call_id: String,
-    /// Its place in the order in which the call's outputs came.
+    /// Its position among the outputs of the call.
     pub sequence: u32,
-    /// The place of its input in the call.
+    /// The index of its input in the call.
     #[serde(skip)]
     pub idx: i32,
-    /// A `FunctionGetOutputsItem`, as it is stored. Decoded it would take many times the memory, and what it has of the
-    /// message that it came in would keep all of that.
+    /// A `FunctionGetOutputsItem` in its stored form. Decoded, it would take many times the memory, and keep the buffer
+    /// of the whole message that it was in.
     #[serde(skip)]
     encoded: Bytes,
 }
 
 impl Output {
-    /// The output as callers get it.
+    /// The output in the form that callers get.
     pub fn item(&self) -> pb::FunctionGetOutputsItem {
         // Encoded here, so this succeeds.
         pb::FunctionGetOutputsItem::decode(self.encoded.clone()).unwrap_or_default()
@@ -111,12 +111,12 @@ impl Record for Output {
     }
 }
 
-/// What is to be logged of an input whose container died.
+/// The log entry about an input whose container died.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CrashNote {
     pub call_id: String,
     pub input_id: String,
-    /// A line with its end.
+    /// A line, with its line break.
     pub text: String,
 }
 
@@ -137,7 +137,7 @@ impl Attempt {
         Self { result, ended_at: now.wall, ..Default::default() }
     }
 
-    /// The end of a cancelled input whose container did not report it.
+    /// The end of a canceled input whose container did not report it.
     pub fn cancelled(task_id: &str, running: &Running, now: Now) -> Self {
         let end = Self::without_report(GenericStatus::Terminated, CANCELLED, now);
         Self { task_id: task_id.to_owned(), started_at: running.started_at, ..end }
@@ -145,7 +145,7 @@ impl Attempt {
 }
 
 impl State {
-    /// Checks that a function's queue takes more inputs, before any of them is added.
+    /// Checks that a function's queue has room for more inputs, before any of them is added.
     pub fn check_backlog(&self, function_id: &str, more: usize) -> Result<(), Error> {
         let backlog = self.queues.get(function_id).map_or(0, |queue| queue.len());
         if backlog + more > MAX_BACKLOG {
@@ -154,7 +154,7 @@ impl State {
         Ok(())
     }
 
-    /// Adds an input to a call and queues it, unless its place is taken.
+    /// Adds an input to a call and queues it, unless the call has one with this index.
     pub fn add_input(
         &mut self,
         call_id: &str,
@@ -164,7 +164,7 @@ impl State {
     ) -> Result<String, Error> {
         let call = self.calls.get_mut(call_id).ok_or_else(|| Error::not_found("FunctionCall", call_id))?;
         if let Some(id) = call.input_ids.get(&idx) {
-            // The answer to the first try got lost.
+            // The response to the first try was lost.
             return Ok(id.clone());
         }
         let input = Input {
@@ -198,7 +198,7 @@ impl State {
         }
     }
 
-    /// Puts an input that a container had back into the queue, in front of later ones.
+    /// Returns a container's input to the queue, before later ones.
     pub(super) fn requeue(&mut self, input_id: &str, delay: Option<Duration>, now: Now) {
         let Some(input) = self.inputs.get_mut(input_id) else { return };
         input.task_id = None;
@@ -211,7 +211,7 @@ impl State {
         self.touch();
     }
 
-    /// Ends an attempt: another one if it failed and the function's policy allows, an output otherwise.
+    /// Ends an attempt: with another one if it failed and the function's policy allows that, otherwise with an output.
     pub(super) fn end_attempt(&mut self, input_id: &str, attempt: Attempt, now: Now) {
         let Some(input) = self.inputs.get_mut(input_id) else { return };
         let retryable = matches!(attempt.result.status(), GenericStatus::Failure | GenericStatus::Timeout);
@@ -221,7 +221,7 @@ impl State {
             .and_then(|f| self.definitions.get(f.live.as_ref()?))
             .and_then(|d| d.function.retry_policy);
         match policy {
-            // What a web request said was read already.
+            // The messages of a web request were read already.
             Some(policy) if retryable && !input.transient && input.retries_used < policy.retries => {
                 input.retries_used += 1;
                 let delay = retry_delay(&policy, input.retries_used);
@@ -231,8 +231,8 @@ impl State {
         }
     }
 
-    /// Ends a delivery whose container died on its own: as on Modal, deployed apps go on with growing pauses, and others
-    /// end with an error. Returns what is to be logged of an input that runs again.
+    /// Ends a delivery whose container died by itself. As on Modal, inputs of deployed apps run again after growing
+    /// pauses, and those of other apps fail. Returns the log entry about an input that runs again.
     pub(super) fn end_crashed(&mut self, input_id: &str, how: &str, now: Now) -> Option<CrashNote> {
         let input = self.inputs.get(input_id)?;
         let app = self.functions.get(&input.function_id).and_then(|function| self.apps.get(&function.app_id));
@@ -254,7 +254,7 @@ impl State {
         }
     }
 
-    /// Ends inputs of a function before a container had them.
+    /// Ends inputs of a function before a container has them.
     pub(super) fn finish_waiting(&mut self, function_id: &str, inputs: &BTreeSet<String>, attempt: &Attempt) {
         if let Some(queue) = self.queues.get_mut(function_id) {
             queue.retain(|id| !inputs.contains(id));
@@ -264,7 +264,7 @@ impl State {
         }
     }
 
-    /// Turns an input that is in no queue into its output.
+    /// Replaces an input that is in no queue by its output.
     pub(super) fn finish_input(&mut self, input_id: &str, attempt: Attempt) {
         let Some(input) = self.inputs.remove(input_id) else { return };
         if !input.transient {
@@ -304,13 +304,13 @@ impl State {
         }
     }
 
-    /// Ends every waiting input of a function and tells its containers to stop.
+    /// Ends every waiting input of a function and retires its containers.
     pub(super) fn terminate_function(&mut self, function_id: &str, reason: &'static str, now: Now) {
         let inputs: BTreeSet<String> =
             self.inputs.values().filter(|i| i.function_id == function_id).map(|i| i.id.clone()).collect();
         let end = Attempt::without_report(GenericStatus::Terminated, reason, now);
         self.finish_waiting(function_id, &inputs, &end);
-        self.wanted_servers.remove(function_id);
+        self.requested_servers.remove(function_id);
         for task in self.tasks.values_mut().filter(|t| t.definition.function_id == function_id) {
             task.interrupt();
         }

@@ -1,4 +1,4 @@
-//! The state of the last run, from its rows.
+//! Restoring the state of the last run from its rows.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -6,16 +6,16 @@ use modal_proto::AppState;
 
 use super::{
     App, Call, Class, Definition, Dict, Environment, Function, Image, Input, Mount, Now, Output, ProxyToken, Queue,
-    Schedule, Secret, State, Version, Volume, dict::DictItem, queue::QueueItem, recent::Answer,
+    Schedule, Secret, State, Version, Volume, dict::DictItem, queue::QueueItem, recent::StoredResponse,
 };
 use crate::store::{Record, StoreError, StoredRow};
 
-/// How long an image that no function has is kept after a client last asked for it.
+/// How long an image that no function uses is kept after a client last asked for it.
 const IMAGES_KEPT_SECONDS: f64 = 7.0 * 24.0 * 3600.0;
 
 impl State {
-    /// Builds the state from what was stored, ends what did not outlive the last run, and queues again what was
-    /// waiting or running. Rows of kinds this version does not know are left alone.
+    /// Builds the state from the stored rows. Ends what does not outlive a run, and queues again what was waiting or
+    /// running. Rows of unknown kinds are left alone.
     pub fn load(rows: Vec<StoredRow>, now: Now) -> Result<Self, StoreError> {
         let mut state = Self::default();
         let (mut items, mut queued, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
@@ -35,7 +35,7 @@ impl State {
                 DictItem::KIND => insert(row, |r: DictItem| items.push(r))?,
                 Queue::KIND => insert(row, |r: Queue| state.item_queues.insert(r.id.clone(), r))?,
                 QueueItem::KIND => insert(row, |r: QueueItem| queued.push(r))?,
-                Answer::KIND => insert(row, |r: Answer| state.restore_answer(r))?,
+                StoredResponse::KIND => insert(row, |r: StoredResponse| state.restore_response(r))?,
                 Volume::KIND => insert(row, |r: Volume| state.volumes.insert(r.id.clone(), r))?,
                 Secret::KIND => insert(row, |r: Secret| state.secrets.insert(r.id.clone(), r))?,
                 ProxyToken::KIND => insert(row, |r: ProxyToken| state.proxy_tokens.insert(r.id.clone(), r))?,
@@ -67,7 +67,7 @@ impl State {
     }
 
     fn join_queue_items(&mut self, items: Vec<QueueItem>) {
-        // They were read in the order of their ids, which is that of their partition.
+        // They were read in the order of their ids, which is the order of their partitions.
         for item in items {
             let place = item.place().and_then(|(id, partition)| Some((self.item_queues.get_mut(id)?, partition)));
             match place {
@@ -139,7 +139,7 @@ impl State {
         }
     }
 
-    /// Forgets images that no function has, directly or as a layer, and that nobody has asked for in a long time.
+    /// Forgets images that no function uses, directly or as a layer, and that no client has asked for in a long time.
     fn forget_unused_images(&mut self, now: Now) {
         let mut used = BTreeSet::new();
         let lately = |image: &&Image| image.used_at + IMAGES_KEPT_SECONDS > now.wall;
@@ -160,7 +160,7 @@ impl State {
         }
     }
 
-    /// Apps that belonged to a client session, and anonymous objects, end with the server.
+    /// Ends what ends with the server: apps of client sessions, and anonymous objects.
     fn end_ephemeral(&mut self, now: Now) {
         let unfinished = |a: &&App| matches!(a.state(), AppState::Initializing | AppState::Ephemeral);
         let apps: Vec<String> = self.apps.values().filter(unfinished).map(|a| a.id.clone()).collect();

@@ -1,11 +1,12 @@
 //! The authoritative state, in memory: plain data and the transitions between its valid forms.
 //!
-//! Nothing here does I/O or waits. A transition leaves the rows it changed in [`State::take_changes`] and says in
-//! [`State::take_news`] who may be waiting for what it did; `crate::shared` sees to both.
+//! Nothing here does I/O or waits. A transition leaves the rows that it changed in [`State::take_changes`], and the
+//! objects whose subscribers it concerns in [`State::take_notice`]; `crate::shared` handles both.
 
 mod app;
 mod binding;
 mod call;
+mod delivery;
 mod describe;
 mod dict;
 mod ended;
@@ -25,6 +26,7 @@ mod scale;
 mod schedule;
 mod server;
 mod task;
+mod task_end;
 #[cfg(test)]
 mod tests;
 mod web;
@@ -37,7 +39,8 @@ use std::{
 
 pub use self::{
     app::App,
-    call::{Call, Caller, OutputsQuery},
+    call::{Call, CallOrigin, OutputsQuery},
+    delivery::Delivery,
     describe::service_tag,
     dict::{Dict, MAX_VALUE_BYTES},
     environment::Environment,
@@ -50,7 +53,8 @@ pub use self::{
     queue::Queue,
     schedule::{Schedule, next_time},
     server::Route,
-    task::{Delivery, Task, TaskExit},
+    task::Task,
+    task_end::TaskExit,
     web::ProxyToken,
 };
 use self::{ended::Ended, recent::Recent};
@@ -60,38 +64,38 @@ use modal_proto::{function_input::ArgsOneof, generic_result::DataOneof};
 use crate::{
     ids::blob_hash,
     store::{Change, Record},
-    waiting::News,
+    subscriptions::ChangeNotice,
 };
 
 /// One reading of both clocks, taken when a transition begins.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// Seconds since 1970, for what is shown, stored or scheduled.
+    /// Seconds since 1970, for times that are shown, stored or scheduled.
     pub wall: f64,
-    /// For limits and delays, which a changed clock must not touch.
+    /// For limits and delays, which a change of the system's clock must not affect.
     pub mono: Instant,
 }
 
 impl Now {
-    /// The present.
+    /// Reads both clocks.
     pub fn read() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
         Self { wall, mono: Instant::now() }
     }
 }
 
-/// What a function's containers have been up to.
+/// How the containers of a function start.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// Containers in a row that ended before they asked for work.
+    /// Containers in a row that ended before they asked for inputs.
     pub failures: u32,
-    /// No new container before this.
+    /// No new container starts before this.
     pub not_before: Option<Instant>,
     /// Why the last one ended.
     pub last_failure: Option<String>,
 }
 
-/// All there is.
+/// The control plane's state, in memory.
 #[derive(Default)]
 pub struct State {
     pub environments: BTreeMap<String, Environment>,
@@ -107,8 +111,8 @@ pub struct State {
     pub queues: HashMap<String, VecDeque<String>>,
     pub tasks: BTreeMap<String, Task>,
     pub ended: Ended,
-    /// The servers that are to have a container, as requests have come for them.
-    pub wanted_servers: BTreeSet<String>,
+    /// Servers that need a container, because requests have come for them.
+    pub requested_servers: BTreeSet<String>,
     pub health: HashMap<String, Health>,
     pub dicts: BTreeMap<String, Dict>,
     /// The Queues of users.
@@ -119,33 +123,33 @@ pub struct State {
     pub proxy_tokens: BTreeMap<String, ProxyToken>,
     pub mounts: BTreeMap<String, Mount>,
     pub images: BTreeMap<String, Image>,
-    /// When the client of an app that is not deployed was last heard of.
+    /// When the client of an app that is not deployed last sent a heartbeat.
     pub heartbeats: HashMap<String, Instant>,
-    /// Calls by the key with which a client repeats a request whose answer got lost.
+    /// Calls by the key with which a client repeats a request whose response was lost.
     pub call_keys: HashMap<String, String>,
-    /// Ephemeral Volumes of the last run, whose files are to be removed.
+    /// Ephemeral Volumes of the last run, whose files have to be removed.
     pub dropped_volumes: Vec<String>,
-    /// Calls that were forgotten, whose streams are to be dropped.
+    /// Calls that were forgotten, whose streams have to be dropped.
     pub forgotten_calls: Vec<String>,
-    /// Container tokens, to find the task that calls.
+    /// Tasks by the tokens of their containers.
     pub tokens: HashMap<String, String>,
-    /// Containers that are to be killed.
-    pub doomed: Vec<String>,
-    /// No containers are started any more, and a container that ends was not at fault.
+    /// Containers that the next plan kills.
+    pub to_kill: Vec<String>,
+    /// Whether the server is shutting down: no containers start, and the end of a container is no failure.
     pub closing: bool,
     settings: Settings,
     changes: Vec<Change>,
-    news: News,
+    notice: ChangeNotice,
     next_sweep: Option<Instant>,
 }
 
-/// A copy of what is to be kept for long. What a message brought is a part of it, and would keep all of it in memory: of
-/// a small value that is the buffer of kilobytes in which it came.
+/// Copies bytes that are kept for long. Those of a message share its buffer, and would keep all of it in memory:
+/// kilobytes for a small value.
 fn own(bytes: &Bytes) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-/// The options that transitions need.
+/// The options that transitions use.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Settings {
     pub default_max_containers: u32,
@@ -153,17 +157,17 @@ pub struct Settings {
 }
 
 impl State {
-    /// The rows changed since the last time this was asked, oldest first.
+    /// The rows that changed since the last call, oldest first.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
     }
 
-    /// What happened since the last time this was asked that calls, containers or the driver wait for.
-    pub fn take_news(&mut self) -> News {
-        std::mem::take(&mut self.news)
+    /// The changes since the last call that calls, containers or the driver wait for.
+    pub fn take_notice(&mut self) -> ChangeNotice {
+        std::mem::take(&mut self.notice)
     }
 
-    /// Hashes of the files in the file store that something here refers to; others are removed some time.
+    /// Hashes of the files in the file store that this state refers to; `sweep` removes all others.
     pub fn referenced_files(&self) -> impl Iterator<Item = String> {
         let mounted = self.mounts.values().flat_map(|mount| mount.files.values()).map(|(hash, _)| hash.as_str());
         let arguments = self.inputs.values().filter_map(|input| match &input.arguments.args_oneof {
@@ -179,7 +183,7 @@ impl State {
         mounted.chain(arguments).chain(yielded).map(str::to_owned).chain(results)
     }
 
-    /// Stops everything: from here on there are no new containers, and those that run are to end.
+    /// Stops everything: no new containers start, and those that run end.
     pub fn close(&mut self) {
         self.closing = true;
         self.touch();
@@ -193,14 +197,14 @@ impl State {
         self.changes.push(Change::delete::<R>(id));
     }
 
-    /// Something happened that may concern anybody who waits.
+    /// Records a change that may concern any subscriber.
     fn touch(&mut self) {
-        self.news.all = true;
+        self.notice.all = true;
     }
 
-    /// Something happened that concerns the driver and those who wait for an object. It is for what happens with every
-    /// call: waking all who wait each time would make many calls slow together.
+    /// Records a change that concerns the driver and the subscribers of an object. It is for changes that every call
+    /// makes: to wake all subscribers each time would slow down many concurrent calls.
     fn touch_for(&mut self, id: &str) {
-        self.news.ids.insert(id.to_owned());
+        self.notice.ids.insert(id.to_owned());
     }
 }

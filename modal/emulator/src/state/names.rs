@@ -4,7 +4,7 @@ use modal_proto::ObjectCreationType;
 
 use crate::error::Error;
 
-/// The environment that stands for "none was named".
+/// The name of the default environment.
 pub const DEFAULT_ENVIRONMENT: &str = "main";
 
 /// The environment a request means.
@@ -12,21 +12,21 @@ pub fn environment(name: &str) -> &str {
     if name.is_empty() { DEFAULT_ENVIRONMENT } else { name }
 }
 
-/// What a `…GetOrCreate` request comes down to.
+/// The decision about a `…GetOrCreate` request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Creation {
-    /// Answer with this object.
+    /// Return this object.
     Existing(String),
     /// Replace the contents of this object.
     Overwrite(String),
-    /// Make an object with the requested name.
+    /// Create an object with the requested name.
     Named,
-    /// Make an object that only its id leads to, and that does not outlive this process if `ephemeral`.
+    /// Create an object without a name. If `ephemeral`, it does not outlive this process.
     Anonymous { ephemeral: bool },
 }
 
 impl Creation {
-    /// Decides for the object `name` of a `kind`; `existing` is the id it has if it is there.
+    /// Decides for the object `name` of a `kind`; `existing` is its id if it exists.
     pub fn decide(kind: &'static str, name: &str, creation_type: i32, existing: Option<String>) -> Result<Self, Error> {
         let wanted = ObjectCreationType::try_from(creation_type)
             .map_err(|_| Error::invalid("object_creation_type", format!("{creation_type} is unknown")))?;

@@ -1,4 +1,4 @@
-//! What containers are made of: Secrets, Volumes, mounts and images.
+//! The parts of containers: Secrets, Volumes, mounts and images.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -13,7 +13,7 @@ use crate::{error::Error, ids::new_id, store::Record};
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Secret {
     pub id: String,
-    /// Empty if only its id leads to it.
+    /// Empty for an anonymous Secret.
     pub name: String,
     pub environment: String,
     pub variables: BTreeMap<String, String>,
@@ -27,7 +27,7 @@ impl Record for Secret {
     }
 }
 
-/// A named file tree; its files are in the folder of the same id.
+/// A named file tree; its files are in the folder with its id.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Volume {
     pub id: String,
@@ -50,7 +50,7 @@ impl Record for Volume {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mount {
     pub id: String,
-    /// The name under which Modal publishes it, if it does: it has no files here.
+    /// The name under which Modal publishes it, if it does: then it has no files here.
     #[serde(default)]
     pub name: String,
     /// Absolute path in the container → (SHA-256 in hex, Unix mode if one was given).
@@ -64,14 +64,14 @@ impl Record for Mount {
     }
 }
 
-/// An image: its recipe, as the SDK sent it, and what came of it.
+/// An image: its recipe, as the SDK sent it, and the result of its build.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Image {
     pub id: String,
     /// The version of Modal's image builder that the recipe is written for.
     #[serde(default)]
     pub builder_version: String,
-    /// The function that is a step of the recipe, under the id it was last given.
+    /// The function that is a step of the recipe, under its last id.
     #[serde(default)]
     pub build_function_id: String,
     #[serde(default)]
@@ -96,24 +96,24 @@ impl Record for Image {
     }
 }
 
-/// What an image's recipe led to.
+/// The result of building an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Built {
-    /// The name of its environment's folder, if it has one of its own.
+    /// The name of its environment's folder, if it has its own.
     pub key: String,
-    /// Not empty if the image was built anew on request; it changes the key of images that begin with this one.
+    /// Not empty if the image was rebuilt on request; it changes the key of images that begin with this one.
     pub salt: String,
-    /// The interpreter of its environment; none if the server's own does.
+    /// The interpreter of its environment; none if it uses the server's own.
     pub python: Option<PathBuf>,
     /// The interpreter's version.
     pub version: String,
-    /// The name of the folder with what the function that is its last step wrote.
+    /// The name of the folder with the files that its last step, a function, wrote.
     #[serde(default)]
     pub home: Option<String>,
 }
 
 impl Image {
-    /// What of the recipe is read here.
+    /// The decoded part of the recipe that is used here.
     pub fn decoded(&self) -> Result<modal_proto::Image, Error> {
         modal_proto::Image::decode(self.recipe.clone()).map_err(|error| Error::invalid("Image", error.to_string()))
     }
@@ -130,8 +130,8 @@ impl State {
         self.volumes.get(id).ok_or_else(|| Error::not_found("Volume", id))
     }
 
-    /// Gets or creates a Secret. An anonymous one with the same variables is the same one, so that deploying an app
-    /// again and again leaves nothing behind.
+    /// Gets or creates a Secret. An anonymous one with the same variables is reused, so that repeated deployments leave
+    /// nothing behind.
     pub fn get_or_create_secret(
         &mut self,
         request: &modal_proto::SecretGetOrCreateRequest,
@@ -212,7 +212,7 @@ impl State {
         Ok(volume)
     }
 
-    /// Gives a Volume another name.
+    /// Renames a Volume.
     pub fn rename_volume(&mut self, id: &str, name: &str) -> Result<(), Error> {
         let mut volume = self.volume(id)?.clone();
         if name.is_empty() || volume.name.is_empty() {
@@ -228,14 +228,14 @@ impl State {
         Ok(())
     }
 
-    /// Removes a Volume from the books; its files are the caller's to remove.
+    /// Removes a Volume from the state. The caller has to remove its files.
     pub fn delete_volume(&mut self, id: &str) -> Result<(), Error> {
         self.volumes.remove(id).ok_or_else(|| Error::not_found("Volume", id))?;
         self.forget::<Volume>(id);
         Ok(())
     }
 
-    /// Records a mount; its files must be in the file store already.
+    /// Records a mount. Its files must be in the file store already.
     pub fn add_mount(&mut self, mount: Mount) -> Result<(), Error> {
         if !self.mounts.contains_key(&mount.id) {
             self.save(&mount);
@@ -244,7 +244,7 @@ impl State {
         Ok(())
     }
 
-    /// Records an image's recipe, or that it was asked for again.
+    /// Records an image's recipe, or a repeated request for it.
     pub fn add_image(&mut self, mut image: Image) -> Result<(), Error> {
         image.decoded()?;
         if let Some(known) = self.images.get(&image.id) {
@@ -255,7 +255,7 @@ impl State {
         Ok(())
     }
 
-    /// Records what came of an image's recipe.
+    /// Records the result of an image's build.
     pub fn image_built(&mut self, id: &str, built: Built) -> Result<(), Error> {
         let image = self.images.get_mut(id).ok_or_else(|| Error::not_found("Image", id))?;
         if image.built.as_ref() != Some(&built) {
@@ -267,7 +267,7 @@ impl State {
     }
 }
 
-/// The Secret, if it has all the keys that the app says it needs.
+/// The Secret, if it has all the keys that the app requires.
 fn checked(secret: &Secret, required_keys: &[String]) -> Result<Secret, Error> {
     match required_keys.iter().find(|key| !secret.variables.contains_key(*key)) {
         Some(missing) => Err(Error::not_found("Secret key", missing)),

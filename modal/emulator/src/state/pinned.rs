@@ -1,4 +1,4 @@
-//! Pinned functions: those of one version of an app, which stay what they are while others are deployed.
+//! Pinned functions: those of one version of an app, which later deployments do not change.
 
 use modal_proto as pb;
 use sha2::{Digest, Sha256};
@@ -7,8 +7,8 @@ use super::{Definition, Function, State, binding::bind};
 use crate::error::Error;
 
 impl State {
-    /// The function that an app had in a version, with containers of its own. The same request always leads to the same
-    /// one, as long as the app can be rolled back to the version.
+    /// The function of an app in a version, with its own containers. The same request always returns the same one, as
+    /// long as the app can roll back to the version.
     pub fn pin_function(
         &mut self,
         app_name: &str,
@@ -29,7 +29,7 @@ impl State {
         if let Some(function) = self.functions.get(&id) {
             return Ok(function.clone());
         }
-        // Nothing is changed, but that no containers are kept warm: those are for what is live.
+        // Nothing changes, except that no containers are kept warm: those are for the live definition.
         let bound = bind(&definition, &id, &pb::FunctionBindParamsRequest::default())?;
         let definition = Definition { bound_from: None, ..bound };
         let function =
@@ -41,13 +41,14 @@ impl State {
         Ok(function)
     }
 
-    /// Whether a function that its app does not list is pinned, or bound to one that is, and its version has its code.
+    /// Whether a function that its app does not list is pinned, or bound to a pinned one, and its version still has its
+    /// code.
     pub(super) fn is_kept_by_pin(&self, function: &Function) -> bool {
         let version = self.pinned_version_of(function).and_then(|number| self.version(&function.app_id, number));
         version.is_some_and(|version| !version.definition_ids.is_empty())
     }
 
-    /// The layout of its app that containers of a function see: for a pinned one, that of its version.
+    /// The layout of the app that containers of a function see: for a pinned one, that of its version.
     pub fn layout_for(&self, function_id: &str) -> Result<pb::AppLayout, Error> {
         let function = self.function(function_id)?;
         let version = self.pinned_version_of(function).and_then(|number| self.version(&function.app_id, number));

@@ -1,7 +1,7 @@
-//! What is to be done now: the one place where limits, schedules and queues turn into actions.
+//! The plan of actions: the one place where limits, schedules and queues turn into actions.
 //!
-//! [`State::plan`] is idempotent and level-triggered: it looks at the state as it is, so that it makes no difference
-//! how often it is asked and what was missed in between.
+//! [`State::plan`] is idempotent and level-triggered: it depends on the current state only, not on how often it is
+//! called or what happened in between.
 
 use std::{
     collections::BTreeSet,
@@ -16,9 +16,9 @@ use super::{
     task::{Running, Stop},
 };
 
-/// How long a container may take to end after it was told that there is no more work.
+/// How long a container may take to end after it learned that there are no more inputs.
 const LEAVE_GRACE: Duration = Duration::from_secs(30);
-/// How long an app that is not deployed outlives the last sign of its client, which comes every 15 s.
+/// How long an app that is not deployed outlives the last heartbeat of its client, which comes every 15 s.
 const APP_HEARTBEAT: Duration = Duration::from_secs(120);
 const SWEEP_PERIOD: Duration = Duration::from_secs(600);
 
@@ -32,16 +32,16 @@ pub enum StopSignal {
     Kill,
 }
 
-/// Actions for the outside world.
+/// Actions for the driver.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Ids of tasks whose containers are to be started.
+    /// Ids of tasks whose containers have to start.
     pub start: Vec<String>,
-    /// Containers to be signalled.
+    /// Containers to signal.
     pub signal: Vec<(String, StopSignal)>,
-    /// Calls whose streams are to be dropped.
+    /// Calls whose streams have to be dropped.
     pub forget: Vec<String>,
-    /// When to ask again, if nothing happens before.
+    /// When to plan again, if nothing happens before.
     pub wake_at: Option<Instant>,
 }
 
@@ -52,12 +52,12 @@ impl Plan {
 }
 
 impl State {
-    /// Sets the options that transitions need.
+    /// Sets the options that transitions use.
     pub fn configure(&mut self, settings: Settings) {
         self.settings = settings;
     }
 
-    /// Does what is due by now and says what the outside has to do.
+    /// Does what is due now, and returns the actions for the driver.
     pub fn plan(&mut self, now: Now) -> Plan {
         let mut plan = Plan::default();
         if self.closing {
@@ -72,7 +72,7 @@ impl State {
             self.enforce_limits(now, &mut plan);
             self.start_containers(now, &mut plan);
         }
-        plan.signal.extend(self.doomed.drain(..).map(|id| (id, StopSignal::Kill)));
+        plan.signal.extend(self.to_kill.drain(..).map(|id| (id, StopSignal::Kill)));
         self.signal_stopping(now, &mut plan);
         if self.next_sweep.is_none_or(|at| at <= now.mono) {
             self.forget_old_calls(now);
@@ -84,7 +84,7 @@ impl State {
         plan
     }
 
-    /// Ends apps that belong to a client from which nothing was heard for long.
+    /// Ends apps whose clients have sent no heartbeat for long.
     fn end_deserted_apps(&mut self, now: Now, plan: &mut Plan) {
         let limits: Vec<_> = self.heartbeats.iter().map(|(id, heard)| (id.clone(), *heard + APP_HEARTBEAT)).collect();
         for (id, until) in limits {
@@ -99,7 +99,7 @@ impl State {
         }
     }
 
-    /// Ends what takes too long, and containers that nobody needs.
+    /// Ends inputs and starts that take too long, and containers that are not needed.
     fn enforce_limits(&mut self, now: Now, plan: &mut Plan) {
         let mut stuck = Vec::new();
         for task in self.tasks.values_mut() {
@@ -154,14 +154,14 @@ impl State {
     }
 }
 
-/// Ends a container for an input whose time is up. If it runs others beside a cancelled one, it may finish them, and the
-/// cancelled one is returned with its end.
+/// Ends a container for an input whose time is up. If it runs other inputs beside a canceled one, it may finish them,
+/// and the canceled one is returned with its end.
 fn limit_inputs(task: &mut Task, now: Now, plan: &mut Plan) -> Vec<(String, Attempt)> {
     let mut over = false;
     let is_due = |running: &Running| running.cancel_by.is_some_and(|at| at <= now.mono);
     let due: BTreeSet<u32> = task.running.values().filter(|r| is_due(r)).map(|r| r.delivery).collect();
     if !due.is_empty() && task.running.values().any(|running| !due.contains(&running.delivery)) {
-        // The code of the cancelled input goes on, and keeps its place there.
+        // The code of the canceled input keeps running and takes its place.
         task.retire();
         let stuck = task.running.extract_if(.., |_, running| is_due(running));
         let task_id = task.id.clone();
@@ -183,7 +183,7 @@ fn limit_inputs(task: &mut Task, now: Now, plan: &mut Plan) -> Vec<(String, Atte
     Vec::new()
 }
 
-/// Ends a container that does not come to ask for work.
+/// Ends a container that takes too long to ask for inputs.
 fn limit_start(task: &mut Task, now: Now, plan: &mut Plan) {
     if task.ready || task.failed {
         return;

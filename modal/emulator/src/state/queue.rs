@@ -14,19 +14,19 @@ const MAX_ITEMS: usize = 5_000;
 const MAX_ITEM_BYTES: usize = 1 << 20;
 const MAX_PARTITION_BYTES: usize = 64 << 20;
 const MAX_KEY_BYTES: usize = 64;
-/// How long a partition stays after the last item was put into it, unless it was said with that item.
+/// How long a partition is kept after its last item was put, unless that item sets it.
 const DEFAULT_TTL_SECONDS: i32 = 24 * 3600;
 
 /// A Queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Queue {
     pub id: String,
-    /// Empty if only its id leads to it.
+    /// Empty for an anonymous Queue.
     pub name: String,
     pub environment: String,
     pub created_at: f64,
     pub ephemeral: bool,
-    /// Those with items in them.
+    /// The partitions that have items.
     #[serde(skip)]
     partitions: BTreeMap<Bytes, Partition>,
 }
@@ -44,12 +44,12 @@ struct Partition {
     bytes: usize,
 }
 
-/// One item as it is stored.
+/// A stored item.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueueItem {
-    /// The Queue's id, the partition in hex, and the place in the order of the partition.
+    /// The Queue's id, the partition in hex, and the position in the partition.
     id: String,
-    /// When its partition expires if nothing is put after it.
+    /// When its partition expires if no item is put after it.
     expires_at: f64,
     #[serde(skip)]
     pub value: Bytes,
@@ -73,12 +73,12 @@ impl QueueItem {
         format!("{queue_id}/{}/{sequence:016x}", hex::encode(partition))
     }
 
-    /// Its place in the order of its partition, by which iterators know it.
+    /// Its position in its partition, by which iterators refer to it.
     pub fn sequence(&self) -> &str {
         self.id.rsplit('/').next().unwrap_or_default()
     }
 
-    /// The Queue's id and the partition, if the record's id has its form.
+    /// The Queue's id and the partition, if the record's id has that form.
     pub fn place(&self) -> Option<(&str, Bytes)> {
         let (queue_id, rest) = self.id.split_once('/')?;
         let (partition, _) = rest.split_once('/')?;
@@ -92,12 +92,12 @@ impl Partition {
         self.items.push_back(item);
     }
 
-    /// Whether its time has passed; the last item tells, as it was put last.
+    /// Whether it has expired. The last item decides, because it was put last.
     fn is_expired(&self, now: Now) -> bool {
         self.items.back().is_none_or(|last| last.expires_at <= now.wall)
     }
 
-    /// A place after all earlier ones, even if those are gone and the server was started anew since.
+    /// A position after all earlier ones, even if those were removed and the server was restarted.
     fn next_sequence(&self, now: Now) -> u64 {
         let after_last =
             self.items.back().and_then(|last| u64::from_str_radix(last.sequence(), 16).ok()).map(|n| n + 1);
@@ -117,7 +117,7 @@ impl Queue {
         wanted.filter(|(_, partition)| !partition.is_expired(now)).map(|(_, partition)| partition.items.len()).sum()
     }
 
-    /// The items of a partition after a place, up to about `limit` bytes of them.
+    /// The items of a partition after a position, up to about `limit` bytes of them.
     pub fn after(&self, partition: &Bytes, sequence: &str, limit: usize, now: Now) -> Vec<QueueItem> {
         let Some(partition) = self.partitions.get(partition).filter(|p| !p.is_expired(now)) else { return Vec::new() };
         let mut bytes = 0;
@@ -129,7 +129,7 @@ impl Queue {
         partition.items.iter().filter(|item| item.sequence() > sequence).take_while(enough).cloned().collect()
     }
 
-    /// Puts a stored item back.
+    /// Restores a stored item.
     pub(super) fn restore(&mut self, partition: Bytes, item: QueueItem) {
         self.partitions.entry(partition).or_default().push(item);
     }
@@ -178,7 +178,7 @@ impl State {
         Ok(id)
     }
 
-    /// Puts items at the end of a partition: all of them or, if they do not fit, none.
+    /// Puts items at the end of a partition: all of them, or none if they do not fit.
     pub fn put_queue(
         &mut self,
         id: &str,
@@ -219,7 +219,7 @@ impl State {
         Ok(())
     }
 
-    /// Takes up to so many items from the front of a partition.
+    /// Takes at most so many items from the front of a partition.
     pub fn take_queue(&mut self, id: &str, key: &Bytes, most: usize, now: Now) -> Result<Vec<Bytes>, Error> {
         self.expire_partition(id, key, now)?;
         let queue = self.queue_mut(id)?;
@@ -251,7 +251,7 @@ impl State {
         self.clear_queue(id, None)?;
         self.item_queues.remove(id);
         self.forget::<Queue>(id);
-        // Who waits for an item hears that there will be none.
+        // Those who wait for an item get an error.
         self.touch();
         Ok(())
     }
@@ -263,7 +263,7 @@ impl State {
         Ok(())
     }
 
-    /// Removes what has expired, whether or not somebody looks at it.
+    /// Removes expired partitions, whether or not they are used.
     pub(super) fn expire_queues(&mut self, now: Now) {
         let expired: Vec<(String, Bytes)> = self
             .item_queues
@@ -280,7 +280,7 @@ impl State {
     }
 }
 
-/// Checks what no room in the partition would help; returns the size of the items.
+/// Checks limits that do not depend on the partition; returns the size of the items.
 fn check_items(key: &Bytes, values: &[Bytes]) -> Result<usize, Error> {
     if key.len() > MAX_KEY_BYTES {
         return Err(Error::invalid("partition_key", format!("it has more than {MAX_KEY_BYTES} bytes")));
@@ -330,7 +330,7 @@ mod tests {
         let id = state.get_or_create_queue(&request, now).unwrap();
         let (key, item) = (Bytes::from_static(b"p"), |n: u8| Bytes::from(vec![n]));
         state.put_queue(&id, key.clone(), vec![item(1), item(2)], 0, after(5)).unwrap();
-        // The clock went back; the order is that of the calls all the same, and the last one tells when it expires.
+        // The clock went back. The order is still that of the calls, and the last item decides about the expiry.
         state.put_queue(&id, key.clone(), vec![item(3), item(4)], 60, now).unwrap();
         assert_eq!(state.take_queue(&id, &key, 1, now).unwrap(), [item(1)]);
 

@@ -1,4 +1,4 @@
-//! How many containers a function has: what it asks for, and what follows from what it has to do.
+//! Scaling: how many containers a function gets, by its settings and its waiting inputs.
 
 use std::{
     sync::Arc,
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Definition, Function, Now, State, Task, plan::Plan, task::Stop};
 use crate::error::Error;
 
-/// How long an idle container stays, unless its function says otherwise.
+/// How long an idle container is kept, unless its function sets it.
 const SCALEDOWN_WINDOW: u32 = 60;
 
 /// Settings that were changed since the function was deployed.
@@ -25,12 +25,12 @@ pub struct Overrides {
     target_concurrency: Option<f64>,
 }
 
-/// The settings that hold.
+/// The effective settings.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     min: usize,
     max: usize,
-    /// How many idle containers there are to be while the function is in use.
+    /// How many idle containers there should be while the function is in use.
     buffer: usize,
     window: Duration,
 }
@@ -66,13 +66,13 @@ impl State {
         Ok(now)
     }
 
-    /// The settings of a definition with what was changed since.
+    /// The settings of a definition, with later changes.
     pub fn autoscaler_settings(&self, definition: &Definition) -> pb::AutoscalerSettings {
         let overrides = self.functions.get(&definition.function_id).map(|f| f.overrides).unwrap_or_default();
         settings_of(&definition.function, &overrides)
     }
 
-    /// Goes back to what the definition of a function, and of those that are bound to it, says.
+    /// Resets a function, and those that are bound to it, to the settings of its definition.
     pub(super) fn reset_autoscaler(&mut self, base_id: &str) {
         let changed = |f: &&Function| f.base_id() == base_id && f.overrides != Overrides::default();
         let functions: Vec<Function> = self.functions.values().filter(changed).cloned().collect();
@@ -86,14 +86,14 @@ impl State {
     fn scale_of(&self, definition: &Definition) -> Scale {
         let settings = self.autoscaler_settings(definition);
         let count = |setting: Option<u32>| setting.unwrap_or(0) as usize;
-        // A class that needs parameters has nothing to keep warm before it has them.
+        // A class with parameters cannot be kept warm without them.
         let min = count(settings.min_containers);
         let min = if min > 0 && definition.needs_params() { 0 } else { min };
         let max = match count(settings.max_containers) {
             0 => min.max(self.settings.default_max_containers as usize),
             max => max,
         };
-        // Its port is this machine's, and there is only one of each.
+        // Its port is one of this machine, so only one container can have it.
         let max = if definition.has_own_port() { max.min(1) } else { max };
         let window = settings.scaledown_window.filter(|window| *window > 0).unwrap_or(SCALEDOWN_WINDOW);
         Scale { min, max, buffer: count(settings.buffer_containers), window: Duration::from_secs(window.into()) }
@@ -104,7 +104,7 @@ impl State {
         self.staying(&definition.function_id).count() >= self.scale_of(definition).max
     }
 
-    /// How a function is doing.
+    /// The statistics of a function.
     pub fn function_stats(&self, function_id: &str) -> Result<pb::FunctionStats, Error> {
         self.function(function_id)?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -117,41 +117,41 @@ impl State {
         })
     }
 
-    /// The containers of a function that are not to go.
+    /// The containers of a function that are not stopping.
     fn staying<'a>(&'a self, function_id: &'a str) -> impl Iterator<Item = &'a Task> {
         self.tasks.values().filter(move |t| t.definition.function_id == function_id && t.stop != Some(Stop::Retire))
     }
 
-    /// Decides on new containers.
+    /// Starts new containers.
     pub(super) fn start_containers(&mut self, now: Now, plan: &mut Plan) {
         for (definition, scale) in self.scales() {
             self.start_missing(&definition, scale, now, plan);
         }
     }
 
-    /// Lets go of containers that nobody needs any more.
+    /// Retires containers that are not needed any more.
     pub(super) fn retire_containers(&mut self, now: Now, plan: &mut Plan) {
         for (definition, scale) in self.scales() {
             self.retire_idle(&definition.function_id, scale, now, plan);
         }
     }
 
-    /// The live functions that have containers, or ought to.
+    /// The live functions that have containers, or should have some.
     fn scales(&self) -> Vec<(Arc<Definition>, Scale)> {
         let live = self.functions.values().filter_map(|function| self.live_definition(&function.id));
         let scales = live.map(|definition| (definition.clone(), self.scale_of(definition)));
         scales.filter(|(definition, scale)| scale.min > 0 || self.is_used(&definition.function_id)).collect()
     }
 
-    /// Whether a function has containers or something for them to do.
+    /// Whether a function has containers or waiting inputs.
     fn is_used(&self, function_id: &str) -> bool {
         let queued = self.queues.get(function_id).is_some_and(|queue| !queue.is_empty());
         queued
-            || self.wanted_servers.contains(function_id)
+            || self.requested_servers.contains(function_id)
             || self.tasks.values().any(|t| t.definition.function_id == function_id)
     }
 
-    /// Retires containers that have been idle for long, but not more than the function can spare.
+    /// Retires containers that have been idle for long, but no more than the function can spare.
     fn retire_idle(&mut self, function_id: &str, scale: Scale, now: Now, plan: &mut Plan) {
         let count = self.staying(function_id).count();
         let idle_tasks = self.staying(function_id).filter(|t| t.is_idle());
@@ -177,12 +177,12 @@ impl State {
         }
     }
 
-    /// Starts containers for inputs that wait, and those that the function always has.
+    /// Starts containers for waiting inputs, and those that the function always has.
     fn start_missing(&mut self, definition: &std::sync::Arc<Definition>, scale: Scale, now: Now, plan: &mut Plan) {
         let function_id = &definition.function_id;
         let per_container = definition.target_concurrency() * definition.batch_size();
         let due = match definition.server() {
-            Some(_) => usize::from(self.wanted_servers.contains(function_id)),
+            Some(_) => usize::from(self.requested_servers.contains(function_id)),
             None => self.count_due(function_id, scale.max * per_container, now, plan),
         };
         let tasks = || self.tasks.values().filter(|t| t.definition.function_id == *function_id);
@@ -193,7 +193,7 @@ impl State {
         if wanted <= capacity && count >= scale.min {
             return;
         }
-        // One that is on its way out still has the port.
+        // A container that is stopping still has the port.
         if definition.has_own_port() && tasks().next().is_some() {
             return;
         }
@@ -201,7 +201,7 @@ impl State {
         if let Some(at) = self.health.get(function_id).and_then(|h| h.not_before).filter(|at| *at > now.mono) {
             return plan.at(at);
         }
-        // One at a time after a failure: there is no point in failing in parallel.
+        // One at a time after a failure: several would likely fail, too.
         let max = if failures > 0 { scale.max.min(1) } else { scale.max };
         while (capacity < wanted || count < scale.min) && count < max {
             plan.start.push(self.new_task(definition.clone(), now));
@@ -210,8 +210,8 @@ impl State {
         }
     }
 
-    /// How many inputs of a function wait for a container, apart from those whose time has not come; `enough` is as
-    /// good as more. When their time comes, idle containers are told.
+    /// How many due inputs of a function wait for a container; counting stops at `enough`. Idle containers are woken
+    /// when more become due.
     fn count_due(&mut self, function_id: &str, enough: usize, now: Now, plan: &mut Plan) -> usize {
         let (mut due, mut matured) = (0, false);
         for input_id in self.queues.get(function_id).into_iter().flatten() {
@@ -235,7 +235,7 @@ impl State {
     }
 }
 
-/// What a definition asks for, in its new and in its old form, with changes on top.
+/// The settings in a definition, in their new and old form, with changes on top.
 fn settings_of(function: &pb::Function, overrides: &Overrides) -> pb::AutoscalerSettings {
     let declared = function.autoscaler_settings.unwrap_or_default();
     let old = |setting: u32| (setting > 0).then_some(setting);

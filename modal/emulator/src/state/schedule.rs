@@ -1,4 +1,4 @@
-//! Schedules: functions that are called by the clock.
+//! Schedules: functions that are called at certain times.
 
 use std::str::FromStr;
 
@@ -8,14 +8,14 @@ use croner::Cron;
 use modal_proto::{self as pb, FunctionCallInvocationType, schedule::ScheduleOneof};
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, Definition, Now, State};
+use super::{CallOrigin, Definition, Now, State};
 use crate::{error::Error, store::Record};
 
 /// When a function is called next.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Schedule {
     pub function_id: String,
-    /// Seconds since 1970. A time that passed while nothing ran is made up for once.
+    /// Seconds since 1970. Times that passed while the server did not run are made up for once.
     pub next_at: f64,
     /// The last call it made.
     pub last_call: Option<String>,
@@ -118,15 +118,15 @@ impl State {
         self.schedules.values().map(|s| s.next_at).min_by(f64::total_cmp)
     }
 
-    /// Whether a call has not even begun: another one behind it would only add to the heap.
+    /// Whether its last call has not started: another one would only add to the backlog.
     fn is_waiting(&self, call_id: Option<&str>) -> bool {
         let inputs = call_id.and_then(|id| self.calls.get(id)).into_iter().flat_map(|c| &c.unfinished);
         inputs.filter_map(|id| self.inputs.get(id)).any(|input| input.task_id.is_none())
     }
 
     fn call_by_clock(&mut self, function_id: &str, now: Now) -> Result<String, Error> {
-        let caller = Caller { scheduled: true, ..Caller::default() };
-        let call_id = self.begin_call(function_id, FunctionCallInvocationType::Async.into(), caller, now)?;
+        let origin = CallOrigin { scheduled: true, ..CallOrigin::default() };
+        let call_id = self.begin_call(function_id, FunctionCallInvocationType::Async.into(), origin, now)?;
         // Empty arguments stand for none.
         let arguments = pb::FunctionInput { data_format: pb::DataFormat::Pickle.into(), ..Default::default() };
         self.add_input(&call_id, 0, arguments, now)?;

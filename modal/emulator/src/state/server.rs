@@ -1,4 +1,4 @@
-//! Servers: functions without inputs, whose containers listen on a port to which requests are passed on.
+//! Servers: functions without inputs, whose containers listen on a port to which requests are proxied.
 
 use std::time::Duration;
 
@@ -6,34 +6,34 @@ use modal_proto as pb;
 
 use super::{Definition, Now, State, Task, task::Stop};
 
-/// Shortest `Retry-After` while no container listens; a back-off after failures is longer.
+/// The shortest `Retry-After` while no container listens; the back-off after failures is longer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a request to a server goes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    /// To this container, which has it from now on.
+    /// To this container, which counts it from now on.
     Container(String),
-    /// Nowhere: the container has as many as it may.
+    /// Nowhere: the container has reached its limit.
     Full(u32),
-    /// Nowhere yet: a container is about to start, after the last one failed with this message, if it did.
+    /// Nowhere yet: a container starts. `failure` is why the last one failed, if it did.
     Starting { retry_after: Duration, failure: Option<String> },
 }
 
 impl Definition {
-    /// How it listens, if it is a server.
+    /// Its HTTP settings, if it is a server.
     pub fn server(&self) -> Option<&pb::HttpConfig> {
         self.function.http_config.as_ref().filter(|_| self.function.is_server)
     }
 }
 
 impl Task {
-    /// Whether requests can be passed on to it.
+    /// Whether requests can be proxied to it.
     fn listens(&self) -> bool {
         self.ready && self.stop.is_none() && self.definition.server().is_some()
     }
 
-    /// How long a retired server may finish what it does, once it was asked to end.
+    /// How long a retired server may finish its requests, once it was asked to end.
     pub(super) fn request_grace(&self) -> Option<Duration> {
         let config = self.definition.server().filter(|_| self.stop == Some(Stop::Retire))?;
         Some(if self.requests == 0 { Duration::ZERO } else { Duration::from_secs(config.exit_grace_period.into()) })
@@ -41,7 +41,7 @@ impl Task {
 }
 
 impl State {
-    /// Finds a container for a request, or sees to it that there will be one.
+    /// Finds a container for a request, or requests one.
     pub fn begin_server_request(&mut self, function_id: &str, now: Now) -> Route {
         let listening = self.tasks.values_mut().filter(|t| t.definition.function_id == function_id && t.listens());
         if let Some(task) = listening.min_by_key(|task| task.requests) {
@@ -53,7 +53,7 @@ impl State {
             task.served += 1;
             return Route::Container(task.id.clone());
         }
-        self.want_server(function_id);
+        self.request_container(function_id);
         let health = self.health.get(function_id);
         let not_before = health.and_then(|health| health.not_before).map(|at| at.saturating_duration_since(now.mono));
         Route::Starting {
@@ -62,7 +62,7 @@ impl State {
         }
     }
 
-    /// A container is done with a request.
+    /// A container has finished a request.
     pub fn end_server_request(&mut self, task_id: &str, now: Now) {
         let Some(task) = self.tasks.get_mut(task_id) else { return };
         task.requests = task.requests.saturating_sub(1);
@@ -72,7 +72,7 @@ impl State {
         }
     }
 
-    /// A container of a server is done with what it does at its start.
+    /// A container of a server has finished its start.
     pub fn server_entered(&mut self, task_id: &str) {
         if let Some(task) = self.tasks.get_mut(task_id) {
             task.entered = true;
@@ -80,7 +80,7 @@ impl State {
         }
     }
 
-    /// A container of a server runs its exit handlers when it is asked to end.
+    /// A container of a server handles the signal to end from now on.
     pub fn server_can_end(&mut self, task_id: &str) {
         if let Some(task) = self.tasks.get_mut(task_id) {
             task.runs_user_code = true;
@@ -93,7 +93,7 @@ impl State {
         (task.ready, task.idle_since) = (true, now.mono);
         let function_id = task.definition.function_id.clone();
         self.health.remove(&function_id);
-        self.wanted_servers.remove(&function_id);
+        self.requested_servers.remove(&function_id);
         self.touch();
     }
 
@@ -102,13 +102,13 @@ impl State {
         let Some(task) = self.tasks.get_mut(task_id).filter(|task| task.stop.is_none()) else { return };
         task.interrupt();
         let function_id = task.definition.function_id.clone();
-        self.want_server(&function_id);
+        self.request_container(&function_id);
         self.touch();
     }
 
-    /// Sees to it that a server has a container.
-    pub(super) fn want_server(&mut self, function_id: &str) {
-        if self.wanted_servers.insert(function_id.to_owned()) {
+    /// Requests a container for a server.
+    pub(super) fn request_container(&mut self, function_id: &str) {
+        if self.requested_servers.insert(function_id.to_owned()) {
             self.touch();
         }
     }

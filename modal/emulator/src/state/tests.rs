@@ -1,4 +1,4 @@
-//! The rules of calls and containers, without processes: time is a parameter.
+//! The rules of calls and containers, tested without processes: time is a parameter.
 
 mod pools;
 mod reruns;
@@ -11,7 +11,7 @@ use std::{
 use modal_proto::{self as pb, AppState, FunctionCallInvocationType, generic_result::GenericStatus};
 use prost::Message;
 
-use super::{Caller, Delivery, Now, OutputsQuery, Settings, State, StopSignal, TaskExit};
+use super::{CallOrigin, Delivery, Now, OutputsQuery, Settings, State, StopSignal, TaskExit};
 use crate::store::{Change, StoredRow};
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -81,7 +81,7 @@ impl World {
         let (function_id, now) = (self.function_id.clone(), self.now());
         let call_id = self
             .state
-            .begin_call(&function_id, FunctionCallInvocationType::Async.into(), Caller::default(), now)
+            .begin_call(&function_id, FunctionCallInvocationType::Async.into(), CallOrigin::default(), now)
             .unwrap();
         self.state.add_input(&call_id, 0, pb::FunctionInput::default(), now).unwrap();
         call_id
@@ -134,7 +134,7 @@ impl World {
         Some((result.status(), result.exception))
     }
 
-    /// Goes through what the store would hold.
+    /// Saves and loads the state, like a restart.
     fn restart(&mut self) {
         for change in self.state.take_changes() {
             let (Change::Put { kind, id, .. } | Change::Delete { kind, id }) = &change;
@@ -187,7 +187,7 @@ fn output_that_is_read_after_the_result_belongs_to_the_input() {
 }
 
 #[test]
-fn a_timeout_is_told_when_the_container_is_gone() {
+fn timeout_is_reported_when_the_container_has_ended() {
     let mut world = World::new(function());
     let call = world.call();
     let task = world.started().remove(0);
@@ -212,10 +212,10 @@ fn failures_are_retried_as_the_function_says() {
     let first = world.work(&task);
     world.put(&task, &first.input_id, GenericStatus::Failure);
     assert!(world.take(&task).is_none(), "not before the delay is over");
-    world.state.take_news();
+    world.state.take_notice();
     world.pass(2);
     world.started();
-    assert!(world.state.take_news().all, "the idle container is told");
+    assert!(world.state.take_notice().all, "the idle container is woken");
     let second = world.work(&task);
     assert_eq!((second.input_id.as_str(), second.retry_count), (first.input_id.as_str(), 1));
     world.put(&task, &second.input_id, GenericStatus::Failure);
@@ -328,7 +328,7 @@ fn a_restart_keeps_what_was_done_and_repeats_what_was_not() {
 fn a_repeated_request_is_the_same_call() {
     let mut world = World::new(function());
     let (function_id, now) = (world.function_id.clone(), world.now());
-    let caller = Caller { request_key: Some("key".into()), ..Caller::default() };
+    let caller = CallOrigin { request_key: Some("key".into()), ..CallOrigin::default() };
     let call_id = world.state.begin_call(&function_id, 3, caller, now).unwrap();
     let input_id = world.state.add_input(&call_id, 0, pb::FunctionInput::default(), now).unwrap();
     world.restart();
@@ -382,7 +382,7 @@ fn apps_that_have_ended_are_forgotten_in_time() {
 fn what_a_schedule_called_is_not_kept_for_long() {
     let mut world = World::new(function());
     let (function_id, now) = (world.function_id.clone(), world.now());
-    let caller = Caller { scheduled: true, ..Caller::default() };
+    let caller = CallOrigin { scheduled: true, ..CallOrigin::default() };
     let by_clock = world.state.begin_call(&function_id, FunctionCallInvocationType::Async.into(), caller, now).unwrap();
     world.state.add_input(&by_clock, 0, pb::FunctionInput::default(), now).unwrap();
     let spawned = world.call();

@@ -1,4 +1,4 @@
-//! Web functions: which there are, where they listen, who may use them, and their requests.
+//! Web functions: their URLs, their keys and their requests.
 
 use std::time::Instant;
 
@@ -13,12 +13,12 @@ use crate::{
     store::Record,
 };
 
-/// A key to web functions that ask for one.
+/// A key to web functions that require one.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ProxyToken {
     pub id: String,
     pub name: String,
-    /// The SHA-256 of the secret, which is shown once and not kept.
+    /// The SHA-256 of the secret, which is shown once and not stored.
     secret_hash: String,
     pub created_at: f64,
 }
@@ -31,7 +31,7 @@ impl Record for ProxyToken {
 }
 
 impl Definition {
-    /// Its web methods, by name, and how they were declared; the function itself has no name.
+    /// Its web methods with their configurations by name; the function itself has an empty name.
     pub fn web_methods(&self) -> impl Iterator<Item = (&str, &WebhookConfig)> {
         let methods = self.function.method_definitions.iter();
         let methods = methods.filter_map(|(name, method)| Some((name.as_str(), method.webhook_config.as_ref()?)));
@@ -39,27 +39,27 @@ impl Definition {
         own.into_iter().chain(methods).filter(|(_, config)| config.r#type() != WebhookType::Unspecified)
     }
 
-    /// How a web method was declared.
+    /// The configuration of a web method.
     pub fn web_method(&self, method: &str) -> Option<&WebhookConfig> {
         self.web_methods().find(|(name, _)| *name == method).map(|(_, config)| config)
     }
 }
 
 impl Definition {
-    /// What of it can be reached over HTTP: its web methods by name, or itself, if it is a server, without one.
+    /// Its parts that are reachable over HTTP: its web methods by name, or itself, without a name, if it is a server.
     pub fn endpoint_names(&self) -> impl Iterator<Item = &str> {
         self.web_methods().map(|(name, _)| name).chain(self.server().map(|_| ""))
     }
 }
 
 impl State {
-    /// Where a web method is to be found, or nothing.
+    /// The URL of a web method, or an empty text.
     pub fn web_url(&self, function_id: &str, method: &str) -> String {
         let port = self.functions.get(function_id).and_then(|f| f.ports.get(method));
         port.map(|port| format!("http://127.0.0.1:{port}")).unwrap_or_default()
     }
 
-    /// Notes where a web method listens.
+    /// Records the port of a web method.
     pub fn set_port(&mut self, function_id: &str, method: &str, port: u16) -> Result<(), Error> {
         let mut function = self.function(function_id)?.clone();
         if function.ports.insert(method.to_owned(), port) != Some(port) {
@@ -69,20 +69,20 @@ impl State {
         Ok(())
     }
 
-    /// Whether a web method or a server is live or about to be.
+    /// Whether a web method or a server is live or staged.
     pub fn has_endpoint(&self, function_id: &str, method: &str) -> bool {
         let mut definitions = self.definitions.values().filter(|d| d.function_id == function_id);
         definitions.any(|definition| definition.endpoint_names().any(|name| name == method))
     }
 
-    /// What of all live functions can be reached over HTTP, by function.
+    /// All live functions that are reachable over HTTP, with the names of their web methods.
     pub fn endpoints(&self) -> Vec<(String, String)> {
         let live = self.functions.values().filter(|f| f.bound_to.is_none() && f.pinned_version.is_none());
         let live = live.filter_map(|f| self.live_definition(&f.id));
         live.flat_map(|d| d.endpoint_names().map(|name| (d.function_id.clone(), name.to_owned()))).collect()
     }
 
-    /// Begins a web request: a call that is gone with its connection.
+    /// Begins a web request: a call that ends with its connection.
     pub fn begin_request(
         &mut self,
         function_id: &str,
@@ -113,7 +113,7 @@ impl State {
         self.calls.get(call_id)?.outputs.first()?.item().result
     }
 
-    /// Nobody waits for a web request any more: unless a container has it, it never runs.
+    /// The client of a web request has disconnected: unless a container has the request, it never runs.
     pub fn abandon_request(&mut self, call_id: &str, now: Now) {
         let Some(call) = self.calls.get(call_id) else { return };
         let is_waiting = |id: &&String| self.inputs.get(*id).is_some_and(|input| input.task_id.is_none());
@@ -127,7 +127,7 @@ impl State {
         self.calls.remove(call_id);
     }
 
-    /// Makes a key to web functions; its secret is told only now.
+    /// Creates a key to web functions; its secret is returned only now.
     pub fn create_proxy_token(&mut self, name: &str, now: Now) -> (ProxyToken, String) {
         let secret = format!("ws-{}", new_token());
         let token =
@@ -137,7 +137,7 @@ impl State {
         (token, secret)
     }
 
-    /// Gives a key another name, if there is one.
+    /// Renames a key, if it exists.
     pub fn rename_proxy_token(&mut self, id: &str, name: Option<String>) -> Result<ProxyToken, Error> {
         let token = self.proxy_tokens.get(id).ok_or_else(|| Error::not_found("Proxy token", id))?;
         let token = ProxyToken { name: name.unwrap_or_else(|| token.name.clone()), ..token.clone() };
@@ -153,20 +153,20 @@ impl State {
         Ok(())
     }
 
-    /// Whether a key and its secret open web functions. Hashes are compared, so the time it takes tells nothing.
+    /// Whether a key and its secret are valid. Hashes are compared, so that the time it takes reveals nothing.
     pub fn is_proxy_token(&self, id: &str, secret: &str) -> bool {
         self.proxy_tokens.get(id).is_some_and(|token| token.secret_hash == hash(secret))
     }
 
-    /// When a web request that no container takes is given up: its function may take that long to start, or to be
-    /// done with others.
+    /// When a web request that no container takes times out: its function may take that long to start, or to finish
+    /// others.
     pub fn request_deadline(definition: &Definition, now: Now) -> Instant {
         let startup = definition.function.startup_timeout_secs.max(LEAST_QUEUE_SECONDS);
         now.mono + std::time::Duration::from_secs(startup.into())
     }
 }
 
-/// How long a web request waits for a container at least.
+/// The least time that a web request waits for a container.
 const LEAST_QUEUE_SECONDS: u32 = 150;
 
 fn hash(secret: &str) -> String {

@@ -1,4 +1,4 @@
-//! Databases whose records are not encrypted yet, as versions before schema 3 left them.
+//! Databases whose records are not encrypted yet: those of versions before schema 3.
 
 use std::{fs, io, path::Path};
 
@@ -6,11 +6,11 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use super::{StoreError, seal::Seal};
 
-/// What `PRAGMA user_version` says of a file in which nothing is left in the clear.
+/// The `PRAGMA user_version` of a file without plain text.
 const SEALED: i64 = 1;
 
-/// Encrypts what is there in the clear, and leaves no trace of it in the file or in copies of it. Done again from its
-/// beginning if it was interrupted.
+/// Encrypts all plain text, and leaves no trace of it in the file or in its backups. If it is interrupted, it starts
+/// over.
 pub async fn seal_all(connection: &mut SqliteConnection, path: &Path, seal: &Seal) -> Result<(), StoreError> {
     let version: i64 =
         sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(StoreError::Read)?;
@@ -33,7 +33,7 @@ pub async fn seal_all(connection: &mut SqliteConnection, path: &Path, seal: &Sea
         sqlx::query("DROP TABLE plain").execute(&mut *transaction).await.map_err(failed)?;
     }
     transaction.commit().await.map_err(failed)?;
-    // Pages that were freed before hold what was on them; the write-ahead log does, too.
+    // Freed pages and the write-ahead log still have their earlier contents.
     for statement in ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
         sqlx::query(statement).execute(&mut *connection).await.map_err(failed)?;
     }

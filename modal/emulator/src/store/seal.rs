@@ -1,7 +1,7 @@
-//! Encryption of records at rest, with a key that lies beside the database.
+//! Encryption of records at rest, with a key in a file beside the database.
 //!
-//! Whoever copies, backs up or syncs the database has none of its secrets without `state.key`; whoever may read both may
-//! also ask the server. Both files are closed to other users.
+//! A copy of the database shows none of its secrets without `state.key`. Whoever can read both can also use the server.
+//! Both files are private to this user.
 
 use std::{
     fs::{self, OpenOptions},
@@ -19,7 +19,7 @@ use ring::{
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
 
-/// Why a key or what was sealed with it cannot be used.
+/// Why a key, or data encrypted with it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     #[error(
@@ -47,7 +47,7 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// The key of a database: the file beside it, which is made once, before there is anything that it could open.
+    /// Reads the key of a database from the file beside it. It is created once, before the database has any record.
     pub fn of(database: &Path, is_used: bool) -> Result<Self, SealError> {
         let path = database.with_extension("key");
         let error = |source| SealError::Key { path: path.display().to_string(), source };
@@ -71,7 +71,7 @@ impl Seal {
 
     /// A nonce, then the encrypted value and payload, bound to the record's name.
     pub fn close(&self, kind: &str, id: &str, value: &str, payload: &[u8]) -> Result<Vec<u8>, SealError> {
-        // Chosen at random: far fewer than 2^32 records are ever written with one key.
+        // A random nonce: far fewer than 2^32 records are ever written with one key.
         let mut nonce = [0; NONCE_LEN];
         self.random.fill(&mut nonce).map_err(|_| SealError::Random)?;
         let length = u32::try_from(value.len()).unwrap_or_else(|_| unreachable!("SQLite takes no rows of 4 GiB"));
@@ -87,7 +87,7 @@ impl Seal {
         Ok(sealed)
     }
 
-    /// The value and the payload of what [`Self::close`] has given for this record.
+    /// Decrypts the value and the payload that [`Self::close`] has encrypted for this record.
     pub fn open(&self, kind: &str, id: &str, mut sealed: Vec<u8>) -> Result<(String, Bytes), SealError> {
         let other =
             || SealError::OtherKey { path: self.path.display().to_string(), kind: kind.to_owned(), id: id.to_owned() };
@@ -102,12 +102,12 @@ impl Seal {
     }
 }
 
-/// What a sealed record is bound to: it cannot be put in the place of another.
+/// The name that an encrypted record is bound to, so that it cannot replace another one.
 fn name(kind: &str, id: &str) -> Aad<Vec<u8>> {
     Aad::from([kind.as_bytes(), &[0], id.as_bytes()].concat())
 }
 
-/// Writes a file that is whole or not there, for this user alone.
+/// Writes a private file atomically.
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let partial = path.with_extension("key.partial");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;

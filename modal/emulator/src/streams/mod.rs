@@ -1,8 +1,9 @@
-//! Data that flows beside a call: what a generator yields, and the messages of a web request and its response.
+//! Data that is streamed beside a call: the values that a generator yields, and the messages of a web request and its
+//! response.
 //!
-//! A generator's values are kept in a file until its call is forgotten, so that a reader can resume after a cut or a
-//! restart. A web request ends with its connection, so its messages only pass through memory. Either way, a writer
-//! that is too far ahead of its reader waits.
+//! A generator's values are kept in a file until its call is forgotten, so that a reader can resume after a broken
+//! connection or a restart. A web request ends with its connection, so its messages only pass through memory. In both
+//! cases a writer that is too far ahead of its reader waits.
 
 mod pipe;
 mod spool;
@@ -31,7 +32,7 @@ struct Open {
     exchanges: HashMap<String, Arc<Exchange>>,
 }
 
-/// What a call puts its data into.
+/// The destination of a call's data.
 pub enum Output {
     Generator(Arc<Spool>),
     Web(Arc<Exchange>),
@@ -47,7 +48,7 @@ impl Streams {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a call puts its data.
+    /// The destination of a call's data.
     pub fn output(&self, call_id: &str) -> Output {
         match self.exchange(call_id) {
             Some(exchange) => Output::Web(exchange),
@@ -55,7 +56,7 @@ impl Streams {
         }
     }
 
-    /// What a generator yielded. The call has to exist: its id is the name of a file.
+    /// The values of a generator. The call must exist: its id is the name of a file.
     pub fn spool(&self, call_id: &str) -> Arc<Spool> {
         let spool = || Arc::new(Spool::new(self.folder.join(call_id)));
         self.lock().spools.entry(call_id.to_owned()).or_insert_with(spool).clone()
@@ -71,7 +72,7 @@ impl Streams {
         self.lock().exchanges.entry(call_id.to_owned()).or_default().clone()
     }
 
-    /// Ends the messages of a web request; what was written can still be read by those who have them.
+    /// Ends the messages of a web request. Those who have the stream can still read what was written.
     pub fn end_exchange(&self, call_id: &str) {
         let exchange = self.lock().exchanges.remove(call_id);
         if let Some(exchange) = exchange {
@@ -88,7 +89,7 @@ impl Streams {
         }
     }
 
-    /// Drops what a generator yielded, as its call is forgotten.
+    /// Drops the values of a generator whose call is forgotten.
     pub fn forget(&self, call_id: &str) {
         let spool = self.lock().spools.remove(call_id);
         if let Some(spool) = spool {
@@ -103,7 +104,7 @@ impl Streams {
     }
 }
 
-/// The chunks that are new behind `last_index`: a repeated request repeats its chunks.
+/// The chunks after `last_index`, which are new: a repeated request repeats its chunks.
 fn fresh(chunks: Vec<DataChunk>, last_index: u64) -> impl Iterator<Item = DataChunk> {
     chunks.into_iter().filter(move |chunk| chunk.index > last_index)
 }

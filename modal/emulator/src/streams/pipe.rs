@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::fresh;
 
-/// How many bytes wait for their reader before the writer does. One request's chunks may come on top.
+/// How many bytes may wait for their reader before the writer waits. The chunks of one request may exceed that.
 const WINDOW_BYTES: usize = 4 << 20;
 
 /// The two directions of a web request.
@@ -30,7 +30,7 @@ impl Exchange {
     }
 }
 
-/// Chunks on their way from one writer to one reader.
+/// Chunks from one writer to one reader.
 pub struct Pipe {
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
@@ -38,10 +38,10 @@ pub struct Pipe {
 
 #[derive(Default)]
 struct Inner {
-    /// Those that the reader has not confirmed.
+    /// The chunks that the reader has not confirmed.
     chunks: VecDeque<DataChunk>,
     bytes: usize,
-    /// The index of the last one that was written.
+    /// The index of the last chunk.
     last_index: u64,
     closed: bool,
 }
@@ -57,7 +57,7 @@ impl Pipe {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes chunks when there is room. What is written to a closed pipe is nobody's loss.
+    /// Writes chunks when there is room. Those written to a closed pipe are dropped.
     pub async fn write(&self, chunks: Vec<DataChunk>) {
         self.when_there_is_room(|inner| {
             let last_index = inner.last_index;
@@ -68,12 +68,12 @@ impl Pipe {
         .await;
     }
 
-    /// Writes data behind what is there, when there is room.
+    /// Writes data as the next chunk, when there is room.
     pub async fn write_next(&self, data_format: i32, data: Vec<u8>) {
         self.when_there_is_room(|inner| inner.push_next(data_format, data)).await;
     }
 
-    /// Writes data at once, and closes the pipe behind it.
+    /// Writes data at once, and closes the pipe after it.
     pub fn write_last(&self, data_format: i32, data: Vec<u8>) {
         {
             let mut inner = self.lock();
@@ -106,8 +106,8 @@ impl Pipe {
         self.changed.send_replace(());
     }
 
-    /// The first chunk behind `index`, when there is one; `None` if none will come. The reader confirms by asking for
-    /// the next one, until when it can ask again.
+    /// The first chunk after `index`, when there is one; `None` if none will come. The reader confirms a chunk by
+    /// requesting the next one; until then it can request it again.
     pub async fn read(&self, index: u64) -> Option<DataChunk> {
         let mut changed = self.changed.subscribe();
         loop {
@@ -122,7 +122,7 @@ impl Pipe {
                 }
             };
             if freed {
-                // This wakes the reader as well, for one more look: to take it for seen could lose a chunk just written.
+                // This wakes the reader as well, to check again: to mark it as seen could lose a chunk just written.
                 self.changed.send_replace(());
             }
             if found.is_some() {
@@ -134,13 +134,13 @@ impl Pipe {
         }
     }
 
-    /// Ends the stream; what was written can still be read.
+    /// Ends the stream. What was written can still be read.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.send_replace(());
     }
 
-    /// Ends the stream and drops what was not read; writers need not wait any more.
+    /// Ends the stream and drops what was not read. Writers do not wait any more.
     pub fn discard(&self) {
         {
             let mut inner = self.lock();
@@ -174,7 +174,7 @@ impl Inner {
     }
 }
 
-/// About what a chunk takes in memory.
+/// About how many bytes of memory a chunk takes.
 fn size(chunk: &DataChunk) -> usize {
     let data = match &chunk.data_oneof {
         Some(DataOneof::Data(data)) => data.len(),
@@ -235,7 +235,7 @@ mod tests {
             }
         });
         for index in 0..20_000 {
-            // It is written while the reader begins to wait for it.
+            // It is written while the reader starts to wait for it.
             next.send(index + 1).unwrap();
             let read = tokio::time::timeout(Duration::from_secs(20), pipe.read(index)).await;
             assert_eq!(read.expect("it is woken").unwrap().index, index + 1);

@@ -1,4 +1,4 @@
-//! A stream that is kept in a file, for any number of readers.
+//! A stream that is stored in a file, for any number of readers.
 
 use std::{
     fs::{File, OpenOptions},
@@ -22,12 +22,12 @@ use crate::{
 
 /// How many bytes a generator may be ahead of its fastest reader.
 const AHEAD_BYTES: u64 = 64 << 20;
-/// About how much is read at a time.
+/// About how many bytes are read at a time.
 const READ_BYTES: u64 = 1 << 20;
 /// The length in front of each chunk in the file.
 const PREFIX_BYTES: u64 = 4;
 
-/// What one generator yielded.
+/// The values of one generator.
 pub struct Spool {
     path: PathBuf,
     inner: Arc<Mutex<Inner>>,
@@ -36,18 +36,18 @@ pub struct Spool {
 
 #[derive(Default)]
 struct Inner {
-    /// Opened when it is first needed: most calls have none.
+    /// Opened when it is first used: most calls have none.
     file: Option<Arc<File>>,
     /// Where each chunk ends; chunk number 1 begins at 0.
     ends: Vec<u64>,
     /// The most chunks that a reader has confirmed.
     confirmed: usize,
     readers: usize,
-    /// Nobody wants it any more.
+    /// Whether the stream has been dropped.
     dropped: bool,
 }
 
-/// Counts as a reader as long as it lives.
+/// Counts as a reader until it is dropped.
 pub struct Reader(Arc<Spool>);
 
 impl Spool {
@@ -59,7 +59,7 @@ impl Spool {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the generator may go on. `false` if nobody read for all of `patience`.
+    /// Waits until the generator may continue. `false` if nobody read for `patience`.
     pub async fn room(&self, patience: Duration) -> bool {
         let mut changed = self.changed.subscribe();
         let (mut unread_since, mut was_read) = (Instant::now(), false);
@@ -84,8 +84,8 @@ impl Spool {
         }
     }
 
-    /// Adds chunks. Those that are there already stay as they are: a request may come twice, and a generator that is
-    /// run again begins at the beginning.
+    /// Adds chunks. Existing ones stay as they are: a request may be repeated, and a generator that runs again starts
+    /// over.
     pub async fn append(&self, chunks: Vec<DataChunk>) -> Result<(), Error> {
         let (inner, path) = (self.inner.clone(), self.path.clone());
         blocking(move || {
@@ -100,7 +100,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Makes what was added durable.
+    /// Makes the added chunks durable.
     pub async fn sync(&self) -> Result<(), Error> {
         let Some(file) = self.lock().file.clone() else { return Ok(()) };
         let path = self.path.clone();
@@ -108,13 +108,13 @@ impl Spool {
         blocking(move || sync().map_err(Error::io("save", "what a generator yielded"))).await
     }
 
-    /// Begins to read.
+    /// Adds a reader.
     pub fn reader(self: &Arc<Self>) -> Reader {
         self.lock().readers += 1;
         Reader(self.clone())
     }
 
-    /// Ends the stream and lets those who wait for it go.
+    /// Ends the stream and wakes those who wait for it.
     pub fn drop_values(&self) {
         self.lock().dropped = true;
         self.changed.send_replace(());
@@ -122,8 +122,7 @@ impl Spool {
 }
 
 impl Reader {
-    /// The chunks behind number `index`, as many as there are and are read at a time, when there are some; `None` if none
-    /// will come.
+    /// The chunks after number `index`, when there are some, up to the size of one read; `None` if none will come.
     pub async fn read(&self, index: u64) -> Result<Option<Vec<DataChunk>>, Error> {
         let spool = &self.0;
         let seen = usize::try_from(index).map_err(|_| Error::invalid("last_index", "it is too large"))?;
@@ -144,7 +143,7 @@ impl Reader {
             let look = move || look().map_err(Error::io("read", "what a generator yielded"));
             let (found, dropped, freed) = blocking(look).await?;
             if freed {
-                // This wakes the reader as well, for one more look: to take it for seen could lose a chunk just written.
+                // This wakes the reader as well, to check again: to mark it as seen could lose a chunk just written.
                 spool.changed.send_replace(());
             }
             if found.is_some() || dropped {
@@ -170,7 +169,7 @@ impl Inner {
         self.ends.last().copied().unwrap_or(0).saturating_sub(read)
     }
 
-    /// Opens the file; unless `create`, there may be none.
+    /// Opens the file, which need not exist unless `create` is set.
     fn open(&mut self, path: &PathBuf, create: bool) -> io::Result<()> {
         if self.file.is_some() {
             return Ok(());
@@ -180,7 +179,7 @@ impl Inner {
             opened => opened?,
         };
         self.ends = chunk_ends(&file)?;
-        // What a crash left of a chunk.
+        // An incomplete chunk, from a crash.
         file.set_len(self.ends.last().copied().unwrap_or(0))?;
         self.file = Some(Arc::new(file));
         Ok(())
@@ -199,7 +198,7 @@ impl Inner {
             ends.push(start + data.len() as u64);
         }
         if let Err(error) = (&*file).write_all(&data) {
-            // Not to leave half a chunk under what comes next; the first error is the one to report.
+            // An incomplete chunk must not stay before the next one; the first error is the one to report.
             let _ = file.set_len(start);
             return Err(error);
         }
@@ -227,7 +226,7 @@ impl Inner {
     }
 }
 
-/// Where the whole chunks of a file end.
+/// Where the complete chunks of a file end.
 fn chunk_ends(file: &File) -> io::Result<Vec<u64>> {
     let length = file.metadata()?.len();
     let mut reader = BufReader::new(file);
@@ -306,7 +305,7 @@ mod tests {
             }
         });
         for index in 0..2_000 {
-            // It is written while the reader begins to wait for it.
+            // It is written while the reader starts to wait for it.
             next.send(index + 1).unwrap();
             let read = tokio::time::timeout(Duration::from_secs(20), reader.read(index)).await;
             assert_eq!(read.expect("it is woken").unwrap().unwrap(), [chunk(index + 1, "x")]);

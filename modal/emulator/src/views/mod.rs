@@ -1,8 +1,8 @@
-//! How containers see Volumes.
+//! The Volumes that containers see.
 //!
-//! With [`VolumeMode::Bind`] a container works in the Volume's own folder, so that a missing `commit` or `reload` goes
-//! unnoticed. With [`VolumeMode::Strict`] it has a copy of its own, as on Modal: `commit` brings over what changed, and
-//! `reload` what others committed.
+//! With [`VolumeMode::Bind`], a container works in the Volume's own folder, so that a missing `commit` or `reload` goes
+//! unnoticed. With [`VolumeMode::Strict`], it has its own copy, as on Modal: `commit` publishes its changes, and
+//! `reload` fetches those of others.
 
 mod view;
 
@@ -24,10 +24,10 @@ use crate::{
     volumes::Volumes,
 };
 
-/// How often what a container wrote is committed without being asked to.
+/// How often the changes of a container are committed in the background.
 const BACKGROUND_COMMITS: Duration = Duration::from_secs(5);
 
-/// A folder that a container sees at a path of its own.
+/// A folder that a container sees at another path.
 #[derive(Debug, Clone, Serialize)]
 pub struct Attachment {
     #[serde(skip)]
@@ -52,7 +52,7 @@ impl Views {
         Self { mode: options.volumes, containers: options.containers_folder(), volumes, views: Mutex::default() }
     }
 
-    /// What a container is to see: the Volumes' own folders, or copies of them.
+    /// What containers see: the Volumes' own folders, or copies of them.
     pub async fn attach(&self, task_id: &str, mounts: &[VolumeMount]) -> Result<Vec<Attachment>, Error> {
         let mut attached = Vec::with_capacity(mounts.len());
         for mount in mounts {
@@ -71,15 +71,15 @@ impl Views {
         Ok(attached)
     }
 
-    /// Publishes what a container changed. Returns whether there is something to reload, and nothing in the way of it.
+    /// Commits the changes of a container. Returns whether there is something to reload and no open file prevents that.
     pub async fn commit(&self, task_id: &str, volume_id: &str) -> Result<bool, Error> {
         let Some(view) = self.find(task_id, volume_id) else { return Ok(false) };
         let _alone = self.volumes.lock(volume_id).await;
         let mut view = view.lock_owned().await;
-        blocking(move || Ok(view.commit_and_look()?.is_none())).await
+        blocking(move || Ok(view.commit_and_find_open()?.is_none())).await
     }
 
-    /// The same, for who does not want to know whether something can be reloaded.
+    /// Commits the changes of a container.
     async fn commit_only(&self, task_id: &str, volume_id: &str) -> Result<(), Error> {
         let Some(view) = self.find(task_id, volume_id) else { return Ok(()) };
         let _alone = self.volumes.lock(volume_id).await;
@@ -87,14 +87,14 @@ impl Views {
         blocking(move || view.commit()).await
     }
 
-    /// Shows a container what is committed by now. Fails while one of its processes has a file of the Volume open.
+    /// Shows a container what is committed. Fails while one of its processes has a file of the Volume open.
     pub async fn reload(&self, task_id: &str, volume_id: &str) -> Result<(), Error> {
         let Some(view) = self.find(task_id, volume_id) else { return Ok(()) };
         let _alone = self.volumes.lock(volume_id).await;
         let mut view = view.lock_owned().await;
         let volume_id = volume_id.to_owned();
         blocking(move || {
-            if let Some(open) = view.commit_and_look()? {
+            if let Some(open) = view.commit_and_find_open()? {
                 return Err(Error::OpenFiles { id: volume_id, open });
             }
             view.refresh()
@@ -102,7 +102,7 @@ impl Views {
         .await
     }
 
-    /// Commits what a container writes, every few seconds and for ever.
+    /// Commits the changes of a container every few seconds, forever.
     pub async fn commit_in_background(&self, task_id: &str) {
         if self.mode == VolumeMode::Bind {
             return std::future::pending().await;
@@ -117,7 +117,7 @@ impl Views {
         }
     }
 
-    /// Forgets a container that is gone, so that its folder can be removed without being taken for a change.
+    /// Forgets an ended container, so that the removal of its folder is not taken for a change.
     pub async fn detach(&self, task_id: &str) {
         for volume_id in self.volumes_of(task_id) {
             let key = (task_id.to_owned(), volume_id);

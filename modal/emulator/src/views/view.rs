@@ -10,7 +10,7 @@ use std::{
 
 use crate::{error::Error, files, ids::new_id, volumes::is_partial};
 
-/// What tells whether a file is still the same.
+/// The attributes that show whether a file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -21,7 +21,7 @@ struct Stamp {
 
 impl Stamp {
     fn of(meta: &Metadata) -> Self {
-        // A folder changes with what is in it, and that is looked at by itself.
+        // A folder changes with its contents, which are compared on their own.
         let (inode, size, changed) =
             if meta.is_dir() { (0, 0, (0, 0)) } else { (meta.ino(), meta.len(), (meta.mtime(), meta.mtime_nsec())) };
         Self { inode, size, mode: meta.mode(), changed }
@@ -30,13 +30,13 @@ impl Stamp {
 
 type Listing = BTreeMap<PathBuf, Stamp>;
 
-/// A copy, and how both sides were when they were last the same.
+/// A copy of a Volume, with the state of both sides when they were last the same.
 pub struct View {
     pub folder: PathBuf,
     committed: PathBuf,
-    /// By path: here, and in the Volume.
+    /// By path: the file here, and the one in the Volume.
     known: BTreeMap<PathBuf, (Stamp, Stamp)>,
-    /// Its container is gone, and the folder may be too: nothing of it is a change any more.
+    /// Whether the container has ended. Its folder may be removed then, which is no change.
     pub closed: bool,
 }
 
@@ -49,19 +49,19 @@ impl View {
         Ok(view)
     }
 
-    /// Brings what changed here into the Volume; of several who changed the same file, the last one wins.
+    /// Commits the changes into the Volume. If several containers changed the same file, the last commit wins.
     pub fn commit(&mut self) -> Result<(), Error> {
         self.list().and_then(|here| self.publish(&here)).map_err(failed("commit"))
     }
 
-    /// The same; returns which process has which file of this copy open, or works in which of its folders, if one does.
-    pub fn commit_and_look(&mut self) -> Result<Option<String>, Error> {
+    /// The same; returns which process has which file of this copy open, or works in which of its folders, if any does.
+    pub fn commit_and_find_open(&mut self) -> Result<Option<String>, Error> {
         let here = self.list().map_err(failed("commit"))?;
         self.publish(&here).map_err(failed("commit"))?;
-        self.find_open(&here).map_err(failed("look for open files of"))
+        self.find_open(&here).map_err(failed("find open files of"))
     }
 
-    /// What is here; nothing when the container is gone.
+    /// The files of this copy; none if the container has ended.
     fn list(&self) -> io::Result<Listing> {
         if self.closed { Ok(Listing::new()) } else { list(&self.folder) }
     }
@@ -70,7 +70,7 @@ impl View {
         if self.closed {
             return Ok(());
         }
-        // What is in a folder goes before the folder.
+        // The contents of a folder are removed before the folder.
         let removed: Vec<_> = self.known.keys().rev().filter(|path| !here.contains_key(*path)).cloned().collect();
         let changed: Vec<_> = here
             .iter()
@@ -88,7 +88,7 @@ impl View {
             let target = self.committed.join(&path);
             match replace(&self.folder.join(&path), &target) {
                 Ok(()) => {}
-                // It was removed here since it was listed; the next commit takes note.
+                // It was removed here after it was listed; the next commit records that.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             }
@@ -98,8 +98,8 @@ impl View {
         files::sync_file_system(&self.committed)
     }
 
-    /// Shows what is in the Volume now. Meanwhile the folder is empty, as a Volume's mount is on Modal. Everything here
-    /// has to be committed.
+    /// Shows the present contents of the Volume. Meanwhile the folder is empty, as the mount of a Volume is on Modal.
+    /// All changes have to be committed before.
     pub fn refresh(&mut self) -> Result<(), Error> {
         self.reread().map_err(failed("reload"))
     }
@@ -113,7 +113,7 @@ impl View {
         fs::remove_dir_all(&aside)
     }
 
-    /// Empties the folder; returns where its contents are.
+    /// Empties the folder; returns where its contents are now.
     fn set_aside(&self) -> io::Result<PathBuf> {
         let aside = self.folder.with_file_name(new_id("aside"));
         fs::create_dir(&aside)?;
@@ -124,7 +124,7 @@ impl View {
         Ok(aside)
     }
 
-    /// Fills the folder with what is in the Volume, of which what did not change is aside.
+    /// Fills the folder with the contents of the Volume. Unchanged ones are taken from `aside`.
     fn fill(&mut self, aside: &Path) -> io::Result<()> {
         let known = std::mem::take(&mut self.known);
         let committed = list(&self.committed)?;
@@ -137,7 +137,7 @@ impl View {
                 continue;
             }
             let target = self.folder.join(&path);
-            // Neither copied nor made again, whether it is a file or a folder with all that it holds.
+            // An unchanged file or folder is moved, neither copied nor created.
             let is_untouched = same.is_some() && !touched.contains(&path);
             if is_untouched && fs::rename(aside.join(&path), &target).is_ok() {
                 moved = Some(path.clone());
@@ -172,7 +172,7 @@ fn failed(action: &'static str) -> impl FnOnce(io::Error) -> Error {
     Error::io(action, "a container's Volume")
 }
 
-/// None if it was removed meanwhile.
+/// `None` if it was removed meanwhile.
 fn inode(path: &Path) -> io::Result<Option<u64>> {
     match path.symlink_metadata() {
         Ok(meta) => Ok(Some(meta.ino())),
@@ -181,8 +181,8 @@ fn inode(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-/// Which of these files a process, by its folder in `/proc`, has open, or in which of these folders it works. Those of
-/// other users cannot be looked at, and have none of our files.
+/// Which of these files a process has open, or in which of these folders it works. `process` is its folder in `/proc`.
+/// Those of other users cannot be read, and have none of these files open.
 fn find_used(process: &Path, device: u64, ours: &HashMap<u64, &Path>) -> Option<String> {
     let find = |path: PathBuf| {
         let meta = path.metadata().ok().filter(|meta| meta.dev() == device)?;
@@ -198,7 +198,7 @@ fn find_used(process: &Path, device: u64, ours: &HashMap<u64, &Path>) -> Option<
         .or_else(|| find(process.join("cwd")).map(|path| format!("{} works in the folder {path}", who())))
 }
 
-/// Everything in a folder by its path in it, a folder before what it holds.
+/// All contents of a folder by their paths in it, a folder before its contents.
 fn list(folder: &Path) -> io::Result<Listing> {
     let mut found = Listing::new();
     let mut folders = vec![PathBuf::new()];
@@ -209,7 +209,7 @@ fn list(folder: &Path) -> io::Result<Listing> {
                 continue;
             }
             let path = inside.join(entry.file_name());
-            // What disappears while it is listed is not there.
+            // A file that disappears during the listing is left out.
             let Ok(meta) = entry.metadata() else { continue };
             if meta.is_dir() {
                 folders.push(path.clone());
@@ -222,7 +222,7 @@ fn list(folder: &Path) -> io::Result<Listing> {
     Ok(found)
 }
 
-/// Folders in which something, at whatever depth, is not as it was in the Volume.
+/// Folders that differ from the Volume at any depth.
 fn touched_folders(known: &BTreeMap<PathBuf, (Stamp, Stamp)>, committed: &Listing) -> HashSet<PathBuf> {
     let came = committed.iter().filter(|(path, there)| known.get(*path).is_none_or(|(_, before)| before != *there));
     let gone = known.keys().filter(|path| !committed.contains_key(*path));
@@ -237,7 +237,7 @@ fn touched_folders(known: &BTreeMap<PathBuf, (Stamp, Stamp)>, committed: &Listin
     touched
 }
 
-/// Makes `target` what `source` is: a file or link as a whole, a folder without what it holds.
+/// Makes `target` a copy of `source`: a file or link with its contents, a folder without.
 fn replace(source: &Path, target: &Path) -> io::Result<()> {
     let meta = source.symlink_metadata()?;
     let is_folder = target.symlink_metadata().is_ok_and(|meta| meta.is_dir());
@@ -264,7 +264,7 @@ fn replace(source: &Path, target: &Path) -> io::Result<()> {
     fs::rename(&partial, target)
 }
 
-/// Removes a file, or a folder that nobody else has put something into.
+/// Removes a file, or a folder that is empty.
 fn remove(path: &Path) -> io::Result<()> {
     let removed = match path.symlink_metadata() {
         Ok(meta) if meta.is_dir() => fs::remove_dir(path),
@@ -307,7 +307,7 @@ mod tests {
         two.refresh().unwrap();
         assert_eq!(fs::read_to_string(two.folder.join("d/a")).unwrap(), "one");
 
-        // Each changes a file of its own; neither undoes what the other did.
+        // Each changes its own file; neither undoes the change of the other.
         fs::write(one.folder.join("x"), "from one").unwrap();
         fs::write(two.folder.join("y"), "from two").unwrap();
         one.commit().unwrap();
@@ -360,7 +360,7 @@ mod tests {
 
         let inode = |view: &View, path: &str| view.folder.join(path).metadata().unwrap().ino();
         let before = ["same", "same/deep/a", "mixed/other", "mixed/other/c"].map(|path| inode(&one, path));
-        // Written after the last commit: not lost, and brought over by the next one.
+        // Written after the last commit: the next one keeps it.
         fs::write(one.folder.join("same/deep/e"), "late").unwrap();
         one.refresh().unwrap();
         assert_eq!(before, ["same", "same/deep/a", "mixed/other", "mixed/other/c"].map(|path| inode(&one, path)));
@@ -376,9 +376,9 @@ mod tests {
         let volume = Volume(tempfile::tempdir().unwrap());
         let mut view = volume.view("one");
         let file = fs::File::create(view.folder.join("open")).unwrap();
-        let found = view.commit_and_look().unwrap().unwrap();
+        let found = view.commit_and_find_open().unwrap().unwrap();
         assert!(found.starts_with(&format!("path open is open in process {} (", std::process::id())), "{found}");
         drop(file);
-        assert_eq!(view.commit_and_look().unwrap(), None);
+        assert_eq!(view.commit_and_find_open().unwrap(), None);
     }
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// Copies files, and folders with all in them if `recursive`, into a folder or to a name.
+/// Copies files, and folders with their contents if `recursive`, into a folder or to a new name.
 pub fn copy(root: &Path, sources: &[String], destination: &str, recursive: bool) -> Result<(), Error> {
     let target = locate(root, destination)?;
     let into_folder = target.is_dir();
@@ -50,7 +50,7 @@ pub fn copy(root: &Path, sources: &[String], destination: &str, recursive: bool)
     place(root, plan.files)
 }
 
-/// What a copy comes down to.
+/// What a copy amounts to.
 #[derive(Default)]
 struct Plan {
     folders: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! Looking at the files of a Volume; blocking.
+//! Listing the files of a Volume; blocking.
 
 use std::{
     fs::{self, Metadata},
@@ -10,11 +10,11 @@ use std::{
 
 use modal_proto::{FileEntry, file_entry::FileType};
 
-/// Lists what is in a folder.
+/// Lists the contents of a folder.
 pub fn walk(root: &Path, folder: &Path, recursive: bool, entries: &mut Vec<FileEntry>) -> io::Result<()> {
     for item in fs::read_dir(folder)? {
         let path = item?.path();
-        // A file that a container removes meanwhile is not there any more, and that is all.
+        // A file that a container removes meanwhile is left out.
         let Ok(meta) = path.symlink_metadata() else { continue };
         if path.file_name().and_then(|name| name.to_str()).is_some_and(is_partial) {
             continue;

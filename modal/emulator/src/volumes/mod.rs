@@ -1,4 +1,4 @@
-//! The files of Volumes: one folder each, which nobody else needs to know the place of.
+//! The files of Volumes: one folder each, whose path only this module knows.
 
 mod copy;
 mod list;
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Volumes {
     root: PathBuf,
-    /// Uploads and removals of one Volume come one after the other.
+    /// Locks, so that uploads and removals of one Volume run one after the other.
     locks: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
@@ -51,7 +51,7 @@ impl Volumes {
         self.root.join(volume_id)
     }
 
-    /// Makes the folder of a Volume, if it is not there.
+    /// Creates the folder of a Volume, if it does not exist.
     pub async fn create(&self, volume_id: &str) -> Result<(), Error> {
         let folder = self.folder(volume_id);
         blocking(move || fs::create_dir_all(&folder).map_err(Error::io("create", "the Volume's folder"))).await
@@ -66,12 +66,12 @@ impl Volumes {
             _ => Ok(()),
         })
         .await?;
-        // Nobody finds the Volume any more, so nobody comes to change it.
+        // The Volume cannot be found any more, so nobody changes it.
         self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(volume_id);
         Ok(())
     }
 
-    /// Waits until nobody else changes the files of a Volume.
+    /// Waits for exclusive access to the files of a Volume.
     pub async fn lock(&self, volume_id: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +80,7 @@ impl Volumes {
         lock.lock_owned().await
     }
 
-    /// Puts uploaded files in their places, all of them or, if one cannot be, none.
+    /// Puts uploaded files at their paths: all of them, or none if one fails.
     pub async fn put(
         &self,
         volume_id: &str,
@@ -103,8 +103,8 @@ impl Volumes {
         .await
     }
 
-    /// Puts files made of uploaded blocks in their places, all of them or, if one cannot be, none. Returns the blocks
-    /// that are to be uploaded first; only if there are none, the files are there.
+    /// Puts files that consist of uploaded blocks at their paths: all of them, or none if one fails. Returns the blocks
+    /// that are missing; if there are any, no file is put.
     pub async fn put_blocks(
         &self,
         volume_id: &str,
@@ -168,14 +168,14 @@ impl Volumes {
         .await
     }
 
-    /// Opens a file and tells its size.
+    /// Opens a file; returns it with its size in bytes.
     pub async fn open(&self, volume_id: &str, path: String) -> Result<(File, u64), Error> {
         let folder = self.folder(volume_id);
         blocking(move || {
             let target = locate(&folder, &path)?;
             let meta = target.metadata().map_err(missing("open", &path))?;
             if !meta.is_file() {
-                // Opening a pipe would wait for its other end.
+                // To open a pipe would wait for its other end.
                 return Err(Error::invalid("path", format!("{path:?} is not a file")));
             }
             let file = File::open(&target).map_err(missing("open", &path))?;
@@ -196,7 +196,7 @@ impl Volumes {
         self.change(volume_id, move |root| copy::copy(&root, &sources, &destination, recursive)).await
     }
 
-    /// Removes a file, or a folder with all in it if `recursive`.
+    /// Removes a file, or a folder with its contents if `recursive`.
     pub async fn remove(&self, volume_id: &str, path: String, recursive: bool) -> Result<(), Error> {
         self.change(volume_id, move |root| {
             let target = locate(&root, &path)?;
@@ -217,7 +217,7 @@ impl Volumes {
         .await
     }
 
-    /// Changes a Volume's folder while nobody else does.
+    /// Changes a Volume's folder with exclusive access.
     async fn change<T: Send + 'static>(
         &self,
         volume_id: &str,
@@ -226,7 +226,7 @@ impl Volumes {
         let alone = self.lock(volume_id).await;
         let root = self.folder(volume_id);
         blocking(move || {
-            // Kept to the end of the work, even if nobody waits for it any more.
+            // Held to the end of the work, even if nobody waits for it any more.
             let _alone = alone;
             work(root)
         })
@@ -234,7 +234,7 @@ impl Volumes {
     }
 }
 
-/// Where an uploaded file goes.
+/// The destination of an uploaded file.
 fn target(root: &std::path::Path, path: &str, keep_existing: bool) -> Result<PathBuf, Error> {
     let target = locate(root, path)?;
     if target == *root || target.is_dir() {

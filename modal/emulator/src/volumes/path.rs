@@ -1,4 +1,4 @@
-//! Paths in a Volume, as clients give them.
+//! Paths in a Volume, as clients write them.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::error::Error;
 
-/// A path as the SDK gives it, relative to the Volume's root; it cannot lead out of it.
+/// A path from the SDK, relative to the Volume's root. It cannot lead out of the Volume.
 pub fn normal(path: &str) -> Result<PathBuf, Error> {
     let mut normal = PathBuf::new();
     for component in Path::new(path).components() {
@@ -23,7 +23,8 @@ pub fn normal(path: &str) -> Result<PathBuf, Error> {
     Ok(normal)
 }
 
-/// Where a path is, or would be. A folder on its way may be a link that a container made, but not one that leads out.
+/// The file system's path of a path. A folder in it may be a link that a container made, but not one that leads out of
+/// the Volume.
 pub fn locate(root: &Path, path: &str) -> Result<PathBuf, Error> {
     let target = root.join(normal(path)?);
     let relative = target.strip_prefix(root).unwrap_or(Path::new(""));

@@ -14,20 +14,20 @@ use crate::{
     ids::new_id,
 };
 
-/// The size of the blocks in which files are uploaded and offered; the SDK relies on it.
+/// The size of the blocks in which files are uploaded and downloaded; the SDK relies on it.
 pub const BLOCK_BYTES: u64 = 8 << 20;
 
-/// What a file is made of.
+/// The contents of a file.
 pub enum Contents {
     /// A copy of a file.
     Whole(PathBuf),
-    /// Blocks that may leave out the zeros at their end, and the size of the file.
+    /// Blocks that may omit trailing zeros, and the size of the file.
     Blocks(Vec<PathBuf>, u64),
     /// A symbolic link.
     Link(PathBuf),
 }
 
-/// A file to be made.
+/// A file to create.
 pub struct Placement {
     pub target: PathBuf,
     pub contents: Contents,
@@ -35,8 +35,8 @@ pub struct Placement {
     pub mode: u32,
 }
 
-/// Makes files, all of them or, if one cannot be made, none. Each is there as a whole or not at all, and all are
-/// durable in the end. `root` is the folder of the Volume.
+/// Creates files: all of them, or none if one fails. Each is created atomically, and all are durable in the end. `root`
+/// is the folder of the Volume.
 pub fn place(root: &Path, wanted: Vec<Placement>) -> Result<(), Error> {
     let mut replacement = Replacement::begin(root, wanted.len());
     for file in wanted {
@@ -46,12 +46,12 @@ pub fn place(root: &Path, wanted: Vec<Placement>) -> Result<(), Error> {
     replacement.finish().map_err(Error::io("save", "the files"))
 }
 
-/// Files on their way to replace others: all new contents reach the disk before the first name does.
+/// Files that will replace others: all new contents reach the disk before the first name does.
 struct Replacement<'a> {
     root: &'a Path,
-    /// The temporary files, and the names they get.
+    /// The temporary files, and their final paths.
     staged: VecDeque<(PathBuf, PathBuf)>,
-    /// Whether the whole file system is synced: for many files it is quicker, for new folders it is simpler.
+    /// Whether the whole file system is synced: quicker for many files, and simpler for new folders.
     at_once: bool,
 }
 
@@ -75,7 +75,7 @@ impl<'a> Replacement<'a> {
         }
     }
 
-    /// Gives all staged files their names.
+    /// Renames all staged files to their final paths.
     fn finish(mut self) -> io::Result<()> {
         if self.at_once {
             sync_file_system(self.root)?;
@@ -100,7 +100,7 @@ impl<'a> Replacement<'a> {
 impl Drop for Replacement<'_> {
     fn drop(&mut self) {
         for (partial, _) in &self.staged {
-            // The error that led here is the one to report; a temporary file that stays is harmless.
+            // The original error is the one to report; a temporary file that stays is harmless.
             let _ = fs::remove_file(partial);
         }
     }

@@ -1,7 +1,7 @@
-//! Blobs: contents of any size, by their hash. Also the blocks of Volume files, which are the same thing.
+//! Blobs: contents of any size, by their hash. The blocks of Volume files are blobs, too.
 //!
-//! Large ones come in parts, in any order, into one file of their final size. Nothing is remembered of an upload but
-//! that file: what its parts have to be is in their URLs.
+//! Large ones are uploaded in parts, in any order, into one file of the final size. The server keeps no other state of
+//! an upload: the URLs of its parts have their position and size.
 
 use std::{
     fs::{self, File},
@@ -26,19 +26,19 @@ use super::{
 };
 use crate::{error::Error, files::blocking, ids::new_id};
 
-/// The size of the parts of a large upload, and of the largest that comes in one.
+/// The size of the parts of a large upload, and of the largest blob that is uploaded in one request.
 pub const PART_BYTES: u64 = 64 << 20;
 /// Most parts of an upload.
 pub const MAX_PARTS: u64 = 10_000;
 
-/// The URLs with which a blob is uploaded in parts.
+/// The URLs of the parts of an upload.
 pub struct PartUrls {
     pub parts: Vec<String>,
     pub completion: String,
 }
 
 impl Site {
-    /// Where a blob is read, and written if it has `limit` bytes at most.
+    /// The URL to read a blob, and to write it if it has `limit` bytes at most.
     pub fn blob_url(&self, sha256_hex: &str, limit: u64) -> String {
         self.url(&format!("{}/blobs/{sha256_hex}?limit={limit}", self.key))
     }
@@ -53,7 +53,7 @@ impl Site {
         let id = new_id("up");
         let path = self.files.upload(&id);
         blocking(move || {
-            File::create_new(path).and_then(|file| file.set_len(length)).map_err(Error::io("begin", "an upload"))
+            File::create_new(path).and_then(|file| file.set_len(length)).map_err(Error::io("start", "an upload"))
         })
         .await?;
         let base = format!("{}/uploads/{id}", self.key);
@@ -64,7 +64,7 @@ impl Site {
     }
 
     fn upload_path(&self, id: &str) -> Result<PathBuf, Error> {
-        // It becomes part of a path.
+        // It becomes a part of a path.
         if id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             Ok(self.files.upload(id))
         } else {
@@ -102,8 +102,8 @@ pub async fn put_blob(
 ) -> Result<Response, Error> {
     site.files.path(&sha256_hex)?;
     let staged = Staged(site.files.upload(&new_id("up")));
-    let file = File::create_new(&staged.0).map_err(Error::io("begin", "an upload"))?;
-    let to = file.try_clone().map_err(Error::io("begin", "an upload"))?;
+    let file = File::create_new(&staged.0).map_err(Error::io("start", "an upload"))?;
+    let to = file.try_clone().map_err(Error::io("start", "an upload"))?;
     let received = receive(body, to, 0, limit).await?;
     if received.sha256_hex != sha256_hex {
         return Err(Error::invalid("body", "it does not have the SHA-256 that was announced"));
@@ -122,7 +122,7 @@ pub async fn put_part(
     body: Body,
 ) -> Result<Response, Error> {
     let file = fs::OpenOptions::new().write(true).open(site.upload_path(&id)?).map_err(lapsed(&id))?;
-    let length = file.metadata().map_err(Error::io("look at", "an upload"))?.len();
+    let length = file.metadata().map_err(Error::io("read", "an upload"))?.len();
     let start = part.checked_mul(PART_BYTES).filter(|start| *start < length);
     let start = start.ok_or_else(|| Error::not_found("part", part.to_string()))?;
     let expected = PART_BYTES.min(length - start);
@@ -152,7 +152,7 @@ pub async fn complete(
     Ok(format!("<CompleteMultipartUploadResult><ETag>\"{tag}\"</ETag></CompleteMultipartUploadResult>").into_response())
 }
 
-/// The SHA-256 of a file, and the tag that S3 would give to it as an upload in parts.
+/// The SHA-256 of a file, and its tag in S3 after an upload in parts.
 fn digest_parts(file: &mut File) -> io::Result<(String, String)> {
     let (mut sha256, mut tags, mut count) = (Sha256::new(), Md5::new(), 0);
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -182,7 +182,7 @@ fn lapsed(id: &str) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
-/// An answer to an upload; the SDK compares the tag with the MD5 of what it sent.
+/// The response to an upload. The SDK compares the tag with the MD5 of what it sent.
 fn tagged(md5_hex: &str) -> Response {
     (StatusCode::OK, [(header::ETAG, format!("\"{md5_hex}\""))]).into_response()
 }
@@ -192,7 +192,7 @@ struct Staged(PathBuf);
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // It is gone if it became a blob; one that stays is swept later.
+        // It does not exist any more if it became a blob; one that stays is removed by `sweep`.
         let _ = fs::remove_file(&self.0);
     }
 }

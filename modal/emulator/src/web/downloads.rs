@@ -1,4 +1,5 @@
-//! Downloads of Volume files: each URL is a capability for one block of one file as it was when the URL was made.
+//! Downloads of Volume files: each URL is a capability for one block of one file, with the contents it had when the URL
+//! was made.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -16,13 +17,13 @@ use axum::{
 use super::{Site, stream::send};
 use crate::{ids::new_token, volumes::BLOCK_BYTES};
 
-/// Most files on offer at a time; the oldest lapse first. Bounds the files that are held open.
+/// The most files that are offered at a time; the oldest expire first. Bounds the number of open files.
 const MAX_OFFERS: usize = 512;
-/// How long a file is on offer, and with it the space that it takes if it is removed meanwhile.
+/// How long a file is offered. If it is removed meanwhile, it takes space for as long.
 const OFFERED: Duration = Duration::from_secs(3600);
-/// How long a file stays on offer when all of it was sent, for a client whose connection broke before it had all.
+/// How long a file stays offered after all of it was sent, for a client whose connection broke.
 const SENT: Duration = Duration::from_secs(10);
-/// Most such files.
+/// The most such files.
 const MAX_SENT: usize = 4;
 
 struct Offer {
@@ -33,17 +34,17 @@ struct Offer {
     unsent: HashSet<u64>,
 }
 
-/// The files on offer.
+/// The files that are offered.
 #[derive(Default)]
 pub struct Offers {
     by_token: HashMap<String, Offer>,
     oldest_first: VecDeque<String>,
-    /// Those of which all was sent, the first to be so first.
+    /// Those that were sent completely, the earliest first.
     sent: VecDeque<String>,
 }
 
 impl Offers {
-    /// Lets go of offers that are too old, and of the oldest if there are too many.
+    /// Removes offers that have expired, and the oldest if there are too many.
     fn trim(&mut self) {
         let over = |offers: &Self| {
             let oldest = offers.oldest_first.front()?;
@@ -55,7 +56,7 @@ impl Offers {
         }
     }
 
-    /// Notes that a block was sent; returns whether that was the last one of its file.
+    /// Records that a block was sent; returns whether it was the last one of its file.
     fn sent(&mut self, token: &str, block: u64) -> bool {
         let Some(offer) = self.by_token.get_mut(token) else { return false };
         let last = offer.unsent.remove(&block) && offer.unsent.is_empty();
@@ -96,12 +97,12 @@ pub fn offer(site: &Site, file: File, start: u64, length: u64) -> Vec<String> {
     urls
 }
 
-/// Lets go of offers that are too old.
+/// Removes offers that have expired.
 pub fn trim(offers: &Mutex<Offers>) {
     lock(offers).trim();
 }
 
-/// Notes that a block was sent. The offer of a file of which all was sent ends soon.
+/// Records that a block was sent. The offer of a file that was sent completely ends soon.
 fn sent(offers: Arc<Mutex<Offers>>, token: String, block: u64) {
     if lock(&offers).sent(&token, block) {
         tokio::spawn(async move {
@@ -120,6 +121,6 @@ pub async fn get_block(State(site): State<Site>, Path((token, block)): Path<(Str
     };
     match found.and_then(range) {
         Some((file, start, length)) => send(file, start, length, move || sent(site.offers, token, block)),
-        None => (StatusCode::NOT_FOUND, "this URL has lapsed; ask for the file again").into_response(),
+        None => (StatusCode::NOT_FOUND, "this URL has expired; request the file again").into_response(),
     }
 }

@@ -1,5 +1,5 @@
-//! What the SDK does over plain HTTP: uploads and downloads of blobs and of the blocks of Volume files. Each URL is an
-//! unguessable capability, given out by an RPC; nothing else is served here.
+//! Uploads and downloads over HTTP: of blobs and of the blocks of Volume files. Each URL is an unguessable capability
+//! that an RPC returns; nothing else is served here.
 
 mod blobs;
 mod downloads;
@@ -32,7 +32,7 @@ use crate::{error::Error, files::Files, ids::new_token};
 #[derive(Clone)]
 pub struct Site {
     address: SocketAddr,
-    /// Makes URLs unguessable that are the same for everybody.
+    /// Makes the URLs of blobs unguessable.
     key: Arc<str>,
     files: Files,
     offers: Arc<Mutex<Offers>>,
@@ -44,7 +44,7 @@ impl Site {
         Self { address, key: new_token().into(), files, offers: Arc::default() }
     }
 
-    /// The store that blobs are in.
+    /// The store of the blobs.
     pub fn files(&self) -> &Files {
         &self.files
     }
@@ -54,7 +54,7 @@ impl Site {
         downloads::offer(self, file, start, length)
     }
 
-    /// Lets go of files that were on offer for too long.
+    /// Removes offers that have expired.
     pub fn trim_offers(&self) {
         downloads::trim(&self.offers);
     }
@@ -64,7 +64,7 @@ impl Site {
     }
 }
 
-/// Answers until `stop`.
+/// Serves until `stop`.
 pub async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) -> io::Result<()> {
     let keyed = Router::new()
         .route("/{key}/blobs/{sha256_hex}", get(blobs::get_blob).put(blobs::put_blob))
@@ -79,7 +79,7 @@ pub async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) -
     axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }
 
-/// Not reachable under any other name, so that a web page cannot be made to read from here.
+/// Refuses requests under any other name, so that a web page cannot make a browser read from here.
 async fn check_host(State(site): State<Site>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     if host == Some(site.address.to_string().as_str()) {

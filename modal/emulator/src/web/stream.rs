@@ -1,4 +1,4 @@
-//! Bodies to and from files, without more than a little of them in memory.
+//! Bodies to and from files, of which only a little is in memory at a time.
 
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{error::Error, files::blocking};
 /// How much is read, hashed and written at a time.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
-/// Answers with a range of a file, which is not empty, and calls `sent` with the last of it.
+/// Responds with a range of a file, which is not empty, and calls `sent` after the last part.
 pub fn send(file: Arc<File>, start: u64, length: u64, sent: impl FnOnce() + Send + 'static) -> Response {
     let begin = (file, start, start + length, Some(sent));
     let chunks = stream::try_unfold(begin, |(file, at, end, mut sent)| async move {
@@ -31,7 +31,7 @@ pub fn send(file: Arc<File>, start: u64, length: u64, sent: impl FnOnce() + Send
         });
         let (chunk, file) = read.await.map_err(io::Error::other)??;
         let at = at + chunk.len() as u64;
-        // Nobody asks for more than the announced length: there may be no next time.
+        // The client reads no more than the announced length, so this may be the last poll.
         if at == end
             && let Some(sent) = sent.take()
         {
@@ -39,14 +39,14 @@ pub fn send(file: Arc<File>, start: u64, length: u64, sent: impl FnOnce() + Send
         }
         Ok(Some((chunk, (file, at, end, sent))))
     });
-    // A file that shrinks meanwhile breaks the connection, and the client tries again.
+    // If the file shrinks meanwhile, the connection breaks, and the client tries again.
     let chunks = chunks.inspect_err(|error| tracing::warn!(%error, "a download broke off"));
     let headers =
         [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_LENGTH, length.to_string())];
     (headers, Body::from_stream(chunks)).into_response()
 }
 
-/// What was received, so that it can be compared with what was announced.
+/// The size and hashes of what was received, to compare with those announced.
 pub struct Received {
     pub length: u64,
     pub sha256_hex: String,
@@ -74,7 +74,7 @@ impl Sink {
     }
 }
 
-/// Writes a body to a place in a file and hashes it. It may have `limit` bytes at most.
+/// Writes a body of `limit` bytes at most to a position in a file, and hashes it.
 pub async fn receive(body: Body, file: File, start: u64, limit: u64) -> Result<Received, Error> {
     let mut sink = Sink { file, start, length: 0, sha256: Sha256::new(), md5: Md5::new() };
     let mut frames = body.into_data_stream();
@@ -93,7 +93,7 @@ pub async fn receive(body: Body, file: File, start: u64, limit: u64) -> Result<R
         if sink.length + size as u64 > limit {
             return Err(Error::invalid("body", format!("it has more than the {limit} bytes that were announced")));
         }
-        // Hashing and writing would keep the event loop from everybody else.
+        // Hashing and writing would block the event loop.
         sink = blocking(move || sink.write(chunks).map_err(Error::io("save", "an upload"))).await?;
     }
     Ok(Received {

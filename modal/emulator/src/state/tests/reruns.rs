@@ -2,7 +2,7 @@
 
 use modal_proto::{self as pb, AppState, FunctionCallInvocationType, generic_result::GenericStatus};
 
-use super::{Caller, OutputsQuery, World, function};
+use super::{CallOrigin, OutputsQuery, World, function};
 
 fn retried(retries: u32) -> pb::Function {
     let policy = pb::FunctionRetryPolicy { retries, ..Default::default() };
@@ -13,7 +13,7 @@ fn retried(retries: u32) -> pb::Function {
 fn map(world: &mut World) -> String {
     let (function_id, now) = (world.function_id.clone(), world.now());
     let sync = FunctionCallInvocationType::Sync.into();
-    let call_id = world.state.begin_call(&function_id, sync, Caller::default(), now).unwrap();
+    let call_id = world.state.begin_call(&function_id, sync, CallOrigin::default(), now).unwrap();
     for idx in 0..2 {
         world.state.add_input(&call_id, idx, pb::FunctionInput::default(), now).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Faults on demand: what tests want to go wrong.
+//! Faults that tests inject.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -7,21 +7,21 @@ use std::sync::{
 
 use serde::{Deserialize, Serialize};
 
-/// Something that is to go wrong with a named RPC.
+/// A fault to inject into calls of an RPC.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
-    /// Such as `FunctionPutOutputs`.
+    /// The RPC's name, such as `FunctionPutOutputs`.
     pub rpc: String,
     /// What happens.
     #[serde(flatten)]
     pub action: Action,
-    /// Whether it happens before the request is carried out, or in place of the answer.
+    /// Whether it happens before the request is processed, or to its response.
     #[serde(default)]
     pub when: When,
-    /// How many requests are spared first.
+    /// How many requests are skipped first.
     #[serde(default)]
     pub skip: u32,
-    /// How many requests it happens to.
+    /// How many requests it affects.
     #[serde(default = "once")]
     pub times: u32,
 }
@@ -34,54 +34,54 @@ fn once() -> u32 {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum When {
-    /// The request is not carried out, unless it is only delayed.
+    /// The request is not processed, unless it is only delayed.
     #[default]
     Before,
-    /// The request is carried out; the answer is delayed or lost.
+    /// The request is processed; the response is delayed or lost.
     After,
 }
 
-/// What goes wrong.
+/// What happens to a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "action")]
 pub enum Action {
-    /// It takes longer.
+    /// The request takes longer.
     Delay { seconds: f64 },
-    /// It fails with a gRPC status, by its number.
+    /// The request fails with this gRPC status code.
     Fail {
         code: i32,
         #[serde(default)]
         message: String,
     },
-    /// The connection is cut.
+    /// The connection is closed.
     Disconnect,
-    /// The container that asks is killed.
+    /// The calling container is killed.
     Kill,
-    /// The container that asks is told to end, and its inputs go to another one.
+    /// The calling container is preempted, and its inputs go to another one.
     Preempt,
 }
 
-/// The faults that are still to happen.
+/// The pending faults.
 #[derive(Default)]
 pub struct Faults {
-    /// So that a server without faults does not look for them.
+    /// Whether there are any. It saves servers without faults the lock.
     any: AtomicBool,
     faults: Mutex<Vec<Fault>>,
 }
 
 impl Faults {
-    /// All of them.
+    /// All pending faults.
     pub fn list(&self) -> Vec<Fault> {
         self.lock().clone()
     }
 
-    /// Sets all of them.
+    /// Replaces all pending faults.
     pub fn replace(&self, faults: Vec<Fault>) {
         self.any.store(!faults.is_empty(), Ordering::Release);
         *self.lock() = faults;
     }
 
-    /// What is to happen to this request.
+    /// The fault to inject into this request, if any. It counts as used.
     pub fn take(&self, rpc: &str) -> Option<(When, Action)> {
         if !self.any.load(Ordering::Acquire) {
             return None;
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_happens_as_often_as_it_says() {
+    fn fault_is_injected_skip_and_times_as_set() {
         let faults = Faults::default();
         let text = r#"[{"rpc": "A", "action": "fail", "code": 14, "skip": 1, "times": 2},
                        {"rpc": "B", "action": "disconnect", "when": "after"}]"#;

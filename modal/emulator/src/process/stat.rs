@@ -1,25 +1,25 @@
-//! What `/proc` says of a process.
+//! The description of a process in `/proc`.
 
 use std::{fs, path::Path};
 
 use rustix::process::{Pid, Signal};
 
-/// Whether a process has a handler for a signal; yes, if the system does not tell.
-pub fn catches(pid: Pid, signal: Signal) -> bool {
+/// Whether a process has a handler for a signal; true if the system does not report it.
+pub fn handles_signal(pid: Pid, signal: Signal) -> bool {
     let Ok(text) = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())) else { return true };
     let caught = text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
     // The first signal has the number 1.
     caught.is_none_or(|caught| caught >> (signal.as_raw() - 1) & 1 == 1)
 }
 
-/// A process's parent and session, by its folder in `/proc`. 0 is for those that cannot be seen from here.
+/// The parent and the session of a process. 0 stands for one in another namespace.
 pub struct Stat {
     pub parent: i32,
     pub session: i32,
 }
 
 impl Stat {
-    /// `None` if the process is gone.
+    /// Reads it; `None` if the process has ended.
     pub fn read(process: &Path) -> Option<Self> {
         let text = fs::read_to_string(process.join("stat")).ok()?;
         // The command's name is in brackets, and may hold anything; the state, parent, group and session follow it.
@@ -38,7 +38,7 @@ mod tests {
     fn handlers_are_seen() {
         let own = rustix::process::getpid();
         // The runtime of Rust has one for overflows of the stack, and none for this.
-        assert_eq!((catches(own, Signal::SEGV), catches(own, Signal::WINCH)), (true, false));
+        assert_eq!((handles_signal(own, Signal::SEGV), handles_signal(own, Signal::WINCH)), (true, false));
     }
 
     #[test]

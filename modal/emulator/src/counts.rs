@@ -1,14 +1,14 @@
-//! How often each RPC was asked for.
+//! Counters of RPCs.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// More names than Modal has RPCs; a client that makes names up must not fill the memory.
+/// More than Modal has RPCs. A client that makes up names must not fill the memory.
 const MAX_NAMES: usize = 1_000;
 
-/// Counts by name since the server started, of what is not spoken too.
+/// How often each RPC was called since the server started, including those that are not implemented.
 #[derive(Default)]
 pub struct Counts(Mutex<HashMap<String, u64>>);
 
@@ -23,7 +23,7 @@ impl Counts {
         }
     }
 
-    /// All counts.
+    /// All counts by name.
     pub fn list(&self) -> BTreeMap<String, u64> {
         self.lock().iter().map(|(rpc, count)| (rpc.clone(), *count)).collect()
     }

@@ -1,4 +1,4 @@
-//! Whether an emulator lives, for the program around it; and its end when there is no time for one in order.
+//! Health of an emulator, for the program that embeds it, and its immediate end.
 
 use std::{
     path::PathBuf,
@@ -8,9 +8,9 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{containers::kill_left_overs, options::Options, shared::Shared};
+use crate::{options::Options, process::kill_orphans, shared::Shared};
 
-/// Runs a task without which there is no emulator: should it end before `stop`, `failed` is cancelled.
+/// Runs a task that the emulator cannot do without: if it ends before `stop`, `failed` is canceled.
 pub fn spawn(
     name: &'static str,
     stop: &CancellationToken,
@@ -19,7 +19,7 @@ pub fn spawn(
 ) -> JoinHandle<()> {
     let (stop, guard) = (stop.clone(), failed.clone().drop_guard());
     tokio::spawn(async move {
-        // It is dropped by a panic, too.
+        // A panic drops it, too.
         let guard = guard;
         task.await;
         if stop.is_cancelled() {
@@ -30,7 +30,7 @@ pub fn spawn(
     })
 }
 
-/// A look whether an emulator works.
+/// A health check of an emulator.
 pub struct Heartbeat(Weak<Shared>);
 
 impl Heartbeat {
@@ -38,25 +38,28 @@ impl Heartbeat {
         Self(Arc::downgrade(shared))
     }
 
-    /// Whether its state can be had and changes become durable; or why not.
+    /// Checks that the state can be locked and that changes become durable.
+    ///
+    /// # Errors
+    /// The reason, as text.
     pub async fn check(&self) -> Result<(), String> {
         let shared = self.0.upgrade().ok_or("Local Modal has stopped")?;
         shared.read(|_| ());
-        shared.settled().await.map_err(|error| format!("Local Modal: {error}"))
+        shared.synced().await.map_err(|error| format!("Local Modal: {error}"))
     }
 }
 
-/// Ends the containers of an emulator, and what builds images, at once.
-pub struct Killer([PathBuf; 2]);
+/// Kills the containers and the image builds of an emulator.
+pub struct KillSwitch([PathBuf; 2]);
 
-impl Killer {
+impl KillSwitch {
     pub(crate) fn of(options: &Options) -> Self {
         Self([options.containers_folder(), options.images_folder()])
     }
 
-    /// Returns when they are gone; blocking.
+    /// Kills them and returns when they have ended; blocking.
     pub fn kill(&self) {
-        self.0.iter().for_each(|folder| kill_left_overs(folder));
+        self.0.iter().for_each(|folder| kill_orphans(folder));
     }
 }
 
@@ -64,19 +67,19 @@ impl Killer {
 mod tests {
     use super::*;
 
-    /// Whether the end of a task is taken for a failure.
+    /// Whether the end of a task counts as a failure.
     async fn fails(stopped: bool, task: impl Future<Output = ()> + Send + 'static) -> bool {
         let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
         if stopped {
             stop.cancel();
         }
-        // That it panicked is what is looked at.
+        // The task may panic.
         let _ = spawn("task", &stop, &failed, task).await;
         failed.is_cancelled()
     }
 
     #[tokio::test]
-    async fn the_end_of_a_vital_task_is_noticed() {
+    async fn unexpected_end_of_a_task_is_reported_as_failure() {
         assert!(fails(false, async { panic!("as it happens") }).await);
         assert!(fails(false, async {}).await);
         assert!(!fails(true, async {}).await);

@@ -1,4 +1,4 @@
-//! Processes that outlived their container, or the server that started it.
+//! Killing processes that outlived their container, or the server that started it.
 
 use std::{
     fs,
@@ -13,24 +13,24 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, getpgid, kill_process_group, pidfd_open, pidfd_send_signal},
 };
 
-use super::{spec::ARGUMENTS_VARIABLE, stat::Stat};
+use super::{ARGUMENTS_VARIABLE, Stat};
 
-/// How long killed processes may take to be gone before they are reported.
+/// How long killed processes may take to end before that is logged.
 const LONGEST_DEATH: Duration = Duration::from_secs(10);
 
-/// Kills the containers whose private folders are `folder` or in it, and all that they started, and returns when they
-/// are gone; blocking. They are known by a variable in their environment that names that folder, so this never meets a
-/// stranger, and finds one whose process id could not have been noted down before the server died.
+/// Kills the containers whose private folders are `folder` or in it, and all that they started; returns when they have
+/// ended; blocking. They are found by a variable in their environment that names the folder: it never matches other
+/// processes, and it finds those whose process ids were not recorded before the server was killed.
 ///
-/// Where there is no `/proc`, nothing is found; such a container ends by itself, as no server knows its token.
-pub fn kill_left_overs(folder: &Path) {
+/// Without `/proc`, nothing is found. Such a container ends by itself, because no server knows its token.
+pub fn kill_orphans(folder: &Path) {
     let marker = marker(folder);
     kill_all(|pid| is_marked(pid, &marker));
 }
 
-/// Kills what a container left, in the same way: the container whose private folder is that of its task in `folder`.
-/// What was forked keeps the environment of a fork server, but is in the session that the container led.
-pub fn kill_rest(folder: &Path, task_id: &str, leader: Option<Pid>) {
+/// Kills the processes of one container in the same way: the one whose private folder is that of its task in `folder`.
+/// A forked container has the environment of its fork server, but is in the session that it leads itself.
+pub fn kill_container(folder: &Path, task_id: &str, leader: Option<Pid>) {
     let (own, any) = (marker(&folder.join(task_id)), marker(folder));
     let session = leader.map(|leader| leader.as_raw_nonzero().get());
     kill_all(|pid| is_marked(pid, &own) || (session.is_some() && session_of(pid) == session && is_marked(pid, &any)));
@@ -43,21 +43,21 @@ fn marker(folder: &Path) -> Vec<u8> {
     marker
 }
 
-/// Until nothing is found any more: what is killed may have started another process a moment before.
-fn kill_all(is_meant: impl Fn(Pid) -> bool) {
+/// Kills until nothing is found any more: a killed process may have started another one just before.
+fn kill_all(is_target: impl Fn(Pid) -> bool) {
     let until = Instant::now() + LONGEST_DEATH;
-    while kill_found(&is_meant, until) > 0 && Instant::now() < until {}
+    while kill_found(&is_target, until) > 0 && Instant::now() < until {}
 }
 
-/// Kills what there is, and tells how many that were.
-fn kill_found(is_meant: impl Fn(Pid) -> bool, until: Instant) -> usize {
+/// Kills all matching processes; returns their number.
+fn kill_found(is_target: impl Fn(Pid) -> bool, until: Instant) -> usize {
     let numbers =
         fs::read_dir("/proc").into_iter().flatten().filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok());
     let mut dying = Vec::new();
     for pid in numbers.filter_map(Pid::from_raw) {
-        // First the handle, then the look: what the handle names cannot become another process in between.
+        // The handle is opened before the check, so that the process id cannot be reused in between.
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        if is_meant(pid) {
+        if is_target(pid) {
             kill(pid, &process);
             dying.push((pid, process));
         }
@@ -65,17 +65,17 @@ fn kill_found(is_meant: impl Fn(Pid) -> bool, until: Instant) -> usize {
     let count = dying.len();
     for (pid, process) in dying {
         if has_ended(&process, until.saturating_duration_since(Instant::now())) {
-            tracing::debug!(pid = pid.as_raw_nonzero(), "killed a process that a container left");
+            tracing::debug!(pid = pid.as_raw_nonzero(), "killed an orphaned process");
         } else {
-            tracing::error!(pid = pid.as_raw_nonzero(), "a process that a container left does not die");
+            tracing::error!(pid = pid.as_raw_nonzero(), "an orphaned process does not end");
         }
     }
     count
 }
 
-/// Kills a process and its group, in which there may be some that dropped the variable.
+/// Kills a process and its group, which may have processes that unset the variable.
 fn kill(pid: Pid, process: &OwnedFd) {
-    // Each container is started in a group of its own, so whatever group one of its processes is in is its own too.
+    // Each container starts in its own group, so the groups of its processes are its own, too.
     let group = getpgid(Some(pid)).and_then(|group| kill_process_group(group, Signal::KILL));
     for outcome in [group, pidfd_send_signal(process, Signal::KILL)] {
         match outcome {

@@ -1,4 +1,4 @@
-//! A process of a container, however it was started.
+//! Supervision of a container's process, however it was started.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
@@ -12,12 +12,12 @@ use crate::state::StopSignal;
 /// A running process that leads a process group of its own.
 pub struct Process {
     pub leader: Pid,
-    /// Its end, such as "exited with code 1". The process id may be another's from then on.
+    /// How it ended, such as "exited with code 1". After that, the system may reuse the process id.
     pub ended: BoxFuture<'static, String>,
 }
 
 impl Process {
-    /// A process that was started here; `None` if it was waited for already.
+    /// A child of this process; `None` if it was waited for already.
     pub fn of_child(mut child: Child) -> Option<Self> {
         let leader = Pid::from_raw(i32::try_from(child.id()?).ok()?)?;
         let ended = async move {
@@ -29,8 +29,8 @@ impl Process {
         Some(Self { leader, ended: Box::pin(ended) })
     }
 
-    /// Waits for the end, passes signals on, and ends what uses more than `memory_limit` MiB. What is left running in
-    /// the process group is killed, also when this is not waited for any more.
+    /// Waits for the end, passes signals on, and kills the process if it uses more than `memory_limit` MiB. The rest of
+    /// the process group is killed, also if this future is dropped.
     pub async fn supervise(mut self, signals: &mut mpsc::UnboundedReceiver<StopSignal>, memory_limit: u32) -> String {
         let exceeds = memory::exceeds(self.leader, memory_limit);
         tokio::pin!(exceeds);
@@ -41,7 +41,7 @@ impl Process {
                     return if exceeded { format!("exceeded its memory limit of {memory_limit} MiB") } else { how };
                 }
                 Some(signal) = signals.recv() => match signal {
-                    // Only the SDK's process is asked to end, as on Modal; what it started is its own business.
+                    // Only the SDK's process gets the signal, as on Modal; its children are its own responsibility.
                     StopSignal::Interrupt => self.report(kill_process(self.leader, Signal::INT)),
                     StopSignal::Terminate => self.report(kill_process(self.leader, Signal::TERM)),
                     StopSignal::Kill => self.kill(),
@@ -54,14 +54,14 @@ impl Process {
         }
     }
 
-    /// Kills it, and what it started.
+    /// Kills the process group.
     fn kill(&self) {
         self.report(kill_process_group(self.leader, Signal::KILL));
     }
 
     fn report(&self, outcome: rustix::io::Result<()>) {
         match outcome {
-            // Nobody is left.
+            // All of them have ended.
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => {
                 tracing::warn!(%error, pid = self.leader.as_raw_nonzero(), "a container could not be signalled");
@@ -76,7 +76,7 @@ impl Drop for Process {
     }
 }
 
-/// How a process ended, to follow "the container".
+/// How a process ended, as text that follows "the container".
 pub fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with code {code}"),
