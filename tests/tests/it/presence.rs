@@ -94,7 +94,7 @@ fn a_daemon_that_still_stops_is_waited_for() {
     assert_eq!(told(&shown), ("stops", pid(&daemon)), "{shown:#}");
     assert!(text(&shown["hint"]).contains("daemon stop"), "{shown:#}");
     let said = diagnosis(&it);
-    assert!(said.contains("stops") && said.contains(&daemon.0.id().to_string()), "{said}");
+    assert!(said.contains("is stopping") && said.contains(&daemon.0.id().to_string()), "{said}");
 
     let stop = it.spawn(&["daemon", "stop"]);
     fs::write(go, "").expect("a file");
