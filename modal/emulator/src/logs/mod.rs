@@ -74,7 +74,7 @@ impl Logs {
         Ok(app)
     }
 
-    /// Lets go of the logs that nobody writes or follows.
+    /// Drops the logs that are neither written nor followed.
     pub fn close_unused(&self) {
         self.apps.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, app| Arc::strong_count(app) > 1);
     }
