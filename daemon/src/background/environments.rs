@@ -144,7 +144,7 @@ impl EnvironmentReconciler {
                 // The registry cannot be written, as when the disk is full; so neither can the time of the next attempt.
                 tracing::error!(environment.name = %name, error = chain(&error), "an attempt could not be recorded");
                 let (failures, _) = self.unrecorded.get(&name).copied().unwrap_or((0, Instant::now()));
-                self.unrecorded.insert(name, (failures.saturating_add(1), Instant::now() + back_off(failures)));
+                self.unrecorded.insert(name, (failures.saturating_add(1), Instant::now() + RETRIES.delay(failures)));
             }
         }
     }

@@ -360,5 +360,8 @@ fn a_daemon_of_another_version_is_named() {
     }
     other.join().expect("the other daemon");
     let restarted = it.cli(&["daemon", "restart"]).succeeded();
-    assert!(restarted.stdout.contains("airflowd 0.1.0 is running") && !restarted.stderr.contains("note:"), "{restarted:#?}");
+    assert!(
+        restarted.stdout.contains("airflowd 0.1.0 is running") && !restarted.stderr.contains("note:"),
+        "{restarted:#?}"
+    );
 }
