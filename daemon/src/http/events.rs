@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use airflow_serverless_api::event::{Event, FollowEvents, ServerSentEvent};
+use airflow_serverless_api::{
+    event::{Event, FollowEvents, ServerSentEvent},
+    routes,
+};
 use axum::{
     extract::State,
     http::{HeaderMap, HeaderName, StatusCode},
@@ -22,7 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// What happens, as server-sent events with growing ids; `Last-Event-ID` takes the stream up again
 #[utoipa::path(
-    get, path = "/v1/events", tag = "events",
+    get, path = routes::EVENTS.template, tag = "events",
     params(
         FollowEvents,
         ("Last-Event-ID" = Option<i64>, Header, description = "Begin behind this event", minimum = 0),

@@ -1,7 +1,8 @@
 //! A typed client of Modal's API, for what the daemon needs: Apps and their output, Volumes, Dicts, Secrets and
 //! Function calls.
 //!
-//! It starts no Python: an upload is two RPCs, a Dict read is one. Values that cross to Python are pickles of plain
+//! It starts no Python. Files are put on a Volume with an RPC for each content and one for all their names; a read of a
+//! Dict is one RPC. Values that cross to Python are pickles of plain
 //! types (see [`pickle`]). Failed RPCs that Modal's own SDK would repeat are repeated here too (see [`wire`]).
 
 mod app;
