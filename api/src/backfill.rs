@@ -165,7 +165,7 @@ pub enum BackfillAction {
 }
 
 impl BackfillAction {
-    /// As it stands in the path of the request.
+    /// As it stands in the name of its command.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pause => "pause",

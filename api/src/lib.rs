@@ -18,6 +18,7 @@
 //! - [`credentials`]: for Modal's cloud
 //! - [`watch`]: folders whose files are uploaded as they are saved
 //! - [`daemon`], [`diagnostics`]: health and version of the daemon, and what it finds when it looks after itself
+//! - [`routes`]: the paths of the API
 //! - [`problem`]: errors as RFC 9457 problem documents
 //! - [`home`], [`variables`]: where the daemon is found
 
@@ -43,6 +44,7 @@ pub mod page;
 pub mod pool;
 pub mod problem;
 pub mod question;
+pub mod routes;
 pub mod run;
 pub mod secret;
 pub mod task;

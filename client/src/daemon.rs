@@ -24,6 +24,7 @@ use airflow_serverless_api::{
     operation::{ListOperations, Operation, OperationList},
     page::{Page, Written},
     question::{self, AnswerQuestion, ListQuestions, QuestionList},
+    routes::{self, Route},
     run::{
         ClearDagRun, DagRunDetail, DagRunList, ListDagRuns, ReadLogs, RunMark, TaskLog, TriggerDagRun, UpdateDagRun,
     },
@@ -57,7 +58,7 @@ pub(crate) const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 /// The largest page of a list.
 const PAGE: u32 = Page::LARGEST_LIMIT;
 /// The host is not looked up: the socket decides where a request goes.
-const BASE: &str = "http://localhost/v1";
+const BASE: &str = "http://localhost";
 
 pub struct Daemon {
     http: Client,
@@ -75,7 +76,7 @@ impl Daemon {
         }
         let daemon = Self::at(&home)?;
         // One that is suspended takes connections nevertheless. What it answers matters later.
-        let asked = daemon.request(Method::GET, &["version"]).timeout(VERSION_LIMIT).send().await;
+        let asked = daemon.request(Method::GET, routes::VERSION.path([])).timeout(VERSION_LIMIT).send().await;
         if asked.is_err_and(|error| error.is_timeout()) {
             let silent = Presence::silent(&home, format!("no response within {} s", VERSION_LIMIT.as_secs()));
             return Err(Failure::Unexpected { message: silent.describe(), hint: silent.hint() });
@@ -102,69 +103,69 @@ impl Daemon {
     }
 
     pub async fn version(&self) -> Result<Version> {
-        answer(self.request(Method::GET, &["version"]).timeout(VERSION_LIMIT)).await
+        answer(self.request(Method::GET, routes::VERSION.path([])).timeout(VERSION_LIMIT)).await
     }
 
     pub async fn run_diagnostics(&self) -> Result<Diagnostics> {
-        answer(self.request(Method::POST, &["diagnostics"])).await
+        answer(self.request(Method::POST, routes::DIAGNOSTICS.path([]))).await
     }
 
     pub async fn list_environments(&self) -> Result<EnvironmentList> {
         let query = ListEnvironments { limit: Some(PAGE), ..Default::default() };
-        answer(self.request(Method::GET, &["environments"]).query(&query)).await
+        answer(self.request(Method::GET, routes::ENVIRONMENTS.path([])).query(&query)).await
     }
 
     pub async fn get_environment(&self, name: &EnvironmentName) -> Result<Environment> {
-        self.get(&["environments", name.as_str()]).await
+        self.get(routes::ENVIRONMENT.path([name.as_str()])).await
     }
 
     pub async fn create_environment(&self, name: EnvironmentName, config: Config) -> Result<EnvironmentChange> {
         let body = CreateEnvironment { name, config };
-        answer(self.request(Method::POST, &["environments"]).json(&body)).await
+        answer(self.request(Method::POST, routes::ENVIRONMENTS.path([])).json(&body)).await
     }
 
     pub async fn update_environment(&self, name: &EnvironmentName, config: Config) -> Result<EnvironmentChange> {
-        let request = self.request(Method::PATCH, &["environments", name.as_str()]);
+        let request = self.request(Method::PATCH, routes::ENVIRONMENT.path([name.as_str()]));
         answer(request.json(&UpdateEnvironment { config })).await
     }
 
     pub async fn delete_environment(&self, name: &EnvironmentName, purge: bool) -> Result<EnvironmentChange> {
-        let request = self.request(Method::DELETE, &["environments", name.as_str()]);
+        let request = self.request(Method::DELETE, routes::ENVIRONMENT.path([name.as_str()]));
         answer(request.query(&DeleteEnvironment { purge })).await
     }
 
     pub async fn list_unregistered_environments(&self) -> Result<UnregisteredEnvironmentList> {
-        self.get(&["unregistered-environments"]).await
+        self.get(routes::UNREGISTERED_ENVIRONMENTS.path([])).await
     }
 
     pub async fn adopt_environment(&self, name: &EnvironmentName) -> Result<EnvironmentChange> {
-        answer(self.request(Method::POST, &["environments", name.as_str(), "adopt"])).await
+        answer(self.request(Method::POST, routes::ADOPT.path([name.as_str()]))).await
     }
 
     pub async fn list_backups(&self, name: &EnvironmentName) -> Result<BackupList> {
-        self.get(&["environments", name.as_str(), "backups"]).await
+        self.get(routes::BACKUPS.path([name.as_str()])).await
     }
 
     pub async fn roll_back(&self, name: &EnvironmentName, backup: Option<String>) -> Result<RolledBack> {
-        let request = self.request(Method::POST, &["environments", name.as_str(), "rollback"]);
+        let request = self.request(Method::POST, routes::ROLLBACK.path([name.as_str()]));
         answer(request.json(&RollBack { backup })).await
     }
 
     pub async fn tick_environment(&self, name: &EnvironmentName) -> Result<()> {
-        answer(self.request(Method::POST, &["environments", name.as_str(), "tick"])).await
+        answer(self.request(Method::POST, routes::TICK.path([name.as_str()]))).await
     }
 
     pub async fn estimate_cost(&self, name: &EnvironmentName, days: u32) -> Result<Cost> {
-        let request = self.request(Method::GET, &["environments", name.as_str(), "cost"]);
+        let request = self.request(Method::GET, routes::COST.path([name.as_str()]));
         answer(request.query(&EstimateCost { days: Some(days) })).await
     }
 
     pub async fn list_uis(&self) -> Result<UiList> {
-        self.get(&["uis"]).await
+        self.get(routes::UIS.path([])).await
     }
 
     pub async fn get_credentials(&self) -> Result<CredentialsStatus> {
-        self.get(&["credentials"]).await
+        self.get(routes::CREDENTIALS.path([])).await
     }
 
     pub async fn put_credentials(
@@ -172,28 +173,28 @@ impl Daemon {
         credentials: &PutCredentials,
         how: StoreCredentials,
     ) -> Result<CredentialsStatus> {
-        answer(self.request(Method::PUT, &["credentials"]).query(&how).json(credentials)).await
+        answer(self.request(Method::PUT, routes::CREDENTIALS.path([])).query(&how).json(credentials)).await
     }
 
     pub async fn delete_credentials(&self) -> Result<()> {
-        answer(self.request(Method::DELETE, &["credentials"])).await
+        answer(self.request(Method::DELETE, routes::CREDENTIALS.path([]))).await
     }
 
     pub async fn list_operations(&self, query: &ListOperations) -> Result<OperationList> {
-        answer(self.request(Method::GET, &["operations"]).query(query)).await
+        answer(self.request(Method::GET, routes::OPERATIONS.path([])).query(query)).await
     }
 
     pub async fn get_operation(&self, id: Uuid) -> Result<Operation> {
-        self.get(&["operations", &id.to_string()]).await
+        self.get(routes::OPERATION.path([&id.to_string()])).await
     }
 
     pub async fn cancel_operation(&self, id: Uuid) -> Result<Operation> {
-        answer(self.request(Method::POST, &["operations", &id.to_string(), "cancel"])).await
+        answer(self.request(Method::POST, routes::OPERATION_CANCEL.path([&id.to_string()]))).await
     }
 
     /// Waits until the operation has a revision after `after`, or for some seconds.
     pub async fn follow_operation(&self, id: Uuid, after: i64) -> Result<Operation> {
-        let request = self.request(Method::GET, &["operations", &id.to_string()]);
+        let request = self.request(Method::GET, routes::OPERATION.path([&id.to_string()]));
         answer(request.query(&[("after", after), ("wait_seconds", 20)])).await
     }
 
@@ -203,7 +204,7 @@ impl Daemon {
         loop {
             let offset = u32::try_from(all.files.len()).ok();
             let query = ListDagFiles { limit: Some(PAGE), offset, ..wanted.clone() };
-            let request = self.request(Method::GET, &["environments", environment.as_str(), "dags"]);
+            let request = self.request(Method::GET, routes::DAG_FILES.path([environment.as_str()]));
             let page: DagFileList = answer(request.query(&query)).await?;
             let is_last = page.files.len() < PAGE as usize;
             all.files.extend(page.files);
@@ -221,18 +222,18 @@ impl Daemon {
         content: Vec<u8>,
         mode: PutMode,
     ) -> Result<DagFileChange> {
-        let request = self.request(Method::PUT, &["environments", environment.as_str(), "dags", "files", filename]);
+        let request = self.request(Method::PUT, routes::DAG_FILE.path([environment.as_str(), filename]));
         let request = request.query(&[("mode", mode)]).header("content-type", "text/x-python");
         answer(request.body(content).timeout(FILE_LIMIT)).await
     }
 
     pub async fn delete_dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<DagFileDeletion> {
-        let path = ["environments", environment.as_str(), "dags", "files", filename];
-        answer(self.request(Method::DELETE, &path)).await
+        let path = routes::DAG_FILE.path([environment.as_str(), filename]);
+        answer(self.request(Method::DELETE, path)).await
     }
 
     pub async fn get_dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<DagDetail> {
-        self.get(&["environments", environment.as_str(), "dags", dag_id]).await
+        self.get(routes::DAG.path([environment.as_str(), dag_id])).await
     }
 
     pub async fn get_container_logs(
@@ -240,23 +241,23 @@ impl Daemon {
         environment: &EnvironmentName,
         query: ReadContainerLogs,
     ) -> Result<ContainerLogs> {
-        let request = self.request(Method::GET, &["environments", environment.as_str(), "logs"]);
+        let request = self.request(Method::GET, routes::LOGS.path([environment.as_str()]));
         answer(request.query(&query)).await
     }
 
     pub async fn list_import_errors(&self, environment: &EnvironmentName) -> Result<ImportErrorList> {
         let query = ListImportErrors { limit: Some(PAGE), offset: None };
-        let request = self.request(Method::GET, &["environments", environment.as_str(), "import-errors"]);
+        let request = self.request(Method::GET, routes::IMPORT_ERRORS.path([environment.as_str()]));
         answer(request.query(&query)).await
     }
 
     pub async fn update_dag(&self, environment: &EnvironmentName, dag_id: &str, update: UpdateDag) -> Result<Dag> {
-        let request = self.request(Method::PATCH, &["environments", environment.as_str(), "dags", dag_id]);
+        let request = self.request(Method::PATCH, routes::DAG.path([environment.as_str(), dag_id]));
         answer(request.json(&update)).await
     }
 
     pub async fn delete_dag(&self, environment: &EnvironmentName, dag_id: &str, force: bool) -> Result<DagDeletion> {
-        let request = self.request(Method::DELETE, &["environments", environment.as_str(), "dags", dag_id]);
+        let request = self.request(Method::DELETE, routes::DAG.path([environment.as_str(), dag_id]));
         answer(request.query(&[("force", force)])).await
     }
 
@@ -266,16 +267,16 @@ impl Daemon {
         dag_id: &str,
         run: &TriggerDagRun,
     ) -> Result<DagRunDetail> {
-        let request = self.request(Method::POST, &["environments", environment.as_str(), "dags", dag_id, "runs"]);
+        let request = self.request(Method::POST, routes::DAG_RUNS.path([environment.as_str(), dag_id]));
         answer(request.json(run)).await
     }
 
     pub async fn list_dag_runs(&self, environment: &EnvironmentName, query: &ListDagRuns) -> Result<DagRunList> {
-        answer(self.request(Method::GET, &["environments", environment.as_str(), "runs"]).query(query)).await
+        answer(self.request(Method::GET, routes::RUNS.path([environment.as_str()])).query(query)).await
     }
 
     pub async fn get_dag_run(&self, environment: &EnvironmentName, dag_id: &str, run_id: &str) -> Result<DagRunDetail> {
-        self.get(&["environments", environment.as_str(), "dags", dag_id, "runs", run_id]).await
+        self.get(routes::DAG_RUN.path([environment.as_str(), dag_id, run_id])).await
     }
 
     pub async fn clear_dag_run(
@@ -284,8 +285,8 @@ impl Daemon {
         (dag_id, run_id): (&str, &str),
         clear: ClearDagRun,
     ) -> Result<TaskInstanceList> {
-        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "clear"];
-        answer(self.request(Method::POST, &path).json(&clear)).await
+        let path = routes::DAG_RUN_CLEAR.path([environment.as_str(), dag_id, run_id]);
+        answer(self.request(Method::POST, path).json(&clear)).await
     }
 
     pub async fn update_dag_run(
@@ -294,8 +295,8 @@ impl Daemon {
         (dag_id, run_id): (&str, &str),
         state: RunMark,
     ) -> Result<DagRunDetail> {
-        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id];
-        answer(self.request(Method::PATCH, &path).json(&UpdateDagRun { state })).await
+        let path = routes::DAG_RUN.path([environment.as_str(), dag_id, run_id]);
+        answer(self.request(Method::PATCH, path).json(&UpdateDagRun { state })).await
     }
 
     pub async fn list_task_instances(
@@ -304,8 +305,8 @@ impl Daemon {
         (dag_id, run_id): (&str, &str),
         query: &ListTaskInstances,
     ) -> Result<TaskInstanceList> {
-        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks"];
-        answer(self.request(Method::GET, &path).query(query)).await
+        let path = routes::TASKS.path([environment.as_str(), dag_id, run_id]);
+        answer(self.request(Method::GET, path).query(query)).await
     }
 
     pub async fn clear_task_instances(
@@ -314,12 +315,12 @@ impl Daemon {
         (dag_id, run_id, task_id): (&str, &str, &str),
         clear: &ClearTaskInstances,
     ) -> Result<TaskInstanceList> {
-        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks", task_id, "clear"];
-        answer(self.request(Method::POST, &path).json(clear)).await
+        let path = routes::TASK_CLEAR.path([environment.as_str(), dag_id, run_id, task_id]);
+        answer(self.request(Method::POST, path).json(clear)).await
     }
 
     pub async fn list_questions(&self, environment: &EnvironmentName, query: &ListQuestions) -> Result<QuestionList> {
-        let request = self.request(Method::GET, &["environments", environment.as_str(), "hitl-details"]);
+        let request = self.request(Method::GET, routes::QUESTIONS.path([environment.as_str()]));
         answer(request.query(query)).await
     }
 
@@ -329,8 +330,8 @@ impl Daemon {
         (dag_id, run_id, task_id): (&str, &str, &str),
         body: &AnswerQuestion,
     ) -> Result<question::Response> {
-        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks", task_id];
-        answer(self.request(Method::PATCH, &[&path[..], &["hitl-details"]].concat()).json(body)).await
+        let path = routes::TASK_QUESTION.path([environment.as_str(), dag_id, run_id, task_id]);
+        answer(self.request(Method::PATCH, path).json(body)).await
     }
 
     pub async fn update_task_instance(
@@ -339,16 +340,16 @@ impl Daemon {
         (dag_id, run_id, task_id): (&str, &str, &str),
         update: &UpdateTaskInstance,
     ) -> Result<TaskInstanceList> {
-        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks", task_id];
-        answer(self.request(Method::PATCH, &path).json(update)).await
+        let path = routes::TASK.path([environment.as_str(), dag_id, run_id, task_id]);
+        answer(self.request(Method::PATCH, path).json(update)).await
     }
 
     pub async fn list_backfills(&self, environment: &EnvironmentName, query: &ListBackfills) -> Result<BackfillList> {
-        answer(self.request(Method::GET, &["environments", environment.as_str(), "backfills"]).query(query)).await
+        answer(self.request(Method::GET, routes::BACKFILLS.path([environment.as_str()])).query(query)).await
     }
 
     pub async fn get_backfill(&self, environment: &EnvironmentName, id: i64) -> Result<BackfillDetail> {
-        self.get(&["environments", environment.as_str(), "backfills", &id.to_string()]).await
+        self.get(routes::BACKFILL.path([environment.as_str(), &id.to_string()])).await
     }
 
     pub async fn create_backfill(
@@ -356,7 +357,7 @@ impl Daemon {
         environment: &EnvironmentName,
         backfill: &CreateBackfill,
     ) -> Result<BackfillDetail> {
-        answer(self.request(Method::POST, &["environments", environment.as_str(), "backfills"]).json(backfill)).await
+        answer(self.request(Method::POST, routes::BACKFILLS.path([environment.as_str()])).json(backfill)).await
     }
 
     pub async fn dry_run_backfill(
@@ -364,8 +365,8 @@ impl Daemon {
         environment: &EnvironmentName,
         backfill: &CreateBackfill,
     ) -> Result<DryRunBackfillList> {
-        let path = ["environments", environment.as_str(), "backfills", "dry_run"];
-        answer(self.request(Method::POST, &path).json(backfill)).await
+        let path = routes::BACKFILLS_DRY_RUN.path([environment.as_str()]);
+        answer(self.request(Method::POST, path).json(backfill)).await
     }
 
     pub async fn change_backfill(
@@ -374,50 +375,59 @@ impl Daemon {
         id: i64,
         action: BackfillAction,
     ) -> Result<BackfillDetail> {
-        let path = ["environments", environment.as_str(), "backfills", &id.to_string(), action.name()];
-        answer(self.request(Method::PUT, &path)).await
+        let route = match action {
+            BackfillAction::Pause => routes::BACKFILL_PAUSE,
+            BackfillAction::Unpause => routes::BACKFILL_UNPAUSE,
+            BackfillAction::Cancel => routes::BACKFILL_CANCEL,
+        };
+        answer(self.request(Method::PUT, route.path([environment.as_str(), &id.to_string()]))).await
     }
 
     /// A page of `variables`, `connections` or `pools`.
-    pub async fn list<T: DeserializeOwned>(&self, environment: &EnvironmentName, noun: &str, page: &Page) -> Result<T> {
-        answer(self.request(Method::GET, &["environments", environment.as_str(), noun]).query(page)).await
+    pub async fn list<T: DeserializeOwned>(
+        &self,
+        environment: &EnvironmentName,
+        route: Route<1>,
+        page: &Page,
+    ) -> Result<T> {
+        answer(self.request(Method::GET, route.path([environment.as_str()])).query(page)).await
     }
 
     /// Writes variables, connections or pools.
-    pub async fn put(&self, environment: &EnvironmentName, noun: &str, body: &impl Serialize) -> Result<Written> {
-        answer(self.request(Method::POST, &["environments", environment.as_str(), noun]).json(body)).await
+    pub async fn put(&self, environment: &EnvironmentName, route: Route<1>, body: &impl Serialize) -> Result<Written> {
+        answer(self.request(Method::POST, route.path([environment.as_str()])).json(body)).await
     }
 
     /// One variable, connection or pool.
     pub async fn get_one<T: DeserializeOwned>(
         &self,
         environment: &EnvironmentName,
-        (noun, name): (&str, &str),
+        (route, name): (Route<2>, &str),
         show_values: bool,
     ) -> Result<T> {
-        let request = self.request(Method::GET, &["environments", environment.as_str(), noun, name]);
+        let request = self.request(Method::GET, route.path([environment.as_str(), name]));
         answer(request.query(&[("show_values", show_values)])).await
     }
 
     /// Removes a variable, connection or pool.
-    pub async fn delete(&self, environment: &EnvironmentName, (noun, name): (&str, &str)) -> Result<()> {
-        answer(self.request(Method::DELETE, &["environments", environment.as_str(), noun, name])).await
+    pub async fn delete(&self, environment: &EnvironmentName, (route, name): (Route<2>, &str)) -> Result<()> {
+        answer(self.request(Method::DELETE, route.path([environment.as_str(), name]))).await
     }
 
     pub async fn list_watches(&self, query: &ListWatches) -> Result<WatchList> {
-        answer(self.request(Method::GET, &["watches"]).query(query)).await
+        answer(self.request(Method::GET, routes::WATCHES.path([])).query(query)).await
     }
 
     pub async fn create_watch(&self, watch: &CreateWatch) -> Result<Watch> {
-        answer(self.request(Method::POST, &["watches"]).json(watch)).await
+        answer(self.request(Method::POST, routes::WATCHES.path([])).json(watch)).await
     }
 
     pub async fn get_watch(&self, id: Uuid) -> Result<Watch> {
-        self.get(&["watches", &id.to_string()]).await
+        self.get(routes::WATCH.path([&id.to_string()])).await
     }
 
     pub async fn delete_watch(&self, id: Uuid) -> Result<WatchRemoval> {
-        answer(self.request(Method::DELETE, &["watches", &id.to_string()])).await
+        answer(self.request(Method::DELETE, routes::WATCH.path([&id.to_string()]))).await
     }
 
     pub async fn get_task_log(
@@ -426,30 +436,19 @@ impl Daemon {
         (dag_id, run_id, task_id): (&str, &str, &str),
         query: &ReadLogs,
     ) -> Result<TaskLog> {
-        let path = ["environments", environment.as_str(), "dags", dag_id, "runs", run_id, "tasks", task_id, "logs"];
-        answer(self.request(Method::GET, &path).query(query)).await
+        let path = routes::TASK_LOG.path([environment.as_str(), dag_id, run_id, task_id]);
+        answer(self.request(Method::GET, path).query(query)).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T> {
+    async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T> {
         answer(self.request(Method::GET, path)).await
     }
 
-    /// Each part of the path is encoded, line breaks and tabs too, which [`Url`] would drop: names hold all of them.
-    pub(crate) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: String) -> RequestBuilder {
         let mut url = self.base.clone();
-        let parts: String = path.iter().map(|part| format!("/{}", encoded(part))).collect();
-        url.set_path(&format!("{}{parts}", self.base.path().trim_end_matches('/')));
+        url.set_path(&path);
         self.http.request(method, url)
     }
-}
-
-/// A part of a path in percent-encoding.
-fn encoded(part: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    part.bytes().map(byte).collect()
 }
 
 /// The version of the daemon that answered, if it is another one than this program's.

@@ -5,6 +5,7 @@ use airflow_serverless_api::{
     environment::EnvironmentName,
     event::{Event, FollowEvents},
     log::{ContainerLine, ReadContainerLogs},
+    routes,
     run::{LogEnd, LogLine, ReadLogs},
     ui::{UiProgress, UiReady},
 };
@@ -30,7 +31,7 @@ pub enum UiEvent {
 impl Daemon {
     /// Runs the UI of an environment, and tells `show` about it, until it fails; dropping this ends it.
     pub async fn open_ui(&self, environment: &EnvironmentName, mut show: impl FnMut(UiEvent)) -> Result<(), Failure> {
-        let request = self.request(Method::POST, &["environments", environment.as_str(), "ui"]);
+        let request = self.request(Method::POST, routes::UI.path([environment.as_str()]));
         follow(request, |kind, data| {
             match kind {
                 b"ready" => show(UiEvent::Ready(parse(data)?)),
@@ -50,7 +51,7 @@ impl Daemon {
         query: &FollowEvents,
         mut take: impl FnMut(&Event) -> bool,
     ) -> Result<(), Failure> {
-        follow(self.request(Method::GET, &["events"]).query(query), |_, data| Ok(take(&parse(data)?))).await
+        follow(self.request(Method::GET, routes::EVENTS.path([])).query(query), |_, data| Ok(take(&parse(data)?))).await
     }
 
     /// Gives what the containers of an environment print to `take` as it comes, until it returns `false`, the
@@ -61,7 +62,7 @@ impl Daemon {
         query: ReadContainerLogs,
         mut take: impl FnMut(&ContainerLine) -> bool,
     ) -> Result<(), Failure> {
-        let request = self.request(Method::GET, &["environments", environment.as_str(), "logs", "stream"]);
+        let request = self.request(Method::GET, routes::LOG_STREAM.path([environment.as_str()]));
         follow(request.query(&query), |_, data| Ok(take(&parse(data)?))).await
     }
 
@@ -74,8 +75,8 @@ impl Daemon {
         mut take: impl FnMut(LogEvent) -> bool,
     ) -> Result<(), Failure> {
         let environment = environment.as_str();
-        let path = ["environments", environment, "dags", dag_id, "runs", run_id, "tasks", task_id, "logs", "stream"];
-        let request = self.request(Method::GET, &path).query(query);
+        let path = routes::TASK_LOG_STREAM.path([environment, dag_id, run_id, task_id]);
+        let request = self.request(Method::GET, path).query(query);
         let mut is_whole = false;
         follow(request, |kind, data| match kind {
             b"end" => {

@@ -150,7 +150,7 @@ impl Diagnostician {
         let volume = found.ok_or_else(|| format!("there is no such Volume at {}", environment.target))?;
         let content = Uuid::new_v4().to_string().into_bytes();
         let path = format!("/.diagnosis-{}", Uuid::new_v4());
-        volume.put(vec![File { path: path.clone(), content: content.clone() }]).await.map_err(failed)?;
+        volume.put(vec![File { path: path.clone(), content: content.clone().into() }]).await.map_err(failed)?;
         let read = volume.read(&path).await;
         volume.remove(&path).await.map_err(failed)?;
         match read.map_err(failed)? {

@@ -113,6 +113,13 @@ pub enum Error {
     Files { action: &'static str, path: String, source: std::io::Error },
 }
 
+impl Error {
+    /// Whether Modal does not know an object that was used: it was removed, or replaced by another one of its name.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Modal(ModalError::Client(error)) if error.is_not_found())
+    }
+}
+
 /// Why there is no log to show.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoLog {

@@ -8,6 +8,7 @@ use airflow_serverless_api::{
     environment::EnvironmentName,
     page::ActionOnExisting,
     problem::Fault,
+    routes,
 };
 use serde_json::{Map, Value, json};
 
@@ -25,11 +26,11 @@ pub async fn run(command: Connections, printer: &Printer) -> Outcome {
     match command {
         Connections::List(list) => {
             let daemon = Daemon::connect(printer).await?;
-            printer.result(&daemon.list(&list.environment.name, NOUN, &page(&list)).await?, listing);
+            printer.result(&daemon.list(&list.environment.name, routes::CONNECTIONS, &page(&list)).await?, listing);
         }
         Connections::Get { environment, conn_id, show_values } => {
             let daemon = Daemon::connect(printer).await?;
-            let connection = daemon.get_one(&environment.name, (NOUN, &conn_id), show_values).await?;
+            let connection = daemon.get_one(&environment.name, (routes::CONNECTION, &conn_id), show_values).await?;
             printer.result(&connection, details);
         }
         Connections::Add(arguments) => {
@@ -38,7 +39,7 @@ pub async fn run(command: Connections, printer: &Printer) -> Outcome {
         }
         Connections::Delete { environment, conn_id } => {
             let daemon = Daemon::connect(printer).await?;
-            daemon.delete(&environment.name, (NOUN, &conn_id)).await?;
+            daemon.delete(&environment.name, (routes::CONNECTION, &conn_id)).await?;
             printer.result(&json!({"connection_id": conn_id}), |_| format!("connection {conn_id} deleted"));
         }
         Connections::Import { environment, file, overwrite } => {
@@ -104,7 +105,7 @@ async fn put(
 ) -> Result<(), Failure> {
     let daemon = Daemon::connect(printer).await?;
     let request = PutConnections { connections, action_on_existing_key: action };
-    let answer = daemon.put(environment, NOUN, &request).await?;
+    let answer = daemon.put(environment, routes::CONNECTIONS, &request).await?;
     printer.result(&answer, |answer| files::written(NOUN, answer, action));
     Ok(())
 }
@@ -169,7 +170,8 @@ fn invalid(location: &str, message: &str) -> Failure {
 async fn all(daemon: &Daemon, environment: &EnvironmentName) -> Result<Vec<Connection>, Failure> {
     let mut connections: Vec<Connection> = Vec::new();
     loop {
-        let list: ConnectionList = daemon.list(environment, NOUN, &files::export_page(connections.len())).await?;
+        let list: ConnectionList =
+            daemon.list(environment, routes::CONNECTIONS, &files::export_page(connections.len())).await?;
         let is_last = list.connections.is_empty();
         connections.extend(list.connections);
         if is_last || connections.len() as i64 >= list.total_entries {

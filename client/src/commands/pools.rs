@@ -5,6 +5,7 @@ use airflow_serverless_api::{
     page::{self, ActionOnExisting},
     pool::{Pool, PoolList, PutPools},
     problem::Fault,
+    routes,
 };
 use serde_json::{Map, Value, json};
 
@@ -22,12 +23,12 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
     match command {
         Pools::List { environment, page } => {
             let page = page::Page { limit: Some(page.limit), offset: Some(page.offset), ..page::Page::default() };
-            let list: PoolList = Daemon::connect(printer).await?.list(&environment.name, NOUN, &page).await?;
+            let list: PoolList = Daemon::connect(printer).await?.list(&environment.name, routes::POOLS, &page).await?;
             printer.result(&list, |list| rows(&list.pools));
         }
         Pools::Get { environment, pool } => {
             let daemon = Daemon::connect(printer).await?;
-            let pool: Pool = daemon.get_one(&environment.name, (NOUN, &pool), false).await?;
+            let pool: Pool = daemon.get_one(&environment.name, (routes::POOL, &pool), false).await?;
             printer.result(&pool, |pool| rows(std::slice::from_ref(pool)));
         }
         Pools::Set { environment, pool, slots, description, include_deferred } => {
@@ -35,7 +36,7 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
             put(&environment.name, vec![pool], printer).await?;
         }
         Pools::Delete { environment, pool } => {
-            Daemon::connect(printer).await?.delete(&environment.name, (NOUN, &pool)).await?;
+            Daemon::connect(printer).await?.delete(&environment.name, (routes::POOL, &pool)).await?;
             printer.result(&json!({"name": pool}), |_| format!("pool {pool} deleted"));
         }
         Pools::Import { environment, file } => {
@@ -48,7 +49,8 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
             let daemon = Daemon::connect(printer).await?;
             let mut entries = Map::new();
             loop {
-                let list: PoolList = daemon.list(&environment.name, NOUN, &files::export_page(entries.len())).await?;
+                let list: PoolList =
+                    daemon.list(&environment.name, routes::POOLS, &files::export_page(entries.len())).await?;
                 let is_last = list.pools.is_empty();
                 entries.extend(list.pools.into_iter().map(to_file));
                 if is_last || entries.len() as i64 >= list.total_entries {
@@ -65,7 +67,7 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
 async fn put(environment: &EnvironmentName, pools: Vec<Pool>, printer: &Printer) -> Result<(), Failure> {
     let action = ActionOnExisting::Overwrite;
     let request = PutPools { pools, action_on_existing_key: action };
-    let answer = Daemon::connect(printer).await?.put(environment, NOUN, &request).await?;
+    let answer = Daemon::connect(printer).await?.put(environment, routes::POOLS, &request).await?;
     printer.result(&answer, |answer| files::written(NOUN, answer, action));
     Ok(())
 }

@@ -6,6 +6,7 @@ use airflow_serverless_api::{
     Secret,
     environment::EnvironmentName,
     page::{self, ActionOnExisting},
+    routes,
     variable::{NewVariable, PutVariables, Variable, VariableList},
 };
 use serde_json::{Map, Value, json};
@@ -24,7 +25,7 @@ pub async fn run(command: Variables, printer: &Printer) -> Outcome {
     match command {
         Variables::List(list) => {
             let daemon = Daemon::connect(printer).await?;
-            printer.result(&daemon.list(&list.environment.name, NOUN, &page(&list)).await?, listing);
+            printer.result(&daemon.list(&list.environment.name, routes::VARIABLES, &page(&list)).await?, listing);
         }
         Variables::Get { environment, key, default } => {
             let daemon = Daemon::connect(printer).await?;
@@ -36,7 +37,7 @@ pub async fn run(command: Variables, printer: &Printer) -> Outcome {
         }
         Variables::Delete { environment, key } => {
             let daemon = Daemon::connect(printer).await?;
-            daemon.delete(&environment.name, (NOUN, &key)).await?;
+            daemon.delete(&environment.name, (routes::VARIABLE, &key)).await?;
             printer.result(&json!({"key": key}), |_| format!("variable {key} deleted"));
         }
         Variables::Import { environment, file, action_on_existing_key } => {
@@ -65,7 +66,7 @@ async fn get(
     default: Option<String>,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    let variable = match (daemon.get_one::<Variable>(environment, (NOUN, key), true).await, default) {
+    let variable = match (daemon.get_one::<Variable>(environment, (routes::VARIABLE, key), true).await, default) {
         (Err(Failure::Refused(problem)), Some(default)) if problem.status == 404 => {
             Variable { key: key.to_owned(), value: Some(Secret::new(default)), description: None, is_encrypted: false }
         }
@@ -83,7 +84,7 @@ async fn put(
 ) -> Result<(), Failure> {
     let daemon = Daemon::connect(printer).await?;
     let request = PutVariables { variables, action_on_existing_key: action };
-    let answer = daemon.put(environment, NOUN, &request).await?;
+    let answer = daemon.put(environment, routes::VARIABLES, &request).await?;
     printer.result(&answer, |answer| files::written(NOUN, answer, action));
     Ok(())
 }
@@ -106,7 +107,8 @@ async fn export(environment: &EnvironmentName, file: &Path, force: bool, printer
     let daemon = Daemon::connect(printer).await?;
     let mut entries = Map::new();
     loop {
-        let list: VariableList = daemon.list(environment, NOUN, &files::export_page(entries.len())).await?;
+        let list: VariableList =
+            daemon.list(environment, routes::VARIABLES, &files::export_page(entries.len())).await?;
         let is_last = list.variables.is_empty();
         entries.extend(list.variables.into_iter().map(to_file));
         if is_last || entries.len() as i64 >= list.total_entries {

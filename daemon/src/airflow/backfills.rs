@@ -5,7 +5,6 @@ use airflow_serverless_api::{
         Backfill, BackfillAction, BackfillDetail, BackfillList, BackfillRun, BackfillState, CreateBackfill,
         DryRunBackfillList, ListBackfills,
     },
-    environment::EnvironmentName,
     page::limit,
 };
 use chrono::{DateTime, Utc};
@@ -13,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlite_schema::row;
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::{Error, Reason, Result, Subject};
 
 const BACKFILL: &str = "SELECT id, dag_id, from_date, to_date, CAST(dag_run_conf AS TEXT) AS dag_run_conf, is_paused,
@@ -98,30 +97,22 @@ struct Changed {
     id: i64,
 }
 
-impl Airflow {
+impl Deployed {
     /// Has the scheduler create a backfill with its runs; gives it as the scheduler committed it.
-    pub async fn create_backfill(
-        &self,
-        environment: &EnvironmentName,
-        request: &CreateBackfill,
-    ) -> Result<BackfillDetail> {
+    pub async fn create_backfill(&self, request: &CreateBackfill) -> Result<BackfillDetail> {
         let command = (Subject::Backfill, "create_backfill");
-        let changed: Changed = self.command(environment, command, json!(request)).await.map_err(about_its_dag)?;
-        self.backfill(environment, changed.id).await
+        let changed: Changed = self.command(command, json!(request)).await.map_err(about_its_dag)?;
+        self.backfill(changed.id).await
     }
 
     /// The runs that a backfill would have.
-    pub async fn dry_run_backfill(
-        &self,
-        environment: &EnvironmentName,
-        request: &CreateBackfill,
-    ) -> Result<DryRunBackfillList> {
-        self.command(environment, (Subject::Backfill, "dry_run_backfill"), json!(request)).await.map_err(about_its_dag)
+    pub async fn dry_run_backfill(&self, request: &CreateBackfill) -> Result<DryRunBackfillList> {
+        self.command((Subject::Backfill, "dry_run_backfill"), json!(request)).await.map_err(about_its_dag)
     }
 
     /// Backfills, newest first.
-    pub async fn list_backfills(&self, environment: &EnvironmentName, query: &ListBackfills) -> Result<BackfillList> {
-        let metadata = self.metadata(environment).await?;
+    pub async fn list_backfills(&self, query: &ListBackfills) -> Result<BackfillList> {
+        let metadata = self.metadata().await?;
         let filter = "($1 IS NULL OR dag_id = $1)";
         let sql = format!("{BACKFILL} WHERE {filter} ORDER BY id DESC LIMIT $2 OFFSET $3");
         let parameters = [json!(query.dag_id), json!(limit(query.limit)), json!(query.offset.unwrap_or(0))];
@@ -131,9 +122,9 @@ impl Airflow {
     }
 
     /// A backfill with its dates.
-    pub async fn backfill(&self, environment: &EnvironmentName, id: i64) -> Result<BackfillDetail> {
-        let missing = || Error::NotFound(Subject::Backfill, id.to_string(), environment.clone());
-        let metadata = self.metadata(environment).await?;
+    pub async fn backfill(&self, id: i64) -> Result<BackfillDetail> {
+        let missing = || Error::NotFound(Subject::Backfill, id.to_string(), self.name().clone());
+        let metadata = self.metadata().await?;
         let id = [json!(id)];
         let found: Vec<BackfillRow> = metadata.query(&format!("{BACKFILL} WHERE id = $1"), &id).await?;
         let backfill = found.into_iter().next().map(Backfill::from).ok_or_else(missing)?;
@@ -142,16 +133,11 @@ impl Airflow {
     }
 
     /// Pauses, unpauses or cancels a backfill; gives it as the scheduler committed it.
-    pub async fn change_backfill(
-        &self,
-        environment: &EnvironmentName,
-        id: i64,
-        action: BackfillAction,
-    ) -> Result<BackfillDetail> {
+    pub async fn change_backfill(&self, id: i64, action: BackfillAction) -> Result<BackfillDetail> {
         let kind = format!("{}_backfill", action.name());
         let arguments = json!({"backfill_id": id});
-        let changed: Changed = self.command(environment, (Subject::Backfill, &kind), arguments).await?;
-        self.backfill(environment, changed.id).await
+        let changed: Changed = self.command((Subject::Backfill, &kind), arguments).await?;
+        self.backfill(changed.id).await
     }
 }
 

@@ -3,21 +3,19 @@
 use airflow_serverless_api::{
     backup::{Backup, BackupList, RolledBack},
     config::DatabaseKind,
-    environment::EnvironmentName,
 };
 use chrono::NaiveDateTime;
 use serde_json::json;
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::{Error, Reason, Result, Subject};
 
 const FOLDER: &str = "/data/backups";
 
-impl Airflow {
+impl Deployed {
     /// Backups, newest first.
-    pub async fn list_backups(&self, environment: &EnvironmentName) -> Result<BackupList> {
-        let client = self.client_of_any(environment).await?;
-        let entries = client.volume(&environment.volume()).await?.list(FOLDER, false).await?;
+    pub async fn list_backups(&self) -> Result<BackupList> {
+        let entries = self.volume().await?.list(FOLDER, false).await?;
         let mut backups: Vec<_> = entries.iter().filter_map(|entry| backup(&entry.path, entry.size)).collect();
         backups.sort_by(|one, other| other.name.cmp(&one.name));
         let total_entries = backups.len() as i64;
@@ -26,25 +24,23 @@ impl Airflow {
 
     /// Has the scheduler load a backup, the newest one if none is named, in the place of its database. The environment may
     /// wait for that in order to get ready.
-    pub async fn roll_back(&self, environment: &EnvironmentName, name: Option<String>) -> Result<RolledBack> {
-        let config = self.registry.wanted_environment(environment).await?.config;
-        if config.database.kind == DatabaseKind::Postgres {
+    pub async fn roll_back(&self, name: Option<String>) -> Result<RolledBack> {
+        if self.environment.config.database.kind == DatabaseKind::Postgres {
             let message = "the metadata is in PostgreSQL: restore it with the tools of its server".to_owned();
             return Err(Error::Refused { subject: Subject::Backup, reason: Reason::Invalid, message });
         }
-        let known = self.list_backups(environment).await?.backups;
+        let known = self.list_backups().await?.backups;
         let found = match &name {
             Some(name) => known.into_iter().find(|backup| backup.name == *name),
             None => known.into_iter().find(|backup| !backup.replaced),
         };
         let Some(found) = found else {
             return Err(match name {
-                Some(name) => Error::NotFound(Subject::Backup, name, environment.clone()),
-                None => Error::NoBackup(environment.clone()),
+                Some(name) => Error::NotFound(Subject::Backup, name, self.name().clone()),
+                None => Error::NoBackup(self.name().clone()),
             });
         };
-        let client = self.client_of_any(environment).await?;
-        self.command_by(&client, environment, (Subject::Backup, "roll_back"), json!({"backup": found.name})).await
+        self.command((Subject::Backup, "roll_back"), json!({"backup": found.name})).await
     }
 }
 

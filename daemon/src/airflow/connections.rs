@@ -2,14 +2,13 @@
 
 use airflow_serverless_api::{
     connection::{Connection, ConnectionList, PutConnections},
-    environment::EnvironmentName,
     page::{Page, ShowOne, Written},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlite_schema::row;
 
-use super::{Airflow, variables::page_arguments};
+use super::{Deployed, variables::page_arguments};
 use crate::error::{Result, Subject};
 
 const LIST: &str = "SELECT conn_id, conn_type, description, host, login, schema, port FROM connection
@@ -45,31 +44,30 @@ impl From<Row> for Connection {
     }
 }
 
-impl Airflow {
-    pub async fn list_connections(&self, environment: &EnvironmentName, page: &Page) -> Result<ConnectionList> {
+impl Deployed {
+    pub async fn list_connections(&self, page: &Page) -> Result<ConnectionList> {
         if page.show_values {
-            return self.command(environment, (Subject::Connection, "list_connections"), page_arguments(page)).await;
+            return self.command((Subject::Connection, "list_connections"), page_arguments(page)).await;
         }
-        let (rows, total_entries) = self.page::<Row>(environment, LIST, "connection", page).await?;
+        let (rows, total_entries) = self.page::<Row>(LIST, "connection", page).await?;
         Ok(ConnectionList { connections: rows.into_iter().map(Connection::from).collect(), total_entries })
     }
 
-    pub async fn connection(&self, environment: &EnvironmentName, id: &str, show: ShowOne) -> Result<Connection> {
+    pub async fn connection(&self, id: &str, show: ShowOne) -> Result<Connection> {
         let arguments = json!({"connection_id": id, "hide_sensitive": !show.show_values});
-        self.command(environment, (Subject::Connection, "get_connection"), arguments).await
+        self.command((Subject::Connection, "get_connection"), arguments).await
     }
 
-    pub async fn put_connections(&self, environment: &EnvironmentName, request: &PutConnections) -> Result<Written> {
-        let written = self.command(environment, (Subject::Connection, "put_connections"), json!(request)).await;
-        self.values.invalidate(environment);
+    pub async fn put_connections(&self, request: &PutConnections) -> Result<Written> {
+        let written = self.command((Subject::Connection, "put_connections"), json!(request)).await;
+        self.airflow.values.invalidate(self.name());
         written
     }
 
-    pub async fn delete_connection(&self, environment: &EnvironmentName, id: &str) -> Result<()> {
+    pub async fn delete_connection(&self, id: &str) -> Result<()> {
         let arguments = json!({"connection_id": id});
-        let deleted: Result<Value> =
-            self.command(environment, (Subject::Connection, "delete_connection"), arguments).await;
-        self.values.invalidate(environment);
+        let deleted: Result<Value> = self.command((Subject::Connection, "delete_connection"), arguments).await;
+        self.airflow.values.invalidate(self.name());
         deleted.map(|_| ())
     }
 }

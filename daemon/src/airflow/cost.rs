@@ -1,15 +1,12 @@
 //! What an environment costs, estimated from the times of its tasks.
 
-use airflow_serverless_api::{
-    cost::{Cost, CostItem, EstimateCost},
-    environment::EnvironmentName,
-};
+use airflow_serverless_api::cost::{Cost, CostItem, EstimateCost};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::json;
 use sqlite_schema::row;
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::Result;
 
 /// Modal's list prices in US dollars, for one physical core and one GiB.
@@ -40,18 +37,17 @@ row! {
     }
 }
 
-impl Airflow {
+impl Deployed {
     /// An estimate for the last days.
-    pub async fn cost(&self, environment: &EnvironmentName, query: EstimateCost) -> Result<Cost> {
-        let deployed = self.registry.deployed_environment(environment).await?;
-        let to = self.base.now();
+    pub async fn cost(&self, query: EstimateCost) -> Result<Cost> {
+        let to = self.airflow.base.now();
         let earliest = to - TimeDelta::days(query.days.unwrap_or(DAYS).clamp(1, LONGEST_DAYS).into());
-        let from = earliest.max(deployed.created_at);
-        let metadata = self.metadata(environment).await?;
+        let from = earliest.max(self.environment.created_at);
+        let metadata = self.metadata().await?;
         let tries: Vec<Try> = metadata.query(TRIES, &[json!(from.format("%Y-%m-%d %H:%M:%S").to_string())]).await?;
         let seconds = |at: DateTime<Utc>| (at - from).num_milliseconds() as f64 / 1000.0;
         let spans = tries.iter().map(|run| (seconds(run.start_date), seconds(run.end_date.unwrap_or(to)))).collect();
-        Ok(estimate(spans, (from, to), deployed.config.scheduler.interval_seconds.into()))
+        Ok(estimate(spans, (from, to), self.environment.config.scheduler.interval_seconds.into()))
     }
 }
 

@@ -1,29 +1,17 @@
-//! DAGs: listed with their files, deleted with them.
+//! DAGs: one with its tasks, paused, deleted with its file.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     time::{Duration, Instant},
 };
 
-use airflow_serverless_api::{
-    dag::{
-        Dag, DagDeletion, DagDetail, DagFile, DagFileList, ImportError, ImportErrorList, ListDagFiles,
-        ListImportErrors, ShadowedDag, Task, UpdateDag,
-    },
-    environment::EnvironmentName,
-    page::limit,
-};
+use airflow_serverless_api::dag::{Dag, DagDeletion, DagDetail, DagFile, Task, UpdateDag};
 use chrono::{DateTime, Utc};
-use modal_client::{Entry, EntryKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlite_schema::row;
 
-use super::{
-    Airflow, DAGS,
-    files::{PLUGINS, check_path},
-    metadata::Metadata,
-};
+use super::{Deployed, metadata::Metadata};
 use crate::{
     error::{Error, Result, Subject},
     report::chain,
@@ -55,15 +43,6 @@ impl From<DagRow> for Dag {
             next_dagrun_logical_date: row.next_dagrun,
             last_parsed_time: row.last_parsed_time,
         }
-    }
-}
-
-row! {
-    #[derive(Deserialize)]
-    struct ImportErrorRow {
-        filename: String,
-        timestamp: Option<DateTime<Utc>>,
-        stacktrace: String,
     }
 }
 
@@ -121,22 +100,26 @@ fn tasks(data: &Value) -> Vec<Task> {
     entries.filter_map(task).collect()
 }
 
-async fn dags(metadata: &Metadata) -> Result<Vec<Dag>> {
-    const SQL: &str = "SELECT dag_id, relative_fileloc, is_paused, is_stale, has_import_errors, timetable_summary,
-                              next_dagrun, last_parsed_time
-                       FROM dag ORDER BY dag_id";
-    Ok(metadata.query::<DagRow>(SQL, &[]).await?.into_iter().map(Dag::from).collect())
+const ACTIVE: &str = "SELECT dag_id, relative_fileloc, is_paused, is_stale, has_import_errors, timetable_summary,
+                             next_dagrun, last_parsed_time
+                      FROM dag WHERE NOT is_stale";
+
+/// The DAGs that are in files, by id.
+pub(super) async fn active(metadata: &Metadata) -> Result<Vec<Dag>> {
+    query(metadata, format!("{ACTIVE} ORDER BY dag_id"), &[]).await
 }
 
-async fn import_errors(metadata: &Metadata) -> Result<Vec<ImportError>> {
-    const SQL: &str = "SELECT filename, timestamp, stacktrace FROM import_error ORDER BY filename";
-    let error = |row: ImportErrorRow| ImportError {
-        line: line_of(&row.filename, &row.stacktrace),
-        filename: row.filename,
-        timestamp: row.timestamp,
-        stack_trace: row.stacktrace,
-    };
-    Ok(metadata.query(SQL, &[]).await?.into_iter().map(error).collect())
+/// The DAGs that are in this file, by id.
+pub(super) async fn active_in(metadata: &Metadata, filename: &str) -> Result<Vec<Dag>> {
+    query(metadata, format!("{ACTIVE} AND relative_fileloc = $1 ORDER BY dag_id"), &[json!(filename)]).await
+}
+
+async fn active_dag(metadata: &Metadata, dag_id: &str) -> Result<Option<Dag>> {
+    Ok(query(metadata, format!("{ACTIVE} AND dag_id = $1"), &[json!(dag_id)]).await?.into_iter().next())
+}
+
+async fn query(metadata: &Metadata, sql: String, parameters: &[Value]) -> Result<Vec<Dag>> {
+    Ok(metadata.query::<DagRow>(&sql, parameters).await?.into_iter().map(Dag::from).collect())
 }
 
 row! {
@@ -167,8 +150,8 @@ row! {
     }
 }
 
-/// The files at which scheduler tick done. None before the first tick of a version that has this table.
-async fn known_files(metadata: &Metadata) -> HashSet<String> {
+/// The files that the scheduler has parsed. None before the first tick of a version that has this table.
+pub(super) async fn known_files(metadata: &Metadata) -> HashSet<String> {
     let found = metadata.query::<FileRow>("SELECT path FROM airflow_serverless_file", &[]).await;
     let rows = found.unwrap_or_else(|error| {
         tracing::warn!(error = chain(&error), "cannot read which files the scheduler has parsed");
@@ -177,75 +160,17 @@ async fn known_files(metadata: &Metadata) -> HashSet<String> {
     rows.into_iter().map(|row| row.path).collect()
 }
 
-impl Airflow {
-    /// A page of the Python files of the DAG folder, without plugins, each with what the scheduler found in it.
-    pub async fn list_dag_files(&self, environment: &EnvironmentName, wanted: &ListDagFiles) -> Result<DagFileList> {
-        let mut files = self.dag_files(environment).await?;
-        files.retain_mut(|file| is_wanted(file, wanted));
-        let total_entries = files.len() as i64;
-        let (offset, limit) = (wanted.offset.unwrap_or(0) as usize, limit(wanted.limit) as usize);
-        Ok(DagFileList { files: files.into_iter().skip(offset).take(limit).collect(), total_entries })
-    }
-
-    async fn dag_files(&self, environment: &EnvironmentName) -> Result<Vec<DagFile>> {
-        let volume = self.volume(environment).await?;
-        let entries = volume.list(&format!("/{DAGS}"), true).await?;
-        let (mut found, mut errors) = (HashMap::<String, Vec<Dag>>::new(), HashMap::new());
-        let mut shadowed = HashMap::<String, Vec<ShadowedDag>>::new();
-        let metadata = self.metadata(environment).await?;
-        for dag in dags(&metadata).await?.into_iter().filter(|dag| !dag.is_stale) {
-            found.entry(dag.relative_fileloc.clone().unwrap_or_default()).or_default().push(dag);
-        }
-        for error in import_errors(&metadata).await? {
-            errors.insert(error.filename.clone(), error);
-        }
-        let known = known_files(&metadata).await;
-        for Definition { path, dag_id, defined_in } in definitions(&metadata).await {
-            if path != defined_in {
-                shadowed.entry(path).or_default().push(ShadowedDag { dag_id, defined_in });
-            }
-        }
-        let mut files: Vec<DagFile> = entries.into_iter().filter_map(python_file).collect();
-        for file in &mut files {
-            file.dags = found.remove(&file.filename).unwrap_or_default();
-            file.is_known = known.contains(&file.filename);
-            file.import_error = errors.remove(&file.filename);
-            file.shadowed_dags = shadowed.remove(&file.filename).unwrap_or_default();
-        }
-        files.sort_by(|a, b| a.filename.cmp(&b.filename));
-        Ok(files)
-    }
-
-    /// The content of a file of the DAG folder.
-    pub async fn dag_file(&self, environment: &EnvironmentName, filename: &str) -> Result<Vec<u8>> {
-        check_path(filename)?;
-        let content = self.volume(environment).await?.read(&format!("/{DAGS}/{filename}")).await?;
-        content.ok_or_else(|| Error::FileNotFound(filename.to_owned(), environment.clone()))
-    }
-
-    /// A page of what does not import, by file.
-    pub async fn list_import_errors(
-        &self,
-        environment: &EnvironmentName,
-        wanted: &ListImportErrors,
-    ) -> Result<ImportErrorList> {
-        let all = import_errors(&self.metadata(environment).await?).await?;
-        let total_entries = all.len() as i64;
-        let (offset, limit) = (wanted.offset.unwrap_or(0) as usize, limit(wanted.limit) as usize);
-        Ok(ImportErrorList { import_errors: all.into_iter().skip(offset).take(limit).collect(), total_entries })
-    }
-
+impl Deployed {
     /// A DAG that is in a file, with its tasks. One that was just uploaded is waited for until it is parsed.
-    pub async fn dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<DagDetail> {
-        let missing = || Error::DagNotFound(dag_id.to_owned(), environment.clone());
+    pub async fn dag(&self, dag_id: &str) -> Result<DagDetail> {
+        let missing = || Error::DagNotFound(dag_id.to_owned(), self.name().clone());
         let began = Instant::now();
         let (metadata, dag) = loop {
-            let metadata = self.metadata(environment).await?;
-            let dag = dags(&metadata).await?.into_iter().find(|dag| dag.dag_id == dag_id && !dag.is_stale);
-            if let Some(dag) = dag {
+            let metadata = self.metadata().await?;
+            if let Some(dag) = active_dag(&metadata, dag_id).await? {
                 break (metadata, dag);
             }
-            if began.elapsed() > LONGEST_PARSE || !self.is_expected(environment, dag_id).await? {
+            if began.elapsed() > LONGEST_PARSE || !self.is_expected(dag_id) {
                 return Err(missing());
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -269,148 +194,41 @@ impl Airflow {
     }
 
     /// Pauses or unpauses a DAG; gives it as the scheduler committed it.
-    pub async fn update_dag(&self, environment: &EnvironmentName, dag_id: &str, update: UpdateDag) -> Result<Dag> {
+    pub async fn update_dag(&self, dag_id: &str, update: UpdateDag) -> Result<Dag> {
         let kind = if update.is_paused { "pause" } else { "unpause" };
-        let _: Value = self.command(environment, (Subject::Dag, kind), json!({"dag_id": dag_id})).await?;
-        let files = self.dag_files(environment).await?;
-        let dag = files.into_iter().flat_map(|file| file.dags).find(|dag| dag.dag_id == dag_id);
-        dag.ok_or_else(|| Error::DagNotFound(dag_id.to_owned(), environment.clone()))
+        let _: Value = self.command((Subject::Dag, kind), json!({"dag_id": dag_id})).await?;
+        let dag = active_dag(&self.metadata().await?, dag_id).await?;
+        dag.ok_or_else(|| Error::DagNotFound(dag_id.to_owned(), self.name().clone()))
     }
 
     /// Removes the file of a DAG from the Volume and returns once the scheduler has marked its DAGs inactive.
-    pub async fn delete_dag(&self, environment: &EnvironmentName, dag_id: &str, force: bool) -> Result<DagDeletion> {
-        let filename = self.file_of_dag(environment, dag_id).await?;
-        let files = self.files.lock(environment).await;
-        let deactivated = self.dags_of_file(environment, &filename).await?;
+    pub async fn delete_dag(&self, dag_id: &str, force: bool) -> Result<DagDeletion> {
+        let missing = || Error::DagNotFound(dag_id.to_owned(), self.name().clone());
+        let mut files = self.airflow.files.lock(self.name()).await;
+        let mut found = self.file_of_dag(dag_id).await?;
+        if found.is_none() {
+            // It may have been uploaded a moment ago: the scheduler looks once more before it counts as missing.
+            drop(files);
+            self.refresh().await?;
+            files = self.airflow.files.lock(self.name()).await;
+            found = self.file_of_dag(dag_id).await?;
+        }
+        let DagFile { filename, dags, .. } = found.ok_or_else(missing)?;
+        let deactivated: Vec<String> = dags.into_iter().map(|dag| dag.dag_id).collect();
         let others: Vec<String> = deactivated.iter().filter(|other| *other != dag_id).cloned().collect();
         if !others.is_empty() && !force {
             return Err(Error::SharedFile { file: filename, others });
         }
-        self.remove_dag_file(environment, &filename).await?;
+        // If somebody else has removed it meanwhile, the scheduler has to look all the same.
+        self.remove_dag_file(&filename).await?;
         drop(files);
-        self.refresh(environment).await?;
+        self.refresh().await?;
         Ok(DagDeletion { dag_id: dag_id.to_owned(), filename, deactivated })
     }
 
-    /// The active DAGs of a file.
-    pub(super) async fn dags_of_file(&self, environment: &EnvironmentName, filename: &str) -> Result<Vec<String>> {
-        let files = self.dag_files(environment).await?;
-        let file = files.into_iter().find(|file| file.filename == filename);
-        Ok(file.into_iter().flat_map(|file| file.dags).map(|dag| dag.dag_id).collect())
-    }
-
-    /// The file of an active DAG. One that is not known yet may have been uploaded a moment ago: the scheduler looks
-    /// once more before the DAG counts as missing.
-    async fn file_of_dag(&self, environment: &EnvironmentName, dag_id: &str) -> Result<String> {
-        if let Some(file) = self.known_file(environment, dag_id).await? {
-            return Ok(file);
-        }
-        self.refresh(environment).await?;
-        let missing = || Error::DagNotFound(dag_id.to_owned(), environment.clone());
-        self.known_file(environment, dag_id).await?.ok_or_else(missing)
-    }
-
-    /// Has the scheduler look at the DAG folder.
-    pub(super) async fn refresh(&self, environment: &EnvironmentName) -> Result<()> {
-        let _: Value = self.command(environment, (Subject::Dag, "refresh"), json!({})).await?;
-        Ok(())
-    }
-
-    async fn known_file(&self, environment: &EnvironmentName, dag_id: &str) -> Result<Option<String>> {
-        let files = self.dag_files(environment).await?;
+    /// The file of an active DAG, with all that are in it.
+    async fn file_of_dag(&self, dag_id: &str) -> Result<Option<DagFile>> {
         let holds = |file: &DagFile| file.dags.iter().any(|dag| dag.dag_id == dag_id);
-        Ok(files.into_iter().find(holds).map(|file| file.filename))
-    }
-}
-
-/// Whether the file is of the kind that is asked for; of its DAGs only those are left that are.
-fn is_wanted(file: &mut DagFile, wanted: &ListDagFiles) -> bool {
-    let ListDagFiles { dag_id_pattern, paused, has_import_errors, .. } = wanted;
-    let pattern = dag_id_pattern.as_ref().map(|pattern| pattern.to_lowercase());
-    let matches = |dag: &Dag| {
-        pattern.as_ref().is_none_or(|pattern| dag.dag_id.to_lowercase().contains(pattern))
-            && paused.is_none_or(|paused| dag.is_paused == paused)
-    };
-    file.dags.retain(matches);
-    let asks_for_dags = pattern.is_some() || paused.is_some();
-    has_import_errors.is_none_or(|wanted| file.import_error.is_some() == wanted)
-        && !(asks_for_dags && file.dags.is_empty())
-}
-
-/// The last line of the file that a stack trace names.
-fn line_of(filename: &str, stacktrace: &str) -> Option<u32> {
-    let start = format!("{filename}\", line ");
-    let (_, rest) = stacktrace.rsplit_once(&start)?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
-fn python_file(entry: Entry) -> Option<DagFile> {
-    let filename = entry.path.trim_start_matches('/').strip_prefix(DAGS)?.trim_start_matches('/').to_owned();
-    let is_dag_file = filename.ends_with(".py") && !filename.starts_with(PLUGINS);
-    (entry.kind == EntryKind::File && is_dag_file).then(|| DagFile {
-        filename,
-        size: entry.size,
-        modified_at: DateTime::from_timestamp(entry.modified as i64, 0),
-        dags: Vec::new(),
-        import_error: None,
-        shadowed_dags: Vec::new(),
-        is_known: false,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_chosen_by_their_dags_and_errors() {
-        let dag = |dag_id: &str, is_paused| Dag {
-            dag_id: dag_id.to_owned(),
-            relative_fileloc: None,
-            is_paused,
-            is_stale: false,
-            has_import_errors: false,
-            timetable_summary: None,
-            next_dagrun_logical_date: None,
-            last_parsed_time: None,
-        };
-        let error =
-            ImportError { filename: "b.py".to_owned(), line: None, timestamp: None, stack_trace: String::new() };
-        let file = |name: &str, dags, import_error| DagFile {
-            filename: name.to_owned(),
-            size: 1,
-            modified_at: None,
-            dags,
-            import_error,
-            shadowed_dags: Vec::new(),
-            is_known: false,
-        };
-        let chosen = |wanted: ListDagFiles| {
-            let mut files = vec![
-                file("a.py", vec![dag("Sales", false), dag("stock", true)], None),
-                file("b.py", Vec::new(), Some(error.clone())),
-                file("c.py", vec![dag("other", true)], None),
-            ];
-            files.retain_mut(|file| is_wanted(file, &wanted));
-            let named = |file: &DagFile| {
-                let dags: Vec<&str> = file.dags.iter().map(|dag| dag.dag_id.as_str()).collect();
-                format!("{}: {}", file.filename, dags.join(" "))
-            };
-            files.iter().map(named).collect::<Vec<_>>()
-        };
-        assert_eq!(chosen(ListDagFiles::default()), ["a.py: Sales stock", "b.py: ", "c.py: other"]);
-        let pattern = ListDagFiles { dag_id_pattern: Some("sAL".to_owned()), ..Default::default() };
-        assert_eq!(chosen(pattern), ["a.py: Sales"]);
-        let paused = ListDagFiles { paused: Some(true), ..Default::default() };
-        assert_eq!(chosen(paused), ["a.py: stock", "c.py: other"]);
-        let broken = ListDagFiles { has_import_errors: Some(true), ..Default::default() };
-        assert_eq!(chosen(broken), ["b.py: "]);
-    }
-
-    #[test]
-    fn the_last_line_of_the_file_is_found() {
-        let trace =
-            "  File \"/vol/dags/a.py\", line 3, in <module>\n  File \"/vol/dags/b.py\", line 7, in f\nKeyError: 1";
-        assert_eq!((line_of("a.py", trace), line_of("b.py", trace), line_of("c.py", trace)), (Some(3), Some(7), None));
+        Ok(self.dag_files().await?.into_iter().find(holds))
     }
 }

@@ -13,11 +13,14 @@ use airflow_serverless_api::{
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::{Airflow, dags::Definition};
+use super::{Deployed, dags::Definition};
 use crate::error::Result;
 
 /// How long after an upload the scheduler may not have parsed the file.
 const PARSED_AFTER: Duration = Duration::from_secs(600);
+
+/// How long what was loaded is recent enough. Other daemons and other clients of the Volume upload files, too.
+const LOADED_FOR: Duration = Duration::from_secs(60);
 
 /// What is known of each environment. In memory: after a restart the scheduler has parsed what was uploaded before.
 #[derive(Default)]
@@ -31,6 +34,7 @@ struct Known {
     parsed: BTreeMap<String, BTreeSet<String>>,
     /// {id of a DAG: the file whose DAG counts}.
     owners: HashMap<String, String>,
+    loaded_at: Option<Instant>,
     /// {file: (when it was uploaded or removed, ids of its DAGs)}, as it was validated.
     uploaded: BTreeMap<String, (Instant, BTreeSet<String>)>,
 }
@@ -92,7 +96,14 @@ impl Known {
         shared.collect()
     }
 
+    /// Whether what was loaded is too old, or one of these files shares an id: only the scheduler knows which file counts.
+    fn needs_load(&self, files: &[&str]) -> bool {
+        let are_shared = || self.shared().iter().any(|it| it.files.iter().any(|file| files.contains(&file.as_str())));
+        self.loaded_at.is_none_or(|at| at.elapsed() > LOADED_FOR) || are_shared()
+    }
+
     fn load(&mut self, definitions: Vec<Definition>) {
+        self.loaded_at = Some(Instant::now());
         (self.parsed, self.owners) = Default::default();
         self.uploaded.retain(|_, (at, _)| at.elapsed() < PARSED_AFTER);
         for Definition { path, dag_id, defined_in } in definitions {
@@ -120,41 +131,40 @@ impl Definitions {
     }
 }
 
-impl Airflow {
+impl Deployed {
+    fn with_definitions<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
+        self.airflow.definitions.with(&self.environment, act)
+    }
+
     /// Notes the ids of the DAGs in files that were validated and uploaded; none of files that were removed.
-    pub(crate) async fn note_definitions(
-        &self,
-        environment: &EnvironmentName,
-        files: impl IntoIterator<Item = (String, Vec<String>)>,
-    ) -> Result<()> {
-        let environment = self.registry.deployed_environment(environment).await?;
+    pub(crate) fn note_definitions(&self, files: impl IntoIterator<Item = (String, Vec<String>)>) {
         let now = Instant::now();
         let noted = files.into_iter().map(|(file, ids)| (file, (now, ids.into_iter().collect())));
-        self.definitions.with(&environment, |known| known.uploaded.extend(noted));
-        Ok(())
+        self.with_definitions(|known| known.uploaded.extend(noted));
+    }
+
+    /// Whether something may have been published that matters for what is said of these files, which were uploaded.
+    pub(crate) fn needs_definitions(&self, files: &[&str]) -> bool {
+        self.with_definitions(|known| known.needs_load(files))
     }
 
     /// Loads what the scheduler has published.
-    pub(crate) async fn load_definitions(&self, name: &EnvironmentName) -> Result<()> {
-        let environment = self.registry.deployed_environment(name).await?;
-        let metadata = self.metadata(name).await?;
-        let definitions = super::dags::definitions(&metadata).await;
-        self.definitions.with(&environment, |known| known.load(definitions));
+    pub(crate) async fn load_definitions(&self) -> Result<()> {
+        let definitions = super::dags::definitions(&self.metadata().await?).await;
+        self.with_definitions(|known| known.load(definitions));
         Ok(())
     }
 
     /// Whether a DAG with this id was uploaded so recently that the scheduler may not have parsed it.
-    pub(super) async fn is_expected(&self, environment: &EnvironmentName, dag_id: &str) -> Result<bool> {
-        let environment = self.registry.deployed_environment(environment).await?;
-        Ok(self.definitions.with(&environment, |known| {
+    pub(super) fn is_expected(&self, dag_id: &str) -> bool {
+        self.with_definitions(|known| {
             known.uploaded.values().any(|(at, ids)| at.elapsed() < PARSED_AFTER && ids.contains(dag_id))
-        }))
+        })
     }
 
     /// The DAG ids that several files define, by id, as far as they were noted or loaded.
-    pub(crate) async fn shared_ids(&self, environment: &EnvironmentName) -> Result<Vec<SharedId>> {
-        let environment = self.registry.deployed_environment(environment).await?;
-        Ok(self.definitions.with(&environment, |known| known.shared()))
+    pub(crate) fn shared_ids(&self) -> Vec<SharedId> {
+        self.with_definitions(|known| known.shared())
     }
 }
 
@@ -179,6 +189,7 @@ mod tests {
             defined_in: defined_in.to_owned(),
         };
         let mut known = Known::default();
+        assert!(known.needs_load(&[]));
         note(&mut known, "a.py", &["etl", "other"]);
         assert!(shared(&known).is_empty());
         note(&mut known, "b.py", &["etl"]);
@@ -186,6 +197,7 @@ mod tests {
         assert_eq!(shared(&known), [format!("{both}: the one that the scheduler parses first counts")]);
         known.load(vec![definition("a.py", "a.py"), definition("b.py", "a.py")]);
         assert_eq!(shared(&known), [format!("{both}: the one in a.py counts, until that file defines it no more")]);
+        assert!(!known.needs_load(&["c.py"]) && known.needs_load(&["c.py", "b.py"]));
         // What was uploaded since is newer than what the scheduler has published.
         note(&mut known, "a.py", &[]);
         assert!(shared(&known).is_empty());

@@ -8,7 +8,7 @@ use airflow_serverless_api::{
 };
 
 use super::{
-    Airflow,
+    Airflow, Deployed,
     logs::{instance, log_path, merged, no_log, read},
 };
 use crate::error::Result;
@@ -38,16 +38,15 @@ pub struct FollowedLog {
     is_read: bool,
 }
 
-impl Airflow {
+impl Deployed {
     /// The log of a try that may not have begun yet.
     pub async fn follow_task_log(
-        self: &Arc<Self>,
-        environment: EnvironmentName,
+        &self,
         (dag_id, run_id, task_id): (String, String, String),
         query: &ReadLogs,
     ) -> Result<FollowedLog> {
         let map_index = query.map_index.unwrap_or(-1);
-        let detail = self.dag_run(&environment, &dag_id, &run_id).await?;
+        let detail = self.dag_run(&dag_id, &run_id).await?;
         let task = instance(&detail, &task_id, query.map_index)?;
         // One that has not begun has no number yet; its first try is 1.
         let try_number = query.try_number.unwrap_or(task.try_number.max(1));
@@ -56,7 +55,7 @@ impl Airflow {
             return Err(no_log(task, try_number).into());
         }
         let (shown, end, is_read) = (0, None, false);
-        let airflow = self.clone();
+        let (airflow, environment) = (self.airflow.clone(), self.name().clone());
         Ok(FollowedLog { airflow, environment, dag_id, run_id, task_id, map_index, try_number, shown, end, is_read })
     }
 }
@@ -68,12 +67,14 @@ impl FollowedLog {
             if let Some(end) = self.end.take_if(|_| self.is_read) {
                 return Ok(Piece::End(end));
             }
+            // The environment may be deployed anew, or deleted, while its log is followed.
+            let deployed = self.airflow.deployed(&self.environment).await?;
             // First the state, then the log: so the log of a try that has ended is read whole.
             if self.end.is_none() {
-                self.end = self.ended().await?;
+                self.end = self.ended(&deployed).await?;
             }
             self.is_read = self.end.is_some();
-            let lines = self.lines().await?;
+            let lines = self.lines(&deployed).await?;
             if !lines.is_empty() {
                 return Ok(Piece::Lines(lines));
             }
@@ -83,8 +84,8 @@ impl FollowedLog {
         }
     }
 
-    async fn ended(&self) -> Result<Option<LogEnd>> {
-        let detail = self.airflow.dag_run(&self.environment, &self.dag_id, &self.run_id).await?;
+    async fn ended(&self, deployed: &Deployed) -> Result<Option<LogEnd>> {
+        let detail = deployed.dag_run(&self.dag_id, &self.run_id).await?;
         let state = match find(&detail.task_instances, &self.task_id, self.map_index) {
             Some(task) if self.may_come(task) => return Ok(None),
             Some(task) => task.state.clone(),
@@ -103,9 +104,9 @@ impl FollowedLog {
         }
     }
 
-    async fn lines(&mut self) -> Result<Vec<(usize, LogLine)>> {
+    async fn lines(&mut self, deployed: &Deployed) -> Result<Vec<(usize, LogLine)>> {
         let path = log_path(&self.dag_id, &self.run_id, &self.task_id, self.map_index, self.try_number);
-        let files = read(&self.airflow.volume(&self.environment).await?, &path).await?;
+        let files = read(&deployed.volume().await?, &path).await?;
         let new: Vec<_> = merged(&files).into_iter().enumerate().skip(self.shown).collect();
         self.shown += new.len();
         Ok(new)

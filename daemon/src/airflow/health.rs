@@ -1,6 +1,10 @@
 //! How the scheduler of an environment is, by what it leaves in the Dict: `health`, and when its next tick is due.
 
-use std::{collections::HashMap, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use airflow_serverless_api::{
     environment::{Condition, ConditionKind, Environment, EnvironmentName, EnvironmentState, Reason},
@@ -10,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::Airflow;
+use super::{Airflow, Deployed};
 use crate::error::{Error, Result};
 
 /// A tick is overdue if it is `OVERDUE_SECONDS` late in every check for `OVERDUE_FOR`. (After a machine was suspended, or a
@@ -66,21 +70,34 @@ impl Overdue {
 type Judgement = (bool, Reason, String);
 
 impl Airflow {
-    /// Looks at the scheduler of a deployed environment, and records what has changed. Gives why it does not work, if it
-    /// does not.
-    pub async fn observe_scheduler(&self, environment: &Environment) -> Result<Option<String>> {
+    /// The environment, with its scheduler as it is now if that can be told soon.
+    pub async fn environment(self: &Arc<Self>, name: &EnvironmentName) -> Result<Environment> {
+        let environment = self.registry.environment(name).await?;
+        match timeout(FRESH_CHECK_LIMIT, self.observe_scheduler(&environment)).await {
+            Ok(Ok(_)) => self.registry.environment(name).await,
+            _ => Ok(environment),
+        }
+    }
+
+    /// Looks at the scheduler of an environment if it is deployed, and records what has changed. Gives why it does not
+    /// work, if it does not.
+    pub async fn observe_scheduler(self: &Arc<Self>, environment: &Environment) -> Result<Option<String>> {
         if environment.observed_generation == 0 || environment.state == EnvironmentState::Deleting {
             return Ok(None);
         }
-        let name = &environment.name;
-        let client = self.modal.client(environment.target, &environment.config).await?;
-        // One that is being deleted meanwhile must not be made again by a look at it.
-        let Some(dict) = client.find_dict(&environment.names.dict).await? else { return Ok(None) };
-        let (health, due) = tokio::try_join!(dict.get::<Health>("health"), dict.get::<Due>("due"))?;
-        let now = self.base.now();
+        self.handle(environment.clone()).await?.observe_scheduler().await
+    }
+}
+
+impl Deployed {
+    async fn observe_scheduler(&self) -> Result<Option<String>> {
+        let (environment, name) = (&self.environment, self.name());
+        let Some((health, due)) = self.scheduler_notes().await? else { return Ok(None) };
+        let Airflow { overdue, base, .. } = &*self.airflow;
+        let now = base.now();
         let late =
             due.map(|due| now.timestamp() as f64 - due.next_due.unwrap_or(due.full_tick_at).min(due.full_tick_at));
-        let overdue = self.overdue.observe(name, late.is_some_and(|late| late > OVERDUE_SECONDS));
+        let overdue = overdue.observe(name, late.is_some_and(|late| late > OVERDUE_SECONDS));
         let (status, reason, message) = judge(health, late.filter(|_| overdue.is_some_and(|it| it > OVERDUE_FOR)));
         let known = environment.condition(ConditionKind::SchedulerHealthy);
         let is_known = known.is_some_and(|it| (it.status, it.reason, &it.message) == (status, reason, &message));
@@ -91,32 +108,36 @@ impl Airflow {
             let data = json!({"status": status, "reason": reason, "message": message});
             let condition =
                 Condition { kind: ConditionKind::SchedulerHealthy, status, reason, message, last_transition_at: since };
-            self.base.store.observe_scheduler(name, &condition).await?;
+            base.store.observe_scheduler(name, &condition).await?;
             let was_unknown = known.is_none_or(|it| it.reason == Reason::Unobserved);
             if !(was_unknown && status) {
-                self.record(EventKind::SchedulerState, name, data).await;
+                self.record(EventKind::SchedulerState, data).await;
             }
         }
         Ok(failure)
     }
 
-    /// The environment, with its scheduler as it is now if that can be told soon.
-    pub async fn environment(&self, name: &EnvironmentName) -> Result<Environment> {
-        let environment = self.registry.environment(name).await?;
-        match timeout(FRESH_CHECK_LIMIT, self.observe_scheduler(&environment)).await {
-            Ok(Ok(_)) => self.registry.environment(name).await,
-            _ => Ok(environment),
+    /// What the scheduler has left in the Dict; `None` if there is no Dict. One of an environment that is being deleted
+    /// meanwhile must not be made again by a look at it.
+    async fn scheduler_notes(&self) -> Result<Option<(Option<Health>, Option<Due>)>> {
+        let Some(dict) = self.find_dict().await? else { return Ok(None) };
+        match tokio::try_join!(dict.get("health"), dict.get("due")) {
+            Err(error) if error.is_not_found() => {
+                self.forget_objects().await;
+                Ok(None)
+            }
+            notes => Ok(Some(notes?)),
         }
     }
 
     /// Why the scheduler does not answer: what is known of it now.
-    pub(super) async fn scheduler_failure(&self, name: &EnvironmentName, otherwise: Error) -> Error {
+    pub(super) async fn scheduler_failure(&self, otherwise: Error) -> Error {
         let looked = async {
-            let environment = self.registry.deployed_environment(name).await?;
-            self.observe_scheduler(&environment).await
+            let environment = self.airflow.registry.deployed_environment(self.name()).await?;
+            self.airflow.observe_scheduler(&environment).await
         };
         match looked.await {
-            Ok(Some(message)) => Error::SchedulerFailed(name.clone(), message),
+            Ok(Some(message)) => Error::SchedulerFailed(self.name().clone(), message),
             _ => otherwise,
         }
     }

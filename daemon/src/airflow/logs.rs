@@ -1,33 +1,23 @@
 //! Task logs: JSON lines on the Volume, under Airflow's own paths.
 
-use airflow_serverless_api::{
-    environment::EnvironmentName,
-    run::{DagRunDetail, LogLine, ReadLogs, TaskInstance, TaskLog},
-};
+use airflow_serverless_api::run::{DagRunDetail, LogLine, ReadLogs, TaskInstance, TaskLog};
 use chrono::{DateTime, Utc};
 use modal_client::{Entry, EntryKind, Volume};
 use serde_json::Value;
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::{NoLog, Result};
 
-impl Airflow {
+impl Deployed {
     /// The log of one try: of its process, and of the triggers that it waited for.
-    pub async fn task_log(
-        &self,
-        environment: &EnvironmentName,
-        dag_id: &str,
-        run_id: &str,
-        task_id: &str,
-        query: &ReadLogs,
-    ) -> Result<TaskLog> {
+    pub async fn task_log(&self, dag_id: &str, run_id: &str, task_id: &str, query: &ReadLogs) -> Result<TaskLog> {
         let map_index = query.map_index.unwrap_or(-1);
-        let detail = self.dag_run(environment, dag_id, run_id).await?;
+        let detail = self.dag_run(dag_id, run_id).await?;
         // The path is made of nothing but names that the metadata know.
         let task = instance(&detail, task_id, query.map_index)?;
         let try_number = query.try_number.unwrap_or(task.try_number);
         let path = log_path(dag_id, run_id, task_id, map_index, try_number);
-        let files = read(&self.volume(environment).await?, &path).await?;
+        let files = read(&self.volume().await?, &path).await?;
         if files.is_empty() {
             return Err(no_log(task, try_number).into());
         }

@@ -19,7 +19,7 @@ use airflow_serverless_api::{
     page::Page,
 };
 use chrono::{DateTime, Utc};
-use modal_client::{Function, Outcome, Volume};
+use modal_client::{Outcome, Volume};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sqlite_schema::row;
@@ -29,7 +29,7 @@ use sqlx::{
 };
 use tokio::sync::Mutex;
 
-use super::Airflow;
+use super::{Airflow, Deployed};
 use crate::error::{Error, Result};
 
 const DATABASE: &str = "/data/airflow.db";
@@ -100,7 +100,7 @@ pub(super) struct Metadata {
 
 enum Source {
     Sqlite(SqlitePool),
-    Postgres(Box<Function>),
+    Postgres(Box<Deployed>),
 }
 
 impl Metadata {
@@ -117,14 +117,17 @@ impl Metadata {
                 });
                 query.fetch_all(pool).await.map_err(failed)
             }
-            Source::Postgres(function) => match function.spawn((sql, parameters)).await?.wait(QUERY_LIMIT).await {
-                Ok(Outcome::Finished(rows)) => Ok(rows),
-                Ok(Outcome::Pending) => Err(Error::SchedulerSilent(QUERY_LIMIT.as_secs())),
-                Err(modal_client::Error::Raised { message, .. }) => {
-                    Err(Error::Database { environment: environment.clone(), message })
+            Source::Postgres(deployed) => {
+                let start = || async { Ok(deployed.query_metadata().await?.spawn((sql, parameters)).await?) };
+                match deployed.using_objects(start).await?.wait(QUERY_LIMIT).await {
+                    Ok(Outcome::Finished(rows)) => Ok(rows),
+                    Ok(Outcome::Pending) => Err(Error::SchedulerSilent(QUERY_LIMIT.as_secs())),
+                    Err(modal_client::Error::Raised { message, .. }) => {
+                        Err(Error::Database { environment: environment.clone(), message })
+                    }
+                    Err(error) => Err(error.into()),
                 }
-                Err(error) => Err(error.into()),
-            },
+            }
         }
     }
 }
@@ -145,49 +148,40 @@ impl Metadata {
 }
 
 impl Airflow {
-    /// One page of a table, by a SELECT with `LIMIT $1 OFFSET $2`, and how many rows the table has.
-    pub(super) async fn page<T: Row>(
-        &self,
-        environment: &EnvironmentName,
-        sql: &str,
-        table: &str,
-        page: &Page,
-    ) -> Result<(Vec<T>, i64)> {
-        let metadata = self.metadata(environment).await?;
-        let rows = metadata.query(sql, &[json!(page.limit()), json!(page.offset())]).await?;
-        Ok((rows, metadata.count(table, &[]).await?))
-    }
-
-    /// The newest metadata of an environment that is deployed.
-    pub(super) async fn metadata(&self, name: &EnvironmentName) -> Result<Metadata> {
-        let environment = self.registry.deployed_environment(name).await?;
-        let source = match environment.config.database.kind {
-            DatabaseKind::Sqlite => Source::Sqlite(self.snapshot(&environment).await?),
-            DatabaseKind::Postgres => {
-                let client = self.modal.client(environment.target, &environment.config).await?;
-                let function = client.function(&environment.names.app, "query_metadata").await?;
-                Source::Postgres(Box::new(function))
-            }
-        };
-        Ok(Metadata { environment: name.clone(), source })
-    }
-
-    /// Forgets the metadata of environments that are gone.
-    pub async fn forget_old_metadata(&self) -> Result<()> {
+    /// Forgets what is known of environments that are gone.
+    pub async fn forget_removed_environments(&self) -> Result<()> {
         let names: HashSet<EnvironmentName> = self.registry.environment_names().await?.into_iter().collect();
+        self.objects.retain(|name| names.contains(name));
+        self.plugins.retain(|name| names.contains(name));
         let path = &self.metadata.folder;
         let failed = |source| Error::Files { action: "clearing", path: path.display().to_string(), source };
         self.metadata.retain(|name| names.iter().any(|there| there.as_str() == name)).await.map_err(failed)
     }
+}
 
-    async fn snapshot(&self, environment: &Environment) -> Result<SqlitePool> {
-        let Environment { name, names, target, config, created_at, .. } = environment;
-        let client = self.modal.client(*target, config).await?;
-        let volume = client.volume(&names.volume).await?;
-        let dict = client.dict(&names.dict).await?;
-        let slot = self.metadata.slot(name).await;
+impl Deployed {
+    /// One page of a table, by a SELECT with `LIMIT $1 OFFSET $2`, and how many rows the table has.
+    pub(super) async fn page<T: Row>(&self, sql: &str, table: &str, page: &Page) -> Result<(Vec<T>, i64)> {
+        let metadata = self.metadata().await?;
+        let rows = metadata.query(sql, &[json!(page.limit()), json!(page.offset())]).await?;
+        Ok((rows, metadata.count(table, &[]).await?))
+    }
+
+    /// The newest metadata.
+    pub(super) async fn metadata(&self) -> Result<Metadata> {
+        let source = match self.environment.config.database.kind {
+            DatabaseKind::Sqlite => Source::Sqlite(self.using_objects(|| self.snapshot()).await?),
+            DatabaseKind::Postgres => Source::Postgres(Box::new(self.clone())),
+        };
+        Ok(Metadata { environment: self.name().clone(), source })
+    }
+
+    async fn snapshot(&self) -> Result<SqlitePool> {
+        let Environment { name, created_at, .. } = &*self.environment;
+        let cache = &self.airflow.metadata;
+        let slot = cache.slot(name).await;
         let mut slot = slot.lock().await;
-        let generation = dict.get::<Published>("published").await?.map(|published| published.generation);
+        let generation = self.dict().await?.get::<Published>("published").await?.map(|published| published.generation);
         if let (Some(snapshot), Some(generation)) = (&*slot, generation)
             && snapshot.generation == generation
             && snapshot.created_at == *created_at
@@ -195,8 +189,8 @@ impl Airflow {
             return Ok(snapshot.pool.clone());
         }
         // An environment that is deployed has had one.
-        let path = self.metadata.folder.join(format!("{name}.db"));
-        if !fetch(&volume, &path).await? {
+        let path = cache.folder.join(format!("{name}.db"));
+        if !fetch(&self.volume().await?, &path).await? {
             return Err(Error::DatabaseMissing(name.clone()));
         }
         let failed = |source| Error::Metadata { environment: name.clone(), source };

@@ -1,13 +1,10 @@
 //! What the containers of an environment print: the scheduler, and tasks as far as Airflow does not keep it.
 
-use airflow_serverless_api::{
-    environment::EnvironmentName,
-    log::{ContainerLine, ContainerLogs, LineSource, ReadContainerLogs},
-};
+use airflow_serverless_api::log::{ContainerLine, ContainerLogs, LineSource, ReadContainerLogs};
 use chrono::DateTime;
 use modal_client::{Output, Piece, Source};
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::{Error, Result};
 
 /// Output that is read as it comes.
@@ -19,26 +16,18 @@ pub struct FollowedOutput {
     given: u64,
 }
 
-impl Airflow {
+impl Deployed {
     /// The last lines of what was printed.
-    pub async fn container_logs(
-        &self,
-        environment: &EnvironmentName,
-        query: ReadContainerLogs,
-    ) -> Result<ContainerLogs> {
-        let followed = self.follow_container_logs(environment, query).await?;
+    pub async fn container_logs(&self, query: ReadContainerLogs) -> Result<ContainerLogs> {
+        let followed = self.follow_container_logs(query).await?;
         Ok(ContainerLogs { lines: followed.tail.into_iter().map(line).collect() })
     }
 
     /// The last lines, and what is printed from now on.
-    pub async fn follow_container_logs(
-        &self,
-        environment: &EnvironmentName,
-        query: ReadContainerLogs,
-    ) -> Result<FollowedOutput> {
-        let output = self.client(environment).await?.output(&environment.app()).await?;
-        let output = output.ok_or_else(|| Error::EnvironmentNotReady(environment.clone(), None))?;
-        let now = u64::try_from(self.base.now().timestamp_nanos_opt().unwrap_or_default()).unwrap_or_default();
+    pub async fn follow_container_logs(&self, query: ReadContainerLogs) -> Result<FollowedOutput> {
+        let output = self.client.output(&self.environment.names.app).await?;
+        let output = output.ok_or_else(|| Error::EnvironmentNotReady(self.name().clone(), None))?;
+        let now = u64::try_from(self.airflow.base.now().timestamp_nanos_opt().unwrap_or_default()).unwrap_or_default();
         let tail = if query.tail() == 0 { Vec::new() } else { output.last(query.tail()).await? };
         let given = tail.last().map_or(now, |piece| piece.at);
         Ok(FollowedOutput { output, tail, given })

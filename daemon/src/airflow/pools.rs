@@ -1,7 +1,6 @@
 //! Airflow's pools.
 
 use airflow_serverless_api::{
-    environment::EnvironmentName,
     page::{Page, Written},
     pool::{Pool, PoolList, PutPools},
 };
@@ -9,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlite_schema::row;
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::{Error, Result, Subject};
 
 const COLUMNS: &str = "SELECT pool, slots, description, include_deferred FROM slot_pool";
@@ -30,26 +29,26 @@ impl From<Row> for Pool {
     }
 }
 
-impl Airflow {
-    pub async fn list_pools(&self, environment: &EnvironmentName, page: &Page) -> Result<PoolList> {
+impl Deployed {
+    pub async fn list_pools(&self, page: &Page) -> Result<PoolList> {
         let sql = format!("{COLUMNS} ORDER BY pool LIMIT $1 OFFSET $2");
-        let (rows, total_entries) = self.page::<Row>(environment, &sql, "slot_pool", page).await?;
+        let (rows, total_entries) = self.page::<Row>(&sql, "slot_pool", page).await?;
         Ok(PoolList { pools: rows.into_iter().map(Pool::from).collect(), total_entries })
     }
 
-    pub async fn pool(&self, environment: &EnvironmentName, name: &str) -> Result<Pool> {
-        let missing = || Error::NotFound(Subject::Pool, name.to_owned(), environment.clone());
-        let metadata = self.metadata(environment).await?;
+    pub async fn pool(&self, name: &str) -> Result<Pool> {
+        let missing = || Error::NotFound(Subject::Pool, name.to_owned(), self.name().clone());
+        let metadata = self.metadata().await?;
         let rows: Vec<Row> = metadata.query(&format!("{COLUMNS} WHERE pool = $1"), &[json!(name)]).await?;
         rows.into_iter().next().map(Pool::from).ok_or_else(missing)
     }
 
-    pub async fn put_pools(&self, environment: &EnvironmentName, request: &PutPools) -> Result<Written> {
-        self.command(environment, (Subject::Pool, "put_pools"), json!(request)).await
+    pub async fn put_pools(&self, request: &PutPools) -> Result<Written> {
+        self.command((Subject::Pool, "put_pools"), json!(request)).await
     }
 
-    pub async fn delete_pool(&self, environment: &EnvironmentName, name: &str) -> Result<()> {
-        let _: Value = self.command(environment, (Subject::Pool, "delete_pool"), json!({"name": name})).await?;
+    pub async fn delete_pool(&self, name: &str) -> Result<()> {
+        let _: Value = self.command((Subject::Pool, "delete_pool"), json!({"name": name})).await?;
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! Questions of human-in-the-loop tasks: listed from the metadata, answered by the scheduler.
 
 use airflow_serverless_api::{
-    environment::EnvironmentName,
     page::limit,
     question::{AnswerQuestion, ListQuestions, Question, QuestionList, Response},
 };
@@ -10,7 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sqlite_schema::row;
 
-use super::{Airflow, tasks::arguments};
+use super::{Deployed, tasks::arguments};
 use crate::error::{Result, Subject};
 
 const COLUMNS: &str = "SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.trigger_timeout, q.subject, q.body,
@@ -63,10 +62,10 @@ fn parsed<T: DeserializeOwned>(text: Option<&str>) -> Option<T> {
     serde_json::from_str(text?).ok().flatten()
 }
 
-impl Airflow {
+impl Deployed {
     /// The questions that wait for an answer, oldest first.
-    pub async fn list_questions(&self, environment: &EnvironmentName, wanted: &ListQuestions) -> Result<QuestionList> {
-        let metadata = self.metadata(environment).await?;
+    pub async fn list_questions(&self, wanted: &ListQuestions) -> Result<QuestionList> {
+        let metadata = self.metadata().await?;
         let dag_id = json!(wanted.dag_id);
         let sql = format!("{COLUMNS} FROM {WAITING} ORDER BY q.created_at, ti.id LIMIT $2 OFFSET $3");
         let page = [dag_id.clone(), json!(limit(wanted.limit)), json!(wanted.offset.unwrap_or(0))];
@@ -76,12 +75,7 @@ impl Airflow {
     }
 
     /// Answers the question of a task, which goes on then.
-    pub async fn answer_question(
-        &self,
-        environment: &EnvironmentName,
-        task: (&str, &str, &str),
-        answer: &AnswerQuestion,
-    ) -> Result<Response> {
-        self.command(environment, (Subject::Question, "answer_task"), arguments(task, answer)).await
+    pub async fn answer_question(&self, task: (&str, &str, &str), answer: &AnswerQuestion) -> Result<Response> {
+        self.command((Subject::Question, "answer_task"), arguments(task, answer)).await
     }
 }

@@ -1,7 +1,6 @@
 //! DAG runs and their task instances.
 
 use airflow_serverless_api::{
-    environment::EnvironmentName,
     event::EventKind,
     page::limit,
     run::{ClearDagRun, DagRun, DagRunDetail, DagRunList, ListDagRuns, TaskInstance, TriggerDagRun, UpdateDagRun},
@@ -12,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlite_schema::row;
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::{Error, Result, Subject};
 
 /// `conf` is cast because SQLite gives Airflow's JSON columns numeric affinity: a stored `16` would come back a number.
@@ -122,14 +121,9 @@ impl From<TaskRow> for TaskInstance {
     }
 }
 
-impl Airflow {
+impl Deployed {
     /// Has the scheduler create a run, and gives it as the scheduler committed it.
-    pub async fn trigger_dag_run(
-        &self,
-        environment: &EnvironmentName,
-        dag_id: &str,
-        request: TriggerDagRun,
-    ) -> Result<DagRunDetail> {
+    pub async fn trigger_dag_run(&self, dag_id: &str, request: TriggerDagRun) -> Result<DagRunDetail> {
         request.dag_run_id.as_deref().map_or(Ok(()), check_run_id)?;
         let arguments = json!({
             "dag_id": dag_id,
@@ -137,16 +131,16 @@ impl Airflow {
             "logical_date": request.logical_date,
             "conf": request.conf,
         });
-        let result: Value = self.command(environment, (Subject::Dag, "trigger"), arguments).await?;
+        let result: Value = self.command((Subject::Dag, "trigger"), arguments).await?;
         let run_id = result.get("dag_run_id").and_then(Value::as_str).unwrap_or_default();
         let data = json!({"dag_id": dag_id, "dag_run_id": run_id});
-        self.record(EventKind::DagRunTriggered, environment, data).await;
-        self.dag_run(environment, dag_id, run_id).await
+        self.record(EventKind::DagRunTriggered, data).await;
+        self.dag_run(dag_id, run_id).await
     }
 
     /// Runs, newest first.
-    pub async fn list_dag_runs(&self, environment: &EnvironmentName, query: &ListDagRuns) -> Result<DagRunList> {
-        let metadata = self.metadata(environment).await?;
+    pub async fn list_dag_runs(&self, query: &ListDagRuns) -> Result<DagRunList> {
+        let metadata = self.metadata().await?;
         let filter = "($1 IS NULL OR dag_id = $1) AND ($2 IS NULL OR state = $2)";
         let sql =
             format!("{RUN} WHERE {filter} ORDER BY coalesce(start_date, queued_at) DESC, id DESC LIMIT $3 OFFSET $4");
@@ -158,53 +152,36 @@ impl Airflow {
     }
 
     /// Lets the tasks of a run, or those that failed, run again; gives them as the scheduler left them.
-    pub async fn clear_dag_run(
-        &self,
-        environment: &EnvironmentName,
-        dag_id: &str,
-        run_id: &str,
-        request: ClearDagRun,
-    ) -> Result<TaskInstanceList> {
+    pub async fn clear_dag_run(&self, dag_id: &str, run_id: &str, request: ClearDagRun) -> Result<TaskInstanceList> {
         let arguments = json!({"dag_id": dag_id, "run_id": run_id, "only_failed": request.only_failed});
-        self.change_tasks(environment, (Subject::Run, "clear_run"), (dag_id, run_id), arguments).await
+        self.change_tasks((Subject::Run, "clear_run"), (dag_id, run_id), arguments).await
     }
 
     /// Gives a run another state, and its tasks those that follow from it; gives it as the scheduler left it.
-    pub async fn update_dag_run(
-        &self,
-        environment: &EnvironmentName,
-        dag_id: &str,
-        run_id: &str,
-        update: UpdateDagRun,
-    ) -> Result<DagRunDetail> {
+    pub async fn update_dag_run(&self, dag_id: &str, run_id: &str, update: UpdateDagRun) -> Result<DagRunDetail> {
         let arguments = json!({"dag_id": dag_id, "run_id": run_id, "state": update.state});
-        self.change_tasks(environment, (Subject::Run, "mark_run"), (dag_id, run_id), arguments).await?;
-        self.dag_run(environment, dag_id, run_id).await
+        let _: Value = self.command((Subject::Run, "mark_run"), arguments).await?;
+        self.dag_run(dag_id, run_id).await
     }
 
     /// One run with its task instances.
-    pub async fn dag_run(&self, environment: &EnvironmentName, dag_id: &str, run_id: &str) -> Result<DagRunDetail> {
+    pub async fn dag_run(&self, dag_id: &str, run_id: &str) -> Result<DagRunDetail> {
         let missing = || Error::RunNotFound(dag_id.to_owned(), run_id.to_owned());
-        let metadata = self.metadata(environment).await?;
+        let metadata = self.metadata().await?;
         let parameters = [json!(dag_id), json!(run_id)];
         let runs: Vec<RunRow> =
             metadata.query(&format!("{RUN} WHERE dag_id = $1 AND run_id = $2"), &parameters).await?;
         let run = DagRun::from(runs.into_iter().next().ok_or_else(missing)?);
         let tasks: Vec<TaskRow> = metadata.query(TASKS, &parameters).await?;
         let mut task_instances: Vec<TaskInstance> = tasks.into_iter().map(TaskInstance::from).collect();
-        self.mark_running(environment, &run, &mut task_instances).await?;
+        self.mark_running(&run, &mut task_instances).await?;
         Ok(DagRunDetail { run, task_instances })
     }
 
     /// A worker says in the Dict that it has begun; the metadata learn of it with the next tick, which may be a minute
     /// away.
-    async fn mark_running(
-        &self,
-        environment: &EnvironmentName,
-        run: &DagRun,
-        tasks: &mut [TaskInstance],
-    ) -> Result<()> {
-        let dict = self.client(environment).await?.dict(&environment.dict()).await?;
+    async fn mark_running(&self, run: &DagRun, tasks: &mut [TaskInstance]) -> Result<()> {
+        let dict = self.dict().await?;
         for task in tasks.iter_mut().filter(|task| task.state.as_deref() == Some("queued")) {
             let mut key = format!("task:{}:{}:{}", run.dag_id, task.task_id, run.dag_run_id);
             if task.map_index >= 0 {

@@ -5,13 +5,12 @@
 
 use std::time::Duration;
 
-use airflow_serverless_api::environment::EnvironmentName;
-use modal_client::{Client, Dict, FunctionCall};
+use modal_client::{Dict, FunctionCall};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Airflow, command_id};
+use super::{Deployed, command_id};
 use crate::{
     error::{Error, Reason, Result, Subject},
     report::chain,
@@ -30,60 +29,49 @@ struct Reply {
     result: Value,
 }
 
-impl Airflow {
+impl Deployed {
     /// Has the scheduler look for what is due, and waits until it has.
-    pub async fn tick(&self, environment: &EnvironmentName) -> Result<()> {
-        self.refresh(environment).await
+    pub async fn tick(&self) -> Result<()> {
+        self.refresh().await
     }
 
-    /// Makes the scheduler look again, now.
-    pub(super) async fn wake_scheduler(&self, environment: &EnvironmentName, reason: &str) -> Result<()> {
-        let client = self.client(environment).await?;
-        let dict = client.dict(&environment.dict()).await?;
-        self.wake(environment, (&client, &dict), reason).await.map(drop)
+    /// Has the scheduler look at the DAG folder, and waits until it has.
+    pub(super) async fn refresh(&self) -> Result<()> {
+        let _: Value = self.command((Subject::Dag, "refresh"), json!({})).await?;
+        Ok(())
     }
 
-    async fn wake(
-        &self,
-        environment: &EnvironmentName,
-        (client, dict): (&Client, &Dict),
-        reason: &str,
-    ) -> Result<FunctionCall> {
-        let mark = json!({"reason": reason, "at": self.base.now().timestamp_millis() as f64 / 1000.0});
-        dict.put_if_absent("wake", &mark).await?;
-        let tick = client.function(&environment.app(), "run_tick").await?;
-        Ok(tick.spawn((reason,)).await?)
+    /// Tells the scheduler that DAG files have changed.
+    pub(crate) async fn dags_changed(&self) -> Result<()> {
+        self.using_objects(|| self.wake("upload")).await.map(drop)
+    }
+
+    /// Makes the scheduler look again, now: leaves the mark that a tick looks for before it ends, and starts one.
+    async fn wake(&self, reason: &str) -> Result<FunctionCall> {
+        let mark = json!({"reason": reason, "at": self.seconds()});
+        self.dict().await?.put_if_absent("wake", &mark).await?;
+        Ok(self.run_tick().await?.spawn((reason,)).await?)
     }
 
     /// Has the scheduler carry out a command and waits for its reply.
     pub(super) async fn command<T: DeserializeOwned>(
         &self,
-        environment: &EnvironmentName,
-        command: (Subject, &str),
-        arguments: Value,
-    ) -> Result<T> {
-        let client = self.client(environment).await?;
-        self.command_by(&client, environment, command, arguments).await
-    }
-
-    pub(super) async fn command_by<T: DeserializeOwned>(
-        &self,
-        client: &Client,
-        environment: &EnvironmentName,
         (subject, kind): (Subject, &str),
         arguments: Value,
     ) -> Result<T> {
-        let dict = client.dict(&environment.dict()).await?;
         let id = command_id::next().to_string();
-        let mut command = json!({"id": id, "kind": kind, "at": self.base.now().timestamp_millis() as f64 / 1000.0});
+        let mut command = json!({"id": id, "kind": kind, "at": self.seconds()});
         if let (Some(command), Value::Object(arguments)) = (command.as_object_mut(), arguments) {
             command.extend(arguments);
         }
-        dict.put(&format!("command:{id}"), &command).await?;
-        let tick = self.wake(environment, (client, &dict), kind).await?;
-        let key = format!("reply:{id}");
-        let Some(reply) = wait(&dict, &key, &tick).await? else {
-            return Err(self.scheduler_failure(environment, Error::SchedulerSilent(REPLY_LIMIT.as_secs())).await);
+        let key = format!("command:{id}");
+        let send = || async {
+            self.dict().await?.put(&key, &command).await?;
+            self.wake(kind).await
+        };
+        let tick = self.using_objects(send).await?;
+        let Some(reply) = wait(&self.dict().await?, &format!("reply:{id}"), &tick).await? else {
+            return Err(self.scheduler_failure(Error::SchedulerSilent(REPLY_LIMIT.as_secs())).await);
         };
         let refused = |message| Error::Refused { subject, reason: reply.reason.unwrap_or(Reason::Invalid), message };
         if !reply.ok {
@@ -91,6 +79,11 @@ impl Airflow {
         }
         serde_json::from_value(reply.result)
             .map_err(|_| refused(format!("the reply to {kind:?} does not have the expected form")))
+    }
+
+    /// The time, in seconds since the epoch.
+    fn seconds(&self) -> f64 {
+        self.airflow.base.now().timestamp_millis() as f64 / 1000.0
     }
 }
 

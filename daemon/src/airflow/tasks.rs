@@ -3,14 +3,13 @@
 use std::collections::HashSet;
 
 use airflow_serverless_api::{
-    environment::EnvironmentName,
     page::limit,
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::{Result, Subject};
 
 /// The task instances that a command has reached.
@@ -25,15 +24,14 @@ struct Name {
     map_index: i32,
 }
 
-impl Airflow {
+impl Deployed {
     /// Task instances of a run, in the order in which they started.
     pub async fn list_task_instances(
         &self,
-        environment: &EnvironmentName,
         (dag_id, run_id): (&str, &str),
         query: &ListTaskInstances,
     ) -> Result<TaskInstanceList> {
-        let mut found = self.dag_run(environment, dag_id, run_id).await?.task_instances;
+        let mut found = self.dag_run(dag_id, run_id).await?.task_instances;
         if let Some(state) = query.state {
             found.retain(|task| state.is(task.state.as_deref()));
         }
@@ -45,36 +43,33 @@ impl Airflow {
     /// Lets a task run again; gives those that will, as the scheduler left them.
     pub async fn clear_task_instances(
         &self,
-        environment: &EnvironmentName,
         (dag_id, run_id, task_id): (&str, &str, &str),
         request: &ClearTaskInstances,
     ) -> Result<TaskInstanceList> {
         let arguments = arguments((dag_id, run_id, task_id), request);
-        self.change_tasks(environment, (Subject::Task, "clear_tasks"), (dag_id, run_id), arguments).await
+        self.change_tasks((Subject::Task, "clear_tasks"), (dag_id, run_id), arguments).await
     }
 
     /// Gives a task another state; gives those that have it now.
     pub async fn update_task_instance(
         &self,
-        environment: &EnvironmentName,
         (dag_id, run_id, task_id): (&str, &str, &str),
         update: &UpdateTaskInstance,
     ) -> Result<TaskInstanceList> {
         let arguments = arguments((dag_id, run_id, task_id), update);
-        self.change_tasks(environment, (Subject::Task, "mark_tasks"), (dag_id, run_id), arguments).await
+        self.change_tasks((Subject::Task, "mark_tasks"), (dag_id, run_id), arguments).await
     }
 
     /// Has the scheduler change task instances of a run, and gives those that it reached.
     pub(super) async fn change_tasks(
         &self,
-        environment: &EnvironmentName,
         command: (Subject, &str),
         (dag_id, run_id): (&str, &str),
         arguments: Value,
     ) -> Result<TaskInstanceList> {
-        let reached: Reached = self.command(environment, command, arguments).await?;
+        let reached: Reached = self.command(command, arguments).await?;
         let reached: HashSet<Name> = reached.task_instances.into_iter().collect();
-        let mut tasks = self.dag_run(environment, dag_id, run_id).await?.task_instances;
+        let mut tasks = self.dag_run(dag_id, run_id).await?.task_instances;
         tasks.retain(|task| reached.contains(&Name { task_id: task.task_id.clone(), map_index: task.map_index }));
         Ok(TaskInstanceList { total_entries: tasks.len() as i64, task_instances: tasks })
     }

@@ -7,10 +7,9 @@ use std::{
 };
 
 use airflow_serverless_api::{
-    environment::{Environment, EnvironmentName},
+    environment::Environment,
     ui::{Ui, UiList, UiProgress, UiReady, UiState},
 };
-use modal_client::Client;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -18,7 +17,7 @@ use tokio_util::{
 };
 use uuid::Uuid;
 
-use super::Airflow;
+use super::{Airflow, Deployed};
 use crate::{
     error::{Error, Result},
     report::chain,
@@ -87,30 +86,6 @@ impl Uis {
 }
 
 impl Airflow {
-    /// Starts the UI of an environment.
-    pub async fn open_ui(self: &Arc<Self>, name: &EnvironmentName) -> Result<OpenUi> {
-        let environment = self.registry.deployed_environment(name).await?;
-        if !self.uis.runtime.is_ready().await {
-            // A new version of the daemon makes it when it deploys the environment anew.
-            return Err(Error::EnvironmentNotReady(name.clone(), Some("its Python runtime is being made".to_owned())));
-        }
-        let permit = self.uis.free.clone().try_acquire_owned().map_err(|_| Error::TooManyUis(MOST))?;
-        let client = self.modal.client(environment.target, &environment.config).await?;
-        let server = self.modal.server(environment.target, &environment.config)?;
-        let process = self.uis.runtime.start_ui(name, &environment.config, &server)?;
-        let id = Uuid::now_v7();
-        let (state, started_at) = (UiState::Starting, self.base.now());
-        self.uis.open().insert(id, Ui { id, environment: name.clone(), state, started_at });
-        let (sender, events) = mpsc::channel(UNREAD);
-        // At once, so that whoever asked knows its id.
-        let message = format!("Starting the UI of environment {name}");
-        let _ = sender.try_send(UiEvent::Progress(UiProgress { id, message }));
-        let close = self.uis.stop.child_token();
-        let running = RunningUi { airflow: self.clone(), environment, id, client, app: None, sender, _permit: permit };
-        self.uis.tracker.spawn(running.supervise(process, close.clone()));
-        Ok(OpenUi { events, _close: close.drop_guard() })
-    }
-
     /// The UIs that run, start or end.
     pub fn list_uis(&self) -> UiList {
         let uis: Vec<Ui> = self.uis.open().values().cloned().collect();
@@ -118,12 +93,36 @@ impl Airflow {
     }
 }
 
+impl Deployed {
+    /// Starts the UI of an environment.
+    pub async fn open_ui(&self) -> Result<OpenUi> {
+        let Airflow { uis, modal, base, .. } = &*self.airflow;
+        let Environment { name, target, config, .. } = &*self.environment;
+        if !uis.runtime.is_ready().await {
+            // A new version of the daemon makes it when it deploys the environment anew.
+            return Err(Error::EnvironmentNotReady(name.clone(), Some("its Python runtime is being made".to_owned())));
+        }
+        let permit = uis.free.clone().try_acquire_owned().map_err(|_| Error::TooManyUis(MOST))?;
+        let server = modal.server(*target, config)?;
+        let process = uis.runtime.start_ui(name, config, &server)?;
+        let id = Uuid::now_v7();
+        let (state, started_at) = (UiState::Starting, base.now());
+        uis.open().insert(id, Ui { id, environment: name.clone(), state, started_at });
+        let (sender, events) = mpsc::channel(UNREAD);
+        // At once, so that whoever asked knows its id.
+        let message = format!("Starting the UI of environment {name}");
+        let _ = sender.try_send(UiEvent::Progress(UiProgress { id, message }));
+        let close = uis.stop.child_token();
+        let running = RunningUi { deployed: self.clone(), id, app: None, sender, _permit: permit };
+        uis.tracker.spawn(running.supervise(process, close.clone()));
+        Ok(OpenUi { events, _close: close.drop_guard() })
+    }
+}
+
 /// What belongs to one UI from its start to its end.
 struct RunningUi {
-    airflow: Arc<Airflow>,
-    environment: Environment,
+    deployed: Deployed,
     id: Uuid,
-    client: Client,
     /// The id of its app, once it has one.
     app: Option<String>,
     sender: mpsc::Sender<UiEvent>,
@@ -131,22 +130,26 @@ struct RunningUi {
 }
 
 impl RunningUi {
+    fn uis(&self) -> &Uis {
+        &self.deployed.airflow.uis
+    }
+
     async fn supervise(mut self, mut process: UiProcess, close: CancellationToken) {
         let failure = tokio::select! {
             () = close.cancelled() => None,
             error = self.follow(&mut process) => Some(error),
         };
-        self.airflow.uis.set(self.id, UiState::Ending);
+        self.uis().set(self.id, UiState::Ending);
         let has_ended_its_app = process.end().await;
         if !has_ended_its_app && let Some(app) = &self.app {
             // Modal would notice by itself, some minutes later.
-            if let Err(error) = self.client.stop_app_with_id(app).await {
+            if let Err(error) = self.deployed.client.stop_app_with_id(app).await {
                 tracing::warn!(app, error = chain(&error), "the app of a UI could not be stopped");
             }
         }
-        self.airflow.uis.open().remove(&self.id);
+        self.uis().open().remove(&self.id);
         if let Some(error) = failure {
-            tracing::warn!(environment.name = %self.environment.name, error = chain(&error), "a UI has failed");
+            tracing::warn!(environment.name = %self.deployed.name(), error = chain(&error), "a UI has failed");
             self.tell(UiEvent::Failed(error)).await;
         }
     }
@@ -167,7 +170,7 @@ impl RunningUi {
                 UiWord::Progress(message) => self.tell(UiEvent::Progress(UiProgress { id, message })).await,
                 UiWord::App(app) => self.app = Some(app),
                 UiWord::Url(url) => {
-                    self.airflow.uis.set(id, UiState::Ready);
+                    self.uis().set(id, UiState::Ready);
                     self.tell(UiEvent::Ready(UiReady { id, url })).await;
                 }
                 UiWord::End(reason) => return self.failed(reason),
@@ -177,10 +180,10 @@ impl RunningUi {
 
     /// Why there is no sense in going on, if there is none.
     async fn failure(&self) -> Option<Error> {
-        if let Err(error) = self.airflow.registry.deployed_environment(&self.environment.name).await {
+        if let Err(error) = self.deployed.airflow.registry.deployed_environment(self.deployed.name()).await {
             return Some(error);
         }
-        match self.client.is_app_running(self.app.as_ref()?).await {
+        match self.deployed.client.is_app_running(self.app.as_ref()?).await {
             Ok(true) => None,
             Ok(false) => Some(self.failed("its app was stopped on Modal".to_owned())),
             Err(error) => {
@@ -192,7 +195,7 @@ impl RunningUi {
     }
 
     fn failed(&self, reason: String) -> Error {
-        Error::UiFailed(self.environment.name.clone(), reason)
+        Error::UiFailed(self.deployed.name().clone(), reason)
     }
 
     async fn tell(&self, event: UiEvent) {

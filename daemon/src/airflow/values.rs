@@ -11,7 +11,7 @@ use airflow_serverless_api::environment::EnvironmentName;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::{Result, Subject};
 
 /// How long values are cached, so that the files of one upload share one request.
@@ -47,15 +47,16 @@ impl Values {
     }
 }
 
-impl Airflow {
+impl Deployed {
     /// The values as of now.
-    pub(super) async fn values(&self, environment: &EnvironmentName) -> Result<Arc<Value>> {
-        let changes = self.values.lock().changes;
-        let values: Value = self.command(environment, (Subject::Dag, "get_values"), json!({})).await?;
+    pub(super) async fn values(&self) -> Result<Arc<Value>> {
+        let cache = &self.airflow.values;
+        let changes = cache.lock().changes;
+        let values: Value = self.command((Subject::Dag, "get_values"), json!({})).await?;
         let values = Arc::new(values);
-        let mut known = self.values.lock();
+        let mut known = cache.lock();
         if known.changes == changes {
-            known.by_environment.insert(environment.clone(), (Instant::now(), values.clone()));
+            known.by_environment.insert(self.name().clone(), (Instant::now(), values.clone()));
         }
         Ok(values)
     }

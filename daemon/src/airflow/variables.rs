@@ -1,7 +1,6 @@
 //! Airflow's variables. Only the scheduler can decrypt values: who asks for one asks it.
 
 use airflow_serverless_api::{
-    environment::EnvironmentName,
     page::{Page, ShowOne, Written},
     variable::{PutVariables, Variable, VariableList},
 };
@@ -9,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sqlite_schema::row;
 
-use super::Airflow;
+use super::Deployed;
 use crate::error::{Result, Subject};
 
 const LIST: &str = "SELECT key, description, is_encrypted FROM variable ORDER BY key LIMIT $1 OFFSET $2";
@@ -29,30 +28,29 @@ impl From<Row> for Variable {
     }
 }
 
-impl Airflow {
-    pub async fn list_variables(&self, environment: &EnvironmentName, page: &Page) -> Result<VariableList> {
+impl Deployed {
+    pub async fn list_variables(&self, page: &Page) -> Result<VariableList> {
         if page.show_values {
-            return self.command(environment, (Subject::Variable, "list_variables"), page_arguments(page)).await;
+            return self.command((Subject::Variable, "list_variables"), page_arguments(page)).await;
         }
-        let (rows, total_entries) = self.page::<Row>(environment, LIST, "variable", page).await?;
+        let (rows, total_entries) = self.page::<Row>(LIST, "variable", page).await?;
         Ok(VariableList { variables: rows.into_iter().map(Variable::from).collect(), total_entries })
     }
 
-    pub async fn variable(&self, environment: &EnvironmentName, key: &str, show: ShowOne) -> Result<Variable> {
+    pub async fn variable(&self, key: &str, show: ShowOne) -> Result<Variable> {
         let arguments = json!({"key": key, "hide_sensitive": !show.show_values});
-        self.command(environment, (Subject::Variable, "get_variable"), arguments).await
+        self.command((Subject::Variable, "get_variable"), arguments).await
     }
 
-    pub async fn put_variables(&self, environment: &EnvironmentName, request: &PutVariables) -> Result<Written> {
-        let written = self.command(environment, (Subject::Variable, "put_variables"), json!(request)).await;
-        self.values.invalidate(environment);
+    pub async fn put_variables(&self, request: &PutVariables) -> Result<Written> {
+        let written = self.command((Subject::Variable, "put_variables"), json!(request)).await;
+        self.airflow.values.invalidate(self.name());
         written
     }
 
-    pub async fn delete_variable(&self, environment: &EnvironmentName, key: &str) -> Result<()> {
-        let deleted: Result<Value> =
-            self.command(environment, (Subject::Variable, "delete_variable"), json!({"key": key})).await;
-        self.values.invalidate(environment);
+    pub async fn delete_variable(&self, key: &str) -> Result<()> {
+        let deleted: Result<Value> = self.command((Subject::Variable, "delete_variable"), json!({"key": key})).await;
+        self.airflow.values.invalidate(self.name());
         deleted.map(|_| ())
     }
 }

@@ -43,7 +43,7 @@ impl Housekeeper {
         let operations = store.forget_operations(now - OPERATIONS).await?;
         let events = store.forget_events(now - events::KEPT_FOR, events::KEPT).await?;
         let keys = store.forget_idempotent(now - KEYS_KEPT_FOR).await?;
-        self.airflow.forget_old_metadata().await?;
+        self.airflow.forget_removed_environments().await?;
         tracing::debug!(operations, events, keys, "forgot what is old");
         Ok(())
     }

@@ -3,6 +3,7 @@
 use airflow_serverless_api::{
     backfill::{BackfillAction, BackfillDetail, BackfillList, CreateBackfill, DryRunBackfillList, ListBackfills},
     environment::EnvironmentName,
+    routes,
 };
 use axum::{Json, extract::State, http::StatusCode};
 
@@ -14,7 +15,7 @@ use super::{
 
 /// List backfills, newest first
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/backfills", tag = "backfills",
+    get, path = routes::BACKFILLS.template, tag = "backfills",
     params(("environment" = EnvironmentName, Path), ListBackfills),
     responses((status = 200, body = BackfillList))
 )]
@@ -23,12 +24,12 @@ pub(super) async fn list_backfills(
     Path(environment): Path<EnvironmentName>,
     Query(query): Query<ListBackfills>,
 ) -> Answer<Json<BackfillList>> {
-    Ok(Json(services.airflow.list_backfills(&environment, &query).await?))
+    Ok(Json(services.deployed(&environment).await?.list_backfills(&query).await?))
 }
 
 /// Create a backfill: queue runs of a DAG for past dates
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/backfills", tag = "backfills", request_body = CreateBackfill,
+    post, path = routes::BACKFILLS.template, tag = "backfills", request_body = CreateBackfill,
     params(("environment" = EnvironmentName, Path)),
     responses((status = 201, body = BackfillDetail))
 )]
@@ -37,13 +38,13 @@ pub(super) async fn create_backfill(
     Path(environment): Path<EnvironmentName>,
     extract::Json(request): extract::Json<CreateBackfill>,
 ) -> Answer<(StatusCode, Json<BackfillDetail>)> {
-    let backfill = services.airflow.create_backfill(&environment, &request).await?;
+    let backfill = services.deployed(&environment).await?.create_backfill(&request).await?;
     Ok((StatusCode::CREATED, Json(backfill)))
 }
 
 /// List the runs that a backfill would create
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/backfills/dry_run", tag = "backfills", request_body = CreateBackfill,
+    post, path = routes::BACKFILLS_DRY_RUN.template, tag = "backfills", request_body = CreateBackfill,
     params(("environment" = EnvironmentName, Path)),
     responses((status = 200, body = DryRunBackfillList))
 )]
@@ -52,12 +53,12 @@ pub(super) async fn dry_run_backfill(
     Path(environment): Path<EnvironmentName>,
     extract::Json(request): extract::Json<CreateBackfill>,
 ) -> Answer<Json<DryRunBackfillList>> {
-    Ok(Json(services.airflow.dry_run_backfill(&environment, &request).await?))
+    Ok(Json(services.deployed(&environment).await?.dry_run_backfill(&request).await?))
 }
 
 /// Get a backfill with its dates and runs
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/backfills/{backfill_id}", tag = "backfills",
+    get, path = routes::BACKFILL.template, tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
     responses((status = 200, body = BackfillDetail))
 )]
@@ -65,12 +66,12 @@ pub(super) async fn get_backfill(
     State(services): State<Services>,
     Path((environment, id)): Path<(EnvironmentName, i64)>,
 ) -> Answer<Json<BackfillDetail>> {
-    Ok(Json(services.airflow.backfill(&environment, id).await?))
+    Ok(Json(services.deployed(&environment).await?.backfill(id).await?))
 }
 
 /// Pause a backfill: start no more of its queued runs
 #[utoipa::path(
-    put, path = "/v1/environments/{environment}/backfills/{backfill_id}/pause", tag = "backfills",
+    put, path = routes::BACKFILL_PAUSE.template, tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
     responses((status = 200, body = BackfillDetail))
 )]
@@ -78,12 +79,12 @@ pub(super) async fn pause_backfill(
     State(services): State<Services>,
     Path((environment, id)): Path<(EnvironmentName, i64)>,
 ) -> Answer<Json<BackfillDetail>> {
-    Ok(Json(services.airflow.change_backfill(&environment, id, BackfillAction::Pause).await?))
+    Ok(Json(services.deployed(&environment).await?.change_backfill(id, BackfillAction::Pause).await?))
 }
 
 /// Unpause a backfill
 #[utoipa::path(
-    put, path = "/v1/environments/{environment}/backfills/{backfill_id}/unpause", tag = "backfills",
+    put, path = routes::BACKFILL_UNPAUSE.template, tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
     responses((status = 200, body = BackfillDetail))
 )]
@@ -91,12 +92,12 @@ pub(super) async fn unpause_backfill(
     State(services): State<Services>,
     Path((environment, id)): Path<(EnvironmentName, i64)>,
 ) -> Answer<Json<BackfillDetail>> {
-    Ok(Json(services.airflow.change_backfill(&environment, id, BackfillAction::Unpause).await?))
+    Ok(Json(services.deployed(&environment).await?.change_backfill(id, BackfillAction::Unpause).await?))
 }
 
 /// Cancel a backfill: its queued runs fail, running ones continue
 #[utoipa::path(
-    put, path = "/v1/environments/{environment}/backfills/{backfill_id}/cancel", tag = "backfills",
+    put, path = routes::BACKFILL_CANCEL.template, tag = "backfills",
     params(("environment" = EnvironmentName, Path), ("backfill_id" = i64, Path)),
     responses((status = 200, body = BackfillDetail))
 )]
@@ -104,5 +105,5 @@ pub(super) async fn cancel_backfill(
     State(services): State<Services>,
     Path((environment, id)): Path<(EnvironmentName, i64)>,
 ) -> Answer<Json<BackfillDetail>> {
-    Ok(Json(services.airflow.change_backfill(&environment, id, BackfillAction::Cancel).await?))
+    Ok(Json(services.deployed(&environment).await?.change_backfill(id, BackfillAction::Cancel).await?))
 }

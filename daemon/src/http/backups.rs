@@ -3,6 +3,7 @@
 use airflow_serverless_api::{
     backup::{BackupList, RollBack, RolledBack},
     environment::EnvironmentName,
+    routes,
 };
 use axum::{Json, extract::State};
 
@@ -14,7 +15,7 @@ use super::{
 
 /// List backups of the SQLite metadata database, newest first
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/backups", tag = "environments",
+    get, path = routes::BACKUPS.template, tag = "environments",
     params(("environment" = EnvironmentName, Path)),
     responses((status = 200, body = BackupList))
 )]
@@ -22,12 +23,12 @@ pub(super) async fn list_backups(
     State(services): State<Services>,
     Path(environment): Path<EnvironmentName>,
 ) -> Answer<Json<BackupList>> {
-    Ok(Json(services.airflow.list_backups(&environment).await?))
+    Ok(Json(services.airflow.wanted(&environment).await?.list_backups().await?))
 }
 
 /// Restore the metadata database from a backup: later changes are lost and running tasks are stopped
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/rollback", tag = "environments", request_body = RollBack,
+    post, path = routes::ROLLBACK.template, tag = "environments", request_body = RollBack,
     params(("environment" = EnvironmentName, Path)),
     responses((status = 200, body = RolledBack))
 )]
@@ -36,5 +37,5 @@ pub(super) async fn roll_back(
     Path(environment): Path<EnvironmentName>,
     extract::Json(request): extract::Json<RollBack>,
 ) -> Answer<Json<RolledBack>> {
-    Ok(Json(services.airflow.roll_back(&environment, request.backup).await?))
+    Ok(Json(services.airflow.wanted(&environment).await?.roll_back(request.backup).await?))
 }

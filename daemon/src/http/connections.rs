@@ -4,6 +4,7 @@ use airflow_serverless_api::{
     connection::{Connection, ConnectionList, PutConnections},
     environment::EnvironmentName,
     page::{Page, ShowOne, Written},
+    routes,
 };
 use axum::{Json, extract::State, http::StatusCode};
 
@@ -15,7 +16,7 @@ use super::{
 
 /// List connections by id, without sensitive values unless requested
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/connections", tag = "connections",
+    get, path = routes::CONNECTIONS.template, tag = "connections",
     params(("environment" = EnvironmentName, Path), Page),
     responses((status = 200, body = ConnectionList))
 )]
@@ -24,12 +25,12 @@ pub(super) async fn list_connections(
     Path(environment): Path<EnvironmentName>,
     Query(page): Query<Page>,
 ) -> Answer<Json<ConnectionList>> {
-    Ok(Json(services.airflow.list_connections(&environment, &page).await?))
+    Ok(Json(services.deployed(&environment).await?.list_connections(&page).await?))
 }
 
 /// Create or replace connections: all or none
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/connections", tag = "connections", request_body = PutConnections,
+    post, path = routes::CONNECTIONS.template, tag = "connections", request_body = PutConnections,
     params(("environment" = EnvironmentName, Path)),
     responses((status = 200, body = Written))
 )]
@@ -38,12 +39,12 @@ pub(super) async fn put_connections(
     Path(environment): Path<EnvironmentName>,
     extract::Json(request): extract::Json<PutConnections>,
 ) -> Answer<Json<Written>> {
-    Ok(Json(services.airflow.put_connections(&environment, &request).await?))
+    Ok(Json(services.deployed(&environment).await?.put_connections(&request).await?))
 }
 
 /// Get a connection
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/connections/{connection_id}", tag = "connections",
+    get, path = routes::CONNECTION.template, tag = "connections",
     params(("environment" = EnvironmentName, Path), ("connection_id" = String, Path), ShowOne),
     responses((status = 200, body = Connection))
 )]
@@ -52,12 +53,12 @@ pub(super) async fn get_connection(
     Path((environment, connection_id)): Path<(EnvironmentName, String)>,
     Query(show): Query<ShowOne>,
 ) -> Answer<Json<Connection>> {
-    Ok(Json(services.airflow.connection(&environment, &connection_id, show).await?))
+    Ok(Json(services.deployed(&environment).await?.connection(&connection_id, show).await?))
 }
 
 /// Delete a connection
 #[utoipa::path(
-    delete, path = "/v1/environments/{environment}/connections/{connection_id}", tag = "connections",
+    delete, path = routes::CONNECTION.template, tag = "connections",
     params(("environment" = EnvironmentName, Path), ("connection_id" = String, Path)),
     responses((status = 204))
 )]
@@ -65,6 +66,6 @@ pub(super) async fn delete_connection(
     State(services): State<Services>,
     Path((environment, connection_id)): Path<(EnvironmentName, String)>,
 ) -> Answer<StatusCode> {
-    services.airflow.delete_connection(&environment, &connection_id).await?;
+    services.deployed(&environment).await?.delete_connection(&connection_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

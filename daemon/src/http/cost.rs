@@ -3,6 +3,7 @@
 use airflow_serverless_api::{
     cost::{Cost, EstimateCost},
     environment::EnvironmentName,
+    routes,
 };
 use axum::{Json, extract::State};
 
@@ -14,7 +15,7 @@ use super::{
 
 /// Estimate what an environment has cost
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/cost", tag = "environments",
+    get, path = routes::COST.template, tag = "environments",
     params(("environment" = EnvironmentName, Path), EstimateCost),
     responses((status = 200, body = Cost))
 )]
@@ -23,5 +24,5 @@ pub(super) async fn estimate_cost(
     Path(environment): Path<EnvironmentName>,
     Query(query): Query<EstimateCost>,
 ) -> Answer<Json<Cost>> {
-    Ok(Json(services.airflow.cost(&environment, query).await?))
+    Ok(Json(services.deployed(&environment).await?.cost(query).await?))
 }

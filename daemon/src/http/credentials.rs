@@ -1,6 +1,9 @@
 //! Credentials for Modal's cloud.
 
-use airflow_serverless_api::credentials::{CredentialsStatus, PutCredentials, StoreCredentials};
+use airflow_serverless_api::{
+    credentials::{CredentialsStatus, PutCredentials, StoreCredentials},
+    routes,
+};
 use axum::{Json, extract::State, http::StatusCode};
 
 use super::{
@@ -19,7 +22,7 @@ fn refused(error: CredentialsError) -> Failure {
 
 /// Show the status of the credentials, without the secret
 #[utoipa::path(
-    get, path = "/v1/credentials", tag = "credentials",
+    get, path = routes::CREDENTIALS.template, tag = "credentials",
     responses((status = 200, body = CredentialsStatus))
 )]
 pub(super) async fn get_credentials(State(services): State<Services>) -> Answer<Json<CredentialsStatus>> {
@@ -28,7 +31,7 @@ pub(super) async fn get_credentials(State(services): State<Services>) -> Answer<
 
 /// Store credentials after checking them with the server
 #[utoipa::path(
-    put, path = "/v1/credentials", tag = "credentials", request_body = PutCredentials, params(StoreCredentials),
+    put, path = routes::CREDENTIALS.template, tag = "credentials", request_body = PutCredentials, params(StoreCredentials),
     responses(
         (status = 200, body = CredentialsStatus),
     )
@@ -44,7 +47,7 @@ pub(super) async fn put_credentials(
 
 /// Remove the credentials; environments in the cloud keep running, but the daemon cannot reach them
 #[utoipa::path(
-    delete, path = "/v1/credentials", tag = "credentials",
+    delete, path = routes::CREDENTIALS.template, tag = "credentials",
     responses((status = 204))
 )]
 pub(super) async fn delete_credentials(State(services): State<Services>) -> Answer<StatusCode> {

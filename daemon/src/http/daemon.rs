@@ -1,6 +1,9 @@
 //! The daemon itself.
 
-use airflow_serverless_api::daemon::{Health, Version};
+use airflow_serverless_api::{
+    daemon::{Health, Version},
+    routes,
+};
 use axum::{Json, extract::State};
 
 use super::{
@@ -11,14 +14,14 @@ use super::{
 use crate::report::chain;
 
 /// Check that the daemon responds
-#[utoipa::path(get, path = "/v1/health", tag = "daemon", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = routes::HEALTH.template, tag = "daemon", responses((status = 200, body = Health)))]
 pub(super) async fn get_health() -> Json<Health> {
     Json(Health { status: "ok".to_owned() })
 }
 
 /// Check that the daemon can work: its folders are writable, and its registry and Local Modal respond
 #[utoipa::path(
-    get, path = "/v1/ready", tag = "daemon",
+    get, path = routes::READINESS.template, tag = "daemon",
     responses(
         (status = 200, body = Health),
     )
@@ -30,7 +33,7 @@ pub(super) async fn get_readiness(State(services): State<Services>) -> Answer<Js
 }
 
 /// Get the versions of the daemon and of what it deploys
-#[utoipa::path(get, path = "/v1/version", tag = "daemon", responses((status = 200, body = Version)))]
+#[utoipa::path(get, path = routes::VERSION.template, tag = "daemon", responses((status = 200, body = Version)))]
 pub(super) async fn get_version() -> Json<Version> {
     Json(Version {
         version: env!("CARGO_PKG_VERSION").to_owned(),

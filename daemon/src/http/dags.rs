@@ -6,6 +6,7 @@ use airflow_serverless_api::{
         ListDagFiles, ListImportErrors, PutDagFile, UpdateDag,
     },
     environment::EnvironmentName,
+    routes,
 };
 use axum::{
     Json,
@@ -23,7 +24,7 @@ use super::{
 
 /// List DAG files with their DAGs and import errors
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/dags", tag = "dags",
+    get, path = routes::DAG_FILES.template, tag = "dags",
     params(("environment" = EnvironmentName, Path), ListDagFiles),
     responses((status = 200, body = DagFileList))
 )]
@@ -32,12 +33,12 @@ pub(super) async fn list_dag_files(
     Path(environment): Path<EnvironmentName>,
     Query(query): Query<ListDagFiles>,
 ) -> Answer<Json<DagFileList>> {
-    Ok(Json(services.airflow.list_dag_files(&environment, &query).await?))
+    Ok(Json(services.deployed(&environment).await?.list_dag_files(&query).await?))
 }
 
 /// Validate and upload a DAG file, or a plugin (`plugins%2F` and its name); with `If-Match`, only if it is unchanged
 #[utoipa::path(
-    put, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
+    put, path = routes::DAG_FILE.template, tag = "dags",
     params(("environment" = EnvironmentName, Path), ("filename" = String, Path, pattern = "^(plugins/)?[A-Za-z0-9_-][A-Za-z0-9_.-]*[.]py$", max_length = 208), PutDagFile, ("If-Match" = Option<String>, Header)),
     request_body(content = String, content_type = "text/x-python"),
     responses((status = 200, body = DagFileChange))
@@ -49,13 +50,15 @@ pub(super) async fn put_dag_file(
     if_match: IfMatch,
     Body(content): Body,
 ) -> Answer<Json<DagFileChange>> {
-    let is_expected = |old: Option<&[u8]>| if_match.check_content(&filename, old);
-    Ok(Json(services.airflow.put_dag_file(&environment, &filename, content.into(), query.mode, is_expected).await?))
+    let is_expected = if_match.of_content(&filename);
+    Ok(Json(
+        services.deployed(&environment).await?.put_dag_file(&filename, content.into(), query.mode, is_expected).await?,
+    ))
 }
 
 /// Download a DAG file or a plugin
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
+    get, path = routes::DAG_FILE.template, tag = "dags",
     params(("environment" = EnvironmentName, Path), ("filename" = String, Path, description = "File name as in `GET …/dags`; write a slash as `%2F`", pattern = "[.]py$", max_length = 1000)),
     responses(
         (status = 200, body = String, content_type = "text/x-python"),
@@ -65,14 +68,14 @@ pub(super) async fn get_dag_file(
     State(services): State<Services>,
     Path((environment, filename)): Path<(EnvironmentName, String)>,
 ) -> Answer<Response> {
-    let content = services.airflow.dag_file(&environment, &filename).await?;
+    let content = services.deployed(&environment).await?.dag_file(&filename).await?;
     let headers = [(header::CONTENT_TYPE, "text/x-python".to_owned()), (header::ETAG, etag::of_bytes(&content))];
     Ok((headers, content).into_response())
 }
 
 /// Delete a DAG file or a plugin and deactivate its DAGs; with `If-Match`, only if it is unchanged
 #[utoipa::path(
-    delete, path = "/v1/environments/{environment}/dags/files/{filename}", tag = "dags",
+    delete, path = routes::DAG_FILE.template, tag = "dags",
     params(("environment" = EnvironmentName, Path), ("filename" = String, Path, description = "File name as in `GET …/dags`; write a slash as `%2F`", pattern = "[.]py$", max_length = 1000), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = DagFileDeletion))
 )]
@@ -81,13 +84,13 @@ pub(super) async fn delete_dag_file(
     Path((environment, filename)): Path<(EnvironmentName, String)>,
     if_match: IfMatch,
 ) -> Answer<Json<DagFileDeletion>> {
-    let is_expected = |old: Option<&[u8]>| if_match.check_content(&filename, old);
-    Ok(Json(services.airflow.delete_dag_file(&environment, &filename, is_expected).await?))
+    let is_expected = if_match.of_content(&filename);
+    Ok(Json(services.deployed(&environment).await?.delete_dag_file(&filename, is_expected).await?))
 }
 
 /// List import errors by file
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/import-errors", tag = "dags",
+    get, path = routes::IMPORT_ERRORS.template, tag = "dags",
     params(("environment" = EnvironmentName, Path), ListImportErrors),
     responses((status = 200, body = ImportErrorList))
 )]
@@ -96,12 +99,12 @@ pub(super) async fn list_import_errors(
     Path(environment): Path<EnvironmentName>,
     Query(query): Query<ListImportErrors>,
 ) -> Answer<Json<ImportErrorList>> {
-    Ok(Json(services.airflow.list_import_errors(&environment, &query).await?))
+    Ok(Json(services.deployed(&environment).await?.list_import_errors(&query).await?))
 }
 
 /// Get a DAG with its tasks
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags",
+    get, path = routes::DAG.template, tag = "dags",
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path)),
     responses((status = 200, body = DagDetail))
 )]
@@ -109,12 +112,12 @@ pub(super) async fn get_dag(
     State(services): State<Services>,
     Path((environment, dag_id)): Path<(EnvironmentName, String)>,
 ) -> Answer<Json<DagDetail>> {
-    Ok(Json(services.airflow.dag(&environment, &dag_id).await?))
+    Ok(Json(services.deployed(&environment).await?.dag(&dag_id).await?))
 }
 
 /// Pause or unpause a DAG; with `If-Match`, only if it is unchanged
 #[utoipa::path(
-    patch, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags", request_body = UpdateDag,
+    patch, path = routes::DAG.template, tag = "dags", request_body = UpdateDag,
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = Dag))
 )]
@@ -124,13 +127,14 @@ pub(super) async fn update_dag(
     if_match: IfMatch,
     extract::Json(update): extract::Json<UpdateDag>,
 ) -> Answer<Json<Dag>> {
-    if_match.check_read(&dag_id, services.airflow.dag(&environment, &dag_id)).await?;
-    Ok(Json(services.airflow.update_dag(&environment, &dag_id, update).await?))
+    let environment = services.deployed(&environment).await?;
+    if_match.check_read(&dag_id, environment.dag(&dag_id)).await?;
+    Ok(Json(environment.update_dag(&dag_id, update).await?))
 }
 
 /// Delete the file of a DAG and deactivate the DAG; with `If-Match`, only if the DAG is unchanged
 #[utoipa::path(
-    delete, path = "/v1/environments/{environment}/dags/{dag_id}", tag = "dags",
+    delete, path = routes::DAG.template, tag = "dags",
     params(("environment" = EnvironmentName, Path), ("dag_id" = String, Path), DeleteDag, ("If-Match" = Option<String>, Header)),
     responses((status = 200, body = DagDeletion))
 )]
@@ -140,6 +144,7 @@ pub(super) async fn delete_dag(
     Query(query): Query<DeleteDag>,
     if_match: IfMatch,
 ) -> Answer<Json<DagDeletion>> {
-    if_match.check_read(&dag_id, services.airflow.dag(&environment, &dag_id)).await?;
-    Ok(Json(services.airflow.delete_dag(&environment, &dag_id, query.force).await?))
+    let environment = services.deployed(&environment).await?;
+    if_match.check_read(&dag_id, environment.dag(&dag_id)).await?;
+    Ok(Json(environment.delete_dag(&dag_id, query.force).await?))
 }

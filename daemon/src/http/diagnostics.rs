@@ -1,13 +1,13 @@
 //! The daemon's look after itself.
 
-use airflow_serverless_api::diagnostics::Diagnostics;
+use airflow_serverless_api::{diagnostics::Diagnostics, routes};
 use axum::{Json, extract::State};
 
 use super::{Services, problem::Answer};
 
 /// Check the installation; writes a file to each Volume and deletes it again
 #[utoipa::path(
-    post, path = "/v1/diagnostics", tag = "daemon",
+    post, path = routes::DIAGNOSTICS.template, tag = "daemon",
     responses(
         (status = 200, body = Diagnostics),
     )

@@ -1,8 +1,11 @@
 //! Environments.
 
-use airflow_serverless_api::environment::{
-    CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
-    ListEnvironments, UnregisteredEnvironmentList, UpdateEnvironment,
+use airflow_serverless_api::{
+    environment::{
+        CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
+        ListEnvironments, UnregisteredEnvironmentList, UpdateEnvironment,
+    },
+    routes,
 };
 use axum::{
     Json,
@@ -20,7 +23,7 @@ use super::{
 
 /// List environments by name
 #[utoipa::path(
-    get, path = "/v1/environments", tag = "environments", params(ListEnvironments),
+    get, path = routes::ENVIRONMENTS.template, tag = "environments", params(ListEnvironments),
     responses(
         (status = 200, body = EnvironmentList),
     )
@@ -34,7 +37,7 @@ pub(super) async fn list_environments(
 
 /// Create an environment; returns one that exists with the same configuration
 #[utoipa::path(
-    post, path = "/v1/environments", tag = "environments", request_body = CreateEnvironment,
+    post, path = routes::ENVIRONMENTS.template, tag = "environments", request_body = CreateEnvironment,
     responses(
         (status = 200, description = "It exists with this configuration", body = EnvironmentChange),
         (status = 202, description = "Accepted; `Location` names the operation", body = EnvironmentChange),
@@ -49,7 +52,7 @@ pub(super) async fn create_environment(
 
 /// List environments that are deployed but not registered, by name
 #[utoipa::path(
-    get, path = "/v1/unregistered-environments", tag = "environments",
+    get, path = routes::UNREGISTERED_ENVIRONMENTS.template, tag = "environments",
     responses((status = 200, body = UnregisteredEnvironmentList))
 )]
 pub(super) async fn list_unregistered_environments(
@@ -60,7 +63,7 @@ pub(super) async fn list_unregistered_environments(
 
 /// Register an environment that is deployed but not registered, and redeploy it
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/adopt", tag = "environments",
+    post, path = routes::ADOPT.template, tag = "environments",
     params(("environment" = EnvironmentName, Path)),
     responses(
         (status = 200, description = "It is already registered", body = EnvironmentChange),
@@ -76,7 +79,7 @@ pub(super) async fn adopt_environment(
 
 /// Get an environment
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}", tag = "environments",
+    get, path = routes::ENVIRONMENT.template, tag = "environments",
     params(("environment" = EnvironmentName, Path)),
     responses((status = 200, body = Environment))
 )]
@@ -89,7 +92,7 @@ pub(super) async fn get_environment(
 
 /// Update the configuration; with `If-Match`, only if the environment is unchanged
 #[utoipa::path(
-    patch, path = "/v1/environments/{environment}", tag = "environments", request_body = UpdateEnvironment,
+    patch, path = routes::ENVIRONMENT.template, tag = "environments", request_body = UpdateEnvironment,
     params(("environment" = EnvironmentName, Path), ("If-Match" = Option<String>, Header)),
     responses(
         (status = 200, description = "It already has this configuration", body = EnvironmentChange),
@@ -108,7 +111,7 @@ pub(super) async fn update_environment(
 
 /// Delete an environment; with `If-Match`, only if it is unchanged
 #[utoipa::path(
-    delete, path = "/v1/environments/{environment}", tag = "environments",
+    delete, path = routes::ENVIRONMENT.template, tag = "environments",
     params(
         ("environment" = EnvironmentName, Path), DeleteEnvironment, ("If-Match" = Option<String>, Header),
     ),
@@ -128,7 +131,7 @@ pub(super) async fn delete_environment(
 
 /// Run a scheduler tick now
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/tick", tag = "environments",
+    post, path = routes::TICK.template, tag = "environments",
     params(("environment" = EnvironmentName, Path)),
     responses(
         (status = 204, description = "The tick has ended"),
@@ -138,7 +141,7 @@ pub(super) async fn tick_environment(
     State(services): State<Services>,
     Path(name): Path<EnvironmentName>,
 ) -> Answer<StatusCode> {
-    services.airflow.tick(&name).await?;
+    services.deployed(&name).await?.tick().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -146,7 +149,7 @@ fn accepted(change: EnvironmentChange) -> Response {
     match &change.operation {
         None => Json(change).into_response(),
         Some(operation) => {
-            let location = [(header::LOCATION, format!("/v1/operations/{}", operation.id))];
+            let location = [(header::LOCATION, routes::OPERATION.path([&operation.id.to_string()]))];
             (StatusCode::ACCEPTED, location, Json(change)).into_response()
         }
     }

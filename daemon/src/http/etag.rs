@@ -88,13 +88,13 @@ impl IfMatch {
         if self.0.is_some() { self.check(what, &read.await?) } else { Ok(()) }
     }
 
-    /// As [`check`](Self::check), of a content that may be missing: then it is none that was read.
-    pub fn check_content(&self, what: &str, current: Option<&[u8]>) -> Result<()> {
-        match current {
-            None if self.0.is_some() => Err(Error::PreconditionFailed(what.to_owned())),
-            None => Ok(()),
+    /// As [`check`](Self::check), of a content that may be missing: then it is none that was read. `None` if the request
+    /// expects nothing, so that there is no need to look.
+    pub fn of_content(&self, what: &str) -> Option<impl FnOnce(Option<&[u8]>) -> Result<()>> {
+        self.0.is_some().then_some(move |current: Option<&[u8]>| match current {
+            None => Err(Error::PreconditionFailed(what.to_owned())),
             Some(content) => self.check_etag(what, || of_bytes(content)),
-        }
+        })
     }
 
     fn check_etag(&self, what: &str, etag: impl FnOnce() -> String) -> Result<()> {

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use airflow_serverless_api::event::{Event, FollowEvents, ServerSentEvent};
+use airflow_serverless_api::{
+    event::{Event, FollowEvents, ServerSentEvent},
+    routes,
+};
 use axum::{
     extract::State,
     http::{HeaderMap, HeaderName, StatusCode},
@@ -22,7 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Stream events as server-sent events with increasing ids; `Last-Event-ID` resumes the stream
 #[utoipa::path(
-    get, path = "/v1/events", tag = "events",
+    get, path = routes::EVENTS.template, tag = "events",
     params(
         FollowEvents,
         ("Last-Event-ID" = Option<i64>, Header, description = "Start after this event", minimum = 0),

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use airflow_serverless_api::routes;
 use axum::{
     body::Body,
     extract::{DefaultBodyLimit, Request, State},
@@ -51,7 +52,8 @@ pub(super) fn requests() -> Arc<Semaphore> {
 /// Refuses what is too much at once. Whether the daemon is well can always be asked.
 pub(super) async fn shed(State(free): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let permit = free.try_acquire();
-    if permit.is_err() && !matches!(request.uri().path(), "/v1/health" | "/v1/version") {
+    let is_about_health = [routes::HEALTH, routes::VERSION].iter().any(|it| it.template == request.uri().path());
+    if permit.is_err() && !is_about_health {
         let detail = format!("limit reached: {MAX_REQUESTS} requests are in progress");
         return Failure::new(&kinds::OVERLOADED, detail).hint("try again in a moment").into_response();
     }

@@ -6,6 +6,7 @@ use airflow_serverless_api::{
     environment::EnvironmentName,
     event::ServerSentEvent,
     log::{ContainerLogs, ReadContainerLogs},
+    routes,
 };
 use axum::{
     Json,
@@ -22,7 +23,7 @@ use super::{
 
 /// Get the last lines of the output of containers
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/logs", tag = "environments",
+    get, path = routes::LOGS.template, tag = "environments",
     params(("environment" = EnvironmentName, Path), ReadContainerLogs),
     responses((status = 200, body = ContainerLogs))
 )]
@@ -31,13 +32,13 @@ pub(super) async fn get_container_logs(
     Path(environment): Path<EnvironmentName>,
     Query(query): Query<ReadContainerLogs>,
 ) -> Answer<Json<ContainerLogs>> {
-    Ok(Json(services.airflow.container_logs(&environment, query).await?))
+    Ok(Json(services.deployed(&environment).await?.container_logs(query).await?))
 }
 
 /// Stream the output of containers as server-sent events: `line` with the JSON of a ContainerLine, `failed` with a
 /// Problem if no more can be read; ends with the environment
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/logs/stream", tag = "environments",
+    get, path = routes::LOG_STREAM.template, tag = "environments",
     params(("environment" = EnvironmentName, Path), ReadContainerLogs),
     responses(
         (status = 200, body = ServerSentEvent, content_type = "text/event-stream"),
@@ -48,7 +49,7 @@ pub(super) async fn follow_container_logs(
     Path(environment): Path<EnvironmentName>,
     Query(query): Query<ReadContainerLogs>,
 ) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>> {
-    let mut output = services.airflow.follow_container_logs(&environment, query).await?;
+    let mut output = services.deployed(&environment).await?.follow_container_logs(query).await?;
     let stream = async_stream::stream! {
         loop {
             let lines = tokio::select! {

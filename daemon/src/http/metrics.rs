@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use airflow_serverless_api::{environment::ListEnvironments, page::Page};
+use airflow_serverless_api::{environment::ListEnvironments, page::Page, routes};
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{Method, header},
@@ -33,7 +33,7 @@ pub(super) async fn count(State(services): State<Services>, request: Request, ne
 
 /// Get metrics of the daemon as OpenMetrics text for Prometheus
 #[utoipa::path(
-    get, path = "/v1/metrics", tag = "daemon",
+    get, path = routes::METRICS.template, tag = "daemon",
     responses(
         (status = 200, body = String, content_type = "application/openmetrics-text"),
     )

@@ -36,6 +36,7 @@ mod watches;
 
 use std::{ops::Deref, sync::Arc};
 
+use airflow_serverless_api::environment::EnvironmentName;
 use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state},
@@ -51,8 +52,14 @@ pub use guard::Door;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    airflow::Airflow, base::Base, diagnostics::Diagnostician, metrics::Metrics, modal::CredentialsFile,
-    registry::Registry, watcher::Watchers,
+    airflow::{Airflow, Deployed},
+    base::Base,
+    diagnostics::Diagnostician,
+    error::Result,
+    metrics::Metrics,
+    modal::CredentialsFile,
+    registry::Registry,
+    watcher::Watchers,
 };
 
 /// What the handlers work with. Each layer of each request has a clone.
@@ -70,6 +77,13 @@ pub struct Parts {
     pub watchers: Arc<Watchers>,
     pub diagnostician: Diagnostician,
     under_way: idempotency::UnderWay,
+}
+
+impl Parts {
+    /// The handle on an environment that is deployed.
+    async fn deployed(&self, name: &EnvironmentName) -> Result<Deployed> {
+        self.airflow.deployed(name).await
+    }
 }
 
 impl Services {

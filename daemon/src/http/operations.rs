@@ -1,6 +1,9 @@
 //! Long work.
 
-use airflow_serverless_api::operation::{FollowOperation, ListOperations, Operation, OperationList};
+use airflow_serverless_api::{
+    operation::{FollowOperation, ListOperations, Operation, OperationList},
+    routes,
+};
 use axum::{Json, extract::State};
 use uuid::Uuid;
 
@@ -12,7 +15,7 @@ use super::{
 
 /// List operations, newest first; kept for 7 days after they ended
 #[utoipa::path(
-    get, path = "/v1/operations", tag = "operations", params(ListOperations),
+    get, path = routes::OPERATIONS.template, tag = "operations", params(ListOperations),
     responses(
         (status = 200, body = OperationList),
     )
@@ -26,7 +29,7 @@ pub(super) async fn list_operations(
 
 /// Get an operation and its steps; can wait for a change
 #[utoipa::path(
-    get, path = "/v1/operations/{operation}", tag = "operations",
+    get, path = routes::OPERATION.template, tag = "operations",
     params(("operation" = Uuid, Path), FollowOperation),
     responses((status = 200, body = Operation))
 )]
@@ -40,7 +43,7 @@ pub(super) async fn get_operation(
 
 /// Cancel a running operation; finished steps are not undone. Returns an operation that has ended as it is
 #[utoipa::path(
-    post, path = "/v1/operations/{operation}/cancel", tag = "operations", params(("operation" = Uuid, Path)),
+    post, path = routes::OPERATION_CANCEL.template, tag = "operations", params(("operation" = Uuid, Path)),
     responses((status = 200, body = Operation))
 )]
 pub(super) async fn cancel_operation(

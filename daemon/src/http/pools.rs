@@ -4,6 +4,7 @@ use airflow_serverless_api::{
     environment::EnvironmentName,
     page::{Page, Written},
     pool::{Pool, PoolList, PutPools},
+    routes,
 };
 use axum::{Json, extract::State, http::StatusCode};
 
@@ -16,7 +17,7 @@ use super::{
 
 /// List pools by name
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/pools", tag = "pools",
+    get, path = routes::POOLS.template, tag = "pools",
     params(("environment" = EnvironmentName, Path), Page),
     responses((status = 200, body = PoolList))
 )]
@@ -25,12 +26,12 @@ pub(super) async fn list_pools(
     Path(environment): Path<EnvironmentName>,
     Query(page): Query<Page>,
 ) -> Answer<Json<PoolList>> {
-    Ok(Json(services.airflow.list_pools(&environment, &page).await?))
+    Ok(Json(services.deployed(&environment).await?.list_pools(&page).await?))
 }
 
 /// Create or replace pools: all or none
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/pools", tag = "pools", request_body = PutPools,
+    post, path = routes::POOLS.template, tag = "pools", request_body = PutPools,
     params(("environment" = EnvironmentName, Path)),
     responses((status = 200, body = Written))
 )]
@@ -39,12 +40,12 @@ pub(super) async fn put_pools(
     Path(environment): Path<EnvironmentName>,
     extract::Json(request): extract::Json<PutPools>,
 ) -> Answer<Json<Written>> {
-    Ok(Json(services.airflow.put_pools(&environment, &request).await?))
+    Ok(Json(services.deployed(&environment).await?.put_pools(&request).await?))
 }
 
 /// Get a pool
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/pools/{name}", tag = "pools",
+    get, path = routes::POOL.template, tag = "pools",
     params(("environment" = EnvironmentName, Path), ("name" = String, Path)),
     responses((status = 200, body = Pool))
 )]
@@ -52,12 +53,12 @@ pub(super) async fn get_pool(
     State(services): State<Services>,
     Path((environment, name)): Path<(EnvironmentName, String)>,
 ) -> Answer<Json<Pool>> {
-    Ok(Json(services.airflow.pool(&environment, &name).await?))
+    Ok(Json(services.deployed(&environment).await?.pool(&name).await?))
 }
 
 /// Delete a pool; with `If-Match`, only if it is unchanged
 #[utoipa::path(
-    delete, path = "/v1/environments/{environment}/pools/{name}", tag = "pools",
+    delete, path = routes::POOL.template, tag = "pools",
     params(("environment" = EnvironmentName, Path), ("name" = String, Path), ("If-Match" = Option<String>, Header)),
     responses((status = 204))
 )]
@@ -66,7 +67,8 @@ pub(super) async fn delete_pool(
     Path((environment, name)): Path<(EnvironmentName, String)>,
     if_match: IfMatch,
 ) -> Answer<StatusCode> {
-    if_match.check_read(&name, services.airflow.pool(&environment, &name)).await?;
-    services.airflow.delete_pool(&environment, &name).await?;
+    let environment = services.deployed(&environment).await?;
+    if_match.check_read(&name, environment.pool(&name)).await?;
+    environment.delete_pool(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,6 +3,7 @@
 use airflow_serverless_api::{
     environment::EnvironmentName,
     question::{AnswerQuestion, ListQuestions, QuestionList, Response},
+    routes,
 };
 use axum::{Json, extract::State};
 
@@ -14,7 +15,7 @@ use super::{
 
 /// List open questions of human-in-the-loop tasks, oldest first
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/hitl-details", tag = "tasks",
+    get, path = routes::QUESTIONS.template, tag = "tasks",
     params(("environment" = EnvironmentName, Path), ListQuestions),
     responses((status = 200, body = QuestionList))
 )]
@@ -23,12 +24,12 @@ pub(super) async fn list_questions(
     Path(environment): Path<EnvironmentName>,
     Query(query): Query<ListQuestions>,
 ) -> Answer<Json<QuestionList>> {
-    Ok(Json(services.airflow.list_questions(&environment, &query).await?))
+    Ok(Json(services.deployed(&environment).await?.list_questions(&query).await?))
 }
 
 /// Answer the question of a human-in-the-loop task, which then continues
 #[utoipa::path(
-    patch, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/hitl-details",
+    patch, path = routes::TASK_QUESTION.template,
     tag = "tasks", request_body = AnswerQuestion,
     params(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
@@ -42,5 +43,5 @@ pub(super) async fn answer_question(
     extract::Json(request): extract::Json<AnswerQuestion>,
 ) -> Answer<Json<Response>> {
     let task = (dag_id.as_str(), run_id.as_str(), task_id.as_str());
-    Ok(Json(services.airflow.answer_question(&environment, task, &request).await?))
+    Ok(Json(services.deployed(&environment).await?.answer_question(task, &request).await?))
 }

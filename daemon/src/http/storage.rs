@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use airflow_serverless_api::home::Home;
+use airflow_serverless_api::{home::Home, routes};
 use axum::{
     extract::{Request, State},
     http::Method,
@@ -13,14 +13,12 @@ use rustix::fs::{Access, access};
 
 use super::{Services, problem::Failure};
 
-/// The one request that changes nothing although its method says so.
-const DIAGNOSTICS: &str = "/v1/diagnostics";
-
 /// Refuses changes at once while a folder of the home cannot be written: they would be half done.
 pub(super) async fn required(State(services): State<Services>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    // The one request that changes nothing although its method says so.
     if !reads
-        && request.uri().path() != DIAGNOSTICS
+        && request.uri().path() != routes::DIAGNOSTICS.template
         && let Err(reason) = check(&services.diagnostician.home)
     {
         return Failure::not_ready(format!("{reason}; nothing was changed")).into_response();

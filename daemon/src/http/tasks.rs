@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use airflow_serverless_api::{
     environment::EnvironmentName,
     event::ServerSentEvent,
+    routes,
     run::{ReadLogs, TaskLog},
     task::{ClearTaskInstances, ListTaskInstances, TaskInstanceList, UpdateTaskInstance},
 };
@@ -24,7 +25,7 @@ use crate::{airflow::Piece, report::chain};
 
 /// List the task instances of a run in the order in which they started
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks", tag = "tasks",
+    get, path = routes::TASKS.template, tag = "tasks",
     params(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ListTaskInstances,
@@ -36,12 +37,12 @@ pub(super) async fn list_task_instances(
     Path((environment, dag_id, run_id)): Path<(EnvironmentName, String, String)>,
     Query(query): Query<ListTaskInstances>,
 ) -> Answer<Json<TaskInstanceList>> {
-    Ok(Json(services.airflow.list_task_instances(&environment, (&dag_id, &run_id), &query).await?))
+    Ok(Json(services.deployed(&environment).await?.list_task_instances((&dag_id, &run_id), &query).await?))
 }
 
 /// Set the state of a task; failed tasks downstream of it rerun
 #[utoipa::path(
-    patch, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}", tag = "tasks",
+    patch, path = routes::TASK.template, tag = "tasks",
     request_body = UpdateTaskInstance,
     params(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
@@ -55,12 +56,12 @@ pub(super) async fn update_task_instance(
     extract::Json(update): extract::Json<UpdateTaskInstance>,
 ) -> Answer<Json<TaskInstanceList>> {
     let task = (dag_id.as_str(), run_id.as_str(), task_id.as_str());
-    Ok(Json(services.airflow.update_task_instance(&environment, task, &update).await?))
+    Ok(Json(services.deployed(&environment).await?.update_task_instance(task, &update).await?))
 }
 
 /// Clear a task so that it reruns; a running task is stopped first
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/clear", tag = "tasks",
+    post, path = routes::TASK_CLEAR.template, tag = "tasks",
     request_body = ClearTaskInstances,
     params(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
@@ -74,12 +75,12 @@ pub(super) async fn clear_task_instances(
     extract::Json(request): extract::Json<ClearTaskInstances>,
 ) -> Answer<Json<TaskInstanceList>> {
     let task = (dag_id.as_str(), run_id.as_str(), task_id.as_str());
-    Ok(Json(services.airflow.clear_task_instances(&environment, task, &request).await?))
+    Ok(Json(services.deployed(&environment).await?.clear_task_instances(task, &request).await?))
 }
 
 /// Stream the log of a task as server-sent events: `line` with the JSON of a LogLine, and finally `end`
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/logs/stream", tag = "tasks",
+    get, path = routes::TASK_LOG_STREAM.template, tag = "tasks",
     params(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path), ReadLogs,
@@ -93,7 +94,7 @@ pub(super) async fn follow_task_log(
     Path((environment, dag_id, run_id, task_id)): Path<(EnvironmentName, String, String, String)>,
     Query(query): Query<ReadLogs>,
 ) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>> {
-    let mut log = services.airflow.follow_task_log(environment, (dag_id, run_id, task_id), &query).await?;
+    let mut log = services.deployed(&environment).await?.follow_task_log((dag_id, run_id, task_id), &query).await?;
     let stream = async_stream::stream! {
         loop {
             let piece = tokio::select! {
@@ -122,7 +123,7 @@ pub(super) async fn follow_task_log(
 
 /// Get the log of a task
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/dags/{dag_id}/runs/{dag_run_id}/tasks/{task_id}/logs", tag = "tasks",
+    get, path = routes::TASK_LOG.template, tag = "tasks",
     params(
         ("environment" = EnvironmentName, Path), ("dag_id" = String, Path), ("dag_run_id" = String, Path),
         ("task_id" = String, Path), ReadLogs,
@@ -134,5 +135,5 @@ pub(super) async fn get_task_log(
     Path((environment, dag_id, run_id, task_id)): Path<(EnvironmentName, String, String, String)>,
     Query(query): Query<ReadLogs>,
 ) -> Answer<Json<TaskLog>> {
-    Ok(Json(services.airflow.task_log(&environment, &dag_id, &run_id, &task_id, &query).await?))
+    Ok(Json(services.deployed(&environment).await?.task_log(&dag_id, &run_id, &task_id, &query).await?))
 }

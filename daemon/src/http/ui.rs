@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use airflow_serverless_api::{environment::EnvironmentName, event::ServerSentEvent, ui::UiList};
+use airflow_serverless_api::{environment::EnvironmentName, event::ServerSentEvent, routes, ui::UiList};
 use axum::{
     Json,
     extract::State,
@@ -22,7 +22,7 @@ use crate::airflow::UiEvent;
 /// Server-sent events: `progress` with the JSON of a UiProgress, `ready` with that of a UiReady, whose URL lets in who
 /// opens it, and, if the UI cannot start or go on, `failed` with that of a Problem.
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/ui", tag = "ui",
+    post, path = routes::UI.template, tag = "ui",
     params(("environment" = EnvironmentName, Path)),
     responses(
         (status = 200, body = ServerSentEvent, content_type = "text/event-stream"),
@@ -32,7 +32,7 @@ pub(super) async fn open_ui(
     State(services): State<Services>,
     Path(environment): Path<EnvironmentName>,
 ) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>> {
-    let mut ui = services.airflow.open_ui(&environment).await?;
+    let mut ui = services.deployed(&environment).await?.open_ui().await?;
     let stream = async_stream::stream! {
         loop {
             let event = tokio::select! {
@@ -52,7 +52,7 @@ pub(super) async fn open_ui(
 }
 
 /// List UIs that run, start or stop, oldest first
-#[utoipa::path(get, path = "/v1/uis", tag = "ui", responses((status = 200, body = UiList)))]
+#[utoipa::path(get, path = routes::UIS.template, tag = "ui", responses((status = 200, body = UiList)))]
 pub(super) async fn list_uis(State(services): State<Services>) -> Json<UiList> {
     Json(services.airflow.list_uis())
 }

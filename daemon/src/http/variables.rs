@@ -3,6 +3,7 @@
 use airflow_serverless_api::{
     environment::EnvironmentName,
     page::{Page, ShowOne, Written},
+    routes,
     variable::{PutVariables, Variable, VariableList},
 };
 use axum::{Json, extract::State, http::StatusCode};
@@ -15,7 +16,7 @@ use super::{
 
 /// List variables by key, without values unless requested
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/variables", tag = "variables",
+    get, path = routes::VARIABLES.template, tag = "variables",
     params(("environment" = EnvironmentName, Path), Page),
     responses((status = 200, body = VariableList))
 )]
@@ -24,12 +25,12 @@ pub(super) async fn list_variables(
     Path(environment): Path<EnvironmentName>,
     Query(page): Query<Page>,
 ) -> Answer<Json<VariableList>> {
-    Ok(Json(services.airflow.list_variables(&environment, &page).await?))
+    Ok(Json(services.deployed(&environment).await?.list_variables(&page).await?))
 }
 
 /// Create or replace variables: all or none
 #[utoipa::path(
-    post, path = "/v1/environments/{environment}/variables", tag = "variables", request_body = PutVariables,
+    post, path = routes::VARIABLES.template, tag = "variables", request_body = PutVariables,
     params(("environment" = EnvironmentName, Path)),
     responses((status = 200, body = Written))
 )]
@@ -38,12 +39,12 @@ pub(super) async fn put_variables(
     Path(environment): Path<EnvironmentName>,
     extract::Json(request): extract::Json<PutVariables>,
 ) -> Answer<Json<Written>> {
-    Ok(Json(services.airflow.put_variables(&environment, &request).await?))
+    Ok(Json(services.deployed(&environment).await?.put_variables(&request).await?))
 }
 
 /// Get a variable
 #[utoipa::path(
-    get, path = "/v1/environments/{environment}/variables/{key}", tag = "variables",
+    get, path = routes::VARIABLE.template, tag = "variables",
     params(("environment" = EnvironmentName, Path), ("key" = String, Path), ShowOne),
     responses((status = 200, body = Variable))
 )]
@@ -52,12 +53,12 @@ pub(super) async fn get_variable(
     Path((environment, key)): Path<(EnvironmentName, String)>,
     Query(show): Query<ShowOne>,
 ) -> Answer<Json<Variable>> {
-    Ok(Json(services.airflow.variable(&environment, &key, show).await?))
+    Ok(Json(services.deployed(&environment).await?.variable(&key, show).await?))
 }
 
 /// Delete a variable
 #[utoipa::path(
-    delete, path = "/v1/environments/{environment}/variables/{key}", tag = "variables",
+    delete, path = routes::VARIABLE.template, tag = "variables",
     params(("environment" = EnvironmentName, Path), ("key" = String, Path)),
     responses((status = 204))
 )]
@@ -65,6 +66,6 @@ pub(super) async fn delete_variable(
     State(services): State<Services>,
     Path((environment, key)): Path<(EnvironmentName, String)>,
 ) -> Answer<StatusCode> {
-    services.airflow.delete_variable(&environment, &key).await?;
+    services.deployed(&environment).await?.delete_variable(&key).await?;
     Ok(StatusCode::NO_CONTENT)
 }

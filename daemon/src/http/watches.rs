@@ -1,6 +1,9 @@
 //! Watches.
 
-use airflow_serverless_api::watch::{CreateWatch, ListWatches, Watch, WatchList, WatchRemoval};
+use airflow_serverless_api::{
+    routes,
+    watch::{CreateWatch, ListWatches, Watch, WatchList, WatchRemoval},
+};
 use axum::{
     Json,
     extract::State,
@@ -17,7 +20,7 @@ use super::{
 
 /// List watches with their pending and invalid files, oldest first
 #[utoipa::path(
-    get, path = "/v1/watches", tag = "watches", params(ListWatches),
+    get, path = routes::WATCHES.template, tag = "watches", params(ListWatches),
     responses(
         (status = 200, body = WatchList),
     )
@@ -31,7 +34,7 @@ pub(super) async fn list_watches(
 
 /// Sync a folder, now and on every save; returns a watch that exists with the same options
 #[utoipa::path(
-    post, path = "/v1/watches", tag = "watches", request_body = CreateWatch,
+    post, path = routes::WATCHES.template, tag = "watches", request_body = CreateWatch,
     responses(
         (status = 200, description = "It exists with this configuration", body = Watch),
         (status = 201, description = "Accepted; the first sync has started. `Location` names the watch", body = Watch),
@@ -45,13 +48,13 @@ pub(super) async fn create_watch(
     if !is_new {
         return Ok(Json(watch).into_response());
     }
-    let location = [(header::LOCATION, format!("/v1/watches/{}", watch.id))];
+    let location = [(header::LOCATION, routes::WATCH.path([&watch.id.to_string()]))];
     Ok((StatusCode::CREATED, location, Json(watch)).into_response())
 }
 
 /// Get a watch
 #[utoipa::path(
-    get, path = "/v1/watches/{watch_id}", tag = "watches",
+    get, path = routes::WATCH.template, tag = "watches",
     params(("watch_id" = Uuid, Path)),
     responses(
         (status = 200, body = Watch),
@@ -63,7 +66,7 @@ pub(super) async fn get_watch(State(services): State<Services>, Path(id): Path<U
 
 /// Remove a watch; its files stay on the Volume
 #[utoipa::path(
-    delete, path = "/v1/watches/{watch_id}", tag = "watches",
+    delete, path = routes::WATCH.template, tag = "watches",
     params(("watch_id" = Uuid, Path)),
     responses(
         (status = 200, body = WatchRemoval),

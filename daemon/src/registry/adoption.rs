@@ -37,7 +37,7 @@ pub async fn describe(volume: &Volume, environment: &Environment) -> Result<()> 
     let Environment { name, config, .. } = environment;
     let description = Description { name: name.clone(), config: config.without_secrets() };
     let content = serde_json::to_vec_pretty(&description).map_err(|error| Error::Description(error.to_string()))?;
-    Ok(volume.put(vec![File { path: PATH.to_owned(), content }]).await?)
+    Ok(volume.put(vec![File { path: PATH.to_owned(), content: content.into() }]).await?)
 }
 
 /// The configuration of the environment as its Volume has it.

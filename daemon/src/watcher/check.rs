@@ -3,17 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Arc,
 };
 
-use airflow_serverless_api::{
-    environment::EnvironmentName,
-    watch::{FileWarning, InvalidFile},
-};
+use airflow_serverless_api::watch::{FileWarning, InvalidFile};
 use tokio::task::JoinSet;
 
 use super::{imports::Graph, local::Locals};
-use crate::{airflow::Airflow, error::Result, model::Name, runtime::Verdict};
+use crate::{airflow::Deployed, error::Result, model::Name, runtime::Verdict};
 
 /// What is wrong with files; those that are fine are not in it.
 pub type Faults = BTreeMap<Name, Vec<InvalidFile>>;
@@ -72,21 +68,16 @@ pub fn affected<'a>(
 }
 
 /// Tries the files, several at once, and writes down what there is to say of each of them now.
-pub async fn check(
-    (airflow, environment): (&Arc<Airflow>, &EnvironmentName),
-    root: &Path,
-    files: BTreeSet<Name>,
-    verdicts: &mut Verdicts,
-) -> Result<()> {
+pub async fn check(environment: &Deployed, root: &Path, files: BTreeSet<Name>, verdicts: &mut Verdicts) -> Result<()> {
     let mut running = JoinSet::new();
     for file in files {
-        if running.len() > airflow.validations_at_once() {
+        if running.len() > environment.validations_at_once() {
             note(running.join_next().await, root, verdicts)?;
         }
-        let (airflow, environment, folder) = (airflow.clone(), environment.clone(), root.to_owned());
+        let (environment, folder) = (environment.clone(), root.to_owned());
         running.spawn(async move {
             let path = folder.join(&*file);
-            match airflow.validate_file(&environment, &path, &folder, false).await {
+            match environment.validate_file(&path, &folder, false).await {
                 Ok(verdict) => Ok((file, Some(verdict))),
                 // It was removed meanwhile, which the next round takes up.
                 Err(_) if !path.is_file() => Ok((file, None)),

@@ -49,7 +49,7 @@ use self::{
     task::{Running, Task},
 };
 use crate::{
-    airflow::Airflow,
+    airflow::{Airflow, Deployed},
     base::Base,
     error::{Error, Result},
     model::Name,
@@ -243,20 +243,24 @@ impl Watchers {
 
     async fn describe(&self, row: WatchRow, shared: Option<Arc<Shared>>) -> Watch {
         let Some(shared) = shared else { return describe(&row, Status::of(&row), None) };
-        let only_on_volume = self.only_on_volume(&row, &shared).await;
+        // None before the environment is deployed.
+        let environment = self.airflow.deployed(&row.environment).await.ok();
+        let only_on_volume = match &environment {
+            Some(environment) => self.only_on_volume(environment, &shared).await,
+            None => None,
+        };
         let mut status = shared.status();
         let locals = shared.locals();
-        // Not known before the environment is deployed.
-        let shared_ids = self.airflow.shared_ids(&row.environment).await.unwrap_or_default();
+        let shared_ids = environment.map(|environment| environment.shared_ids()).unwrap_or_default();
         status.warnings.extend(shared_dags(&shared_ids, |path| locals.contains_key(path)));
         describe(&row, status, only_on_volume)
     }
 
     /// `None` if the Volume cannot be asked, of which the watch's own state tells more.
-    async fn only_on_volume(&self, row: &WatchRow, shared: &Shared) -> Option<VolumeFiles> {
-        let asked = async { upload::remotes(&self.airflow.dag_volume(&row.environment).await?).await };
+    async fn only_on_volume(&self, environment: &Deployed, shared: &Shared) -> Option<VolumeFiles> {
+        let asked = async { upload::remotes(&environment.volume().await?).await };
         let remotes = timeout(ANSWER_LIMIT, asked).await.ok()?.ok()?;
-        let recorded = self.base.store.watched_paths(&row.environment).await.ok()?;
+        let recorded = self.base.store.watched_paths(environment.name()).await.ok()?;
         Some(shared.only_on_volume(&remotes, |path| recorded.contains(path)))
     }
 

@@ -13,7 +13,6 @@ use airflow_serverless_api::{
     event::EventKind,
     watch::{FileWarning, PendingAction, PendingFile, WatchState},
 };
-use modal_client::Volume;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -31,7 +30,7 @@ use super::{
     upload,
 };
 use crate::{
-    airflow::{Airflow, SharedId},
+    airflow::{Airflow, Deployed, SharedId, on_volume},
     error::{Error, Result},
     model::{Clock, Name, Record, Records},
     report::chain,
@@ -54,7 +53,6 @@ pub struct Round {
 /// What rounds leave to the next one.
 #[derive(Default)]
 pub struct Memory {
-    volume: Option<Volume>,
     /// What was uploaded; `None` before it was read from the registry.
     records: Option<Arc<Records>>,
     /// The folder as it was when files were last tried, and those that did not import.
@@ -92,7 +90,7 @@ pub enum Outcome {
     Filling,
     /// The folder is not there, or not the one that was.
     Missing(String),
-    /// The environment is not there yet.
+    /// The environment is not there yet, or is about to go.
     Waiting(String),
     /// The watch was removed, or its environment was.
     Gone,
@@ -132,12 +130,12 @@ impl Round {
         let is_filled = !(is_another && self.row.deletes) || look.calm >= FILLED_AFTER;
         let is_new = self.row.identity.as_ref() != Some(&identity);
         let progress = Progress { identity: (is_new && is_filled).then_some(identity), ..Progress::default() };
-        match self.volume().await {
-            Ok(volume) => {
-                let outcome = self.bring(look, &volume, progress, (compares, is_filled)).await?;
+        match self.airflow.deployed(&self.row.environment).await {
+            Ok(environment) => {
+                let outcome = self.bring(look, &environment, progress, (compares, is_filled)).await?;
                 Ok(if is_filled || outcome == Outcome::Gone { outcome } else { Outcome::Filling })
             }
-            Err(error @ Error::EnvironmentNotReady(..)) => {
+            Err(error @ (Error::EnvironmentNotReady(..) | Error::EnvironmentDeleting(_))) => {
                 self.show_all_pending(&look.locals);
                 Ok(Outcome::Waiting(error.to_string()))
             }
@@ -148,7 +146,7 @@ impl Round {
 
     /// After a failure nothing is taken for granted: what it was about may have happened or not.
     pub fn distrust(&mut self) {
-        (self.memory.volume, self.memory.records) = (None, None);
+        self.memory.records = None;
     }
 
     async fn records(&mut self) -> Result<Arc<Records>> {
@@ -158,15 +156,6 @@ impl Round {
         let records = Arc::new(self.store.watched_files(self.row.id).await?);
         self.memory.records = Some(records.clone());
         Ok(records)
-    }
-
-    async fn volume(&mut self) -> Result<Volume> {
-        if let Some(volume) = &self.memory.volume {
-            return Ok(volume.clone());
-        }
-        let volume = self.airflow.dag_volume(&self.row.environment).await?;
-        self.memory.volume = Some(volume.clone());
-        Ok(volume)
     }
 
     fn is_polling(&self) -> bool {
@@ -190,13 +179,13 @@ impl Round {
     async fn bring(
         &mut self,
         look: Look,
-        volume: &Volume,
+        environment: &Deployed,
         mut progress: Progress,
         (compares, is_filled): (bool, bool),
     ) -> Result<Outcome> {
         let records = self.records().await?;
         let deletes = self.row.deletes && is_filled;
-        let plan = self.plan((&look, &records), volume, &mut progress, (compares, deletes)).await?;
+        let plan = self.plan((&look, &records), environment, &mut progress, (compares, deletes)).await?;
         refresh(&look.locals, &records, &mut progress);
         let refused = self.refused(&plan, &records).await?;
         let (mut found, locals) = Findings::new(look, plan, refused);
@@ -204,12 +193,12 @@ impl Round {
         self.shared.set_locals(locals.clone());
         self.show(&found, &records, &BTreeMap::new());
 
-        let later = self.try_affected(&found, &locals, compares).await?;
-        let mut again = self.carry_out(&mut found, &locals, volume, progress).await?;
+        let later = self.try_affected(environment, &found, &locals, compares).await?;
+        let mut again = self.carry_out(&mut found, &locals, environment, progress).await?;
         if !later.is_empty() {
             // What did not import before may have lacked what has just come.
-            check((&self.airflow, &self.row.environment), &self.root, later, &mut self.memory.verdicts).await?;
-            again |= self.carry_out(&mut found, &locals, volume, Progress::default()).await?;
+            check(environment, &self.root, later, &mut self.memory.verdicts).await?;
+            again |= self.carry_out(&mut found, &locals, environment, Progress::default()).await?;
         }
         Ok(if again { Outcome::Again } else { Outcome::Done })
     }
@@ -218,7 +207,7 @@ impl Round {
     async fn plan(
         &self,
         (look, records): (&Look, &Records),
-        volume: &Volume,
+        environment: &Deployed,
         progress: &mut Progress,
         (compares, deletes): (bool, bool),
     ) -> Result<Plan> {
@@ -229,10 +218,11 @@ impl Round {
         let mut plan = planned(None);
         // To clear the way for something it takes a look at what is in it.
         if compares || !plan.replace.is_empty() {
-            let remotes = upload::remotes(volume).await?;
+            let volume = environment.volume().await?;
+            let remotes = upload::remotes(&volume).await?;
             plan = planned(Some(&remotes));
             for path in std::mem::take(&mut plan.verify) {
-                let there = volume.read(&upload::on_volume(&path)).await?;
+                let there = volume.read(&on_volume(&path)).await?;
                 let (Some(record), Some(local)) = (records.get(&path), look.locals.get(&path)) else { continue };
                 if there.is_some_and(|content| digest(&content) == local.sha256) {
                     let on_volume = remotes.get(&*path).map(|remote| remote.modified);
@@ -258,7 +248,13 @@ impl Round {
     }
 
     /// Tries what may import otherwise than the last time; gives what did not import then, and is to be tried later.
-    async fn try_affected(&mut self, found: &Findings, locals: &Arc<Locals>, compares: bool) -> Result<BTreeSet<Name>> {
+    async fn try_affected(
+        &mut self,
+        environment: &Deployed,
+        found: &Findings,
+        locals: &Arc<Locals>,
+        compares: bool,
+    ) -> Result<BTreeSet<Name>> {
         let fresh = found.fresh(locals, self.memory.tried.as_deref());
         let verdicts = &mut self.memory.verdicts;
         verdicts.retain(|path| locals.get(path).is_some_and(|local| local.role.is_imported()));
@@ -266,7 +262,7 @@ impl Round {
         // What was wrong may have passed, as a package index does that was not reached.
         let is_later = |path: &&Name| (compares || !fresh.is_empty()) && !affected.contains(*path);
         let later = verdicts.faults.keys().filter(is_later).cloned().collect();
-        check((&self.airflow, &self.row.environment), &self.root, affected, verdicts).await?;
+        check(environment, &self.root, affected, verdicts).await?;
         self.memory.tried = Some(locals.clone());
         Ok(later)
     }
@@ -276,17 +272,17 @@ impl Round {
         &mut self,
         found: &mut Findings,
         locals: &Locals,
-        volume: &Volume,
+        environment: &Deployed,
         mut progress: Progress,
     ) -> Result<bool> {
-        let records = self.records().await?;
+        let (records, volume) = (self.records().await?, environment.volume().await?);
         // It looks at files once more.
         let held =
             tokio::task::block_in_place(|| found.held(&self.root, locals, &records, &self.memory.verdicts.faults));
         let free = |list: &[Name]| list.iter().filter(|path| !held.why.contains_key(*path)).cloned().collect();
         let (uploads, removals): (Vec<Name>, Vec<Name>) = (free(&found.plan.upload), free(&found.plan.remove));
         let in_the_way: Vec<Name> = free(&found.plan.replace);
-        upload::clear_way(volume, &in_the_way, &uploads).await?;
+        upload::clear_way(&volume, &in_the_way, &uploads).await?;
         let new = unrecorded(&uploads, &records);
         self.store.claim_files(&self.row, &new).await?;
         if !self.store.paths_of_other_watches(&self.row, &new).await?.is_empty() {
@@ -303,7 +299,7 @@ impl Round {
                 return Ok(true);
             };
             uploaded.extend(files.iter().map(|(name, _)| name.clone()));
-            progress.recorded.extend(upload::put(volume, files, locals, self.clock).await?);
+            progress.recorded.extend(upload::put(environment, files, locals, self.clock).await?);
             progress.uploads += 1;
             if batches.peek().is_some() {
                 self.save(std::mem::take(&mut progress)).await?;
@@ -312,16 +308,16 @@ impl Round {
         // What is back by now was not meant to go.
         let (back, removals): (Vec<Name>, Vec<Name>) =
             tokio::task::block_in_place(|| removals.into_iter().partition(|path| !is_absent(&self.root.join(&**path))));
-        upload::remove(volume, &removals).await?;
+        upload::remove(&volume, &removals).await?;
         let removed: Vec<Name> = removals.into_iter().chain(in_the_way).collect();
         if progress.uploads > 0 || !removed.is_empty() {
             // Before it is written down: whoever is killed in between does it again.
-            self.airflow.dags_changed(&self.row.environment).await?;
+            environment.dags_changed().await?;
         }
         let is_there = |path: &Name| locals.contains_key(path) && !held.why.contains_key(path);
         let ids = self.memory.verdicts.take_dags(is_there);
         let ids = ids.into_iter().chain(removed.iter().map(|path| (path.to_string(), Vec::new())));
-        let warnings = self.warnings(&uploaded, ids.collect()).await;
+        let warnings = self.warnings(environment, &uploaded, ids.collect()).await;
         self.tell(EventKind::DagFilesUploaded, &uploaded, Some(&warnings)).await;
         self.tell(EventKind::DagFilesRemoved, &removed, None).await;
         progress.forgotten.extend(removed);
@@ -333,11 +329,16 @@ impl Round {
     }
 
     /// What there is to warn of uploaded files. `ids` are those of the DAGs in files that were uploaded or removed.
-    async fn warnings(&mut self, uploaded: &[Name], ids: Vec<(String, Vec<String>)>) -> Vec<FileWarning> {
+    async fn warnings(
+        &mut self,
+        environment: &Deployed,
+        uploaded: &[Name],
+        ids: Vec<(String, Vec<String>)>,
+    ) -> Vec<FileWarning> {
         let verdicts = &self.memory.verdicts.warnings;
         let mut warnings: Vec<FileWarning> =
             uploaded.iter().filter_map(|path| verdicts.get(path)).flatten().cloned().collect();
-        match self.shared_ids(!uploaded.is_empty(), ids).await {
+        match self.shared_ids(environment, uploaded, ids).await {
             Ok(shared) => {
                 let uploaded: BTreeSet<&str> = uploaded.iter().map(|path| &**path).collect();
                 warnings.extend(shared_dags(&shared, |path| uploaded.contains(path)));
@@ -348,17 +349,23 @@ impl Round {
         warnings
     }
 
-    async fn shared_ids(&mut self, has_uploaded: bool, ids: Vec<(String, Vec<String>)>) -> Result<Vec<SharedId>> {
-        let environment = &self.row.environment;
-        self.airflow.note_definitions(environment, ids).await?;
-        if has_uploaded || !self.memory.knows_definitions {
+    async fn shared_ids(
+        &mut self,
+        environment: &Deployed,
+        uploaded: &[Name],
+        ids: Vec<(String, Vec<String>)>,
+    ) -> Result<Vec<SharedId>> {
+        environment.note_definitions(ids);
+        let is_asked = !uploaded.is_empty() || !self.memory.knows_definitions;
+        let uploaded: Vec<&str> = uploaded.iter().map(|path| &**path).collect();
+        if is_asked && environment.needs_definitions(&uploaded) {
             // Without an answer in time, what was known before has to do.
-            if let Ok(loaded) = timeout(DEFINITIONS_LIMIT, self.airflow.load_definitions(environment)).await {
+            if let Ok(loaded) = timeout(DEFINITIONS_LIMIT, environment.load_definitions()).await {
                 loaded?;
             }
-            self.memory.knows_definitions = true;
         }
-        self.airflow.shared_ids(environment).await
+        self.memory.knows_definitions = true;
+        Ok(environment.shared_ids())
     }
 
     async fn tell(&self, kind: EventKind, files: &[Name], warnings: Option<&[FileWarning]>) {

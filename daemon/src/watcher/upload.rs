@@ -13,7 +13,7 @@ use super::{
     plan::{Remote, Remotes},
 };
 use crate::{
-    airflow::DAGS,
+    airflow::{DAGS, Deployed, on_volume},
     error::Result,
     model::{Name, Record},
 };
@@ -22,11 +22,6 @@ use crate::{
 const MOST_BYTES: u64 = 16 << 20;
 const MOST_FILES: usize = 5_000;
 const REMOVALS_AT_A_TIME: usize = 16;
-
-/// Where a file of the folder is on the Volume.
-pub fn on_volume(path: &str) -> String {
-    format!("/{DAGS}/{path}")
-}
 
 /// What is below `dags/` now.
 pub async fn remotes(volume: &Volume) -> Result<Remotes> {
@@ -111,14 +106,15 @@ pub async fn contents(
 
 /// Uploads the files, all of them or none; gives what there is to record of them.
 pub async fn put(
-    volume: &Volume,
+    environment: &Deployed,
     files: Vec<(Name, Vec<u8>)>,
     locals: &Locals,
     clock: fn() -> DateTime<Utc>,
 ) -> Result<Vec<(Name, Record)>> {
     let names: Vec<Name> = files.iter().map(|(name, _)| name.clone()).collect();
-    let files = files.into_iter().map(|(name, content)| File { path: on_volume(&name), content }).collect();
-    volume.put(files).await?;
+    let files =
+        files.into_iter().map(|(name, content)| File { path: on_volume(&name), content: content.into() }).collect();
+    environment.upload(files).await?;
     let uploaded_at = clock().timestamp();
     let record = |name: Name| {
         let local = locals.get(&name)?;

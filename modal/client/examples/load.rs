@@ -41,7 +41,8 @@ async fn main() -> Result<(), Failure> {
     let volume = client.volume("load").await?;
     // About 1 KB each, and new to the server.
     let content = |n| format!("{n} {:?}\n", Instant::now()).repeat(20).into_bytes();
-    let files = (0..COUNT).map(|n| File { path: format!("/folder-{}/{n}", n % 10), content: content(n) }).collect();
+    let files =
+        (0..COUNT).map(|n| File { path: format!("/folder-{}/{n}", n % 10), content: content(n).into() }).collect();
     let started = Instant::now();
     volume.put(files).await?;
     let upload = started.elapsed().as_secs_f64();

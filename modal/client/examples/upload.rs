@@ -14,7 +14,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for round in 1..=3 {
         // New contents each time, of about 1 KB.
         let content = |n| format!("{round} {n} {:?}\n", Instant::now()).repeat(20).into_bytes();
-        let files = (0..count).map(|n| File { path: format!("/folder-{}/{n}", n % 10), content: content(n) }).collect();
+        let files =
+            (0..count).map(|n| File { path: format!("/folder-{}/{n}", n % 10), content: content(n).into() }).collect();
         let started = Instant::now();
         volume.put(files).await?;
         println!("{count} files in {:.3} s", started.elapsed().as_secs_f64());

@@ -1,8 +1,9 @@
 //! A typed client of Modal's API, for what the daemon needs: Apps and their output, Volumes, Dicts, Secrets and
 //! Function calls.
 //!
-//! It needs no Python: to put one file is two RPCs, to read from a Dict is one. Values for Python are pickles of plain
-//! types (see [`pickle`]). Failed RPCs that Modal's own SDK would retry are retried here, too (see [`wire`]).
+//! It needs no Python. To put files takes one RPC for each content and one for all names; to read from a Dict takes one.
+//! Values for Python are pickles of plain types (see [`pickle`]). Failed RPCs that Modal's own SDK would retry are retried
+//! here, too (see [`wire`]).
 
 #![warn(clippy::missing_errors_doc)]
 

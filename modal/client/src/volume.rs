@@ -12,6 +12,7 @@ use modal_proto::{
 };
 use sha2::{Digest, Sha256};
 use tokio::task::{JoinError, JoinSet};
+use tonic::codegen::Bytes;
 
 use crate::{
     error::{Error, Result, found},
@@ -27,11 +28,11 @@ pub struct Volume {
     id: String,
 }
 
-/// A file to upload: an absolute path on the Volume and its content.
+/// A file to upload: an absolute path on the Volume and its content, which clones share.
 #[derive(Clone, Debug)]
 pub struct File {
     pub path: String,
-    pub content: Vec<u8>,
+    pub content: Bytes,
 }
 
 /// An entry of a folder.
@@ -115,7 +116,7 @@ impl Volume {
                 if uploads.len() == UPLOADS_AT_A_TIME {
                     finished(uploads.join_next().await)?;
                 }
-                let data_oneof = Some(DataOneof::Data(file.content.into()));
+                let data_oneof = Some(DataOneof::Data(file.content));
                 let (client, request) = (self.client.clone(), MountPutFileRequest { sha256_hex, data_oneof });
                 uploads.spawn(async move { rpc!(client, mount_put_file, request).map(drop) });
             }

@@ -40,6 +40,8 @@ pub struct Token {
 /// A connection to one Modal server. Clones share it.
 #[derive(Clone)]
 pub struct Client {
+    /// The same for all clones.
+    connection: Arc<()>,
     stub: Stub,
     downloads: Downloads,
     /// The Modal environment in which names are looked up; the workspace's default if empty.
@@ -82,12 +84,17 @@ impl Client {
         let stub = ModalClientClient::with_interceptor(channel, headers)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Ok(Self { stub, downloads: Downloads::new(), environment: "".into() })
+        Ok(Self { connection: Arc::default(), stub, downloads: Downloads::new(), environment: "".into() })
     }
 
     /// The same connection, with names looked up in another Modal environment.
     pub fn in_environment(&self, name: &str) -> Self {
         Self { environment: name.into(), ..self.clone() }
+    }
+
+    /// Whether both have the same connection, and so the same server and token.
+    pub fn shares_connection_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.connection, &other.connection)
     }
 
     pub(crate) fn environment_name(&self) -> String {

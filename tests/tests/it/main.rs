@@ -24,6 +24,7 @@ mod readme;
 mod registry;
 mod rest;
 mod restart;
+mod rpcs;
 mod secrets;
 mod service;
 mod settings;
