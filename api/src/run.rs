@@ -52,7 +52,7 @@ pub struct TaskInstance {
     pub task_id: String,
     /// -1 unless the task is mapped.
     pub map_index: i32,
-    /// None until scheduler tick done at it.
+    /// Null until it is scheduled.
     pub state: Option<String>,
     pub try_number: i32,
     pub max_tries: i32,

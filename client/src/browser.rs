@@ -13,7 +13,7 @@ use std::{
 
 use airflow_serverless_api::home::Home;
 
-use crate::{presence, printer::Printer};
+use crate::{home_lock, printer::Printer};
 
 const OPENER: &str = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
 
@@ -25,7 +25,7 @@ pub struct Browser {
 impl Browser {
     /// Opens the page. The address was printed, so that nothing is lost if this does not succeed.
     pub fn open(url: &str, printer: &Printer) -> Option<Self> {
-        let home = presence::as_held(&Home::from_environment().ok()?);
+        let home = home_lock::resolve_running_home(&Home::from_environment().ok()?);
         let browser = Self { file: home.runtime.join(format!("ui-{}.html", std::process::id())) };
         match browser.write(url).and_then(|()| start(&browser.file)) {
             Ok(()) => Some(browser),

@@ -8,19 +8,19 @@ use airflow_serverless_api::{
     secret::{Secret, without_credentials},
 };
 
-use crate::{failure::Failure, input_file};
+use crate::{error::CliError, input_file};
 
 /// A configuration is a page of text; whatever is larger is another file.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Reads and checks a configuration for an environment that was so before.
-pub fn read(path: &Path, before: Before<'_>) -> Result<Config, Failure> {
+pub fn read(path: &Path, before: Before<'_>) -> Result<Config, CliError> {
     let shown = path.display().to_string();
     let text = text_of(path, &shown)?;
     let lookup = |name: &str| std::env::var(name).ok();
     parse(&text, &lookup, before).map_err(|faults| {
         let faults = faults.into_iter().map(|fault| locate(fault, &text)).collect();
-        Failure::input(
+        CliError::input(
             format!("{shown} is not a valid configuration"),
             faults,
             Some("`airflow-serverless create --help` shows all keys"),
@@ -28,8 +28,8 @@ pub fn read(path: &Path, before: Before<'_>) -> Result<Config, Failure> {
     })
 }
 
-fn text_of(path: &Path, shown: &str) -> Result<String, Failure> {
-    let unreadable = |why: String| Failure::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
+fn text_of(path: &Path, shown: &str) -> Result<String, CliError> {
+    let unreadable = |why: String| CliError::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
     let bytes = input_file::read(path, MAX_BYTES).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))
 }

@@ -37,14 +37,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use socket_path::SocketPath;
 use uuid::Uuid;
 
-use crate::{
-    failure::Failure,
-    presence::{self, Presence},
-    printer::Printer,
-    start,
-};
+use crate::{error::CliError, home_lock};
 
-type Result<T, E = Failure> = std::result::Result<T, E>;
+type Result<T, E = CliError> = std::result::Result<T, E>;
 
 /// Longest wait for one answer; the scheduler's limits are shorter.
 const ANSWER_LIMIT: Duration = Duration::from_secs(180);
@@ -52,7 +47,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(180);
 /// shorter.
 const FILE_LIMIT: Duration = Duration::from_secs(390);
 /// Longest wait for the version, which costs a daemon that is well nothing.
-const VERSION_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const VERSION_LIMIT: Duration = Duration::from_secs(10);
 /// For answers that go on until somebody ends them.
 pub(crate) const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 /// The largest page of a list.
@@ -68,28 +63,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The daemon of this home, started if it does not run.
-    pub async fn connect(printer: &Printer) -> Result<Self> {
-        let home = Home::from_environment().map_err(|error| Failure::unexpected("finding the daemon", error))?;
-        if !presence::listens(&home) {
-            start::start(&home, printer).await?;
-        }
-        let daemon = Self::at(&home)?;
-        // One that is suspended takes connections nevertheless. What it answers matters later.
-        let asked = daemon.request(Method::GET, routes::VERSION.path([])).timeout(VERSION_LIMIT).send().await;
-        if asked.is_err_and(|error| error.is_timeout()) {
-            let silent = Presence::silent(&home, format!("no response within {} s", VERSION_LIMIT.as_secs()));
-            return Err(Failure::Unexpected { message: silent.describe(), hint: silent.hint() });
-        }
-        Ok(daemon)
-    }
-
     /// The daemon of this home, whether it runs or not.
     pub fn at(home: &Home) -> Result<Self> {
-        let path = presence::as_held(home).socket();
+        let path = home_lock::resolve_running_home(home).socket();
         let socket = match SocketPath::new(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Failure::unexpected("finding the daemon's socket", error));
+                return Err(CliError::unexpected("finding the daemon's socket", error));
             }
             found => found.ok(),
         };
@@ -97,9 +76,15 @@ impl Daemon {
             .unix_socket(socket.as_ref().map_or(path.as_path(), SocketPath::get))
             .timeout(ANSWER_LIMIT)
             .build();
-        let http = http.map_err(|error| Failure::unexpected("preparing the connection", error))?;
-        let base = BASE.parse().map_err(|error| Failure::unexpected("preparing the connection", error))?;
+        let http = http.map_err(|error| CliError::unexpected("preparing the connection", error))?;
+        let base = BASE.parse().map_err(|error| CliError::unexpected("preparing the connection", error))?;
         Ok(Self { http, base, _socket: socket })
+    }
+
+    /// Whether the daemon responds in time, be it with an error.
+    pub async fn responds(&self) -> bool {
+        let asked = self.request(Method::GET, routes::VERSION.path([])).timeout(VERSION_LIMIT).send().await;
+        !asked.is_err_and(|error| error.is_timeout())
     }
 
     pub async fn version(&self) -> Result<Version> {
@@ -465,19 +450,19 @@ fn note_version(response: &Response) {
     }
 }
 
-pub(crate) fn unreachable(error: reqwest::Error) -> Failure {
+pub(crate) fn unreachable(error: reqwest::Error) -> CliError {
     let message = if error.is_timeout() {
         "the daemon did not respond in time".to_owned()
     } else {
         format!("the daemon cannot be reached: {}", error.without_url())
     };
-    Failure::Unexpected { message, hint: Some("`airflow-serverless daemon status` shows more".to_owned()) }
+    CliError::Unexpected { message, hint: Some("`airflow-serverless daemon status` shows more".to_owned()) }
 }
 
 async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
     let body = send(request).await?.bytes().await.map_err(unreachable)?;
     let body: &[u8] = if body.is_empty() { b"null" } else { &body };
-    serde_json::from_slice(body).map_err(|error| Failure::unexpected("reading the daemon's response", error))
+    serde_json::from_slice(body).map_err(|error| CliError::unexpected("reading the daemon's response", error))
 }
 
 /// The answer, unless it is a problem.
@@ -491,6 +476,6 @@ pub(crate) async fn send(request: RequestBuilder) -> Result<Response> {
     let body = response.bytes().await.map_err(unreachable)?;
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) => Err(problem.into()),
-        Err(_) => Err(Failure::Unexpected { message: format!("the daemon answered {status}"), hint: None }),
+        Err(_) => Err(CliError::Unexpected { message: format!("the daemon answered {status}"), hint: None }),
     }
 }

@@ -13,7 +13,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
 use crate::{
     daemon::Daemon,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     printer::{Printer, date, seconds, state, table},
 };
 
@@ -22,7 +22,7 @@ const RUN_POLL: Duration = Duration::from_millis(150);
 const FRAME: Duration = Duration::from_millis(100);
 
 /// Shows the steps as they happen until the operation has ended.
-pub async fn operation(daemon: &Daemon, mut operation: Operation, printer: &Printer) -> Result<Operation, Failure> {
+pub async fn operation(daemon: &Daemon, mut operation: Operation, printer: &Printer) -> Result<Operation, CliError> {
     let mut view = StepView::new(printer);
     loop {
         view.show(&operation.steps);
@@ -114,7 +114,7 @@ pub async fn run(
     environment: &EnvironmentName,
     mut detail: DagRunDetail,
     printer: &Printer,
-) -> Result<DagRunDetail, Failure> {
+) -> Result<DagRunDetail, CliError> {
     let mut view = RunView { printer, drawn: String::new(), states: HashMap::new() };
     loop {
         view.show(&detail);
@@ -197,7 +197,7 @@ pub async fn backfill(
     environment: &EnvironmentName,
     mut detail: BackfillDetail,
     printer: &Printer,
-) -> Result<BackfillDetail, Failure> {
+) -> Result<BackfillDetail, CliError> {
     let mut states: HashMap<String, String> = HashMap::new();
     loop {
         for run in &detail.dag_runs {

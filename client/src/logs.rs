@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     cli::Logs,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     printer::Printer,
 };
 
@@ -30,13 +30,13 @@ struct Line {
 }
 
 /// Prints the end of the file, and what comes if that is asked for.
-pub async fn show(path: &Path, arguments: &Logs, printer: &Printer) -> Result<ExitStatus, Failure> {
-    let failed = |error| Failure::unexpected(&format!("reading {}", path.display()), error);
+pub async fn show(path: &Path, arguments: &Logs, printer: &Printer) -> Result<ExitStatus, CliError> {
+    let failed = |error| CliError::unexpected(&format!("reading {}", path.display()), error);
     let mut tail = match Tail::open(path) {
         Ok(tail) => tail,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let hint = "a daemon started by `airflow-serverless daemon start` or any other command writes it";
-            return Err(Failure::input(format!("there is no log at {}", path.display()), Vec::new(), Some(hint)));
+            return Err(CliError::input(format!("there is no log at {}", path.display()), Vec::new(), Some(hint)));
         }
         Err(error) => return Err(failed(error)),
     };

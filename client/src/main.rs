@@ -1,22 +1,23 @@
 //! `airflow-serverless`: the command line in front of `airflowd`.
 //!
-//! [`cli`] is the grammar, [`commands`] holds one file per noun, [`daemon`] is the way to the daemon (whose
-//! [`presence`] its lock tells, and which it starts if need be, by itself or through a [`service`] manager), [`config`]
-//! reads `config.yaml`, and only the [`printer`] prints.
+//! [`cli`] is the grammar, [`commands`] has one file per noun. A [`session`] connects to the [`daemon`], which it starts
+//! if necessary, directly or through a [`service`] manager. [`config`] reads `config.yaml`, and only the [`printer`] prints.
 
 mod browser;
 mod cli;
 mod commands;
 mod config;
 mod daemon;
+mod daemon_status;
+mod error;
 mod explain;
-mod failure;
 mod follow;
+mod home_lock;
 mod input_file;
 mod logs;
-mod presence;
 mod printer;
 mod service;
+mod session;
 mod start;
 mod stream;
 
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     let printer = Printer::new(cli.json);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return printer.failure(&failure::Failure::unexpected("starting", error)),
+        Err(error) => return printer.failure(&error::CliError::unexpected("starting", error)),
     };
     // What ends the daemon need not be told that it should be ended.
     let replaces_daemon = matches!(&cli.command, Command::Daemon(Daemon::Stop | Daemon::Restart | Daemon::Install));

@@ -11,7 +11,7 @@ use comfy_table::{Table, presets::NOTHING};
 use console::{Term, style};
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::error::CliError;
 
 pub struct Printer {
     json: bool,
@@ -68,9 +68,9 @@ impl Printer {
     }
 
     /// Why results could not be printed, if so.
-    pub fn lost(&self) -> Option<Failure> {
+    pub fn lost(&self) -> Option<CliError> {
         let error = self.lost.get()?;
-        Some(Failure::input(format!("standard output cannot be written: {error}"), Vec::new(), None))
+        Some(CliError::input(format!("standard output cannot be written: {error}"), Vec::new(), None))
     }
 
     /// Asks on the terminal; `None` if there is nobody to ask.
@@ -126,12 +126,12 @@ impl Printer {
         }
     }
 
-    pub fn failure(&self, failure: &Failure) -> ExitCode {
+    pub fn failure(&self, failure: &CliError) -> ExitCode {
         let (message, hint, errors) = match failure {
-            Failure::Refused(problem) | Failure::Failed(problem) => {
+            CliError::Refused(problem) | CliError::Failed(problem) => {
                 (&problem.detail, &problem.hint, problem.errors.as_slice())
             }
-            Failure::Unexpected { message, hint } => (message, hint, [].as_slice()),
+            CliError::Unexpected { message, hint } => (message, hint, [].as_slice()),
         };
         let mut text = format!("{} {message}\n", style("error:").for_stderr().red().bold());
         for fault in errors {
@@ -155,7 +155,7 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && asks_for_json {
         let text = error.to_string();
         let detail = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let problem = Failure::input(detail, Vec::new(), Some("`--help` lists commands and options")).problem();
+        let problem = CliError::input(detail, Vec::new(), Some("`--help` lists commands and options")).problem();
         Printer::new(true).result(&problem, |_| String::new());
     }
     // There is nobody left to tell if it cannot be printed.

@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use crate::{
     daemon::Daemon,
-    failure::Failure,
-    presence::{self, Holder},
+    error::CliError,
+    home_lock::{self, Holder},
     printer::Printer,
     service::Service,
 };
@@ -36,7 +36,7 @@ const RETRY: Duration = Duration::from_millis(250);
 const SHOWN_LINES: usize = 5;
 
 /// Starts the daemon and waits until it serves.
-pub async fn start(home: &Home, printer: &Printer) -> Result<(), Failure> {
+pub async fn start(home: &Home, printer: &Printer) -> Result<(), CliError> {
     printer.note("starting airflowd");
     until_it_made_way(home).await?;
     match Service::of(home) {
@@ -49,9 +49,9 @@ pub async fn start(home: &Home, printer: &Printer) -> Result<(), Failure> {
 }
 
 /// Waits for the end of a daemon that takes no more connections.
-async fn until_it_made_way(home: &Home) -> Result<(), Failure> {
+async fn until_it_made_way(home: &Home) -> Result<(), CliError> {
     let deadline = Instant::now() + STOP_LIMIT;
-    while let Some(holder) = Holder::of(home).filter(|_| !presence::listens(home)) {
+    while let Some(holder) = Holder::of(home).filter(|_| !home_lock::listens(home)) {
         if Instant::now() > deadline {
             return Err(still_runs(holder.pid));
         }
@@ -60,7 +60,7 @@ async fn until_it_made_way(home: &Home) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn start_process(home: &Home) -> Result<(), Failure> {
+async fn start_process(home: &Home) -> Result<(), CliError> {
     let binary = binary();
     let mut child = spawn(&binary, home)?;
     let deadline = Instant::now() + START_LIMIT;
@@ -68,7 +68,7 @@ async fn start_process(home: &Home) -> Result<(), Failure> {
         if serves(home).await {
             return Ok(());
         }
-        match child.try_wait().map_err(|error| Failure::unexpected("watching airflowd", error))? {
+        match child.try_wait().map_err(|error| CliError::unexpected("watching airflowd", error))? {
             // Another daemon has this home: it will serve in a moment, or it is about to end.
             Some(status) if status.code() == Some(ALREADY_RUNNING.into()) => {
                 tokio::time::sleep(RETRY).await;
@@ -97,7 +97,7 @@ pub async fn until_it_serves(home: &Home) -> Option<()> {
 
 /// Asked anew each time: it is not known before where its socket will be.
 async fn serves(home: &Home) -> bool {
-    if !presence::listens(home) {
+    if !home_lock::listens(home) {
         return false;
     }
     match Daemon::at(home) {
@@ -107,13 +107,13 @@ async fn serves(home: &Home) -> bool {
 }
 
 /// Asks the daemon to stop, by way of the service manager if that looks after it, and waits until it is gone.
-pub async fn stop(home: &Home) -> Result<bool, Failure> {
+pub async fn stop(home: &Home) -> Result<bool, CliError> {
     // One of an earlier version has its lock elsewhere, and tells its process itself.
     let earlier = match Holder::of(home) {
         Some(_) => None,
         None => Daemon::at(home)?.version().await.ok().map(|version| version.pid),
     };
-    if let Some(service) = Service::of(&presence::as_held(home)) {
+    if let Some(service) = Service::of(&home_lock::resolve_running_home(home)) {
         service.stop()?;
     }
     match (Holder::of(home), earlier) {
@@ -124,10 +124,10 @@ pub async fn stop(home: &Home) -> Result<bool, Failure> {
     Ok(true)
 }
 
-async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), Failure> {
+async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), CliError> {
     let Some(pid) = holder.pid else {
         let message = "airflowd is running in another container and cannot be stopped from here".to_owned();
-        return Err(Failure::Unexpected {
+        return Err(CliError::Unexpected {
             message,
             hint: Some("run `airflow-serverless daemon stop` in that container".to_owned()),
         });
@@ -137,7 +137,7 @@ async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), Failure> {
     // The lock goes a moment before the process, and what the kernel ends with that.
     while is_alive(pid) {
         // One that takes no connections was told before; told twice, it would leave off what it has begun.
-        if !told && presence::listens(home) {
+        if !told && home_lock::listens(home) {
             terminate(pid)?;
             told = true;
         }
@@ -149,9 +149,9 @@ async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn stop_process(pid: u32) -> Result<(), Failure> {
+async fn stop_process(pid: u32) -> Result<(), CliError> {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return Err(Failure::Unexpected { message: format!("{pid} is not a process id"), hint: None });
+        return Err(CliError::Unexpected { message: format!("{pid} is not a process id"), hint: None });
     };
     terminate(pid)?;
     let deadline = Instant::now() + STOP_LIMIT;
@@ -173,31 +173,31 @@ fn is_alive(pid: Pid) -> bool {
 }
 
 /// Tells a process to end, also one that is suspended, as systemd does.
-fn terminate(pid: Pid) -> Result<(), Failure> {
+fn terminate(pid: Pid) -> Result<(), CliError> {
     match kill_process(pid, Signal::TERM).and_then(|()| kill_process(pid, Signal::CONT)) {
         // It has just ended, or the service manager has stopped it.
         Err(rustix::io::Errno::SRCH) => Ok(()),
-        outcome => outcome.map_err(|error| Failure::unexpected(&format!("stopping airflowd (pid {pid})"), error)),
+        outcome => outcome.map_err(|error| CliError::unexpected(&format!("stopping airflowd (pid {pid})"), error)),
     }
 }
 
-fn still_runs(pid: Option<Pid>) -> Failure {
+fn still_runs(pid: Option<Pid>) -> CliError {
     let pid = pid.map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
     let hint = format!("`airflow-serverless daemon logs` shows what it waits for; `kill -KILL {pid}` kills it");
     let message = format!("airflowd (pid {pid}) is still running after {} s", STOP_LIMIT.as_secs());
-    Failure::Unexpected { message, hint: Some(hint) }
+    CliError::Unexpected { message, hint: Some(hint) }
 }
 
 /// The token that requests to a port of the daemon need; a new one if it is to be rotated.
-pub fn token(rotate: bool) -> Result<String, Failure> {
+pub fn token(rotate: bool) -> Result<String, CliError> {
     let binary = binary();
     let option = if rotate { "--rotate-token" } else { "--print-token" };
     let output = Command::new(&binary).arg(option).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| Failure::unexpected(&format!("starting {}", binary.display()), error))?;
+    let output = output.map_err(|error| CliError::unexpected(&format!("starting {}", binary.display()), error))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
         let message = message.trim().trim_start_matches("error: ").to_owned();
-        return Err(Failure::Unexpected { message, hint: None });
+        return Err(CliError::Unexpected { message, hint: None });
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -211,8 +211,8 @@ pub fn binary() -> PathBuf {
     beside.filter(|path| path.exists()).unwrap_or_else(|| "airflowd".into())
 }
 
-fn spawn(binary: &Path, home: &Home) -> Result<Child, Failure> {
-    let failed = |error| Failure::unexpected(&format!("opening {}", home.output().display()), error);
+fn spawn(binary: &Path, home: &Home) -> Result<Child, CliError> {
+    let failed = |error| CliError::unexpected(&format!("opening {}", home.output().display()), error);
     let output = open_output(home).map_err(failed)?;
     let errors = output.try_clone().map_err(failed)?;
     Command::new(binary)
@@ -225,7 +225,7 @@ fn spawn(binary: &Path, home: &Home) -> Result<Child, Failure> {
         .stdout(output)
         .stderr(errors)
         .spawn()
-        .map_err(|error| Failure::unexpected(&format!("starting {}", binary.display()), error))
+        .map_err(|error| CliError::unexpected(&format!("starting {}", binary.display()), error))
 }
 
 /// What the daemon prints beside its log is little, and of interest only until the next start.
@@ -236,15 +236,15 @@ fn open_output(home: &Home) -> std::io::Result<File> {
     Ok(file)
 }
 
-fn not_ready(home: &Home) -> Failure {
+fn not_ready(home: &Home) -> CliError {
     not_started(home, &format!("airflowd was not ready within {} s", START_LIMIT.as_secs()))
 }
 
-fn not_started(home: &Home, message: &str) -> Failure {
+fn not_started(home: &Home, message: &str) -> CliError {
     let output = std::fs::read_to_string(home.output()).unwrap_or_default();
     let lines: Vec<&str> = output.lines().collect();
     let last = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
-    Failure::Unexpected {
+    CliError::Unexpected {
         message: format!("{message}\n{last}").trim_end().to_owned(),
         hint: Some("`airflow-serverless daemon logs` shows its log".to_owned()),
     }

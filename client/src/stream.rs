@@ -13,7 +13,7 @@ use reqwest::{Method, RequestBuilder};
 
 use crate::{
     daemon::{self, Daemon},
-    failure::Failure,
+    error::CliError,
 };
 
 /// What is read of a log that is followed.
@@ -30,7 +30,7 @@ pub enum UiEvent {
 
 impl Daemon {
     /// Runs the UI of an environment, and tells `show` about it, until it fails; dropping this ends it.
-    pub async fn open_ui(&self, environment: &EnvironmentName, mut show: impl FnMut(UiEvent)) -> Result<(), Failure> {
+    pub async fn open_ui(&self, environment: &EnvironmentName, mut show: impl FnMut(UiEvent)) -> Result<(), CliError> {
         let request = self.request(Method::POST, routes::UI.path([environment.as_str()]));
         follow(request, |kind, data| {
             match kind {
@@ -42,7 +42,7 @@ impl Daemon {
         .await?;
         let hint =
             Some("start it again; `airflow-serverless daemon status` shows whether the daemon is running".to_owned());
-        Err(Failure::Unexpected { message: "the daemon stopped, and the UI with it".to_owned(), hint })
+        Err(CliError::Unexpected { message: "the daemon stopped, and the UI with it".to_owned(), hint })
     }
 
     /// Gives events to `take` as they happen, until it returns `false` or the daemon stops.
@@ -50,7 +50,7 @@ impl Daemon {
         &self,
         query: &FollowEvents,
         mut take: impl FnMut(&Event) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         follow(self.request(Method::GET, routes::EVENTS.path([])).query(query), |_, data| Ok(take(&parse(data)?))).await
     }
 
@@ -61,7 +61,7 @@ impl Daemon {
         environment: &EnvironmentName,
         query: ReadContainerLogs,
         mut take: impl FnMut(&ContainerLine) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         let request = self.request(Method::GET, routes::LOG_STREAM.path([environment.as_str()]));
         follow(request.query(&query), |_, data| Ok(take(&parse(data)?))).await
     }
@@ -73,7 +73,7 @@ impl Daemon {
         (dag_id, run_id, task_id): (&str, &str, &str),
         query: &ReadLogs,
         mut take: impl FnMut(LogEvent) -> bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CliError> {
         let environment = environment.as_str();
         let path = routes::TASK_LOG_STREAM.path([environment, dag_id, run_id, task_id]);
         let request = self.request(Method::GET, path).query(query);
@@ -93,7 +93,7 @@ impl Daemon {
         let hint = Some(
             "run the command again; `airflow-serverless daemon status` shows whether the daemon is running".to_owned(),
         );
-        let broken = Failure::Unexpected { message: "the log stream was interrupted".to_owned(), hint };
+        let broken = CliError::Unexpected { message: "the log stream was interrupted".to_owned(), hint };
         if is_whole { Ok(()) } else { Err(broken) }
     }
 }
@@ -102,8 +102,8 @@ impl Daemon {
 /// go on has failed.
 async fn follow(
     request: RequestBuilder,
-    mut take: impl FnMut(&[u8], &[u8]) -> Result<bool, Failure>,
-) -> Result<(), Failure> {
+    mut take: impl FnMut(&[u8], &[u8]) -> Result<bool, CliError>,
+) -> Result<(), CliError> {
     let mut response = daemon::send(request.timeout(daemon::NO_LIMIT)).await?;
     let (mut read, mut kind) = (Vec::new(), Vec::new());
     while let Some(chunk) = response.chunk().await.map_err(daemon::unreachable)? {
@@ -130,6 +130,6 @@ async fn follow(
     Ok(())
 }
 
-fn parse<T: serde::de::DeserializeOwned>(data: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(data).map_err(|error| Failure::unexpected("reading an event", error))
+fn parse<T: serde::de::DeserializeOwned>(data: &[u8]) -> Result<T, CliError> {
+    serde_json::from_slice(data).map_err(|error| CliError::unexpected("reading an event", error))
 }

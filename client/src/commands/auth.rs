@@ -11,10 +11,10 @@ use serde::Deserialize;
 use super::Outcome;
 use crate::{
     cli::{Auth, Login},
-    daemon::Daemon,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     input_file,
     printer::{Printer, date},
+    session,
 };
 
 /// Of the file with the profiles of Modal's own tools.
@@ -24,12 +24,12 @@ pub async fn run(command: Auth, printer: &Printer) -> Outcome {
     match command {
         Auth::Login(arguments) => login(arguments, printer).await,
         Auth::Status => {
-            let status = Daemon::connect(printer).await?.get_credentials().await?;
+            let status = session::connect(printer).await?.get_credentials().await?;
             printer.result(&status, describe);
             Ok(ExitStatus::Success)
         }
         Auth::Logout => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             daemon.delete_credentials().await?;
             printer.result(&daemon.get_credentials().await?, |_| {
                 "credentials removed; apps in Modal's cloud keep running".to_owned()
@@ -42,7 +42,7 @@ pub async fn run(command: Auth, printer: &Printer) -> Outcome {
 async fn login(arguments: Login, printer: &Printer) -> Outcome {
     let how = StoreCredentials { skip_check: arguments.no_check };
     let credentials = find(arguments, printer)?;
-    let status = Daemon::connect(printer).await?.put_credentials(&credentials, how).await?;
+    let status = session::connect(printer).await?.put_credentials(&credentials, how).await?;
     printer.result(&status, |status| format!("{}\nnew environments run in Modal's cloud", describe(status)));
     Ok(ExitStatus::Success)
 }
@@ -63,7 +63,7 @@ fn describe(status: &CredentialsStatus) -> String {
 }
 
 /// The token: what was named, else what Modal's own tools would take, else what the user types.
-fn find(arguments: Login, printer: &Printer) -> Result<PutCredentials, Failure> {
+fn find(arguments: Login, printer: &Printer) -> Result<PutCredentials, CliError> {
     let Login { token_id, token_secret, profile, server_url, .. } = arguments;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     if let Some(token_id) = token_id {
@@ -88,21 +88,21 @@ fn find(arguments: Login, printer: &Printer) -> Result<PutCredentials, Failure> 
     }
     let token_id = printer.ask("Token id (ak-…): ").ok_or_else(|| {
         let hint = "set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET, or give --token-id and --token-secret -";
-        Failure::input("no Modal token found", Vec::new(), Some(hint))
+        CliError::input("no Modal token found", Vec::new(), Some(hint))
     })?;
     Ok(PutCredentials { token_id, token_secret: ask_secret(printer)?, server_url })
 }
 
-fn from_stdin() -> Result<Secret, Failure> {
+fn from_stdin() -> Result<Secret, CliError> {
     let mut text = String::new();
     let read = std::io::stdin().read_to_string(&mut text);
-    read.map_err(|error| Failure::unexpected("reading the token's secret", error))?;
+    read.map_err(|error| CliError::unexpected("reading the token's secret", error))?;
     Ok(Secret::new(text.trim()))
 }
 
-fn ask_secret(printer: &Printer) -> Result<Secret, Failure> {
+fn ask_secret(printer: &Printer) -> Result<Secret, CliError> {
     let nobody = || {
-        Failure::input(
+        CliError::input(
             "there is no terminal to ask for the secret",
             Vec::new(),
             Some("`--token-secret -` reads it from standard input"),
@@ -122,20 +122,20 @@ struct Profile {
 }
 
 /// The profile of this name, or the one that Modal's own tools would take.
-fn from_modal(wanted: Option<&str>) -> Result<Option<(String, Profile)>, Failure> {
+fn from_modal(wanted: Option<&str>) -> Result<Option<(String, Profile)>, CliError> {
     let Some((path, is_chosen)) = modal_config() else { return Ok(None) };
     let shown = path.display();
-    let missing = |name: &str| Failure::input(format!("{shown} has no profile {name} with a token"), Vec::new(), None);
+    let missing = |name: &str| CliError::input(format!("{shown} has no profile {name} with a token"), Vec::new(), None);
     if matches!(path.try_exists(), Ok(false)) {
         return wanted.map_or(Ok(None), |name| Err(missing(name)));
     }
     // Whoever names a file may mean a pipe.
     let read = if is_chosen { input_file::read_any } else { input_file::read };
-    let unreadable = |why| Failure::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
+    let unreadable = |why| CliError::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
     let text = read(&path, MAX_CONFIG_BYTES).map_err(unreadable)?;
     let text = String::from_utf8(text).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))?;
     // The parser's message could repeat a secret.
-    let invalid = |_| Failure::input(format!("{shown} is not TOML"), Vec::new(), None);
+    let invalid = |_| CliError::input(format!("{shown} is not TOML"), Vec::new(), None);
     let tables: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(invalid)?;
     let mut profiles: BTreeMap<String, Profile> =
         tables.into_iter().filter_map(|(name, table)| Some((name, table.try_into().ok()?))).collect();

@@ -7,11 +7,10 @@ use airflow_serverless_api::backfill::{
 use super::{Outcome, dags, env::warn_of_scheduler};
 use crate::{
     cli::{Backfill, Backfills, CreateBackfill},
-    daemon::Daemon,
-    explain,
-    failure::ExitStatus,
-    follow,
+    error::ExitStatus,
+    explain, follow,
     printer::{Printer, counted, date, state, table},
+    session,
 };
 
 pub async fn run(command: Backfills, printer: &Printer) -> Outcome {
@@ -19,13 +18,13 @@ pub async fn run(command: Backfills, printer: &Printer) -> Outcome {
         Backfills::Create(arguments) => create(arguments, printer).await,
         Backfills::List { environment, dag_id, page } => {
             let query = ListBackfills { dag_id, limit: Some(page.limit), offset: Some(page.offset) };
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             printer.result(&daemon.list_backfills(&environment.name, &query).await?, listing);
             warn_of_scheduler(&daemon, &environment.name, printer).await;
             Ok(ExitStatus::Success)
         }
         Backfills::Show(backfill) => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             let detail = daemon.get_backfill(&backfill.environment.name, backfill.backfill_id).await?;
             printer.result(&detail, details);
             Ok(ExitStatus::Success)
@@ -50,7 +49,7 @@ async fn create(arguments: CreateBackfill, printer: &Printer) -> Outcome {
         run_on_latest_version: (latest || arguments.no_run_on_latest_version).then_some(latest),
     };
     let environment = arguments.environment.name;
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     if arguments.dry_run {
         printer.result(&daemon.dry_run_backfill(&environment, &request).await?, foreseen);
         return Ok(ExitStatus::Success);
@@ -74,7 +73,7 @@ async fn create(arguments: CreateBackfill, printer: &Printer) -> Outcome {
 }
 
 async fn change(backfill: &Backfill, action: BackfillAction, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let detail = daemon.change_backfill(&backfill.environment.name, backfill.backfill_id, action).await?;
     printer.result(&detail, details);
     Ok(ExitStatus::Success)

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Outcome;
 use crate::{
     cli::{Cli, Completions},
-    failure::ExitStatus,
+    error::ExitStatus,
     printer::Printer,
 };
 

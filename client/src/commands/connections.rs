@@ -16,8 +16,9 @@ use super::{Outcome, files, variables::page};
 use crate::{
     cli::{AddConnection, Connections},
     daemon::Daemon,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     printer::{Printer, table},
+    session,
 };
 
 const NOUN: &str = "connections";
@@ -25,11 +26,11 @@ const NOUN: &str = "connections";
 pub async fn run(command: Connections, printer: &Printer) -> Outcome {
     match command {
         Connections::List(list) => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             printer.result(&daemon.list(&list.environment.name, routes::CONNECTIONS, &page(&list)).await?, listing);
         }
         Connections::Get { environment, conn_id, show_values } => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             let connection = daemon.get_one(&environment.name, (routes::CONNECTION, &conn_id), show_values).await?;
             printer.result(&connection, details);
         }
@@ -38,7 +39,7 @@ pub async fn run(command: Connections, printer: &Printer) -> Outcome {
             put(&environment, vec![added(*arguments)?], ActionOnExisting::Fail, printer).await?;
         }
         Connections::Delete { environment, conn_id } => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             daemon.delete(&environment.name, (routes::CONNECTION, &conn_id)).await?;
             printer.result(&json!({"connection_id": conn_id}), |_| format!("connection {conn_id} deleted"));
         }
@@ -56,10 +57,10 @@ pub async fn run(command: Connections, printer: &Printer) -> Outcome {
             });
             if !["json", "yaml", "env"].contains(&format.as_str()) {
                 let message = format!("the format of {} is not known from its name", file.display());
-                return Err(Failure::input(message, vec![], Some("name it with --file-format json, yaml or env")));
+                return Err(CliError::input(message, vec![], Some("name it with --file-format json, yaml or env")));
             }
             files::check_absent(&file, force)?;
-            let connections = all(&Daemon::connect(printer).await?, &environment.name).await?;
+            let connections = all(&session::connect(printer).await?, &environment.name).await?;
             files::write(&file, &text(&connections, &format, &serialization_format)?, force)?;
             files::exported(NOUN, &file, connections.len(), printer);
         }
@@ -67,14 +68,14 @@ pub async fn run(command: Connections, printer: &Printer) -> Outcome {
     Ok(ExitStatus::Success)
 }
 
-fn added(arguments: AddConnection) -> Result<NewConnection, Failure> {
+fn added(arguments: AddConnection) -> Result<NewConnection, CliError> {
     let AddConnection { conn_uri, conn_json, conn_login, conn_password, conn_extra, .. } = &arguments;
     let readable = [conn_uri, conn_json, conn_login, conn_password, conn_extra];
     if readable.into_iter().flatten().filter(|text| files::is_standard(Path::new(text))).count() > 1 {
-        return Err(Failure::input("standard input can be read for one value only", vec![], None));
+        return Err(CliError::input("standard input can be read for one value only", vec![], None));
     }
     let text = |argument: Option<String>| argument.map(files::value).transpose();
-    let secret = |argument| Ok::<_, Failure>(text(argument)?.map(Secret::new));
+    let secret = |argument| Ok::<_, CliError>(text(argument)?.map(Secret::new));
     let connection_id = arguments.conn_id;
     if let Some(json) = text(arguments.conn_json)? {
         let parsed: Result<Value, _> = serde_json::from_str(&json);
@@ -102,8 +103,8 @@ async fn put(
     connections: Vec<NewConnection>,
     action: ActionOnExisting,
     printer: &Printer,
-) -> Result<(), Failure> {
-    let daemon = Daemon::connect(printer).await?;
+) -> Result<(), CliError> {
+    let daemon = session::connect(printer).await?;
     let request = PutConnections { connections, action_on_existing_key: action };
     let answer = daemon.put(environment, routes::CONNECTIONS, &request).await?;
     printer.result(&answer, |answer| files::written(NOUN, answer, action));
@@ -111,7 +112,7 @@ async fn put(
 }
 
 /// An entry is a URI, an object of fields, or a list with one of these.
-fn from_file(connection_id: String, entry: Value) -> Result<NewConnection, Failure> {
+fn from_file(connection_id: String, entry: Value) -> Result<NewConnection, CliError> {
     let fields = match entry {
         Value::Array(mut entries) if entries.len() == 1 => return from_file(connection_id, entries.remove(0)),
         // An `.env` file may hold an object as JSON.
@@ -163,11 +164,11 @@ fn port(value: &Value) -> Option<Option<i32>> {
     }
 }
 
-fn invalid(location: &str, message: &str) -> Failure {
-    Failure::input("a connection is not valid; nothing was written", vec![Fault::new(location, message)], None)
+fn invalid(location: &str, message: &str) -> CliError {
+    CliError::input("a connection is not valid; nothing was written", vec![Fault::new(location, message)], None)
 }
 
-async fn all(daemon: &Daemon, environment: &EnvironmentName) -> Result<Vec<Connection>, Failure> {
+async fn all(daemon: &Daemon, environment: &EnvironmentName) -> Result<Vec<Connection>, CliError> {
     let mut connections: Vec<Connection> = Vec::new();
     loop {
         let list: ConnectionList =
@@ -181,7 +182,7 @@ async fn all(daemon: &Daemon, environment: &EnvironmentName) -> Result<Vec<Conne
 }
 
 /// What an export writes.
-fn text(connections: &[Connection], format: &str, serialization: &str) -> Result<String, Failure> {
+fn text(connections: &[Connection], format: &str, serialization: &str) -> Result<String, CliError> {
     if format == "env" {
         let line = |connection: &Connection| {
             let value = if serialization == "uri" { shown(&connection.uri) } else { fields(connection).to_string() };
@@ -192,7 +193,7 @@ fn text(connections: &[Connection], format: &str, serialization: &str) -> Result
     let entries: Map<String, Value> =
         connections.iter().map(|connection| (connection.connection_id.clone(), fields(connection))).collect();
     match format {
-        "yaml" => serde_saphyr::to_string(&entries).map_err(|error| Failure::unexpected("writing YAML", error)),
+        "yaml" => serde_saphyr::to_string(&entries).map_err(|error| CliError::unexpected("writing YAML", error)),
         _ => Ok(files::pretty(&entries)),
     }
 }

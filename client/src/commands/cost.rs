@@ -5,13 +5,13 @@ use airflow_serverless_api::cost::{Cost, CostItem};
 use super::Outcome;
 use crate::{
     cli::EstimateCost,
-    daemon::Daemon,
-    failure::ExitStatus,
+    error::ExitStatus,
     printer::{Printer, date, table},
+    session,
 };
 
 pub async fn cost(arguments: EstimateCost, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     printer.result(&daemon.estimate_cost(&arguments.environment.name, arguments.days).await?, estimate);
     Ok(ExitStatus::Success)
 }

@@ -6,13 +6,13 @@ use airflow_serverless_api::{
 };
 
 use super::Outcome;
-use crate::{cli::Create, config, daemon::Daemon, failure::ExitStatus, follow, printer::Printer};
+use crate::{cli::Create, config, error::ExitStatus, follow, printer::Printer, session};
 
 pub async fn create(arguments: Create, printer: &Printer) -> Outcome {
     let name = arguments.environment.name;
     let before = if arguments.update { Before::Unknown } else { Before::Nothing };
     let config = config::read(&arguments.config, before)?;
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let change = if arguments.update {
         daemon.update_environment(&name, config).await?
     } else {

@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::Outcome;
 use crate::{
     cli::{self, Logs},
-    failure::{ExitStatus, Failure},
-    logs,
-    presence::{self, Presence},
+    daemon_status::DaemonStatus,
+    error::{CliError, ExitStatus},
+    home_lock, logs,
     printer::Printer,
     service::{Plan, Service},
     start,
@@ -52,7 +52,7 @@ pub async fn run(command: cli::Daemon, printer: &Printer) -> Outcome {
     if let cli::Daemon::Token { rotate } = command {
         return token(rotate, printer);
     }
-    let home = Home::from_environment().map_err(|error| Failure::unexpected("finding the daemon", error))?;
+    let home = Home::from_environment().map_err(|error| CliError::unexpected("finding the daemon", error))?;
     match command {
         cli::Daemon::Logs(arguments) => show_logs(&home, &arguments, printer).await,
         cli::Daemon::Install => install(&home, printer).await,
@@ -63,18 +63,18 @@ pub async fn run(command: cli::Daemon, printer: &Printer) -> Outcome {
 
 async fn control(command: cli::Daemon, home: &Home, printer: &Printer) -> Outcome {
     match command {
-        cli::Daemon::Start => match Presence::of(home).await? {
-            Presence::Serves(_) => {}
-            silent @ Presence::Silent { .. } => {
-                return Err(Failure::Unexpected { message: silent.describe(), hint: silent.hint() });
+        cli::Daemon::Start => match DaemonStatus::of(home).await? {
+            DaemonStatus::Running(_) => {}
+            silent @ DaemonStatus::Unresponsive { .. } => {
+                return Err(CliError::Unexpected { message: silent.describe(), hint: silent.hint() });
             }
-            Presence::Absent | Presence::Stops { .. } => start::start(home, printer).await?,
+            DaemonStatus::Absent | DaemonStatus::Stopping { .. } => start::start(home, printer).await?,
         },
         cli::Daemon::Stop => {
             let was_there = start::stop(home).await?;
             let absent = Status {
                 sentence: if was_there { "airflowd stopped" } else { "airflowd was not running" }.to_owned(),
-                ..status(home, &Presence::Absent)
+                ..status(home, &DaemonStatus::Absent)
             };
             printer.result(&absent, |status| status.sentence.clone());
             return Ok(ExitStatus::Success);
@@ -86,24 +86,24 @@ async fn control(command: cli::Daemon, home: &Home, printer: &Printer) -> Outcom
         }
         _ => {}
     }
-    let presence = Presence::of(home).await?;
-    printer.result(&status(home, &presence), describe);
-    Ok(if matches!(presence, Presence::Silent { .. }) { ExitStatus::Failure } else { ExitStatus::Success })
+    let found = DaemonStatus::of(home).await?;
+    printer.result(&status(home, &found), describe);
+    Ok(if matches!(found, DaemonStatus::Unresponsive { .. }) { ExitStatus::Failure } else { ExitStatus::Success })
 }
 
-fn status(home: &Home, presence: &Presence) -> Status {
-    let home = presence::as_held(home);
-    let serves = matches!(presence, Presence::Serves(_));
-    let running = !matches!(presence, Presence::Absent);
+fn status(home: &Home, status: &DaemonStatus) -> Status {
+    let home = home_lock::resolve_running_home(home);
+    let serves = matches!(status, DaemonStatus::Running(_));
+    let running = !matches!(status, DaemonStatus::Absent);
     // What a killed daemon left behind is not true any more.
     let addresses = if serves { std::fs::read_to_string(home.addresses()).unwrap_or_default() } else { String::new() };
     Status {
         running,
-        state: presence.word(),
-        hint: presence.hint().filter(|_| running),
-        sentence: presence.describe(),
-        pid: presence.pid(),
-        version: if let Presence::Serves(version) = presence { Some(version.version.clone()) } else { None },
+        state: status.word(),
+        hint: status.hint().filter(|_| running),
+        sentence: status.describe(),
+        pid: status.pid(),
+        version: if let DaemonStatus::Running(version) = status { Some(version.version.clone()) } else { None },
         service: Service::of(&home).map(|service| service.name()),
         socket: home.socket().display().to_string(),
         addresses: addresses.lines().map(|address| format!("http://{address}")).collect(),
@@ -136,7 +136,7 @@ async fn show_logs(home: &Home, arguments: &Logs, printer: &Printer) -> Outcome 
         Service::of(home).and_then(|service| service.logs(arguments.lines, arguments.follow, printer.is_json()));
     match journal {
         Some(mut command) => {
-            let shown = command.status().map_err(|error| Failure::unexpected("asking the journal", error))?;
+            let shown = command.status().map_err(|error| CliError::unexpected("asking the journal", error))?;
             Ok(if shown.success() { ExitStatus::Success } else { ExitStatus::Failure })
         }
         None => logs::show(&home.log(), arguments, printer).await,
@@ -155,31 +155,31 @@ async fn install(home: &Home, printer: &Printer) -> Outcome {
     if start::until_it_serves(home).await.is_none() {
         let message = format!("{} started airflowd, but it does not respond", service.name());
         let hint = Some("`airflow-serverless daemon logs` shows why".to_owned());
-        return Err(Failure::Unexpected { message, hint });
+        return Err(CliError::Unexpected { message, hint });
     }
     let done = "airflowd is managed by";
-    printer.result(&Change { service: service.name(), files: installed.files, done }, tell);
+    printer.result(&Change { service: service.name(), files: installed.files, done }, describe_change);
     Ok(ExitStatus::Success)
 }
 
 fn uninstall(home: &Home, printer: &Printer) -> Outcome {
     let Some(service) = Service::of(home) else {
         let hint = "`airflow-serverless daemon install` installs the service; `daemon stop` stops a daemon that is not a service";
-        return Err(Failure::input("the daemon of this home is not installed as a service", Vec::new(), Some(hint)));
+        return Err(CliError::input("the daemon of this home is not installed as a service", Vec::new(), Some(hint)));
     };
     let files = service.uninstall()?;
     let done = "airflowd stopped and is no longer managed by";
-    printer.result(&Change { service: service.name(), files, done }, tell);
+    printer.result(&Change { service: service.name(), files, done }, describe_change);
     Ok(ExitStatus::Success)
 }
 
-fn tell(change: &Change) -> String {
+fn describe_change(change: &Change) -> String {
     let files: String = change.files.iter().map(|path| format!("\n  {}", path.display())).collect();
     format!("{} {}{files}", change.done, change.service)
 }
 
 /// The program as a service manager needs it, by its whole path.
-fn found(binary: &PathBuf) -> Result<PathBuf, Failure> {
+fn found(binary: &PathBuf) -> Result<PathBuf, CliError> {
     let whole = if binary.components().count() > 1 {
         std::path::absolute(binary).ok()
     } else {
@@ -188,6 +188,6 @@ fn found(binary: &PathBuf) -> Result<PathBuf, Failure> {
     };
     whole.filter(|path| path.is_file()).ok_or_else(|| {
         let hint = "put airflowd beside this program, or set AIRFLOW_SERVERLESS_DAEMON to it";
-        Failure::input(format!("there is no {}", binary.display()), Vec::new(), Some(hint))
+        CliError::input(format!("there is no {}", binary.display()), Vec::new(), Some(hint))
     })
 }

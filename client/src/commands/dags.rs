@@ -16,10 +16,10 @@ use super::{Outcome, env::warn_of_scheduler, runs};
 use crate::{
     cli::{self, Dags, Delete, Trigger},
     daemon::Daemon,
-    explain,
-    failure::{ExitStatus, Failure},
-    follow, input_file,
+    error::{CliError, ExitStatus},
+    explain, follow, input_file,
     printer::{Printer, counted, date, table},
+    session,
 };
 
 /// A file in a folder of this name is a plugin, and goes to such a folder in that of the DAG files.
@@ -33,19 +33,19 @@ pub async fn run(command: Dags, printer: &Printer) -> Outcome {
         Dags::Create(arguments) => put(arguments, PutMode::Create, printer).await,
         Dags::Update(arguments) => put(arguments, PutMode::Update, printer).await,
         Dags::List(environment) => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             let files = daemon.list_dag_files(&environment.name, &ListDagFiles::default()).await?;
             printer.result(&files, listing);
             warn_of_scheduler(&daemon, &environment.name, printer).await;
             Ok(ExitStatus::Success)
         }
         Dags::Show(dag) => {
-            let shown = Daemon::connect(printer).await?.get_dag(&dag.environment.name, &dag.dag_id).await?;
+            let shown = session::connect(printer).await?.get_dag(&dag.environment.name, &dag.dag_id).await?;
             printer.result(&shown, details);
             Ok(ExitStatus::Success)
         }
         Dags::Errors(environment) => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             let errors = daemon.list_import_errors(&environment.name).await?;
             printer.result(&errors, import_errors);
             warn_of_scheduler(&daemon, &environment.name, printer).await;
@@ -61,7 +61,7 @@ pub async fn run(command: Dags, printer: &Printer) -> Outcome {
 async fn put(arguments: cli::DagFile, mode: PutMode, printer: &Printer) -> Outcome {
     let (filename, content) = read(&arguments.file)?;
     let environment = arguments.environment.name;
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let change = daemon.put_dag_file(&environment, &filename, content, mode).await?;
     for warning in &change.warnings {
         printer.note(&format!("warning: {warning}"));
@@ -86,9 +86,9 @@ fn uploaded(change: &DagFileChange, environment: &EnvironmentName) -> String {
 }
 
 /// The name, in the DAG folder, and the content of a DAG file or a plugin.
-fn read(path: &Path) -> Result<(String, Vec<u8>), Failure> {
+fn read(path: &Path) -> Result<(String, Vec<u8>), CliError> {
     let unreadable =
-        |why: &str, hint| Failure::input(format!("{} cannot be uploaded: {why}", path.display()), Vec::new(), hint);
+        |why: &str, hint| CliError::input(format!("{} cannot be uploaded: {why}", path.display()), Vec::new(), hint);
     let metadata = std::fs::metadata(path).map_err(|error| unreadable(&error.to_string(), None))?;
     if metadata.is_dir() {
         return Err(unreadable("it is a folder", Some("name the files one by one")));
@@ -170,7 +170,7 @@ fn rows_of_file(file: &DagFile) -> Vec<Vec<String>> {
 
 async fn delete(arguments: Delete, printer: &Printer) -> Outcome {
     let environment = &arguments.environment.name;
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let removed = |filename: &str, deactivated: &[String]| match deactivated {
         [] => format!("{filename} removed"),
         dags => format!("{filename} deleted; inactive DAGs: {}", dags.join(", ")),
@@ -186,7 +186,7 @@ async fn delete(arguments: Delete, printer: &Printer) -> Outcome {
 }
 
 async fn set_paused(dag: &cli::Dag, is_paused: bool, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let dag = daemon.update_dag(&dag.environment.name, &dag.dag_id, UpdateDag { is_paused }).await?;
     printer.result(&dag, |dag| format!("{} is {}", dag.dag_id, if dag.is_paused { "paused" } else { "active" }));
     Ok(ExitStatus::Success)
@@ -207,7 +207,7 @@ async fn trigger(arguments: Trigger, printer: &Printer) -> Outcome {
     let conf = arguments.conf.as_deref().map(|text| parse_conf("--conf", text)).transpose()?;
     let request = TriggerDagRun { dag_run_id: arguments.run_id, logical_date: arguments.logical_date, conf };
     let environment = arguments.environment.name;
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let detail = daemon.trigger_dag_run(&environment, &arguments.dag_id, &request).await?;
     note_if_paused(&daemon, &environment, &arguments.dag_id, printer).await;
     if !arguments.wait {
@@ -222,10 +222,10 @@ async fn trigger(arguments: Trigger, printer: &Printer) -> Outcome {
 }
 
 /// The parameters of runs that a flag gives.
-pub fn parse_conf(flag: &str, text: &str) -> Result<serde_json::Map<String, serde_json::Value>, Failure> {
+pub fn parse_conf(flag: &str, text: &str) -> Result<serde_json::Map<String, serde_json::Value>, CliError> {
     serde_json::from_str(text).map_err(|error| {
         let fault = Fault::new(flag, error.to_string());
         let hint = format!("such as {flag} '{{\"date\": \"2026-01-31\"}}'");
-        Failure::input("the parameters are not a JSON object", vec![fault], Some(&hint))
+        CliError::input("the parameters are not a JSON object", vec![fault], Some(&hint))
     })
 }

@@ -10,8 +10,9 @@ use self::checks::{Check, Verdict};
 use super::Outcome;
 use crate::{
     daemon::Daemon,
-    failure::{ExitStatus, Failure},
-    presence::{self, Presence},
+    daemon_status::DaemonStatus,
+    error::{CliError, ExitStatus},
+    home_lock,
     printer::Printer,
     start,
 };
@@ -24,11 +25,11 @@ struct Report {
 }
 
 pub async fn run(printer: &Printer) -> Outcome {
-    let home = Home::from_environment().map_err(|error| Failure::unexpected("finding the daemon", error))?;
-    let home = presence::as_held(&home);
+    let home = Home::from_environment().map_err(|error| CliError::unexpected("finding the daemon", error))?;
+    let home = home_lock::resolve_running_home(&home);
     let mut found = vec![checks::binary(&start::binary()), checks::settings_folder(&home)];
-    match Presence::of(&home).await? {
-        Presence::Serves(version) => {
+    match DaemonStatus::of(&home).await? {
+        DaemonStatus::Running(version) => {
             let daemon = Daemon::at(&home)?;
             found.push(checks::daemon(&version));
             found.push(checks::socket(&home));

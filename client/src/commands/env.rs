@@ -18,13 +18,14 @@ use super::Outcome;
 use crate::{
     cli::{self, DeleteEnvironment, Env, RollBack},
     daemon::Daemon,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     follow,
     printer::{Printer, date, table},
+    session,
 };
 
 pub async fn run(command: Env, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     match command {
         Env::List => list(&daemon, printer).await?,
         Env::Adopt(environment) => return adopt(&daemon, &environment.name, printer).await,
@@ -37,7 +38,7 @@ pub async fn run(command: Env, printer: &Printer) -> Outcome {
 }
 
 pub async fn tick(environment: cli::Environment, printer: &Printer) -> Outcome {
-    Daemon::connect(printer).await?.tick_environment(&environment.name).await?;
+    session::connect(printer).await?.tick_environment(&environment.name).await?;
     printer.result(&serde_json::json!({"environment": environment.name}), |_| "scheduler tick done".to_owned());
     Ok(ExitStatus::Success)
 }
@@ -53,7 +54,7 @@ struct Listing {
 }
 
 /// A registry with nothing in it may have been lost.
-async fn list(daemon: &Daemon, printer: &Printer) -> Result<(), Failure> {
+async fn list(daemon: &Daemon, printer: &Printer) -> Result<(), CliError> {
     let list = daemon.list_environments().await?;
     let mut unregistered = None;
     if list.environments.is_empty() {
@@ -152,12 +153,12 @@ fn backups(list: &BackupList) -> String {
     table(&["BACKUP", "CREATED", "BYTES"], list.backups.iter().map(row))
 }
 
-fn nobody() -> Failure {
-    Failure::input("confirmation is required, but there is no terminal", Vec::new(), Some("`--yes` confirms it"))
+fn nobody() -> CliError {
+    CliError::input("confirmation is required, but there is no terminal", Vec::new(), Some("`--yes` confirms it"))
 }
 
 /// Asks once, and twice if data would be lost.
-fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result<bool, Failure> {
+fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result<bool, CliError> {
     let (name, names) = (&environment.name, &environment.names);
     if !purge {
         printer.note(&format!(

@@ -14,7 +14,7 @@ use airflow_serverless_api::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    failure::Failure,
+    error::CliError,
     input_file,
     printer::{Printer, counted},
 };
@@ -25,8 +25,8 @@ const MAX_BYTES: u64 = 4 << 20;
 const STANDARD: &str = "-";
 
 /// The entries of a file by their names. Messages tell lines but no content, which may be secret.
-pub fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
-    let refused = |why: String| Failure::input(format!("{} cannot be imported: {why}", path.display()), vec![], None);
+pub fn read(path: &Path) -> Result<Map<String, Value>, CliError> {
+    let refused = |why: String| CliError::input(format!("{} cannot be imported: {why}", path.display()), vec![], None);
     let bytes = input_file::read(path, MAX_BYTES).map_err(refused)?;
     let text = String::from_utf8(bytes).map_err(|_| refused("it is not UTF-8 text".to_owned()))?;
     let parsed = match extension(path) {
@@ -51,7 +51,7 @@ pub fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
                 message: message.to_owned(),
             };
             let faults = faults.into_iter().map(fault).collect();
-            Err(Failure::input(format!("{} cannot be imported", path.display()), faults, None))
+            Err(CliError::input(format!("{} cannot be imported", path.display()), faults, None))
         }
     }
 }
@@ -108,18 +108,18 @@ pub fn is_standard(path: &Path) -> bool {
 }
 
 /// Refuses to replace a file, unless it is asked for, before anything is fetched for it.
-pub fn check_absent(path: &Path, force: bool) -> Result<(), Failure> {
+pub fn check_absent(path: &Path, force: bool) -> Result<(), CliError> {
     let is_there = !is_standard(path) && fs::metadata(path).is_ok_and(|found| found.is_file());
     if is_there && !force { Err(exists(path)) } else { Ok(()) }
 }
 
-fn exists(path: &Path) -> Failure {
+fn exists(path: &Path) -> CliError {
     let message = format!("{} exists already; nothing was exported", path.display());
-    Failure::input(message, vec![], Some("`--force` replaces it"))
+    CliError::input(message, vec![], Some("`--force` replaces it"))
 }
 
 /// Writes a file that only its owner can read, as it may hold secrets; `-` is standard output. `force`: it may exist.
-pub fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
+pub fn write(path: &Path, text: &str, force: bool) -> Result<(), CliError> {
     let result = if is_standard(path) {
         match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
             // As of any other command's output: whoever read it has seen enough.
@@ -131,7 +131,7 @@ pub fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
     };
     result.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => exists(path),
-        _ => Failure::input(format!("{} cannot be written: {error}", path.display()), vec![], None),
+        _ => CliError::input(format!("{} cannot be written: {error}", path.display()), vec![], None),
     })
 }
 
@@ -153,11 +153,11 @@ fn write_file(path: &Path, text: &str, force: bool) -> io::Result<()> {
 }
 
 /// Refuses a name that promises another format than JSON.
-pub fn check_json(path: &Path) -> Result<(), Failure> {
+pub fn check_json(path: &Path) -> Result<(), CliError> {
     if !matches!(extension(path), "env" | "yaml" | "yml") {
         return Ok(());
     }
-    Err(Failure::input(format!("{} would be JSON", path.display()), vec![], Some("give it a name that ends in .json")))
+    Err(CliError::input(format!("{} would be JSON", path.display()), vec![], Some("give it a name that ends in .json")))
 }
 
 /// What an export did, unless standard output has the export itself.
@@ -171,13 +171,13 @@ pub fn exported(nouns: &str, path: &Path, count: usize, printer: &Printer) {
 }
 
 /// The value of an argument; `-` stands for what comes on standard input.
-pub fn value(argument: String) -> Result<String, Failure> {
+pub fn value(argument: String) -> Result<String, CliError> {
     if argument != STANDARD {
         return Ok(argument);
     }
     let mut text = String::new();
     let read = io::stdin().lock().read_to_string(&mut text);
-    read.map_err(|error| Failure::input(format!("standard input cannot be read: {error}"), vec![], None))?;
+    read.map_err(|error| CliError::input(format!("standard input cannot be read: {error}"), vec![], None))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 

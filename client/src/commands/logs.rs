@@ -4,10 +4,10 @@ use airflow_serverless_api::log::{ContainerLine, ReadContainerLogs};
 use console::style;
 
 use super::Outcome;
-use crate::{cli::ContainerLogs, daemon::Daemon, failure::ExitStatus, printer::Printer};
+use crate::{cli::ContainerLogs, error::ExitStatus, printer::Printer, session};
 
 pub async fn logs(arguments: ContainerLogs, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let (environment, query) = (arguments.environment.name, ReadContainerLogs { tail: Some(arguments.tail) });
     if arguments.follow {
         daemon.follow_container_logs(&environment, query, |found| printer.data_line(found, line)).await?;

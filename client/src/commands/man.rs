@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Outcome;
 use crate::{
     cli::{Cli, Man},
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     printer::{Printer, counted},
 };
 
@@ -21,7 +21,7 @@ struct Pages {
 pub fn run(arguments: &Man, printer: &Printer) -> Outcome {
     let dir = arguments.dir.clone();
     let written = std::fs::create_dir_all(&dir).and_then(|()| clap_mangen::generate_to(Cli::command(), &dir));
-    let failed = |error| Failure::unexpected(&format!("writing the pages to {}", dir.display()), error);
+    let failed = |error| CliError::unexpected(&format!("writing the pages to {}", dir.display()), error);
     written.map_err(failed)?;
     let pages = std::fs::read_dir(&dir).map_err(failed)?.count();
     printer

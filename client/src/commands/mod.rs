@@ -23,11 +23,11 @@ mod watch;
 
 use crate::{
     cli::Command,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     printer::Printer,
 };
 
-type Outcome = Result<ExitStatus, Failure>;
+type Outcome = Result<ExitStatus, CliError>;
 
 pub async fn run(command: Command, printer: &Printer) -> Outcome {
     match command {

@@ -8,14 +8,14 @@ use airflow_serverless_api::{
 use super::Outcome;
 use crate::{
     cli::{Events, Operations},
-    daemon::Daemon,
-    failure::ExitStatus,
+    error::ExitStatus,
     follow,
     printer::{Printer, date, table},
+    session,
 };
 
 pub async fn run(command: Operations, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     match command {
         Operations::List { environment, state, page } => {
             let query = ListOperations { environment, state, limit: Some(page.limit), offset: Some(page.offset) };
@@ -34,7 +34,7 @@ pub async fn run(command: Operations, printer: &Printer) -> Outcome {
 
 /// Prints events as they happen, until it is interrupted or the daemon stops.
 pub async fn events(arguments: Events, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let query =
         FollowEvents { environment: arguments.environment, after: arguments.after, follow: Some(!arguments.no_follow) };
     daemon.follow_events(&query, |event| printer.line(event, describe)).await?;

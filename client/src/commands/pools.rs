@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 use super::{Outcome, files};
 use crate::{
     cli::Pools,
-    daemon::Daemon,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     printer::{Printer, table},
+    session,
 };
 
 const NOUN: &str = "pools";
@@ -23,11 +23,11 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
     match command {
         Pools::List { environment, page } => {
             let page = page::Page { limit: Some(page.limit), offset: Some(page.offset), ..page::Page::default() };
-            let list: PoolList = Daemon::connect(printer).await?.list(&environment.name, routes::POOLS, &page).await?;
+            let list: PoolList = session::connect(printer).await?.list(&environment.name, routes::POOLS, &page).await?;
             printer.result(&list, |list| rows(&list.pools));
         }
         Pools::Get { environment, pool } => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             let pool: Pool = daemon.get_one(&environment.name, (routes::POOL, &pool), false).await?;
             printer.result(&pool, |pool| rows(std::slice::from_ref(pool)));
         }
@@ -36,7 +36,7 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
             put(&environment.name, vec![pool], printer).await?;
         }
         Pools::Delete { environment, pool } => {
-            Daemon::connect(printer).await?.delete(&environment.name, (routes::POOL, &pool)).await?;
+            session::connect(printer).await?.delete(&environment.name, (routes::POOL, &pool)).await?;
             printer.result(&json!({"name": pool}), |_| format!("pool {pool} deleted"));
         }
         Pools::Import { environment, file } => {
@@ -46,7 +46,7 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
         Pools::Export { environment, file, force } => {
             files::check_json(&file)?;
             files::check_absent(&file, force)?;
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             let mut entries = Map::new();
             loop {
                 let list: PoolList =
@@ -64,16 +64,16 @@ pub async fn run(command: Pools, printer: &Printer) -> Outcome {
     Ok(ExitStatus::Success)
 }
 
-async fn put(environment: &EnvironmentName, pools: Vec<Pool>, printer: &Printer) -> Result<(), Failure> {
+async fn put(environment: &EnvironmentName, pools: Vec<Pool>, printer: &Printer) -> Result<(), CliError> {
     let action = ActionOnExisting::Overwrite;
     let request = PutPools { pools, action_on_existing_key: action };
-    let answer = Daemon::connect(printer).await?.put(environment, routes::POOLS, &request).await?;
+    let answer = session::connect(printer).await?.put(environment, routes::POOLS, &request).await?;
     printer.result(&answer, |answer| files::written(NOUN, answer, action));
     Ok(())
 }
 
 /// An entry has `slots`, `description` and perhaps `include_deferred`.
-fn from_file((name, entry): (String, Value)) -> Result<Pool, Failure> {
+fn from_file((name, entry): (String, Value)) -> Result<Pool, CliError> {
     let Value::Object(mut fields) = entry else {
         return Err(invalid(&name, "expected an object with `slots` and `description`".to_owned()));
     };
@@ -81,8 +81,8 @@ fn from_file((name, entry): (String, Value)) -> Result<Pool, Failure> {
     serde_json::from_value(Value::Object(fields)).map_err(|error| invalid(&name, error.to_string()))
 }
 
-fn invalid(name: &str, message: String) -> Failure {
-    Failure::input("a pool is not valid; nothing was written", vec![Fault::new(name, message)], None)
+fn invalid(name: &str, message: String) -> CliError {
+    CliError::input("a pool is not valid; nothing was written", vec![Fault::new(name, message)], None)
 }
 
 fn to_file(pool: Pool) -> (String, Value) {

@@ -5,14 +5,14 @@ use airflow_serverless_api::run::{ClearDagRun, DagRun, DagRunDetail, DagRunList,
 use super::{Outcome, env::warn_of_scheduler, tasks};
 use crate::{
     cli::Runs,
-    daemon::Daemon,
-    failure::ExitStatus,
+    error::ExitStatus,
     follow,
     printer::{Printer, date, seconds, state, table},
+    session,
 };
 
 pub async fn run(command: Runs, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     match command {
         Runs::List { environment, dag_id, state, limit, offset } => {
             let query = ListDagRuns { dag_id, state, limit: Some(limit), offset: Some(offset) };

@@ -10,14 +10,15 @@ use super::{Outcome, env::warn_of_scheduler};
 use crate::{
     cli::{Task, Tasks},
     daemon::Daemon,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     follow,
     printer::{Printer, cell, date, table},
+    session,
     stream::LogEvent,
 };
 
 pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     match command {
         Tasks::List { run, state, page } => {
             let query = ListTaskInstances { state, limit: Some(page.limit), offset: Some(page.offset) };
@@ -61,7 +62,7 @@ pub async fn run(command: Tasks, printer: &Printer) -> Outcome {
         Tasks::Answer { task, options, params } => {
             let params_input = params.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| {
                 let what = format!("--params must be a JSON object such as {{\"amount\": 5}}: {error}");
-                Failure::input(what, Vec::new(), None)
+                CliError::input(what, Vec::new(), None)
             })?;
             let answer = AnswerQuestion { chosen_options: options, params_input, map_index: task.map_index };
             let answered = daemon.answer_question(&task.run.environment.name, task.path(), &answer).await?;
@@ -125,7 +126,7 @@ async fn follow_log(daemon: &Daemon, task: &Task, query: &ReadLogs, printer: &Pr
 }
 
 /// Clearing what failed would also reach tasks after one that has not failed.
-async fn refuse_unless_failed(daemon: &Daemon, task: &Task) -> Result<(), Failure> {
+async fn refuse_unless_failed(daemon: &Daemon, task: &Task) -> Result<(), CliError> {
     let (dag_id, run_id, task_id) = task.path();
     let run = daemon.get_dag_run(&task.run.environment.name, dag_id, run_id).await?;
     let has_failed = run.task_instances.iter().any(|instance| {
@@ -137,7 +138,7 @@ async fn refuse_unless_failed(daemon: &Daemon, task: &Task) -> Result<(), Failur
         return Ok(());
     }
     let hint = "`airflow-serverless tasks clear` reruns a task in any state";
-    Err(Failure::input(format!("task {task_id} of run {run_id} has not failed"), Vec::new(), Some(hint)))
+    Err(CliError::input(format!("task {task_id} of run {run_id} has not failed"), Vec::new(), Some(hint)))
 }
 
 fn listing(list: &TaskInstanceList) -> String {

@@ -14,8 +14,9 @@ use crate::{
     browser::Browser,
     cli::Ui,
     daemon::Daemon,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     printer::Printer,
+    session,
     stream::UiEvent,
 };
 
@@ -24,7 +25,7 @@ const END_LIMIT: Duration = Duration::from_secs(45);
 const POLL: Duration = Duration::from_millis(100);
 
 pub async fn ui(arguments: Ui, printer: &Printer) -> Outcome {
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let mut signals = Signals::new()?;
     let (mut id, mut browser) = (None, None);
     let show = |event| match event {
@@ -55,14 +56,14 @@ pub async fn ui(arguments: Ui, printer: &Printer) -> Outcome {
 }
 
 /// Waits until the daemon has taken the UI down.
-async fn until_gone(daemon: &Daemon, id: Option<Uuid>) -> Result<(), Failure> {
+async fn until_gone(daemon: &Daemon, id: Option<Uuid>) -> Result<(), CliError> {
     let Some(id) = id else { return Ok(()) };
     let deadline = Instant::now() + END_LIMIT;
     while daemon.list_uis().await?.uis.iter().any(|ui| ui.id == id) {
         if Instant::now() > deadline {
             let message = format!("the UI did not stop within {} s", END_LIMIT.as_secs());
             let hint = Some("`airflow-serverless daemon logs` shows why".to_owned());
-            return Err(Failure::Unexpected { message, hint });
+            return Err(CliError::Unexpected { message, hint });
         }
         tokio::time::sleep(POLL).await;
     }
@@ -76,8 +77,8 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let of = |kind| signal(kind).map_err(|error| Failure::unexpected("receiving signals", error));
+    fn new() -> Result<Self, CliError> {
+        let of = |kind| signal(kind).map_err(|error| CliError::unexpected("receiving signals", error));
         Ok(Self { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())? })
     }
 

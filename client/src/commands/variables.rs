@@ -15,8 +15,9 @@ use super::{Outcome, files};
 use crate::{
     cli::{List, Variables},
     daemon::Daemon,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     printer::{Printer, table},
+    session,
 };
 
 const NOUN: &str = "variables";
@@ -24,11 +25,11 @@ const NOUN: &str = "variables";
 pub async fn run(command: Variables, printer: &Printer) -> Outcome {
     match command {
         Variables::List(list) => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             printer.result(&daemon.list(&list.environment.name, routes::VARIABLES, &page(&list)).await?, listing);
         }
         Variables::Get { environment, key, default } => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             get(&daemon, &environment.name, &key, default, printer).await?;
         }
         Variables::Set { environment, key, value, description } => {
@@ -36,7 +37,7 @@ pub async fn run(command: Variables, printer: &Printer) -> Outcome {
             put(&environment.name, vec![variable], ActionOnExisting::Overwrite, printer).await?;
         }
         Variables::Delete { environment, key } => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             daemon.delete(&environment.name, (routes::VARIABLE, &key)).await?;
             printer.result(&json!({"key": key}), |_| format!("variable {key} deleted"));
         }
@@ -65,9 +66,9 @@ async fn get(
     key: &str,
     default: Option<String>,
     printer: &Printer,
-) -> Result<(), Failure> {
+) -> Result<(), CliError> {
     let variable = match (daemon.get_one::<Variable>(environment, (routes::VARIABLE, key), true).await, default) {
-        (Err(Failure::Refused(problem)), Some(default)) if problem.status == 404 => {
+        (Err(CliError::Refused(problem)), Some(default)) if problem.status == 404 => {
             Variable { key: key.to_owned(), value: Some(Secret::new(default)), description: None, is_encrypted: false }
         }
         (answer, _) => answer?,
@@ -81,8 +82,8 @@ async fn put(
     variables: Vec<NewVariable>,
     action: ActionOnExisting,
     printer: &Printer,
-) -> Result<(), Failure> {
-    let daemon = Daemon::connect(printer).await?;
+) -> Result<(), CliError> {
+    let daemon = session::connect(printer).await?;
     let request = PutVariables { variables, action_on_existing_key: action };
     let answer = daemon.put(environment, routes::VARIABLES, &request).await?;
     printer.result(&answer, |answer| files::written(NOUN, answer, action));
@@ -101,10 +102,10 @@ fn from_file((key, entry): (String, Value)) -> NewVariable {
     }
 }
 
-async fn export(environment: &EnvironmentName, file: &Path, force: bool, printer: &Printer) -> Result<(), Failure> {
+async fn export(environment: &EnvironmentName, file: &Path, force: bool, printer: &Printer) -> Result<(), CliError> {
     files::check_json(file)?;
     files::check_absent(file, force)?;
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let mut entries = Map::new();
     loop {
         let list: VariableList =

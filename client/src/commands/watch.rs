@@ -18,8 +18,9 @@ use super::Outcome;
 use crate::{
     cli::{self, AddWatch},
     daemon::Daemon,
-    failure::{ExitStatus, Failure},
+    error::{CliError, ExitStatus},
     printer::{Printer, date, indented, table},
+    session,
 };
 
 const POLL: Duration = Duration::from_millis(150);
@@ -30,12 +31,12 @@ pub async fn run(command: cli::Watch, printer: &Printer) -> Outcome {
     match command {
         cli::Watch::Add(arguments) => add(arguments, printer).await,
         cli::Watch::List { environment } => {
-            let list = Daemon::connect(printer).await?.list_watches(&ListWatches { environment }).await?;
+            let list = session::connect(printer).await?.list_watches(&ListWatches { environment }).await?;
             printer.result(&list, |list| overview(&list.watches));
             Ok(ExitStatus::Success)
         }
         cli::Watch::Remove { watch, environment } => {
-            let daemon = Daemon::connect(printer).await?;
+            let daemon = session::connect(printer).await?;
             let found = find(&daemon, &watch, environment).await?;
             printer.result(&daemon.delete_watch(found.id).await?, removed);
             Ok(ExitStatus::Success)
@@ -50,7 +51,7 @@ async fn add(arguments: AddWatch, printer: &Printer) -> Outcome {
         delete: arguments.delete,
         patterns: arguments.patterns,
     };
-    let daemon = Daemon::connect(printer).await?;
+    let daemon = session::connect(printer).await?;
     let mut watch = daemon.create_watch(&request).await?;
     if arguments.wait {
         printer.note(&format!("uploading {} to {}", watch.directory, watch.environment));
@@ -70,8 +71,8 @@ async fn add(arguments: AddWatch, printer: &Printer) -> Outcome {
 }
 
 /// The folder as the daemon needs it, which runs somewhere else.
-fn text(directory: &Path) -> Result<String, Failure> {
-    let fault = |reason: String| Failure::input(format!("{}: {reason}", directory.display()), vec![], None);
+fn text(directory: &Path) -> Result<String, CliError> {
+    let fault = |reason: String| CliError::input(format!("{}: {reason}", directory.display()), vec![], None);
     let path = absolute(directory).map_err(|error| fault(error.to_string()))?;
     // Whatever leads up is resolved here; links stay, so that they can lead elsewhere one day.
     let leads_up = path.components().any(|part| part == std::path::Component::ParentDir);
@@ -79,7 +80,7 @@ fn text(directory: &Path) -> Result<String, Failure> {
     path.into_os_string().into_string().map_err(|_| fault("its path is not UTF-8".to_owned()))
 }
 
-async fn find(daemon: &Daemon, watch: &Path, environment: Option<EnvironmentName>) -> Result<Watch, Failure> {
+async fn find(daemon: &Daemon, watch: &Path, environment: Option<EnvironmentName>) -> Result<Watch, CliError> {
     let watches = daemon.list_watches(&ListWatches { environment }).await?.watches;
     let id = watch.to_str().and_then(|text| text.parse::<uuid::Uuid>().ok());
     let directory = text(watch)?;
@@ -90,11 +91,11 @@ async fn find(daemon: &Daemon, watch: &Path, environment: Option<EnvironmentName
         (Some(watch), true) => Ok(watch),
         (Some(_), false) => {
             let detail = format!("{directory} is watched for several environments");
-            Err(Failure::input(detail, vec![], Some("choose one with `--env`")))
+            Err(CliError::input(detail, vec![], Some("choose one with `--env`")))
         }
         (None, _) => {
             let detail = format!("{} is not watched", watch.display());
-            Err(Failure::input(detail, vec![], Some("`airflow-serverless watch list` shows the watched folders")))
+            Err(CliError::input(detail, vec![], Some("`airflow-serverless watch list` shows the watched folders")))
         }
     }
 }

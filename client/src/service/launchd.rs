@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use airflow_serverless_api::home::Home;
 
 use super::{Installed, Plan, remove, run, user_folder, write};
-use crate::failure::Failure;
+use crate::error::CliError;
 
 const LABEL: &str = "airflow-serverless.airflowd";
 
@@ -17,7 +17,7 @@ pub struct Launchd {
 }
 
 impl Launchd {
-    pub fn new() -> Result<Self, Failure> {
+    pub fn new() -> Result<Self, CliError> {
         let folder = user_folder("Library/LaunchAgents")?;
         Ok(Self { plist: folder.join(format!("{LABEL}.plist")), launchctl: "launchctl".to_owned() })
     }
@@ -28,7 +28,7 @@ impl Launchd {
         text.contains(&string(&home.output().display().to_string()))
     }
 
-    pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, Failure> {
+    pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, CliError> {
         write(&self.plist, &agent(plan))?;
         // One that is loaded is as it was written before.
         self.stop()?;
@@ -36,20 +36,20 @@ impl Launchd {
         Ok(Installed { files: vec![self.plist.clone()], note: None })
     }
 
-    pub fn uninstall(&self) -> Result<Vec<PathBuf>, Failure> {
+    pub fn uninstall(&self) -> Result<Vec<PathBuf>, CliError> {
         self.stop()?;
         Ok(if remove(&self.plist)? { vec![self.plist.clone()] } else { Vec::new() })
     }
 
     /// Loaded, it begins by itself; one that is loaded and has ended only needs a word.
-    pub fn start(&self) -> Result<(), Failure> {
+    pub fn start(&self) -> Result<(), CliError> {
         if self.is_loaded() {
             return self.launchctl(&["kickstart", &name()]);
         }
         self.launchctl(&["bootstrap", &domain(), &self.plist.display().to_string()])
     }
 
-    pub fn stop(&self) -> Result<(), Failure> {
+    pub fn stop(&self) -> Result<(), CliError> {
         if self.is_loaded() { self.launchctl(&["bootout", &name()]) } else { Ok(()) }
     }
 
@@ -57,7 +57,7 @@ impl Launchd {
         self.launchctl(&["print", &name()]).is_ok()
     }
 
-    fn launchctl(&self, arguments: &[&str]) -> Result<(), Failure> {
+    fn launchctl(&self, arguments: &[&str]) -> Result<(), CliError> {
         run(&self.launchctl, arguments).map(|_| ())
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use airflow_serverless_api::{home::Home, variables};
 
 use self::{launchd::Launchd, systemd::Systemd};
-use crate::failure::Failure;
+use crate::error::CliError;
 
 /// What of the environment the daemon gets as it is when the service is installed, as a service manager has another one;
 /// beside what says where packages come from.
@@ -75,10 +75,10 @@ impl<'a> Plan<'a> {
     }
 
     /// Makes those that are missing: a service that may write to them cannot make them.
-    fn make_folders(&self) -> Result<(), Failure> {
+    fn make_folders(&self) -> Result<(), CliError> {
         for folder in self.folders() {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-            made.map_err(|error| Failure::unexpected(&format!("creating {}", folder.display()), error))?;
+            made.map_err(|error| CliError::unexpected(&format!("creating {}", folder.display()), error))?;
         }
         Ok(())
     }
@@ -86,7 +86,7 @@ impl<'a> Plan<'a> {
 
 impl Service {
     /// The service manager of this system, whether it has the daemon or not.
-    fn known() -> Result<Self, Failure> {
+    fn known() -> Result<Self, CliError> {
         if cfg!(target_os = "macos") { Launchd::new().map(Self::Launchd) } else { Systemd::new().map(Self::Systemd) }
     }
 
@@ -101,7 +101,7 @@ impl Service {
     }
 
     /// Whether there is a service manager that could look after the daemon; or why not.
-    pub fn usable() -> Result<(), Failure> {
+    pub fn usable() -> Result<(), CliError> {
         match Self::known()? {
             Self::Systemd(_) => systemd::usable(),
             Self::Launchd(_) => Ok(()),
@@ -109,7 +109,7 @@ impl Service {
     }
 
     /// Installs the daemon and starts it.
-    pub fn install(plan: &Plan<'_>) -> Result<(Self, Installed), Failure> {
+    pub fn install(plan: &Plan<'_>) -> Result<(Self, Installed), CliError> {
         let service = Self::known()?;
         let installed = match &service {
             Self::Systemd(systemd) => systemd.install(plan),
@@ -119,21 +119,21 @@ impl Service {
     }
 
     /// Stops the daemon and removes what was installed; gives the files that were removed.
-    pub fn uninstall(&self) -> Result<Vec<PathBuf>, Failure> {
+    pub fn uninstall(&self) -> Result<Vec<PathBuf>, CliError> {
         match self {
             Self::Systemd(systemd) => systemd.uninstall(),
             Self::Launchd(launchd) => launchd.uninstall(),
         }
     }
 
-    pub fn start(&self) -> Result<(), Failure> {
+    pub fn start(&self) -> Result<(), CliError> {
         match self {
             Self::Systemd(systemd) => systemd.start(),
             Self::Launchd(launchd) => launchd.start(),
         }
     }
 
-    pub fn stop(&self) -> Result<(), Failure> {
+    pub fn stop(&self) -> Result<(), CliError> {
         match self {
             Self::Systemd(systemd) => systemd.stop(),
             Self::Launchd(launchd) => launchd.stop(),
@@ -157,26 +157,26 @@ impl Service {
 }
 
 /// Runs a command of the service manager to its end.
-fn run(program: &str, arguments: &[&str]) -> Result<Output, Failure> {
+fn run(program: &str, arguments: &[&str]) -> Result<Output, CliError> {
     let shown = || format!("{program} {}", arguments.join(" "));
     let output = Command::new(program).args(arguments).output();
-    let output = output.map_err(|error| Failure::unexpected(&shown(), error))?;
+    let output = output.map_err(|error| CliError::unexpected(&shown(), error))?;
     if output.status.success() {
         return Ok(output);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let message = format!("{} failed ({}): {}", shown(), output.status, said.trim());
-    Err(Failure::Unexpected { message, hint: Some("`airflow-serverless daemon logs` may show why".to_owned()) })
+    Err(CliError::Unexpected { message, hint: Some("`airflow-serverless daemon logs` may show why".to_owned()) })
 }
 
 /// A folder of the user.
-fn user_folder(below_home: &str) -> Result<PathBuf, Failure> {
-    let no_home = || Failure::input("no home directory", Vec::new(), Some("set HOME"));
+fn user_folder(below_home: &str) -> Result<PathBuf, CliError> {
+    let no_home = || CliError::input("no home directory", Vec::new(), Some("set HOME"));
     std::env::home_dir().map(|home| home.join(below_home)).ok_or_else(no_home)
 }
 
 /// Writes a file that only its owner can read: the address of a package index may have a password in it.
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
+fn write(path: &Path, text: &str) -> Result<(), CliError> {
     let folder = path.parent().unwrap_or(path);
     let replace = || {
         std::fs::create_dir_all(folder)?;
@@ -184,12 +184,12 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())
     };
-    replace().map_err(|error| Failure::unexpected(&format!("writing {}", path.display()), error))
+    replace().map_err(|error| CliError::unexpected(&format!("writing {}", path.display()), error))
 }
 
 /// Removes a file; one that is gone is no failure. Tells whether it was there.
-fn remove(path: &Path) -> Result<bool, Failure> {
-    remove_file(path).map_err(|error| Failure::unexpected(&format!("removing {}", path.display()), error))
+fn remove(path: &Path) -> Result<bool, CliError> {
+    remove_file(path).map_err(|error| CliError::unexpected(&format!("removing {}", path.display()), error))
 }
 
 fn remove_file(path: &Path) -> std::io::Result<bool> {

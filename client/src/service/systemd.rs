@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Command};
 use airflow_serverless_api::home::Home;
 
 use super::{Installed, Plan, remove, run, user_folder, write};
-use crate::failure::Failure;
+use crate::error::CliError;
 
 const SERVICE: &str = "airflowd.service";
 const SOCKET: &str = "airflowd.socket";
@@ -19,7 +19,7 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    pub fn new() -> Result<Self, Failure> {
+    pub fn new() -> Result<Self, CliError> {
         let chosen = std::env::var_os("XDG_CONFIG_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
         let folder = chosen.map_or_else(|| user_folder(".config"), Ok)?;
         Ok(Self { folder: folder.join("systemd/user") })
@@ -32,7 +32,7 @@ impl Systemd {
     }
 
     /// Where the system does not let its user build the sandbox of the unit, the daemon goes without.
-    pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, Failure> {
+    pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, CliError> {
         plan.make_folders()?;
         let files = [SERVICE, SOCKET].map(|name| self.folder.join(name)).to_vec();
         let unit = service_unit(plan);
@@ -51,7 +51,7 @@ impl Systemd {
         }
     }
 
-    fn enable(&self, unit: &str) -> Result<(), Failure> {
+    fn enable(&self, unit: &str) -> Result<(), CliError> {
         write(&self.folder.join(SERVICE), unit)?;
         systemctl(&["daemon-reload"])?;
         // The socket first: the service gets it from there.
@@ -59,7 +59,7 @@ impl Systemd {
         systemctl(&["enable", "--now", SERVICE])
     }
 
-    pub fn uninstall(&self) -> Result<Vec<PathBuf>, Failure> {
+    pub fn uninstall(&self) -> Result<Vec<PathBuf>, CliError> {
         systemctl(&["disable", "--now", SOCKET, SERVICE])?;
         let mut removed = Vec::new();
         for path in [SERVICE, SOCKET].map(|name| self.folder.join(name)) {
@@ -71,12 +71,12 @@ impl Systemd {
         Ok(removed)
     }
 
-    pub fn start(&self) -> Result<(), Failure> {
+    pub fn start(&self) -> Result<(), CliError> {
         systemctl(&["start", SOCKET, SERVICE])
     }
 
     /// The socket, too: otherwise the next command would start the daemon again.
-    pub fn stop(&self) -> Result<(), Failure> {
+    pub fn stop(&self) -> Result<(), CliError> {
         systemctl(&["stop", SOCKET, SERVICE])
     }
 }
@@ -94,19 +94,19 @@ pub fn logs(lines: usize, follow: bool, json: bool) -> Command {
     command
 }
 
-fn systemctl(arguments: &[&str]) -> Result<(), Failure> {
+fn systemctl(arguments: &[&str]) -> Result<(), CliError> {
     run("systemctl", &[&["--user"], arguments].concat()).map(|_| ())
 }
 
 /// Whether there is a systemd of this user to talk to.
-pub fn usable() -> Result<(), Failure> {
+pub fn usable() -> Result<(), CliError> {
     if systemctl(&["show-environment"]).is_ok() {
         return Ok(());
     }
     let hint = "`airflow-serverless daemon start` starts the daemon without a service manager";
     let reason = "systemd cannot manage the daemon: `systemctl --user` finds no service manager for this user (there is none in a \
                   container or without a login session)";
-    Err(Failure::input(reason, Vec::new(), Some(hint)))
+    Err(CliError::input(reason, Vec::new(), Some(hint)))
 }
 
 /// Whether the service failed before its program ran: these codes are systemd's own.

@@ -1,22 +1,22 @@
 //! Watches: what is saved in a folder comes to the Volume of an environment.
 //!
-//! An event never says what to upload. It wakes a [task](task), which runs a [round](round): a [look](look) at the
-//! whole folder, a [plan](plan) of what is missing on the Volume, a [check](check) of what would be parsed there, and one
-//! [upload](upload) of all that [need not wait](hold). A restart, a retry and a burst of saves are the same round.
+//! An event never says what to upload. It wakes a [task](task), which runs a [round](round): a
+//! [snapshot](snapshot) of the whole folder, a [plan](plan) of what is missing on the Volume, a [check](check) of what would be parsed there, and one
+//! [upload](upload) of all that [need not wait](quarantine). A restart, a retry and a burst of saves are the same round.
 
 mod check;
 mod debounce;
 mod directory_watcher;
-mod findings;
-mod hold;
 mod imports;
 mod links;
 mod local;
-mod look;
 mod plan;
+mod planned_changes;
+mod quarantine;
 mod round;
 mod rules;
 mod scan;
+mod snapshot;
 mod status;
 mod task;
 mod upload;
@@ -229,7 +229,7 @@ impl Watchers {
             environments,
             settings: self.settings,
             failures: 0,
-            told: WatchState::InSync,
+            reported: WatchState::InSync,
         };
         let cancel = self.stop.child_token();
         let task = tokio::spawn(task.run(cancel.clone()));

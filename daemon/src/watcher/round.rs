@@ -19,13 +19,13 @@ use tokio::time::{Instant, timeout};
 use super::{
     check::{Verdicts, affected, check},
     directory_watcher::DirectoryWatcher,
-    findings::Findings,
-    hold::Hold,
     local::Locals,
-    look::{Look, digest, look},
     plan::{Plan, Remotes, View, plan},
+    planned_changes::PlannedChanges,
+    quarantine::Quarantined,
     rules::Rules,
     scan::ScanError,
+    snapshot::{Snapshot, digest, take_snapshot},
     status::{Shared, shared_dags},
     upload,
 };
@@ -61,13 +61,13 @@ pub struct Memory {
     /// Whether it was asked which files define which DAGs.
     knows_definitions: bool,
     /// Looks in a row at a folder that somebody was writing to.
-    restless_looks: u32,
+    postponed_rounds: u32,
     /// How long the last look took.
-    pub look_took: Duration,
+    pub snapshot_took: Duration,
 }
 
 /// Somebody who writes all the time does not keep others from being uploaded.
-const MOST_RESTLESS_LOOKS: u32 = 10;
+const MOST_POSTPONED_ROUNDS: u32 = 10;
 
 /// A folder in which so long no file was changed has all that belongs there, if it is a new one: a clone, or another
 /// branch's.
@@ -97,46 +97,46 @@ pub enum Outcome {
 }
 
 impl Round {
-    /// Runs a round. `compares` says whether the Volume is looked at, or taken to be as it was left.
+    /// Runs a round. `compares` says whether the Volume is taken at, or taken to be as it was left.
     pub async fn run(&mut self, compares: bool) -> Result<Outcome> {
         match self.store.watch(self.row.id).await? {
             Some(row) => self.row = row,
             None => return Ok(Outcome::Gone),
         }
         let records = self.records().await?;
-        let look = match self.look(&records).await {
-            Ok(look) => look,
+        let snapshot = match self.take_snapshot(&records).await {
+            Ok(snapshot) => snapshot,
             Err(ScanError::Missing) => return Ok(Outcome::Missing("the folder is not there".to_owned())),
             Err(ScanError::Read(source)) => {
                 return Err(Error::Files { action: "reading", path: self.row.directory.clone(), source });
             }
             Err(error) => return Err(Error::Watch(error.to_string())),
         };
-        let (device, number, (seconds, nanoseconds)) = look.identity;
+        let (device, number, (seconds, nanoseconds)) = snapshot.identity;
         let identity = format!("{device}:{number}:{seconds}.{nanoseconds}");
         let is_another = self.row.identity.as_ref().is_some_and(|known| *known != identity);
-        let is_untold = is_another || self.is_polling();
-        if look.is_restless() && is_untold && self.memory.restless_looks < MOST_RESTLESS_LOOKS {
+        let is_unreported = is_another || self.is_polling();
+        if snapshot.has_recent_changes() && is_unreported && self.memory.postponed_rounds < MOST_POSTPONED_ROUNDS {
             // Nobody tells when a save is finished, so the next look does.
-            self.memory.restless_looks += 1;
+            self.memory.postponed_rounds += 1;
             return Ok(Outcome::Again);
         }
-        self.memory.restless_looks = 0;
-        if look.locals.is_empty() && is_another && !records.is_empty() {
+        self.memory.postponed_rounds = 0;
+        if snapshot.locals.is_empty() && is_another && !records.is_empty() {
             let message = "the folder is empty, and not the one that was there; is something not mounted?";
             return Ok(Outcome::Missing(message.to_owned()));
         }
         // While somebody fills it, what is missing may be on its way.
-        let is_filled = !(is_another && self.row.deletes) || look.calm >= FILLED_AFTER;
+        let is_filled = !(is_another && self.row.deletes) || snapshot.quiet_for >= FILLED_AFTER;
         let is_new = self.row.identity.as_ref() != Some(&identity);
         let progress = Progress { identity: (is_new && is_filled).then_some(identity), ..Progress::default() };
         match self.airflow.deployed(&self.row.environment).await {
             Ok(environment) => {
-                let outcome = self.bring(look, &environment, progress, (compares, is_filled)).await?;
+                let outcome = self.sync(snapshot, &environment, progress, (compares, is_filled)).await?;
                 Ok(if is_filled || outcome == Outcome::Gone { outcome } else { Outcome::Filling })
             }
             Err(error @ (Error::EnvironmentNotReady(..) | Error::EnvironmentDeleting(_))) => {
-                self.show_all_pending(&look.locals);
+                self.publish_all_pending(&snapshot.locals);
                 Ok(Outcome::Waiting(error.to_string()))
             }
             Err(Error::EnvironmentNotFound(_)) => Ok(Outcome::Gone),
@@ -145,7 +145,7 @@ impl Round {
     }
 
     /// After a failure nothing is taken for granted: what it was about may have happened or not.
-    pub fn distrust(&mut self) {
+    pub fn invalidate_cache(&mut self) {
         self.memory.records = None;
     }
 
@@ -162,43 +162,43 @@ impl Round {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner).warning().is_some()
     }
 
-    async fn look(&mut self, records: &Arc<Records>) -> Result<Look, ScanError> {
+    async fn take_snapshot(&mut self, records: &Arc<Records>) -> Result<Snapshot, ScanError> {
         let (root, rules, directory) = (self.root.clone(), self.rules.clone(), self.directory.clone());
         let (last, records) = (self.shared.locals(), records.clone());
         let started = Instant::now();
-        let looked = tokio::task::spawn_blocking(move || {
+        let taken = tokio::task::spawn_blocking(move || {
             let mut directory = directory.lock().unwrap_or_else(PoisonError::into_inner);
-            look(&root, &rules, &mut directory, (&last, &records))
+            take_snapshot(&root, &rules, &mut directory, (&last, &records))
         });
-        let looked = looked.await;
-        self.memory.look_took = started.elapsed();
+        let taken = taken.await;
+        self.memory.snapshot_took = started.elapsed();
         // It is not aborted, so if it failed, it panicked; so does this then.
-        looked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        taken.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    async fn bring(
+    async fn sync(
         &mut self,
-        look: Look,
+        snapshot: Snapshot,
         environment: &Deployed,
         mut progress: Progress,
         (compares, is_filled): (bool, bool),
     ) -> Result<Outcome> {
         let records = self.records().await?;
         let deletes = self.row.deletes && is_filled;
-        let plan = self.plan((&look, &records), environment, &mut progress, (compares, deletes)).await?;
-        refresh(&look.locals, &records, &mut progress);
+        let plan = self.plan((&snapshot, &records), environment, &mut progress, (compares, deletes)).await?;
+        refresh(&snapshot.locals, &records, &mut progress);
         let refused = self.refused(&plan, &records).await?;
-        let (mut found, locals) = Findings::new(look, plan, refused);
+        let (mut found, locals) = PlannedChanges::new(snapshot, plan, refused);
         let locals = Arc::new(locals);
         self.shared.set_locals(locals.clone());
-        self.show(&found, &records, &BTreeMap::new());
+        self.publish_status(&found, &records, &BTreeMap::new());
 
-        let later = self.try_affected(environment, &found, &locals, compares).await?;
-        let mut again = self.carry_out(&mut found, &locals, environment, progress).await?;
+        let later = self.validate_affected(environment, &found, &locals, compares).await?;
+        let mut again = self.apply(&mut found, &locals, environment, progress).await?;
         if !later.is_empty() {
             // What did not import before may have lacked what has just come.
             check(environment, &self.root, later, &mut self.memory.verdicts).await?;
-            again |= self.carry_out(&mut found, &locals, environment, Progress::default()).await?;
+            again |= self.apply(&mut found, &locals, environment, Progress::default()).await?;
         }
         Ok(if again { Outcome::Again } else { Outcome::Done })
     }
@@ -206,14 +206,14 @@ impl Round {
     /// The plan, where the contents decide whether something was replaced on the Volume.
     async fn plan(
         &self,
-        (look, records): (&Look, &Records),
+        (snapshot, records): (&Snapshot, &Records),
         environment: &Deployed,
         progress: &mut Progress,
         (compares, deletes): (bool, bool),
     ) -> Result<Plan> {
         let planned = |remotes: Option<&Remotes>| {
-            let view = View { locals: &look.locals, records, remotes, deletes };
-            plan(&view, |path| look.hides(path))
+            let view = View { locals: &snapshot.locals, records, remotes, deletes };
+            plan(&view, |path| snapshot.hides(path))
         };
         let mut plan = planned(None);
         // To clear the way for something it takes a look at what is in it.
@@ -223,7 +223,7 @@ impl Round {
             plan = planned(Some(&remotes));
             for path in std::mem::take(&mut plan.verify) {
                 let there = volume.read(&on_volume(&path)).await?;
-                let (Some(record), Some(local)) = (records.get(&path), look.locals.get(&path)) else { continue };
+                let (Some(record), Some(local)) = (records.get(&path), snapshot.locals.get(&path)) else { continue };
                 if there.is_some_and(|content| digest(&content) == local.sha256) {
                     let on_volume = remotes.get(&*path).map(|remote| remote.modified);
                     progress.recorded.push((path, Record { on_volume, ..record.clone() }));
@@ -248,10 +248,10 @@ impl Round {
     }
 
     /// Tries what may import otherwise than the last time; gives what did not import then, and is to be tried later.
-    async fn try_affected(
+    async fn validate_affected(
         &mut self,
         environment: &Deployed,
-        found: &Findings,
+        found: &PlannedChanges,
         locals: &Arc<Locals>,
         compares: bool,
     ) -> Result<BTreeSet<Name>> {
@@ -268,9 +268,9 @@ impl Round {
     }
 
     /// Uploads and removes what need not wait. Returns whether something changed meanwhile.
-    async fn carry_out(
+    async fn apply(
         &mut self,
-        found: &mut Findings,
+        found: &mut PlannedChanges,
         locals: &Locals,
         environment: &Deployed,
         mut progress: Progress,
@@ -318,13 +318,13 @@ impl Round {
         let ids = self.memory.verdicts.take_dags(is_there);
         let ids = ids.into_iter().chain(removed.iter().map(|path| (path.to_string(), Vec::new())));
         let warnings = self.warnings(environment, &uploaded, ids.collect()).await;
-        self.tell(EventKind::DagFilesUploaded, &uploaded, Some(&warnings)).await;
-        self.tell(EventKind::DagFilesRemoved, &removed, None).await;
+        self.emit_event(EventKind::DagFilesUploaded, &uploaded, Some(&warnings)).await;
+        self.emit_event(EventKind::DagFilesRemoved, &removed, None).await;
         progress.forgotten.extend(removed);
         self.save(progress).await?;
-        found.settle(&held.why);
+        found.remove_applied(&held.why);
         let records = self.records().await?;
-        self.show(found, &records, &held.why);
+        self.publish_status(found, &records, &held.why);
         Ok(held.has_moved || !back.is_empty())
     }
 
@@ -368,7 +368,7 @@ impl Round {
         Ok(environment.shared_ids())
     }
 
-    async fn tell(&self, kind: EventKind, files: &[Name], warnings: Option<&[FileWarning]>) {
+    async fn emit_event(&self, kind: EventKind, files: &[Name], warnings: Option<&[FileWarning]>) {
         if !files.is_empty() {
             let names: Vec<&str> = files.iter().take(MOST_NAMES).map(|name| &**name).collect();
             let mut data = json!({"watch_id": self.row.id, "filenames": names, "total_entries": files.len()});
@@ -399,7 +399,7 @@ impl Round {
     }
 
     /// Before the environment is there, nothing is.
-    fn show_all_pending(&self, locals: &Locals) {
+    fn publish_all_pending(&self, locals: &Locals) {
         let pending = |path: &Name| PendingFile { file: path.to_string(), action: PendingAction::Upload, reason: None };
         self.shared.update(|status| {
             (status.total_files, status.total_in_sync) = (locals.len() as u64, 0);
@@ -407,7 +407,7 @@ impl Round {
         });
     }
 
-    fn show(&self, found: &Findings, records: &Records, held: &BTreeMap<Name, Hold>) {
+    fn publish_status(&self, found: &PlannedChanges, records: &Records, held: &BTreeMap<Name, Quarantined>) {
         let (pending, invalid) = found.describe(held, &self.memory.verdicts.faults);
         let warnings: Vec<FileWarning> = self.memory.verdicts.warnings.values().flatten().cloned().collect();
         let locals = self.shared.locals();

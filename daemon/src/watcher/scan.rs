@@ -1,4 +1,4 @@
-//! A look at the folder: which files there are, without reading them.
+//! Lists the files of the folder without reading them.
 
 use std::{
     collections::BTreeMap,
@@ -299,7 +299,7 @@ mod tests {
 
     use super::*;
 
-    fn look(root: &Path) -> Scan {
+    fn scan_all(root: &Path) -> Scan {
         scan(root, &Rules::default(), &mut Nobody).expect("a scan")
     }
 
@@ -341,7 +341,7 @@ mod tests {
         ] {
             write(root, name, "");
         }
-        let scan = look(root);
+        let scan = scan_all(root);
         assert_eq!(names(&scan), kept);
         assert!(scan.invalid.is_empty(), "{:?}", scan.invalid);
         let role = |name: &str| scan.files[name].role;
@@ -359,7 +359,7 @@ mod tests {
         symlink(other.path().join("shared/x.py"), root.join("x.py")).expect("a link");
         symlink(root, root.join("a/loop")).expect("a link");
         symlink("nowhere", root.join("dangling.py")).expect("a link");
-        let scan = look(root);
+        let scan = scan_all(root);
         assert_eq!(names(&scan), ["a/y.py", "shared/x.py", "x.py"]);
         let mut told: Vec<_> = scan.invalid.iter().map(|fault| (fault.file.as_str(), fault.message.as_str())).collect();
         told.sort_unstable();
@@ -420,7 +420,7 @@ mod tests {
         assert!(matches!(gone, Err(ScanError::Missing)));
         write(folder.path(), "file", "");
         assert!(matches!(scan(&folder.path().join("file"), &rules, &mut Nobody), Err(ScanError::Missing)));
-        assert!(look(folder.path()).files.len() == 1);
+        assert!(scan_all(folder.path()).files.len() == 1);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct Task {
     pub settings: settings::Watch,
     pub failures: u32,
     /// The state that was last told of, other than on the way to another one.
-    pub told: WatchState,
+    pub reported: WatchState,
 }
 
 /// What comes after a round.
@@ -84,7 +84,7 @@ impl Task {
                 compared_at = started;
             }
             let Some(next) = self.conclude(outcome) else { return };
-            self.tell().await;
+            self.emit_event().await;
             let period_ends = compared_at + PERIOD;
             compares = self.wait(&next, period_ends).await || next.compares || (compares && is_unfinished);
         }
@@ -118,7 +118,7 @@ impl Task {
         if outcome.is_ok() {
             self.failures = 0;
         }
-        let polling = self.settings.polling_interval().max(self.round.memory.look_took * POLLING_SHARE);
+        let polling = self.settings.polling_interval().max(self.round.memory.snapshot_took * POLLING_SHARE);
         let warning = self.round.directory.lock().unwrap_or_else(PoisonError::into_inner).warning().map(str::to_owned);
         let idle = if warning.is_some() { polling } else { PERIOD };
         let (state, message, next) = match outcome {
@@ -142,7 +142,7 @@ impl Task {
             Err(error) => {
                 let message = chain(&error);
                 tracing::warn!(watch.directory = name, error = message, "a watched folder could not be uploaded");
-                self.round.distrust();
+                self.round.invalidate_cache();
                 let next = Next { pause: self.back_off(), compares: true, waits_for_environment: false };
                 (Some(WatchState::Failed), Some(message), next)
             }
@@ -163,12 +163,12 @@ impl Task {
     }
 
     /// Records that the watch has got into trouble, or out of it.
-    async fn tell(&mut self) {
+    async fn emit_event(&mut self) {
         let Status { state, message, .. } = self.round.shared.status();
-        if state == WatchState::Pending || state == self.told {
+        if state == WatchState::Pending || state == self.reported {
             return;
         }
-        self.told = state;
+        self.reported = state;
         let row = &self.round.row;
         let data = json!({"watch_id": row.id, "directory": row.directory, "state": state, "message": message});
         self.round.airflow.record(EventKind::WatchState, &row.environment, data).await;

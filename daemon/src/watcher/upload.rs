@@ -9,8 +9,8 @@ use modal_client::{EntryKind, File, Volume};
 use super::{
     imports::Graph,
     local::{Locals, Role},
-    look::{digest, read},
     plan::{Remote, Remotes},
+    snapshot::{digest, read},
 };
 use crate::{
     airflow::{DAGS, Deployed, on_volume},

@@ -69,6 +69,17 @@ const DAEMON_LAYERS: &[&[&str]] = &[
     &["lifecycle"],
 ];
 
+/// The modules of the command line, likewise.
+const CLIENT_LAYERS: &[&[&str]] = &[
+    &["error", "home_lock"],
+    &["cli", "input_file", "printer", "service"],
+    &["browser", "config", "daemon", "logs"],
+    &["daemon_status", "follow", "stream"],
+    &["explain", "start"],
+    &["session"],
+    &["commands"],
+];
+
 /// The modules of the emulator. A module inside another one is listed if it is in a lower layer than the rest of that one.
 const EMULATOR_LAYERS: &[&[&str]] = &[
     &["counts", "endpoints::ports", "faults", "ids", "logs", "process", "runtime", "store", "subscriptions"],
@@ -198,7 +209,8 @@ fn rust_files(path: &Path) -> Vec<std::path::PathBuf> {
         return vec![path.to_owned()];
     }
     let entries = fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path());
-    entries.flat_map(|path| rust_files(&path)).collect()
+    let found = entries.flat_map(|path| rust_files(&path));
+    found.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
 /// Fails if a module of a crate is in no layer, or uses one that is not in a lower layer.
@@ -234,6 +246,11 @@ fn check_layers(source: &Path, layers: &[&[&str]]) {
 #[test]
 fn modules_of_the_daemon_use_lower_layers_only() {
     check_layers(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../daemon/src")), DAEMON_LAYERS);
+}
+
+#[test]
+fn modules_of_the_client_use_lower_layers_only() {
+    check_layers(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../client/src")), CLIENT_LAYERS);
 }
 
 #[test]

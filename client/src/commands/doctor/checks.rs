@@ -16,7 +16,7 @@ use airflow_serverless_api::{
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::{failure::Failure, presence::Presence, printer::counted};
+use crate::{daemon_status::DaemonStatus, error::CliError, printer::counted};
 
 /// Crons that starter plans of Modal allow; each environment has one.
 const CRONS: usize = 5;
@@ -80,11 +80,11 @@ pub fn settings_folder(home: &Home) -> Check {
     }
 }
 
-pub fn no_daemon(found: &Presence) -> Check {
+pub fn no_daemon(found: &DaemonStatus) -> Check {
     failure("daemon", found.describe(), found.hint().unwrap_or_default())
 }
 
-pub fn no_diagnosis(why: &Failure) -> Check {
+pub fn no_diagnosis(why: &CliError) -> Check {
     failure("diagnosis", why.problem().detail, "`airflow-serverless daemon restart` starts a daemon of this version")
 }
 

@@ -1,4 +1,4 @@
-//! What a round has found out about the folder, and what follows from it.
+//! The changes that a round has planned, and which of them can be applied.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,15 +9,15 @@ use airflow_serverless_api::watch::{InvalidFile, PendingAction, PendingFile};
 
 use super::{
     check::Faults,
-    hold::{Hold, Tried, hold_back},
     imports::Graph,
     local::Locals,
-    look::{Look, is_still},
     plan::Plan,
+    quarantine::{Quarantined, Tried, quarantine},
+    snapshot::{Snapshot, is_still},
 };
 use crate::model::{Name, Records};
 
-pub struct Findings {
+pub struct PlannedChanges {
     pub plan: Plan,
     pub graph: Graph,
     pub contents: HashMap<Name, Vec<u8>>,
@@ -29,16 +29,16 @@ pub struct Findings {
 
 /// What waits, and whether some of it because it was changed after it was looked at.
 pub struct Held {
-    pub why: BTreeMap<Name, Hold>,
+    pub why: BTreeMap<Name, Quarantined>,
     pub has_moved: bool,
 }
 
-impl Findings {
-    pub fn new(look: Look, plan: Plan, refused: BTreeMap<Name, String>) -> (Self, Locals) {
+impl PlannedChanges {
+    pub fn new(snapshot: Snapshot, plan: Plan, refused: BTreeMap<Name, String>) -> (Self, Locals) {
         let gone: Vec<Name> = plan.remove.iter().chain(&plan.replace).cloned().collect();
-        let graph = Graph::new(&look.locals, &gone);
-        let contents = look.contents.into_iter().collect();
-        (Self { plan, graph, contents, unreadable: look.invalid, refused }, look.locals)
+        let graph = Graph::new(&snapshot.locals, &gone);
+        let contents = snapshot.contents.into_iter().collect();
+        (Self { plan, graph, contents, unreadable: snapshot.invalid, refused }, snapshot.locals)
     }
 
     /// The changes that are planned.
@@ -69,18 +69,22 @@ impl Findings {
         let has_moved = !moved.is_empty();
         bad.extend(moved);
         let is_live = |path: &Name| records.get(path).is_some_and(|record| record.sha256.is_some());
-        Held { why: hold_back(&Tried { changed: &changed, bad: &bad, graph: &self.graph }, is_live), has_moved }
+        Held { why: quarantine(&Tried { changed: &changed, bad: &bad, graph: &self.graph }, is_live), has_moved }
     }
 
     /// Takes out of the plan what was carried out.
-    pub fn settle(&mut self, held: &BTreeMap<Name, Hold>) {
+    pub fn remove_applied(&mut self, held: &BTreeMap<Name, Quarantined>) {
         for list in [&mut self.plan.upload, &mut self.plan.remove, &mut self.plan.replace] {
             list.retain(|path| held.contains_key(path));
         }
     }
 
     /// What is on its way or waits, and what the user has to correct.
-    pub fn describe(&self, held: &BTreeMap<Name, Hold>, faults: &Faults) -> (Vec<PendingFile>, Vec<InvalidFile>) {
+    pub fn describe(
+        &self,
+        held: &BTreeMap<Name, Quarantined>,
+        faults: &Faults,
+    ) -> (Vec<PendingFile>, Vec<InvalidFile>) {
         let (mut pending, mut invalid) = (Vec::new(), self.unreadable.clone());
         let told = |file: &Name, message: String| InvalidFile { file: file.to_string(), line: None, message };
         invalid.extend(self.refused.iter().map(|(path, message)| told(path, message.clone())));
@@ -88,19 +92,19 @@ impl Findings {
         for path in self.changes().filter(|path| !self.refused.contains_key(*path)) {
             let action = if uploads.contains(path) { PendingAction::Upload } else { PendingAction::Remove };
             let reason = match held.get(path) {
-                Some(Hold::Own) if faults.contains_key(path) => {
+                Some(Quarantined::Own) if faults.contains_key(path) => {
                     invalid.extend(faults.get(path).into_iter().flatten().cloned());
                     continue;
                 }
-                Some(Hold::Breaks(other)) if !uploads.contains(other) && faults.contains_key(other) => {
+                Some(Quarantined::Breaks(other)) if !uploads.contains(other) && faults.contains_key(other) => {
                     let what = if action == PendingAction::Remove { "its removal" } else { "it" };
                     let fault = faults.get(other).and_then(|faults| faults.first());
                     let how = fault.map(place_and_message).unwrap_or_default();
                     invalid.push(told(path, format!("held back, as {what} would break {how}")));
                     continue;
                 }
-                Some(Hold::Own) => Some("it was changed while it was checked".to_owned()),
-                Some(Hold::Breaks(other) | Hold::Waits(other)) => Some(format!("it waits for {other}")),
+                Some(Quarantined::Own) => Some("it was changed while it was checked".to_owned()),
+                Some(Quarantined::Breaks(other) | Quarantined::Waits(other)) => Some(format!("it waits for {other}")),
                 None => None,
             };
             pending.push(PendingFile { file: path.to_string(), action, reason });

@@ -1,4 +1,4 @@
-//! A look at the folder that knows the contents: what has the stamp that it had is what it was, the rest is read.
+//! A snapshot of the folder with its contents: files whose stamp has not changed are not read again.
 
 use std::{
     io::{self, Read},
@@ -23,11 +23,11 @@ use crate::{
     regular_file,
 };
 
-/// Contents that are kept from the look to the upload; what is beyond is read a second time.
+/// Contents that are kept from the snapshot to the upload; what is beyond is read a second time.
 const MOST_BYTES_KEPT: usize = 16 << 20;
 
 /// What is in the folder.
-pub struct Look {
+pub struct Snapshot {
     pub identity: Identity,
     pub locals: Locals,
     /// Contents of files that were read, as many as fit.
@@ -35,13 +35,13 @@ pub struct Look {
     pub invalid: Vec<InvalidFile>,
     scan: Scan,
     /// How long before it the last file was changed.
-    pub calm: Duration,
+    pub quiet_for: Duration,
 }
 
-impl Look {
+impl Snapshot {
     /// Whether something was changed so shortly before that it may still be being written.
-    pub fn is_restless(&self) -> bool {
-        self.calm < QUIET
+    pub fn has_recent_changes(&self) -> bool {
+        self.quiet_for < QUIET
     }
 
     /// Whether a file of this path may be there unseen.
@@ -50,13 +50,13 @@ impl Look {
     }
 }
 
-/// Looks at the folder; blocking. Files are read that are neither as they were at the last look nor as recorded.
-pub fn look(
+/// Takes a snapshot of the folder; blocking. Reads files that have changed since the last snapshot and since the records.
+pub fn take_snapshot(
     root: &Path,
     rules: &Rules,
     directory: &mut DirectoryWatcher,
     (last, records): (&Locals, &Records),
-) -> Result<Look, ScanError> {
+) -> Result<Snapshot, ScanError> {
     directory.begin_scan();
     let scanned = scan(root, rules, directory);
     directory.finish_scan(scanned.is_ok());
@@ -88,9 +88,9 @@ pub fn look(
         }
     }
     // A file of the future was not changed just now.
-    let calm = u64::try_from(now.saturating_sub(newest)).map_or(Duration::MAX, Duration::from_nanos);
+    let quiet_for = u64::try_from(now.saturating_sub(newest)).map_or(Duration::MAX, Duration::from_nanos);
     let invalid = std::mem::take(&mut scan.invalid);
-    Ok(Look { identity: scan.identity, locals, contents, invalid, scan, calm })
+    Ok(Snapshot { identity: scan.identity, locals, contents, invalid, scan, quiet_for })
 }
 
 fn known(name: &Name, stamp: Stamp, role: Role, last: &Locals, records: &Records) -> Option<Local> {

@@ -1,4 +1,4 @@
-//! Which changes wait although nothing is wrong with them: those that would break what runs, and those that need them.
+//! Quarantines changes that would break files on the Volume, and the changes that depend on them.
 //!
 //! What is on the Volume was good together, and what is in the folder was tried together. So whatever stays as it was
 //! keeps what it imports as it was, and whatever imports that stays as it was, too.
@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::imports::Graph;
 use crate::model::Name;
 
-/// Why a change is not carried out.
+/// Why a change is quarantined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum Quarantined {
     /// It is wrong itself, or was changed since it was tried.
     Own,
     /// This file, which is on the Volume as well, would not import any more.
@@ -28,30 +28,30 @@ pub struct Tried<'a> {
     pub graph: &'a Graph,
 }
 
-/// The changes that are not carried out. `is_live` tells whether an older version of a file is on the Volume.
-pub fn hold_back(tried: &Tried<'_>, is_live: impl Fn(&Name) -> bool) -> BTreeMap<Name, Hold> {
+/// The quarantined changes. `is_live` tells whether an older version of a file is on the Volume.
+pub fn quarantine(tried: &Tried<'_>, is_live: impl Fn(&Name) -> bool) -> BTreeMap<Name, Quarantined> {
     let mut held = BTreeMap::new();
     let mut ahead: Vec<Name> = tried.bad.iter().cloned().collect();
     for file in tried.bad.intersection(tried.changed) {
-        held.insert(file.clone(), Hold::Own);
+        held.insert(file.clone(), Quarantined::Own);
     }
     while let Some(file) = ahead.pop() {
         // It stays as it is on the Volume, and so does what it imports.
         if is_live(&file) {
             for imported in tried.graph.dependencies(&file) {
-                hold(tried, &mut held, &mut ahead, imported, Hold::Breaks(file.clone()));
+                add(tried, &mut held, &mut ahead, imported, Quarantined::Breaks(file.clone()));
             }
         }
         if tried.changed.contains(&file) {
             for importing in tried.graph.dependents([&file]) {
-                hold(tried, &mut held, &mut ahead, importing, Hold::Waits(file.clone()));
+                add(tried, &mut held, &mut ahead, importing, Quarantined::Waits(file.clone()));
             }
         }
     }
     held
 }
 
-fn hold(tried: &Tried<'_>, held: &mut BTreeMap<Name, Hold>, ahead: &mut Vec<Name>, file: Name, why: Hold) {
+fn add(tried: &Tried<'_>, held: &mut BTreeMap<Name, Quarantined>, ahead: &mut Vec<Name>, file: Name, why: Quarantined) {
     if tried.changed.contains(&file) && !held.contains_key(&file) {
         held.insert(file.clone(), why);
         ahead.push(file);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     /// `etl` and `report` import `helper`, `report` imports `format` as well; `alone` imports nothing.
-    fn held(changed: &[&str], bad: &[&str], live: &[&str]) -> Vec<(String, Hold)> {
+    fn held(changed: &[&str], bad: &[&str], live: &[&str]) -> Vec<(String, Quarantined)> {
         let locals = folder(&[
             ("alone.py", ""),
             ("etl.py", "import helper"),
@@ -79,13 +79,13 @@ mod tests {
         let gone: Vec<Name> = changed.iter().map(|path| (*path).into()).filter(|p| !locals.contains_key(p)).collect();
         let (changed, bad, live) = (names(changed), names(bad), names(live));
         let tried = Tried { changed: &changed, bad: &bad, graph: &Graph::new(&locals, &gone) };
-        let held = hold_back(&tried, |path| live.contains(path));
+        let held = quarantine(&tried, |path| live.contains(path));
         held.into_iter().map(|(path, why)| (path.to_string(), why)).collect()
     }
 
     #[test]
     fn a_broken_file_waits_alone() {
-        assert_eq!(held(&["alone.py", "etl.py"], &["etl.py"], &["etl.py"]), [("etl.py".into(), Hold::Own)]);
+        assert_eq!(held(&["alone.py", "etl.py"], &["etl.py"], &["etl.py"]), [("etl.py".into(), Quarantined::Own)]);
         assert_eq!(held(&["alone.py"], &[], &["alone.py"]), []);
     }
 
@@ -93,8 +93,8 @@ mod tests {
     fn a_helper_that_breaks_a_dag_waits_with_those_that_need_it() {
         let found = held(&["alone.py", "helper.py", "report.py"], &["etl.py"], &["etl.py", "report.py", "helper.py"]);
         let expected = [
-            ("helper.py".into(), Hold::Breaks("etl.py".into())),
-            ("report.py".into(), Hold::Waits("helper.py".into())),
+            ("helper.py".into(), Quarantined::Breaks("etl.py".into())),
+            ("report.py".into(), Quarantined::Waits("helper.py".into())),
         ];
         assert_eq!(found, expected);
     }
@@ -103,11 +103,12 @@ mod tests {
     fn what_a_live_file_imports_waits_with_it() {
         // The old report has never been tried with the new format.
         let found = held(&["format.py", "helper.py", "report.py"], &["report.py"], &["report.py"]);
-        let why = Hold::Breaks("report.py".into());
-        let expected = [("format.py".into(), why.clone()), ("helper.py".into(), why), ("report.py".into(), Hold::Own)];
+        let why = Quarantined::Breaks("report.py".into());
+        let expected =
+            [("format.py".into(), why.clone()), ("helper.py".into(), why), ("report.py".into(), Quarantined::Own)];
         assert_eq!(found, expected);
         // A new one has no old version that could break.
-        assert_eq!(held(&["format.py", "report.py"], &["report.py"], &[]), [("report.py".into(), Hold::Own)]);
+        assert_eq!(held(&["format.py", "report.py"], &["report.py"], &[]), [("report.py".into(), Quarantined::Own)]);
     }
 
     #[test]
@@ -117,6 +118,6 @@ mod tests {
         let locals = folder(&[("etl.py", "import gone")]);
         let (changed, bad) = (names(&["gone.py"]), names(&["etl.py"]));
         let tried = Tried { changed: &changed, bad: &bad, graph: &Graph::new(&locals, &["gone.py".into()]) };
-        assert_eq!(hold_back(&tried, |_| true), [("gone.py".into(), Hold::Breaks("etl.py".into()))].into());
+        assert_eq!(quarantine(&tried, |_| true), [("gone.py".into(), Quarantined::Breaks("etl.py".into()))].into());
     }
 }

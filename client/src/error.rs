@@ -23,7 +23,7 @@ impl From<ExitStatus> for ExitCode {
 }
 
 #[derive(Debug)]
-pub enum Failure {
+pub enum CliError {
     /// The input is at fault (exit code 1): refused here or by the daemon.
     Refused(Box<Problem>),
     /// The daemon tells that it or something behind it is at fault (exit code 3).
@@ -32,7 +32,7 @@ pub enum Failure {
     Unexpected { message: String, hint: Option<String> },
 }
 
-impl Failure {
+impl CliError {
     /// Input that never reached the daemon.
     pub fn input(detail: impl Into<String>, errors: Vec<Fault>, hint: Option<&str>) -> Self {
         Self::Refused(Box::new(Problem {
@@ -78,7 +78,7 @@ impl Failure {
     }
 }
 
-impl From<Problem> for Failure {
+impl From<Problem> for CliError {
     fn from(problem: Problem) -> Self {
         if problem.status >= 500 { Self::Failed(problem.into()) } else { Self::Refused(problem.into()) }
     }
@@ -99,7 +99,7 @@ mod tests {
             errors: vec![Fault::new("a", "b")],
         };
         for (status, code) in [(502, 3), (409, 1)] {
-            let failure = Failure::from(problem(status));
+            let failure = CliError::from(problem(status));
             assert_eq!(failure.problem(), problem(status));
             assert_eq!(failure.exit_code(), ExitCode::from(code));
         }
