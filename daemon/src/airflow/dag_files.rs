@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     Deployed, dags, definitions,
-    file_names::{check_name, check_path, check_size},
+    file_names::{DagFilePath, check_size},
     import_errors::import_errors,
 };
 use crate::{
@@ -99,25 +99,24 @@ impl Deployed {
     }
 
     /// The content of a file of the DAG folder.
-    pub async fn dag_file(&self, filename: &str) -> Result<Vec<u8>> {
-        check_path(filename)?;
-        let content = self.volume().await?.read(&on_volume(filename)).await?;
-        content.ok_or_else(|| Error::FileNotFound(filename.to_owned(), self.name().clone()))
+    pub async fn dag_file(&self, path: DagFilePath<'_>) -> Result<Vec<u8>> {
+        let content = self.volume().await?.read(&on_volume(path.as_str())).await?;
+        content.ok_or_else(|| Error::FileNotFound(path.as_str().to_owned(), self.name().clone()))
     }
 
     /// Validates a file and puts it on the Volume, all or nothing; then wakes the scheduler. If the request expects
     /// something of what is there, `is_expected` is asked first.
     ///
     /// # Errors
-    /// `InvalidFileName`, `InvalidDagFile`; `FileExists` and `FileNotFound` as the mode has it; what `is_expected` says.
+    /// `InvalidDagFile`; `FileExists` and `FileNotFound` as the mode has it; what `is_expected` says.
     pub async fn put_dag_file(
         &self,
-        filename: &str,
+        path: DagFilePath<'_>,
         content: Vec<u8>,
         mode: PutMode,
         is_expected: Option<impl FnOnce(Option<&[u8]>) -> Result<()>>,
     ) -> Result<DagFileChange> {
-        check_name(filename)?;
+        let filename = path.as_str();
         check_size(filename, &content)?;
         let _files = self.airflow.files.lock(self.name()).await;
         let folder = self.list_dag_folder().await?;
@@ -202,10 +201,10 @@ impl Deployed {
     /// something of what is there, `is_expected` is asked first.
     pub async fn delete_dag_file(
         &self,
-        filename: &str,
+        path: DagFilePath<'_>,
         is_expected: Option<impl FnOnce(Option<&[u8]>) -> Result<()>>,
     ) -> Result<DagFileDeletion> {
-        check_path(filename)?;
+        let filename = path.as_str();
         let files = self.airflow.files.lock(self.name()).await;
         if let Some(is_expected) = is_expected {
             is_expected(self.volume().await?.read(&on_volume(filename)).await?.as_deref())?;

@@ -13,8 +13,27 @@ const MAX_NAME: usize = 200;
 const MAX_PATH: usize = 1000;
 const MAX_PART: usize = 255;
 
-/// Where a file may be that a watch has uploaded.
-pub(super) fn check_path(filename: &str) -> Result<()> {
+/// The path of a file in the DAG folder.
+#[derive(Clone, Copy)]
+pub struct DagFilePath<'a>(&'a str);
+
+impl<'a> DagFilePath<'a> {
+    /// Where a file may be that a watch has uploaded; `InvalidFileName` for others.
+    pub fn new(path: &'a str) -> Result<Self> {
+        check_path(path).map(|()| Self(path))
+    }
+
+    /// Where a file may be that a request uploads: a name, or the name of a plugin behind that of its folder.
+    pub fn for_upload(name: &'a str) -> Result<Self> {
+        check_name(name).map(|()| Self(name))
+    }
+
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+fn check_path(filename: &str) -> Result<()> {
     let fault = if !filename.ends_with(".py") {
         "it must end in .py"
     } else if filename.len() > MAX_PATH {
@@ -29,8 +48,7 @@ pub(super) fn check_path(filename: &str) -> Result<()> {
     Err(Error::InvalidFileName(filename.to_owned(), fault))
 }
 
-/// A name for an upload: a name, or the name of a plugin behind that of its folder.
-pub(super) fn check_name(filename: &str) -> Result<()> {
+fn check_name(filename: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let name = filename.strip_prefix(PLUGINS).unwrap_or(filename);
     let fault = if !name.ends_with(".py") {

@@ -41,7 +41,7 @@ use crate::{base::Base, locks::Locks, modal::Modal, registry::Registry, runtime:
 pub(crate) use dag_files::{DAGS, PLUGINS, on_volume};
 pub(crate) use definitions::{SharedId, warnings as shared_id_warnings};
 pub use deployed::Deployed;
-pub use file_names::MAX_FILE_BYTES;
+pub use file_names::{DagFilePath, MAX_FILE_BYTES};
 pub use follow::Piece;
 pub use ui::{OpenUi, UiEvent, Uis};
 

@@ -21,6 +21,7 @@ use super::{
     extract::{self, Body, Path, Query},
     problem::Answer,
 };
+use crate::airflow::DagFilePath;
 
 /// List DAG files with their DAGs and import errors
 #[utoipa::path(
@@ -50,10 +51,10 @@ pub(super) async fn put_dag_file(
     if_match: IfMatch,
     Body(content): Body,
 ) -> Answer<Json<DagFileChange>> {
+    let path = DagFilePath::for_upload(&filename)?;
     let is_expected = if_match.of_content(&filename);
-    Ok(Json(
-        services.deployed(&environment).await?.put_dag_file(&filename, content.into(), query.mode, is_expected).await?,
-    ))
+    let environment = services.deployed(&environment).await?;
+    Ok(Json(environment.put_dag_file(path, content.into(), query.mode, is_expected).await?))
 }
 
 /// Download a DAG file or a plugin
@@ -68,7 +69,8 @@ pub(super) async fn get_dag_file(
     State(services): State<Services>,
     Path((environment, filename)): Path<(EnvironmentName, String)>,
 ) -> Answer<Response> {
-    let content = services.deployed(&environment).await?.dag_file(&filename).await?;
+    let path = DagFilePath::new(&filename)?;
+    let content = services.deployed(&environment).await?.dag_file(path).await?;
     let headers = [(header::CONTENT_TYPE, "text/x-python".to_owned()), (header::ETAG, etag::of_bytes(&content))];
     Ok((headers, content).into_response())
 }
@@ -84,8 +86,9 @@ pub(super) async fn delete_dag_file(
     Path((environment, filename)): Path<(EnvironmentName, String)>,
     if_match: IfMatch,
 ) -> Answer<Json<DagFileDeletion>> {
+    let path = DagFilePath::new(&filename)?;
     let is_expected = if_match.of_content(&filename);
-    Ok(Json(services.deployed(&environment).await?.delete_dag_file(&filename, is_expected).await?))
+    Ok(Json(services.deployed(&environment).await?.delete_dag_file(path, is_expected).await?))
 }
 
 /// List import errors by file
