@@ -45,7 +45,7 @@ EXPECTED = {
     "how-to/postgresql.md": ["environment warehouse is ready", "its data were deleted"],
     "how-to/packages.md": ["slowest answers: [430, 950] ms"],
     "how-to/plugins.md": ["costs 12.50 EUR"],
-    "how-to/variables-and-connections.md": ["AIRFLOW_CONN_WAREHOUSE"],
+    "how-to/variables-and-connections.md": ["AIRFLOW_CONN_DWH"],
     "how-to/ci.md": ["from-ci", "success"],
     "how-to/backfill.md": ["completed"],
     "how-to/debug-a-task.md": ["ZeroDivisionError: division by zero"],
@@ -61,6 +61,10 @@ EXPECTED = {
     ],
 }
 """{page: what its commands print}."""
+METRICS = """
+socket=$(airflow-serverless daemon status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["socket"])')
+curl -sS --unix-socket "$socket" http://localhost/v1/metrics
+"""
 PRELUDE = """
 set -eu -o pipefail
 started=()
@@ -198,6 +202,15 @@ def test_all_of_the_volume_is_documented(machine: Machine) -> None:
     found = {path.name for volume in volumes if (volume / "data/airflow.db").exists() for path in volume.iterdir()}
     assert {"dags", "data", "xcom", "logs", "venvs"} <= found
     assert [name for name in found if f"`{name}/" not in text] == []
+
+
+def test_all_metrics_are_documented(machine: Machine) -> None:
+    done = machine.run("", METRICS)
+    suffixes = {"counter": "_total", "info": "_info"}
+    served = re.findall(r"^# TYPE (\w+) (\w+)$", done.stdout, re.MULTILINE)
+    text = (documents.BOOK / "reference/metrics.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \| (\w+) \|", text, re.MULTILINE)
+    assert sorted((name + suffixes.get(kind, ""), kind) for name, kind in served) == sorted(documented), done
 
 
 def test_blocks_that_are_not_run_are_few_and_say_why(machine: Machine) -> None:
