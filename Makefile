@@ -14,9 +14,9 @@ STAGE := .ci/stage
 RUST_THREADS ?= 3
 PYTEST_WORKERS ?= 4
 
-.PHONY: build quickstart test lint lint-rust lint-python test-rust test-python run-rust run-python browser openapi proto \
-	airflow-options coverage-table conformance corpus generated record-corpus lock bench bench-quickstart endurance mutants \
-	clean
+.PHONY: build quickstart test lint lint-rust lint-python docs docs-reference test-rust test-python run-rust run-python \
+	browser openapi proto airflow-options coverage-table conformance corpus generated record-corpus lock bench \
+	bench-quickstart endurance mutants clean
 
 build:
 	cargo build --locked --workspace
@@ -32,9 +32,10 @@ test:
 	$(MAKE) --no-print-directory run-rust && $(MAKE) --no-print-directory run-python; \
 	status=$$?; $(STAGE) --table; exit $$status
 
-PYTHON_CODE := modal_functions modal/emulator tests/python tests/corpus tests/data tests/mutations examples bench .ci/stage
+PYTHON_CODE := modal_functions modal/emulator tests/python tests/corpus tests/data tests/mutations examples bench docs \
+  .ci/stage
 
-lint: lint-rust lint-python
+lint: lint-rust lint-python docs
 
 # All at once: dependencies of tests add features to those of the programs, which would be compiled twice.
 lint-rust:
@@ -47,6 +48,22 @@ lint-python: .venv/complete
 	$(PYTHON) tests/mutations/run.py --check
 	$(STAGE) mypy .venv/bin/mypy
 	.venv/bin/mypy --strict modal/emulator/src/containers
+
+# Builds the book below target/book, and checks all links of the documentation.
+docs: target/mdbook/complete
+	MDBOOK_LOG=warn target/mdbook/bin/mdbook build docs
+	$(PYTHON) docs/check_links.py target/book
+
+target/mdbook/complete: docs/requirements.lock
+	rm -rf target/mdbook
+	$(PYTHON) -m venv target/mdbook
+	target/mdbook/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r docs/requirements.lock
+	touch $@
+
+# Writes the pages of the reference that are made from the code; tests fail while they are stale.
+docs-reference:
+	UPDATE_DOCS_REFERENCE=1 cargo test --locked --quiet -p airflow-serverless page_of_the_command_line
+	$(PYTHON) docs/reference.py
 
 test-rust: lint-rust .venv/complete run-rust
 

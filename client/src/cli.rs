@@ -4,6 +4,8 @@ mod admin;
 mod auth;
 mod backfills;
 mod daemon;
+#[cfg(test)]
+mod reference;
 mod watch;
 mod work;
 

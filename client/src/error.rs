@@ -1,4 +1,4 @@
-//! Why a command did not do what was asked, and whose fault it is. The exit codes are documented in the README.
+//! Why a command did not do what was asked, and whose fault it is. docs/src/reference/exit-codes.md lists the exit codes.
 
 use std::process::ExitCode;
 

@@ -226,6 +226,14 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_the_documentation_are_the_defaults() {
+        let page = include_str!("../../docs/src/reference/airflowd.md");
+        let (_, block) = page.split_once("```yaml\n").expect("a block");
+        let (settings, _) = block.split_once("```").expect("its end");
+        assert_eq!(read(settings).expect("settings"), Settings::default());
+    }
+
+    #[test]
     fn changes_that_need_a_restart_are_named() {
         let (old, new) = (Settings::default(), read("log:\n  filter: debug\n").expect("settings"));
         assert_eq!(old.waiting_for_a_restart(&new), Vec::<&str>::new());

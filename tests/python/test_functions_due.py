@@ -88,3 +88,31 @@ def test_what_is_due_happens_without_cron(environment: Environment, name: str) -
     trigger(environment, run_id, kind, NEAR_SECONDS)
     happened = wait_until(lambda: kind.happened(environment, run_id), f"what is due: {name}", 90)
     assert happened - kind.due(environment, run_id, NEAR_SECONDS) < LATE_SECONDS
+
+
+ASSETS = """
+from airflow.sdk import DAG, Asset, task
+
+made = Asset("made")
+with DAG("makes", schedule=None):
+    @task(outlets=[made])
+    def make(): pass
+    make()
+
+with DAG("takes", schedule=[made]):
+    @task
+    def take(): pass
+    take()
+"""
+ENDED = "SELECT count(*) FROM dag_run WHERE dag_id = 'takes' AND state = 'success'"
+
+
+def test_runs_of_an_asset_begin_within_seconds(environment: Environment) -> None:
+    """Also those whose `run_after` is in the second of the pass that has created them. Most are: three are tried."""
+    environment.upload("assets.py", ASSETS)
+    environment.command("refresh assets", kind="refresh")
+    environment.call("run_tick", "test")
+    for number in range(1, 4):
+        environment.command(f"make {number}", kind="trigger", dag_id="makes", run_id=f"make_{number}")
+        environment.call("run_tick", "test")
+        wait_until(lambda number=number: environment.query(ENDED) == [(number,)], "the run of the asset", 30)

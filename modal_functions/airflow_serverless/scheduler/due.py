@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from airflow_serverless.quarantine import Quarantine
+    from airflow_serverless.scheduler.tick import Tick
 
 FULL_TICK_SECONDS = 300.0
 """A tick runs at least this often, for what has no due time (files changed by other means)."""
@@ -23,16 +24,14 @@ CRON_LATE_SECONDS = 5.0
 MOST_RETRIES = 200
 
 
-def compute(
-    generation: int, deferred: bool, quarantine: Quarantine, bag: DBDagBag, next_clock: float | None
-) -> DueMarker:
+def compute(generation: int, deferred: bool, quarantine: Quarantine, tick: Tick, next_clock: float | None) -> DueMarker:
     """The marker as of now; times are seconds since the epoch.
 
-    `bag`: the DAGs that the tick has loaded. `next_clock`: when the next file that reads the clock is due, for which no
+    `tick`: the one that ends. `next_clock`: when the next file that reads the clock is due, for which no
     gate waits: it would never end.
     """
     full_tick_at = time.time() + FULL_TICK_SECONDS
-    times = [moment.timestamp() for moment in _moments(quarantine, bag) if moment is not None]
+    times = [moment.timestamp() for moment in _moments(quarantine, tick) if moment is not None]
     if (retry_at := quarantine.next_retry()) is not None:
         times.append(retry_at)
     return {
@@ -73,7 +72,7 @@ def _is_active() -> bool:
         return session.scalar(select(TaskInstance.id).where(TaskInstance.state.in_(states)).limit(1)) is not None
 
 
-def _moments(quarantine: Quarantine, bag: DBDagBag) -> Iterator[datetime.datetime | None]:
+def _moments(quarantine: Quarantine, tick: Tick) -> Iterator[datetime.datetime | None]:
     from airflow._shared.timezones import timezone
     from airflow.models.dag import DagModel
     from airflow.models.dagrun import DagRun
@@ -82,18 +81,23 @@ def _moments(quarantine: Quarantine, bag: DBDagBag) -> Iterator[datetime.datetim
     from airflow.models.taskreschedule import TaskReschedule
     from airflow.utils.session import create_session
     from airflow.utils.state import DagRunState, TaskInstanceState
-    from sqlalchemy import func, select
+    from sqlalchemy import false, func, select
 
     live, unfinished = _live(), (DagRunState.QUEUED, DagRunState.RUNNING)
     with create_session() as session:
         has_room = DagModel.exceeds_max_non_backfill.is_(False)
         yield session.scalar(select(func.min(DagModel.next_dagrun_create_after)).where(has_room, *live))
-        for moment in (DagRun.run_after, DagRun.logical_date):
-            yield session.scalar(
+        # Airflow compares `run_after` with the clock of the database, which has no fractions in SQLite: the last pass
+        # did not see the queued runs of its second, as assets and tasks cause them.
+        last_seen = datetime.datetime.fromtimestamp(int(tick.last_pass_at), datetime.UTC)
+        is_unseen = (DagRun.state == DagRunState.QUEUED) & (DagRun.run_after > last_seen)
+        for moment, is_missed in ((DagRun.run_after, is_unseen), (DagRun.logical_date, false())):
+            found = session.scalar(
                 select(func.min(moment))
                 .join(DagModel, DagModel.dag_id == DagRun.dag_id)
-                .where(DagRun.state.in_(unfinished), moment > timezone.utcnow(), *live)
+                .where(DagRun.state.in_(unfinished), (moment > timezone.utcnow()) | is_missed, *live)
             )
+            yield found and _full_second(found)
         # A task that was deleted from its DAG and has come back has no state, but waits nevertheless.
         is_back = TaskInstance.state.is_(None) & (TaskReschedule.reschedule_date > timezone.utcnow())
         yield session.scalar(
@@ -108,8 +112,13 @@ def _moments(quarantine: Quarantine, bag: DBDagBag) -> Iterator[datetime.datetim
         waiting = (TaskInstanceState.DEFERRED, TaskInstanceState.AWAITING_INPUT)
         yield session.scalar(select(func.min(TaskInstance.trigger_timeout)).where(TaskInstance.state.in_(waiting)))
         yield session.scalar(select(func.min(Deadline.deadline_time)).where(~Deadline.missed))
-    yield from _run_timeouts(quarantine, bag)
-    yield from _retry_times(quarantine, bag)
+    yield from _run_timeouts(quarantine, tick.dag_bag)
+    yield from _retry_times(quarantine, tick.dag_bag)
+
+
+def _full_second(moment: datetime.datetime) -> datetime.datetime:
+    """The first full second that is not before the moment."""
+    return moment if moment.microsecond == 0 else moment.replace(microsecond=0) + datetime.timedelta(seconds=1)
 
 
 def _live() -> tuple[ColumnElement[bool], ...]:

@@ -32,6 +32,8 @@ class Tick:
         from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
 
         self._executor = executor
+        self.last_pass_at = time.time()
+        """When the last pass began, in seconds since the epoch."""
         self._runner = ContainedRunner(_persistent_job(), executor, quarantine)
         self._runner._parallelism = executor.parallelism
         executor.job_id = self._runner.job.id
@@ -100,6 +102,7 @@ class Tick:
 
     def _pass(self) -> int:
         runner, executor = self._runner, self._executor
+        self.last_pass_at = time.time()
         runner._dag_id_to_team_name = {}
         queued = runner.schedule()
         executor.heartbeat()

@@ -20,7 +20,6 @@ mod logs;
 mod long_home;
 mod postgres;
 mod presence;
-mod readme;
 mod registry;
 mod rest;
 mod restart;
