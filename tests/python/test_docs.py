@@ -62,6 +62,7 @@ EXPECTED = {
 }
 """{page: what its commands print}."""
 METRICS = """
+airflow-serverless daemon start >&2
 socket=$(airflow-serverless daemon status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["socket"])')
 curl -sS --unix-socket "$socket" http://localhost/v1/metrics
 """
@@ -207,10 +208,14 @@ def test_all_of_the_volume_is_documented(machine: Machine) -> None:
 def test_all_metrics_are_documented(machine: Machine) -> None:
     done = machine.run("", METRICS)
     suffixes = {"counter": "_total", "info": "_info"}
-    served = re.findall(r"^# TYPE (\w+) (\w+)$", done.stdout, re.MULTILINE)
+    found = re.findall(r"^# TYPE (\w+) (\w+)$", done.stdout, re.MULTILINE)
+    served = {(name + suffixes.get(kind, ""), kind) for name, kind in found}
     text = (documents.BOOK / "reference/metrics.md").read_text()
-    documented = re.findall(r"^\| `(\w+)` \| (\w+) \|", text, re.MULTILINE)
-    assert sorted((name + suffixes.get(kind, ""), kind) for name, kind in served) == sorted(documented), done
+    documented = set(re.findall(r"^\| `(\w+)` \| (\w+) \|", text, re.MULTILINE))
+    assert served and served <= documented, done
+    # What has not happened since the daemon was started has no figure yet.
+    source = (REPOSITORY / "daemon/src/metrics.rs").read_text()
+    assert [name for name, _ in documented - served if f'"{name.removesuffix("_total")}"' not in source] == []
 
 
 def test_blocks_that_are_not_run_are_few_and_say_why(machine: Machine) -> None:
