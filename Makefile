@@ -91,7 +91,7 @@ browser:
 	.venv/bin/uv pip install --quiet --require-hashes --python .venv/bin/python -r modal_functions/requirements-dev.lock
 	touch $@
 
-# Measures, and never judges: machines are noisy. PROFILE=release builds and measures the release.
+# Benchmarks only, no thresholds: machines are noisy. PROFILE=release builds and measures the release.
 PROFILE ?= debug
 BENCH_BUILD := cargo build --locked $(if $(filter release,$(PROFILE)),--release)
 bench: .venv/complete
@@ -114,7 +114,7 @@ bench: .venv/complete
 bench-quickstart:
 	$(PYTHON) bench/quickstart.py
 
-# Has a daemon work for two weeks, whose nights are short: does it grow? Takes many minutes.
+# Soak test: two simulated weeks, checks for leaks. Takes many minutes.
 endurance: build
 	cargo test --locked -p integration-tests --test it -- --ignored --nocapture weeks_of_work
 

@@ -271,7 +271,7 @@ const NO_VALUE: &str = "has no value; an empty one is written \"\"";
 
 /// What an environment was like before a configuration is applied to it: secrets that it had need not be said again.
 #[derive(Clone, Copy, Debug)]
-pub enum Before<'a> {
+pub enum PreviousConfig<'a> {
     /// It is a new one.
     Nothing,
     Known(&'a Config),
@@ -290,7 +290,7 @@ impl Config {
     ///
     /// # Errors
     /// All faults that were found.
-    pub fn validate(&self, before: Before<'_>) -> Result<(), Vec<Fault>> {
+    pub fn validate(&self, before: PreviousConfig<'_>) -> Result<(), Vec<Fault>> {
         let mut faults = Vec::new();
         let mut range = |key: &str, value: u32, max: u32| {
             if !(1..=max).contains(&value) {
@@ -310,14 +310,14 @@ impl Config {
     }
 
     /// Secrets that are neither here nor where they were before.
-    fn missing_secrets(&self, before: Before<'_>) -> Vec<Fault> {
+    fn missing_secrets(&self, before: PreviousConfig<'_>) -> Vec<Fault> {
         let (is_kept, has_database): (&dyn Fn(&str) -> bool, bool) = match before {
-            Before::Nothing => (&|_| false, false),
-            Before::Known(before) => (
+            PreviousConfig::Nothing => (&|_| false, false),
+            PreviousConfig::Known(before) => (
                 &|name| before.secret_variables().any(|kept| kept.name == name),
                 before.database.kind == DatabaseKind::Postgres,
             ),
-            Before::Unknown => (&|_| true, true),
+            PreviousConfig::Unknown => (&|_| true, true),
         };
         let without_value =
             self.secret_variables().filter(|variable| variable.value.is_none() && !is_kept(&variable.name));
@@ -469,7 +469,7 @@ mod tests {
         let mut config = Config::default();
         config.scheduler.interval_seconds = 0;
         config.database.kind = DatabaseKind::Postgres;
-        let faults = config.validate(Before::Nothing).expect_err("two faults");
+        let faults = config.validate(PreviousConfig::Nothing).expect_err("two faults");
         let keys: Vec<_> = faults.iter().map(|fault| fault.location.as_str()).collect();
         assert_eq!(keys, ["scheduler.interval_seconds", "database.connection_string"]);
     }
@@ -480,9 +480,9 @@ mod tests {
         let env = BTreeMap::from([("API_TOKEN".to_owned(), None)]);
         let config = Config { database, env, ..Config::default() };
         let other = Config::default();
-        let missing = |before: Before<'_>| config.validate(before).err().unwrap_or_default().len();
-        assert_eq!([missing(Before::Nothing), missing(Before::Known(&other))], [2, 2]);
-        assert_eq!([missing(Before::Known(&config)), missing(Before::Unknown)], [0, 0]);
+        let missing = |before: PreviousConfig<'_>| config.validate(before).err().unwrap_or_default().len();
+        assert_eq!([missing(PreviousConfig::Nothing), missing(PreviousConfig::Known(&other))], [2, 2]);
+        assert_eq!([missing(PreviousConfig::Known(&config)), missing(PreviousConfig::Unknown)], [0, 0]);
     }
 
     #[test]
@@ -494,7 +494,7 @@ mod tests {
         )
         .expect("valid");
         let config = Config { airflow, ..Config::default() };
-        assert_eq!(config.validate(Before::Nothing), Ok(()));
+        assert_eq!(config.validate(PreviousConfig::Nothing), Ok(()));
         let kept = config.without_secrets();
         let answer = serde_json::json!(kept.airflow);
         let expected = serde_json::json!({
@@ -503,12 +503,12 @@ mod tests {
         });
         assert_eq!(answer, expected);
         assert_eq!(read(&answer.to_string()).expect("what is answered"), kept.airflow);
-        let faults = |config: &Config, before: Before<'_>| config.validate(before).err().unwrap_or_default();
-        assert_eq!(faults(&kept, Before::Known(&config)), []);
-        assert_eq!(faults(&kept, Before::Nothing)[0].location, "airflow.secrets.backend_kwargs");
+        let faults = |config: &Config, before: PreviousConfig<'_>| config.validate(before).err().unwrap_or_default();
+        assert_eq!(faults(&kept, PreviousConfig::Known(&config)), []);
+        assert_eq!(faults(&kept, PreviousConfig::Nothing)[0].location, "airflow.secrets.backend_kwargs");
         let without =
             Config { airflow: read(r#"{"core": {"max_map_length": null}}"#).expect("read"), ..Config::default() };
-        assert_eq!(faults(&without, Before::Unknown)[0].message, NO_VALUE);
+        assert_eq!(faults(&without, PreviousConfig::Unknown)[0].message, NO_VALUE);
         for (text, part) in [
             (r#"{"max_map_length": 1}"#, "write `core: {max_map_length: …}`"),
             (r#"{"core": {"max_map_length": [1]}}"#, "JSON is written as text"),
@@ -556,7 +556,7 @@ mod tests {
                 root_certificate: Some(pem.to_owned()),
             };
             Config { database, ..Config::default() }
-                .validate(Before::Nothing)
+                .validate(PreviousConfig::Nothing)
                 .err()
                 .map(|faults| faults[0].message.clone())
         };

@@ -218,7 +218,7 @@ pub enum ConditionKind {
 /// - `Deleting`: it is being deleted.
 /// - `Scheduling`: ticks succeed.
 /// - `Unobserved`: the scheduler was not checked yet.
-/// - `Quarantined`: something is quarantined; `GET …/dags/errors` lists it.
+/// - `Quarantined`: something is quarantined; `GET …/import-errors` lists it.
 /// - `TickFailed`: the last tick failed.
 /// - `TickOverdue`: a tick is overdue by more than 3 minutes.
 /// - `DatabaseDamaged`, `DatabaseLocked`, `DatabaseMissing`, `DatabaseNewer` (of a newer version of Airflow),

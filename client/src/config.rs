@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use airflow_serverless_api::{
-    config::{Before, Config},
+    config::{Config, PreviousConfig},
     problem::Fault,
     secret::{Secret, without_credentials},
 };
@@ -14,7 +14,7 @@ use crate::{error::CliError, input_file};
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Reads and checks a configuration for an environment that was so before.
-pub fn read(path: &Path, before: Before<'_>) -> Result<Config, CliError> {
+pub fn read(path: &Path, before: PreviousConfig<'_>) -> Result<Config, CliError> {
     let shown = path.display().to_string();
     let text = text_of(path, &shown)?;
     let lookup = |name: &str| std::env::var(name).ok();
@@ -36,7 +36,7 @@ fn text_of(path: &Path, shown: &str) -> Result<String, CliError> {
 
 type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-fn parse(text: &str, lookup: Lookup<'_>, before: Before<'_>) -> Result<Config, Vec<Fault>> {
+fn parse(text: &str, lookup: Lookup<'_>, before: PreviousConfig<'_>) -> Result<Config, Vec<Fault>> {
     // Plain values are put in before parsing, so that numbers can come from variables. All others would be read as
     // YAML there (a password may hold any character): they wait for the parsed text.
     let plain = |name: &str| lookup(name).filter(|value| is_plain(value));
@@ -215,14 +215,14 @@ mod tests {
     use super::*;
 
     fn fault(text: &str) -> Fault {
-        let mut faults = parse(text, &|_| None, Before::Nothing).expect_err("a fault");
+        let mut faults = parse(text, &|_| None, PreviousConfig::Nothing).expect_err("a fault");
         locate(faults.remove(0), text)
     }
 
     #[test]
     fn the_specified_file_is_read() {
         let text = "database:\n  type: sqlite # or 'postgres'\nscheduler:\n  interval_seconds: 60\nexecutor:\n  parallelism: 16\n  task_timeout: 3600\n";
-        assert_eq!(parse(text, &|_| None, Before::Nothing).expect("valid"), Config::default());
+        assert_eq!(parse(text, &|_| None, PreviousConfig::Nothing).expect("valid"), Config::default());
     }
 
     #[test]
@@ -292,7 +292,8 @@ mod tests {
     #[test]
     fn variables_reach_numbers_and_secrets() {
         let text = "database:\n  type: sqlite\nscheduler:\n  interval_seconds: ${EVERY}\n# ${UNSET}\n";
-        let config = parse(text, &|name| (name == "EVERY").then(|| "15".to_owned()), Before::Nothing).expect("valid");
+        let config =
+            parse(text, &|name| (name == "EVERY").then(|| "15".to_owned()), PreviousConfig::Nothing).expect("valid");
         assert_eq!(config.scheduler.interval_seconds, 15);
         let url = expand("postgresql://u:${PW}@h/d", &|_| Some("a\"b: c#".to_owned()), |_| unreachable!());
         assert_eq!(url.expect("expands"), "postgresql://u:a\"b: c#@h/d");
@@ -300,11 +301,11 @@ mod tests {
         assert!(fault(text).message.contains("${PW} is not set"));
         let text = "database:\n  type: sqlite\nenv:\n  AIRFLOW_VAR_A: ${PW}\n  PORT: ${PORT}\n";
         let lookup = |name: &str| Some(if name == "PW" { "a\"b: c#" } else { "8080" }.to_owned());
-        let config = parse(text, &lookup, Before::Nothing).expect("valid");
+        let config = parse(text, &lookup, PreviousConfig::Nothing).expect("valid");
         let values: Vec<_> = config.env.values().flatten().map(Secret::expose).collect();
         assert_eq!(values, ["a\"b: c#", "8080"]);
         let text = "database:\n  type: sqlite\nairflow:\n  secrets:\n    backend_kwargs: ${PW}\n";
-        let config = parse(text, &|_| Some("{\"a\": \"b: c#\"}".to_owned()), Before::Nothing).expect("valid");
+        let config = parse(text, &|_| Some("{\"a\": \"b: c#\"}".to_owned()), PreviousConfig::Nothing).expect("valid");
         let kwargs = config.airflow.options["secrets"]["backend_kwargs"].as_ref().map(Secret::expose);
         assert_eq!(kwargs, Some("{\"a\": \"b: c#\"}"));
         let text = "database:\n  type: sqlite\nenv:\n  AIRFLOW_VAR_A: ${PW}\n  PORT: ${PORT}\n";

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::{
     airflow::Airflow,
     error::Result,
-    modal::{Heartbeat, Modal},
+    modal::{LocalModalHealth, Modal},
     registry::Registry,
     report::chain,
     runtime::Runtime,
@@ -46,7 +46,7 @@ pub struct Diagnostician {
     pub airflow: Arc<Airflow>,
     pub runtime: Runtime,
     pub modal: Modal,
-    pub heartbeat: Heartbeat,
+    pub heartbeat: LocalModalHealth,
 }
 
 impl Diagnostician {

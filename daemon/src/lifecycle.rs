@@ -61,7 +61,7 @@ pub enum LifecycleError {
     Listen(#[from] ListenError),
     #[error("{0} failed, and the daemon with it; the log shows why, and the next start resumes where it was")]
     Failed(&'static str),
-    #[error("received a second stop signal: exited at once; what was under way is repeated at the next start")]
+    #[error("received a second stop signal; exiting immediately. Unfinished work resumes at the next start")]
     Interrupted,
     #[error("the stop took longer than {} s: ended at once", LONGEST_STOP.as_secs())]
     SlowStop,

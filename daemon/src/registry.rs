@@ -1,14 +1,14 @@
 //! What the user asked for: environments and the operations that bring them about.
 //!
 //! The registry only records wishes and wakes the reconciler. It talks to Modal for one thing: what is secret goes
-//! straight to the Vault, before the wish is accepted, and is not recorded.
+//! straight to the environment's Secret (`vault`), before the wish is accepted, and is not recorded.
 
 pub mod adoption;
 
 use std::{sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
-    config::{Before, Config},
+    config::{Config, PreviousConfig},
     environment::{
         CreateEnvironment, DeleteEnvironment, Environment, EnvironmentChange, EnvironmentList, EnvironmentName,
         EnvironmentState, ListEnvironments,
@@ -119,13 +119,13 @@ impl Registry {
     /// with new work only if it is not ready. (Secrets are not compared: nobody but Modal knows the old ones.)
     pub async fn create_environment(&self, request: CreateEnvironment) -> Result<EnvironmentChange> {
         let CreateEnvironment { name, config: wanted } = request;
-        wanted.validate(Before::Nothing).map_err(Error::InvalidConfig)?;
+        wanted.validate(PreviousConfig::Nothing).map_err(Error::InvalidConfig)?;
         let config = wanted.without_secrets();
         let _wishing = self.wishing.lock(&name).await;
         match self.base.store.environment(&name).await? {
             None => {
                 let target = wanted.target.map_or_else(|| self.modal.default_target(), Ok)?;
-                vault::keep(&self.modal.client(target, &config).await?, &name, &wanted, None).await?;
+                vault::update_secret(&self.modal.client(target, &config).await?, &name, &wanted, None).await?;
                 let operation = new_operation(OperationKind::Create);
                 self.base.store.insert_environment(&name, (target, &config), &operation, self.base.now()).await?;
                 self.started(&name, (EventKind::EnvironmentCreated, json!({})), operation.id).await
@@ -156,7 +156,7 @@ impl Registry {
         let _wishing = self.wishing.lock(name).await;
         let environment = self.wanted_environment(name).await?;
         is_expected(&environment)?;
-        wanted.validate(Before::Known(&environment.config)).map_err(Error::InvalidConfig)?;
+        wanted.validate(PreviousConfig::Known(&environment.config)).map_err(Error::InvalidConfig)?;
         if let Some(key) = moved(&environment, &config) {
             let message = "cannot be changed, as the metadata would stay behind: create another environment";
             return Err(Error::InvalidConfig(vec![Fault::new(key, message)]));
@@ -194,7 +194,7 @@ impl Registry {
 
     async fn keep_secrets(&self, environment: &Environment, wanted: &Config) -> Result<()> {
         let client = self.modal.client(environment.target, &environment.config).await?;
-        vault::keep(&client, &environment.name, wanted, Some(&environment.config)).await
+        vault::update_secret(&client, &environment.name, wanted, Some(&environment.config)).await
     }
 
     /// Follows the work under way, or starts it again if it has failed.

@@ -8,11 +8,11 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Mutex,
 };
 
 use airflow_serverless_api::Secret;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
 use crate::private_file::{self, Unreadable};
@@ -82,7 +82,7 @@ impl Token {
     /// Whether this is the token. The answer takes the same time however much of it is right.
     pub fn admits(&self, given: &[u8]) -> bool {
         // Nothing here can fail half-way and leave behind what must not be used.
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.known.lock();
         self.look(&mut known);
         match &*known {
             Known::Token(_, secret) => secret.expose().as_bytes().ct_eq(given).into(),

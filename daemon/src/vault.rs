@@ -29,9 +29,9 @@ pub async fn ensure(client: &Client, environment: &EnvironmentName) -> Result<Se
     Ok(client.create_secret(&environment.secret(), variables).await?)
 }
 
-/// Puts what is secret of a configuration into the environment's Secret, and takes out the variables of the one
-/// `before` that it no longer has.
-pub async fn keep(
+/// Stores the secrets of a configuration in the environment's Secret, and removes the variables of the previous
+/// configuration that it no longer has.
+pub async fn update_secret(
     client: &Client,
     environment: &EnvironmentName,
     config: &Config,

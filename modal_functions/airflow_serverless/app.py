@@ -57,7 +57,7 @@ def query_metadata(sql: str, parameters: list[Any]) -> list[dict[str, Any]]:
 
 def create_app(settings: Settings, settings_json: str | None = None) -> modal.App:
     """The app of the environment, ready to deploy."""
-    # Not by the containers of the two functions above, which do without Airflow.
+    # Not imported at the top: the containers of the two functions above must not import Airflow.
     from airflow_serverless import functions
 
     app = modal.App(settings.app_name, image=_image(), include_source=False)

@@ -18,7 +18,7 @@ def run_tick(reason: str) -> dict[str, Any]:
 
 
 def execute_task(payload: dict[str, Any]) -> dict[str, Any]:
-    """Run one attempt of one task, or one callback; returns {"status": …}."""
+    """Run one attempt of one task, one callback, or one installation of packages; returns {"status": …}."""
     from airflow_serverless.worker.execute_task import execute_task
 
     return execute_task(payload)

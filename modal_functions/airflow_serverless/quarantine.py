@@ -200,8 +200,10 @@ def software() -> str:
     """
     import airflow
 
+    import airflow_serverless
+
     digest = hmac.new(os.environ.get("AIRFLOW__CORE__FERNET_KEY", "").encode(), airflow.__version__.encode(), "sha256")
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    for path in sorted(path for folder in airflow_serverless.__path__ for path in Path(folder).rglob("*.py")):
         digest.update(path.read_bytes())
     options = Settings.from_environment().airflow_options
     digest.update(

@@ -259,7 +259,7 @@ def claim_key(ti_id: str, launch: str) -> str:
 
 
 def stop_key(ti_id: str, launch: str) -> str:
-    """The key that stops a launch."""
+    """The key of the note about why a launch is stopped."""
     return f"stop:{ti_id}:{launch}"
 
 
@@ -391,7 +391,7 @@ class State:
         return self.store.get(PUBLISHED)
 
     def written(self) -> Written | None:
-        """Which DAG files were last written to the database."""
+        """The last record that a running task has written."""
         return self.store.get(WRITTEN)
 
     def journals(self) -> dict[str, JournalRecord]:
@@ -411,7 +411,7 @@ class State:
         return self.store.get(TRIGGERER)
 
     def callback(self, callback_id: str) -> CallbackEntry | None:
-        """A callback that should run."""
+        """The entry of a callback, in any state."""
         return self.store.get(callback_key(callback_id))
 
     def task(self, key: str) -> TaskEntry | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from environment import DATABASES, Environment, deployed
+from airflow_serverless.config import SETTINGS_VARIABLE
+from environment import DATABASES, FUNCTIONS, Environment, deployed
 from local_modal import wait_until
 
 CANARY = """
@@ -390,3 +393,24 @@ def test_tables_that_an_earlier_version_lacks_are_added(environment: Environment
     run_canary(environment, "after-an-upgrade")
     assert environment.query("SELECT count(*) FROM airflow_serverless_quarantine")
     assert environment.query("SELECT count(*) FROM airflow_serverless_definition")
+
+
+def test_the_digest_of_the_software_depends_on_the_package_only(tmp_path: Path) -> None:
+    """It is part of what decides whether DAG files are parsed again: another file beside the package must not count."""
+    shutil.copytree(FUNCTIONS / "airflow_serverless", tmp_path / "airflow_serverless")
+    environment = {
+        "PYTHONPATH": str(tmp_path),
+        SETTINGS_VARIABLE: '{"environment": "test"}',
+        "AIRFLOW_HOME": str(tmp_path),
+    }
+
+    def digest() -> str:
+        script = "from airflow_serverless.quarantine import software; print(software())"
+        return subprocess.check_output([sys.executable, "-c", script], env=environment, text=True).split()[-1]
+
+    before = digest()
+    (tmp_path / "other.py").write_text("x = 1")
+    assert digest() == before
+    with (tmp_path / "airflow_serverless/state.py").open("a") as file:
+        file.write("# changed")
+    assert digest() != before

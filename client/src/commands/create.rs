@@ -1,7 +1,7 @@
 //! `create`: an environment from a configuration.
 
 use airflow_serverless_api::{
-    config::{Before, Config, DatabaseKind},
+    config::{Config, DatabaseKind, PreviousConfig},
     environment::EnvironmentChange,
 };
 
@@ -10,7 +10,7 @@ use crate::{cli::Create, config, error::ExitStatus, follow, printer::Printer, se
 
 pub async fn create(arguments: Create, printer: &Printer) -> Outcome {
     let name = arguments.environment.name;
-    let before = if arguments.update { Before::Unknown } else { Before::Nothing };
+    let before = if arguments.update { PreviousConfig::Unknown } else { PreviousConfig::Nothing };
     let config = config::read(&arguments.config, before)?;
     let daemon = session::connect(printer).await?;
     let change = if arguments.update {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,6 +10,7 @@ use airflow_serverless_api::{
     watch::FileWarning,
 };
 use chrono::{DateTime, Utc};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{Deployed, dags::Definition};
@@ -118,7 +118,7 @@ impl Known {
 
 impl Definitions {
     fn lock(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn with<T>(&self, environment: &Environment, act: impl FnOnce(&mut Known) -> T) -> T {

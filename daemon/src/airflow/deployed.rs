@@ -1,10 +1,7 @@
 //! The handle on an environment that is deployed: all that people do with it are its methods, by noun in the files
 //! beside this one.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use airflow_serverless_api::{
     environment::{Environment, EnvironmentName},
@@ -96,11 +93,11 @@ impl<T: Clone> Lookup<T> {
 
 /// The objects of the newest deployment of each environment.
 #[derive(Default)]
-pub(super) struct KnownObjects(std::sync::Mutex<HashMap<EnvironmentName, Arc<Objects>>>);
+pub(super) struct KnownObjects(parking_lot::Mutex<HashMap<EnvironmentName, Arc<Objects>>>);
 
 impl KnownObjects {
     fn of(&self, environment: &Environment, client: &Client) -> Arc<Objects> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         match known.get(&environment.name) {
             Some(objects) if objects.are_of(environment, client) => objects.clone(),
             _ => {
@@ -113,7 +110,7 @@ impl KnownObjects {
 
     /// Forgets environments that are not there any more.
     pub fn retain(&self, is_there: impl Fn(&EnvironmentName) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| is_there(name));
+        self.0.lock().retain(|name, _| is_there(name));
     }
 }
 

@@ -1,15 +1,12 @@
 //! How the scheduler of an environment is, by what it leaves in the Dict: `health`, and when its next tick is due.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
     environment::{Condition, ConditionKind, Environment, EnvironmentName, EnvironmentState, Reason},
     event::EventKind,
 };
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -58,7 +55,7 @@ pub(super) struct Overdue(Mutex<HashMap<EnvironmentName, Instant>>);
 impl Overdue {
     /// Returns how long the tick has been overdue; None if it is not.
     fn observe(&self, environment: &EnvironmentName, is_overdue: bool) -> Option<Duration> {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.0.lock();
         if !is_overdue {
             since.remove(environment);
             return None;

@@ -30,7 +30,10 @@ use sqlx::{
 use tokio::sync::Mutex;
 
 use super::{Airflow, Deployed};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    report::chain,
+};
 
 const DATABASE: &str = "/data/airflow.db";
 /// Bytes of a database that are written to the disk at once.
@@ -193,8 +196,15 @@ impl Deployed {
         if !fetch(&self.volume().await?, &path).await? {
             return Err(Error::DatabaseMissing(name.clone()));
         }
-        let failed = |source| Error::Metadata { environment: name.clone(), source };
-        let pool = open(&path).await.map_err(failed)?;
+        let pool = match (open(&path).await, &*slot) {
+            (Ok(pool), _) => pool,
+            // The last copy that can be read shows more than none. The next read tries again.
+            (Err(error), Some(snapshot)) if sqlite_schema::is_damage(&error) && snapshot.created_at == *created_at => {
+                tracing::warn!(environment = %name, error = chain(&error), "the published metadata database is damaged");
+                return Ok(snapshot.pool.clone());
+            }
+            (Err(source), _) => return Err(Error::Metadata { environment: name.clone(), source }),
+        };
         // The number was read first: a publication in between is seen as newer the next time, never as older.
         *slot = Some(Snapshot { created_at: *created_at, generation: generation.unwrap_or(-1), pool: pool.clone() });
         Ok(pool)
@@ -233,6 +243,10 @@ impl Write for InPlace {
     }
 }
 
+/// Opens a copy.
+///
+/// # Errors
+/// Also if it is no database: SQLite finds that out by the first query.
 async fn open(path: &Path) -> sqlx::Result<SqlitePool> {
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -240,5 +254,7 @@ async fn open(path: &Path) -> sqlx::Result<SqlitePool> {
         // The copy never changes: no locks, no side files.
         .immutable(true);
     // The connection opens the file now, so that a later replacement does not slip in under this generation.
-    SqlitePoolOptions::new().min_connections(1).max_connections(1).connect_with(options).await
+    let pool = SqlitePoolOptions::new().min_connections(1).max_connections(1).connect_with(options).await?;
+    sqlx::query("SELECT 1 FROM sqlite_schema LIMIT 1").fetch_optional(&pool).await?;
+    Ok(pool)
 }

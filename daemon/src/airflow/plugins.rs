@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     path::{Component, Path},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use airflow_serverless_api::environment::{Environment, EnvironmentName};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use modal_client::{Entry, EntryKind};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     Deployed,
@@ -51,7 +52,7 @@ impl Plugin {
 
 impl PluginCache {
     fn lock(&self) -> MutexGuard<'_, HashMap<EnvironmentName, Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn of(&self, environment: &Environment) -> Arc<HashMap<String, Plugin>> {

@@ -1,15 +1,12 @@
 //! UIs: each runs for as long as whoever asked for it holds it, and ends with the daemon at the latest.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
     environment::Environment,
     ui::{Ui, UiList, UiProgress, UiReady, UiState},
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -75,7 +72,7 @@ impl Uis {
     }
 
     fn open(&self) -> MutexGuard<'_, BTreeMap<Uuid, Ui>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     fn set(&self, id: Uuid, state: UiState) {

@@ -1,13 +1,10 @@
 //! What DAG files read of an environment while they are imported: its Variables, Connections and environment variables.
 //! Only the scheduler knows the values; here they are in memory only, and not for long.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use airflow_serverless_api::environment::EnvironmentName;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -43,7 +40,7 @@ impl Values {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

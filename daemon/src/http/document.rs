@@ -29,7 +29,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::{
     Services, etag,
-    kinds::{self, Kind},
+    problem_kinds::{self, Kind},
 };
 
 const TOKEN: &str = "token";
@@ -285,7 +285,7 @@ fn add_shared(components: &mut Components) {
 /// An answer with a problem of one of the kinds that have such a status.
 fn refusal(status: &str, meaning: &str) -> Response {
     let fits = |kind: &&Kind| is_in(kind.status, status);
-    let examples = kinds::ALL.iter().filter(fits).map(|kind| {
+    let examples = problem_kinds::ALL.iter().filter(fits).map(|kind| {
         let problem = Problem {
             kind: format!("{}{}", Problem::NAMESPACE, kind.name),
             title: kind.title.to_owned(),
@@ -336,7 +336,7 @@ mod tests {
                 RefOr::Ref(_) => 0,
             })
             .sum();
-        assert_eq!(kinds, kinds::ALL.len(), "each kind of problem is documented once");
+        assert_eq!(kinds, problem_kinds::ALL.len(), "each kind of problem is documented once");
         for (path, item) in &mut document.paths.paths {
             for operation in operations(item) {
                 let parameters = operation.parameters.iter().flatten();

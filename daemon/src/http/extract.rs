@@ -18,7 +18,7 @@ use serde::{
 
 use super::{
     limits::BODY,
-    problem::{Failure, kinds},
+    problem::{Failure, problem_kinds},
 };
 
 pub(super) struct Json<T>(pub T);
@@ -74,7 +74,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 /// What comes of reading a body, unless its client takes too long to send it.
 pub(super) async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, Failure> {
     tokio::time::timeout(BODY, reading).await.map_err(|_| {
-        Failure::new(&kinds::BODY_TOO_SLOW, format!("the body did not arrive within {} s", BODY.as_secs()))
+        Failure::new(&problem_kinds::BODY_TOO_SLOW, format!("the body did not arrive within {} s", BODY.as_secs()))
     })
 }
 

@@ -5,10 +5,7 @@
 //! the scheduler carries out each id once. The same goes for a request that failed: it may have been carried out in spite
 //! of that. What was refused is not kept: it changed nothing and may succeed later.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashSet;
 
 use axum::{
     body::{Body, to_bytes},
@@ -18,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -59,7 +57,7 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
     if known.request != hash {
         return Err(Error::IdempotencyKeyReused.into());
     }
-    let id = name_of_work(&key, known.created_at);
+    let id = derived_command_id(&key, known.created_at);
     if let Some(kept) = known.answer() {
         return Ok(replay(kept));
     }
@@ -89,7 +87,7 @@ fn key(parts: &Parts) -> Answer<String> {
 }
 
 /// The same for each try of a request, and another one once it was refused and forgotten.
-fn name_of_work(key: &str, begun: DateTime<Utc>) -> Uuid {
+fn derived_command_id(key: &str, begun: DateTime<Utc>) -> Uuid {
     let digest = Sha256::digest(format!("{begun:?} {key}"));
     Uuid::from_bytes(std::array::from_fn(|index| digest[index]))
 }
@@ -135,13 +133,13 @@ struct Held<'a>(&'a UnderWay, String);
 
 impl<'a> Held<'a> {
     fn new(under_way: &'a UnderWay, key: &str) -> Option<Self> {
-        let is_new = under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+        let is_new = under_way.lock().insert(key.to_owned());
         is_new.then(|| Self(under_way, key.to_owned()))
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0.lock().remove(&self.1);
     }
 }

@@ -12,7 +12,7 @@ use axum::{
 use futures::StreamExt;
 use tokio::sync::Semaphore;
 
-use super::problem::{Failure, kinds};
+use super::problem::{Failure, problem_kinds};
 use crate::airflow::MAX_FILE_BYTES;
 
 /// Requests that are answered at once; further ones are refused, for their clients to try again. Connections have a
@@ -55,7 +55,7 @@ pub(super) async fn shed(State(free): State<Arc<Semaphore>>, request: Request, n
     let is_about_health = [routes::HEALTH, routes::VERSION].iter().any(|it| it.template == request.uri().path());
     if permit.is_err() && !is_about_health {
         let detail = format!("limit reached: {MAX_REQUESTS} requests are in progress");
-        return Failure::new(&kinds::OVERLOADED, detail).hint("try again in a moment").into_response();
+        return Failure::new(&problem_kinds::OVERLOADED, detail).hint("try again in a moment").into_response();
     }
     next.run(request).await
 }
@@ -69,7 +69,7 @@ pub(super) fn streams() -> Arc<Semaphore> {
 pub(super) async fn stream(State(free): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let Ok(permit) = free.try_acquire_owned() else {
         let detail = format!("limit reached: {MAX_STREAMS} streams are open");
-        return Failure::new(&kinds::OVERLOADED, detail).hint("close some streams").into_response();
+        return Failure::new(&problem_kinds::OVERLOADED, detail).hint("close some streams").into_response();
     };
     let response = next.run(request).await;
     if !response.status().is_success() {
@@ -89,7 +89,7 @@ pub(super) async fn within(State(limit): State<Duration>, request: Request, next
         Ok(response) => response,
         Err(_) => {
             let detail = format!("no response within {} s", limit.as_secs());
-            Failure::new(&kinds::TIME_LIMIT, detail).into_response()
+            Failure::new(&problem_kinds::TIME_LIMIT, detail).into_response()
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The REST API: [`router`] reads as its table of contents. Handlers extract, make one call and wrap the answer.
 
+mod auth;
 mod backfills;
 mod backups;
 mod connections;
@@ -7,18 +8,15 @@ mod cost;
 mod credentials;
 mod daemon;
 mod dags;
+mod detached;
 mod diagnostics;
 mod document;
 mod environments;
 mod etag;
 mod events;
 mod extract;
-mod finish;
-mod frame;
 mod gone;
-mod guard;
 mod idempotency;
-mod kinds;
 mod limits;
 mod logs;
 mod metrics;
@@ -26,7 +24,9 @@ mod operations;
 mod page;
 mod pools;
 mod problem;
+mod problem_kinds;
 mod questions;
+mod request_id;
 mod runs;
 mod storage;
 mod tasks;
@@ -47,7 +47,7 @@ use utoipa_axum::{
     routes,
 };
 
-pub use guard::Door;
+pub use auth::ListenerKind;
 
 use tokio_util::sync::CancellationToken;
 
@@ -171,7 +171,7 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(watches::get_watch, watches::delete_watch).layer(own()))
 }
 
-/// The whole API, to be served [`behind`] a door.
+/// The whole API, to be served with [`with_listener_policy`].
 pub fn router(services: Services) -> Router {
     let (router, document) = document::split(routes());
     router
@@ -189,16 +189,16 @@ pub fn router(services: Services) -> Router {
         .layer(from_fn_with_state(limits::ANSWER, limits::within))
         .layer(from_fn_with_state(limits::requests(), limits::shed))
         // Outside the limits, so that they hold for what goes on without its client, too.
-        .layer(from_fn(finish::finish))
+        .layer(from_fn(detached::run_to_completion))
         .layer(from_fn_with_state(services, metrics::count))
 }
 
 /// The API as it is served at one listener: with what a request has to show there, and what all answers have.
-pub fn behind(router: Router, door: Door) -> Router {
+pub fn with_listener_policy(router: Router, listener: ListenerKind) -> Router {
     router
-        .layer(from_fn_with_state(door, guard::guard))
-        .layer(CatchPanicLayer::custom(frame::panicked))
-        .layer(from_fn(frame::frame))
+        .layer(from_fn_with_state(listener, auth::authorize))
+        .layer(CatchPanicLayer::custom(request_id::panicked))
+        .layer(from_fn(request_id::add_headers))
 }
 
 /// The OpenAPI document, as it is checked in.

@@ -6,8 +6,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-pub(super) use super::kinds;
-use super::kinds::Kind;
+pub(super) use super::problem_kinds;
+use super::problem_kinds::Kind;
 use crate::{
     error::{Error, Reason, Subject},
     modal::ModalError,
@@ -58,55 +58,59 @@ impl Failure {
 
     fn not_found(subject: Subject, detail: String) -> Self {
         let (kind, hint) = match subject {
-            Subject::Dag => (kinds::DAG_NOT_FOUND, DAGS_HINT),
-            Subject::Run => (kinds::DAG_RUN_NOT_FOUND, RUNS_HINT),
+            Subject::Dag => (problem_kinds::DAG_NOT_FOUND, DAGS_HINT),
+            Subject::Run => (problem_kinds::DAG_RUN_NOT_FOUND, RUNS_HINT),
             Subject::Task => {
-                (kinds::TASK_INSTANCE_NOT_FOUND, "`airflow-serverless runs show` shows the tasks of a run")
+                (problem_kinds::TASK_INSTANCE_NOT_FOUND, "`airflow-serverless runs show` shows the tasks of a run")
             }
-            Subject::Question => (kinds::TASK_INSTANCE_NOT_FOUND, QUESTIONS_HINT),
-            Subject::Backfill => (kinds::BACKFILL_NOT_FOUND, "`airflow-serverless backfills list` shows the backfills"),
-            Subject::Backup => (kinds::BACKUP_NOT_FOUND, "`airflow-serverless env backups` shows the backups"),
-            Subject::Variable => (kinds::VARIABLE_NOT_FOUND, "`airflow-serverless variables list` shows the variables"),
+            Subject::Question => (problem_kinds::TASK_INSTANCE_NOT_FOUND, QUESTIONS_HINT),
+            Subject::Backfill => {
+                (problem_kinds::BACKFILL_NOT_FOUND, "`airflow-serverless backfills list` shows the backfills")
+            }
+            Subject::Backup => (problem_kinds::BACKUP_NOT_FOUND, "`airflow-serverless env backups` shows the backups"),
+            Subject::Variable => {
+                (problem_kinds::VARIABLE_NOT_FOUND, "`airflow-serverless variables list` shows the variables")
+            }
             Subject::Connection => {
-                (kinds::CONNECTION_NOT_FOUND, "`airflow-serverless connections list` shows the connections")
+                (problem_kinds::CONNECTION_NOT_FOUND, "`airflow-serverless connections list` shows the connections")
             }
-            Subject::Pool => (kinds::POOL_NOT_FOUND, "`airflow-serverless pools list` shows the pools"),
+            Subject::Pool => (problem_kinds::POOL_NOT_FOUND, "`airflow-serverless pools list` shows the pools"),
         };
         Self::new(&kind, detail).hint(hint)
     }
 
     fn conflict(subject: Subject, detail: String) -> Self {
         let (kind, hint) = match subject {
-            Subject::Dag | Subject::Run => (kinds::DAG_RUN_EXISTS, RUNS_HINT),
-            Subject::Task => (kinds::TASK_INSTANCE_UNCHANGED, "`airflow-serverless tasks clear` reruns it"),
-            Subject::Question => (kinds::QUESTION_CONFLICT, QUESTIONS_HINT),
+            Subject::Dag | Subject::Run => (problem_kinds::DAG_RUN_EXISTS, RUNS_HINT),
+            Subject::Task => (problem_kinds::TASK_INSTANCE_UNCHANGED, "`airflow-serverless tasks clear` reruns it"),
+            Subject::Question => (problem_kinds::QUESTION_CONFLICT, QUESTIONS_HINT),
             // Nothing about a backup can be in conflict with another one.
-            Subject::Backup => (kinds::REFUSED, "`airflow-serverless env backups` shows the backups"),
+            Subject::Backup => (problem_kinds::REFUSED, "`airflow-serverless env backups` shows the backups"),
             Subject::Backfill => (
-                kinds::BACKFILL_CONFLICT,
+                problem_kinds::BACKFILL_CONFLICT,
                 "`airflow-serverless backfills list` shows the backfills, `backfills cancel` ends one",
             ),
-            Subject::Variable => (kinds::VARIABLE_EXISTS, OVERWRITE_HINT),
+            Subject::Variable => (problem_kinds::VARIABLE_EXISTS, OVERWRITE_HINT),
             Subject::Connection => (
-                kinds::CONNECTION_EXISTS,
+                problem_kinds::CONNECTION_EXISTS,
                 "delete it first with `airflow-serverless connections delete`, or replace it with `connections import --overwrite`",
             ),
-            Subject::Pool => (kinds::POOL_EXISTS, OVERWRITE_HINT),
+            Subject::Pool => (problem_kinds::POOL_EXISTS, OVERWRITE_HINT),
         };
         Self::new(&kind, detail).hint(hint)
     }
 
     /// The daemon serves, but cannot do its work.
     pub(super) fn not_ready(detail: String) -> Self {
-        Self::new(&kinds::NOT_READY, detail).hint("`airflow-serverless daemon logs` shows more")
+        Self::new(&problem_kinds::NOT_READY, detail).hint("`airflow-serverless daemon logs` shows more")
     }
 
     /// A request that does not fit the API, by the status that the extractor has found for it.
     pub(super) fn invalid_request(status: StatusCode, detail: String) -> Self {
         let kind = match status {
-            StatusCode::PAYLOAD_TOO_LARGE => kinds::BODY_TOO_LARGE,
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => kinds::UNSUPPORTED_MEDIA_TYPE,
-            _ => Kind { status, ..kinds::INVALID_REQUEST },
+            StatusCode::PAYLOAD_TOO_LARGE => problem_kinds::BODY_TOO_LARGE,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => problem_kinds::UNSUPPORTED_MEDIA_TYPE,
+            _ => Kind { status, ..problem_kinds::INVALID_REQUEST },
         };
         Self::new(&kind, detail).hint("/openapi.json describes the expected request")
     }
@@ -133,55 +137,55 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let detail = chain(&error);
         match &error {
-            Error::InvalidConfig(faults) => Self::new(&kinds::INVALID_CONFIG, detail).errors(faults),
-            Error::EnvironmentNotFound(name) => Self::new(&kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
+            Error::InvalidConfig(faults) => Self::new(&problem_kinds::INVALID_CONFIG, detail).errors(faults),
+            Error::EnvironmentNotFound(name) => Self::new(&problem_kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
                 "`airflow-serverless create --env {name} --config config.yaml` creates it; \
                      `airflow-serverless env adopt --env {name}` registers it if it is deployed; \
                      `airflow-serverless env list` shows all"
             )),
-            Error::NotDeployed(name) => Self::new(&kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
+            Error::NotDeployed(name) => Self::new(&problem_kinds::ENVIRONMENT_NOT_FOUND, detail).hint(format!(
                 "`airflow-serverless create --env {name} --config config.yaml` creates it, with its old data \
                      after an `env delete` without `--purge`"
             )),
-            Error::NotAdopted(name, _) => Self::new(&kinds::ENVIRONMENT_NOT_ADOPTABLE, detail).hint(format!(
+            Error::NotAdopted(name, _) => Self::new(&problem_kinds::ENVIRONMENT_NOT_ADOPTABLE, detail).hint(format!(
                 "`airflow-serverless create --env {name} --config config.yaml` with its configuration registers it; \
                      its data stay"
             )),
-            Error::EnvironmentDiffers(name) => Self::new(&kinds::ENVIRONMENT_EXISTS, detail).hint(format!(
+            Error::EnvironmentDiffers(name) => Self::new(&problem_kinds::ENVIRONMENT_EXISTS, detail).hint(format!(
                 "`airflow-serverless create --env {name} --config FILE --update` applies the new configuration"
             )),
-            Error::EnvironmentNotReady(name, _) => Self::new(&kinds::ENVIRONMENT_NOT_READY, detail)
+            Error::EnvironmentNotReady(name, _) => Self::new(&problem_kinds::ENVIRONMENT_NOT_READY, detail)
                 .hint(format!("`airflow-serverless env show --env {name}` shows its state")),
-            Error::OperationNotFound(_) => Self::new(&kinds::OPERATION_NOT_FOUND, detail),
-            Error::InvalidFileName(..) => Self::new(&kinds::INVALID_FILE_NAME, detail),
+            Error::OperationNotFound(_) => Self::new(&problem_kinds::OPERATION_NOT_FOUND, detail),
+            Error::InvalidFileName(..) => Self::new(&problem_kinds::INVALID_FILE_NAME, detail),
             Error::FileExists(..) => {
-                Self::new(&kinds::DAG_FILE_EXISTS, detail).hint("`airflow-serverless dags update` overwrites it")
+                Self::new(&problem_kinds::DAG_FILE_EXISTS, detail).hint("`airflow-serverless dags update` overwrites it")
             }
-            Error::EnvironmentDeleting(name) => Self::new(&kinds::ENVIRONMENT_DELETING, detail).hint(format!(
+            Error::EnvironmentDeleting(name) => Self::new(&problem_kinds::ENVIRONMENT_DELETING, detail).hint(format!(
                 "`airflow-serverless env show --env {name}` shows the progress; afterwards it can be created again"
             )),
-            Error::DeletionNotCancelled(_) => Self::new(&kinds::OPERATION_NOT_CANCELLABLE, detail),
-            Error::PreconditionFailed(_) => Self::new(&kinds::PRECONDITION_FAILED, detail)
+            Error::DeletionNotCancelled(_) => Self::new(&problem_kinds::OPERATION_NOT_CANCELLABLE, detail),
+            Error::PreconditionFailed(_) => Self::new(&problem_kinds::PRECONDITION_FAILED, detail)
                 .hint("read it again and retry with the new ETag"),
-            Error::IdempotencyKeyInUse => Self::new(&kinds::IDEMPOTENCY_KEY_IN_USE, detail)
+            Error::IdempotencyKeyInUse => Self::new(&problem_kinds::IDEMPOTENCY_KEY_IN_USE, detail)
                 .hint("wait for its response, or retry with the same key"),
-            Error::IdempotencyKeyReused => Self::new(&kinds::IDEMPOTENCY_KEY_REUSED, detail)
+            Error::IdempotencyKeyReused => Self::new(&problem_kinds::IDEMPOTENCY_KEY_REUSED, detail)
                 .hint("use a new key for each request, such as a UUID"),
-            Error::FileNotFound(..) => Self::new(&kinds::DAG_FILE_NOT_FOUND, detail)
+            Error::FileNotFound(..) => Self::new(&problem_kinds::DAG_FILE_NOT_FOUND, detail)
                 .hint("`airflow-serverless dags create` uploads a new file"),
-            Error::InvalidDagFile { faults, .. } => Self::new(&kinds::INVALID_DAG_FILE, detail)
+            Error::InvalidDagFile { faults, .. } => Self::new(&problem_kinds::INVALID_DAG_FILE, detail)
                 .errors(faults)
                 .hint("nothing was uploaded; correct the file and try again"),
-            Error::DagNotFound(..) => Self::new(&kinds::DAG_NOT_FOUND, detail).hint(DAGS_HINT),
+            Error::DagNotFound(..) => Self::new(&problem_kinds::DAG_NOT_FOUND, detail).hint(DAGS_HINT),
             Error::SharedFile { .. } => {
-                Self::new(&kinds::DAG_FILE_SHARED, detail).hint("`--force` deletes the file with all of its DAGs")
+                Self::new(&problem_kinds::DAG_FILE_SHARED, detail).hint("`--force` deletes the file with all of its DAGs")
             }
-            Error::RunNotFound(..) => Self::new(&kinds::DAG_RUN_NOT_FOUND, detail).hint(RUNS_HINT),
+            Error::RunNotFound(..) => Self::new(&problem_kinds::DAG_RUN_NOT_FOUND, detail).hint(RUNS_HINT),
             Error::InvalidRunId(..) => {
-                Self::new(&kinds::INVALID_RUN_ID, detail).hint("omit it to have Airflow choose one")
+                Self::new(&problem_kinds::INVALID_RUN_ID, detail).hint("omit it to have Airflow choose one")
             }
-            Error::LogNotFound(why) => Self::new(&kinds::LOG_NOT_FOUND, detail).hint(why.hint()),
-            Error::NoBackup(name) => Self::new(&kinds::BACKUP_NOT_FOUND, detail).hint(format!(
+            Error::LogNotFound(why) => Self::new(&problem_kinds::LOG_NOT_FOUND, detail).hint(why.hint()),
+            Error::NoBackup(name) => Self::new(&problem_kinds::BACKUP_NOT_FOUND, detail).hint(format!(
                 "replaced databases are restored by name: `airflow-serverless env backups --env {name}` lists them, `env \
                  rollback --backup NAME` restores one. If there is none and the database is damaged, start over with \
                  `env delete --purge` and `create`: runs, variables, connections and DAG files are lost"
@@ -190,44 +194,44 @@ impl From<Error> for Failure {
                 Self::not_found(*subject, detail)
             }
             Error::Refused { subject, reason: Reason::Conflict, .. } => Self::conflict(*subject, detail),
-            Error::Refused { reason: Reason::Invalid, .. } => Self::new(&kinds::REFUSED, detail),
-            Error::SchedulerFailed(name, _) => Self::new(&kinds::SCHEDULER_FAILED, detail)
+            Error::Refused { reason: Reason::Invalid, .. } => Self::new(&problem_kinds::REFUSED, detail),
+            Error::SchedulerFailed(name, _) => Self::new(&problem_kinds::SCHEDULER_FAILED, detail)
                 .hint(format!("`airflow-serverless env show --env {name}` shows its state; \
                      `airflow-serverless env rollback --env {name}` restores a damaged database from a backup")),
-            Error::Metadata { environment, .. } => Self::new(&kinds::DATABASE_UNAVAILABLE, detail)
+            Error::Metadata { environment, .. } => Self::new(&problem_kinds::DATABASE_UNAVAILABLE, detail)
                 .hint(format!("`airflow-serverless env show --env {environment}` shows whether the database is damaged")),
-            Error::DatabaseMissing(environment) => Self::new(&kinds::DATABASE_UNAVAILABLE, detail).hint(format!(
+            Error::DatabaseMissing(environment) => Self::new(&problem_kinds::DATABASE_UNAVAILABLE, detail).hint(format!(
                 "`airflow-serverless env backups --env {environment}` lists its backups, `env rollback` restores one"
             )),
-            Error::SchedulerSilent(_) => Self::new(&kinds::SCHEDULER_SILENT, detail),
-            Error::Database { .. } => Self::new(&kinds::DATABASE_UNAVAILABLE, detail)
+            Error::SchedulerSilent(_) => Self::new(&problem_kinds::SCHEDULER_SILENT, detail),
+            Error::Database { .. } => Self::new(&problem_kinds::DATABASE_UNAVAILABLE, detail)
                 .hint("check that the server in the connection string is running and accepts connections from Modal"),
-            Error::InvalidCredentials(faults) => Self::new(&kinds::INVALID_CREDENTIALS, detail)
+            Error::InvalidCredentials(faults) => Self::new(&problem_kinds::INVALID_CREDENTIALS, detail)
                 .errors(faults)
                 .hint("create a token on Modal's website under Settings, API Tokens"),
-            Error::Modal(ModalError::NoCredentials) => Self::new(&kinds::NO_CREDENTIALS, detail)
+            Error::Modal(ModalError::NoCredentials) => Self::new(&problem_kinds::NO_CREDENTIALS, detail)
                 .hint("`airflow-serverless auth login` stores them; `target: local` needs none"),
             Error::Modal(ModalError::Client(error)) if error.is_refusal() => {
-                Self::new(&kinds::CREDENTIALS_REFUSED, format!("Modal refuses the credentials: {error}"))
+                Self::new(&problem_kinds::CREDENTIALS_REFUSED, format!("Modal refuses the credentials: {error}"))
                     .hint("`airflow-serverless auth login` replaces them; `auth status` shows the stored ones")
             }
             Error::Modal(ModalError::Client(error)) if error.is_unreachable() => {
-                Self::new(&kinds::MODAL_UNREACHABLE, detail)
+                Self::new(&problem_kinds::MODAL_UNREACHABLE, detail)
                     .hint("check that this machine is online, then retry")
             }
-            Error::WatchNotFound(_) => Self::new(&kinds::WATCH_NOT_FOUND, detail)
+            Error::WatchNotFound(_) => Self::new(&problem_kinds::WATCH_NOT_FOUND, detail)
                 .hint("`airflow-serverless watch list` shows the watches"),
-            Error::InvalidWatch(faults) => Self::new(&kinds::INVALID_WATCH, detail).errors(faults),
-            Error::WatchDiffers(_) => Self::new(&kinds::WATCH_EXISTS, detail).hint(WATCH_HINT),
+            Error::InvalidWatch(faults) => Self::new(&problem_kinds::INVALID_WATCH, detail).errors(faults),
+            Error::WatchDiffers(_) => Self::new(&problem_kinds::WATCH_EXISTS, detail).hint(WATCH_HINT),
             Error::WatchOverlaps(..) | Error::WatchConflicts { .. } => {
-                Self::new(&kinds::WATCH_CONFLICT, detail).hint(WATCH_HINT)
+                Self::new(&problem_kinds::WATCH_CONFLICT, detail).hint(WATCH_HINT)
             }
             Error::TooManyWatches(_) => {
-                Self::new(&kinds::TOO_MANY_WATCHES, detail).hint(WATCH_HINT)
+                Self::new(&problem_kinds::TOO_MANY_WATCHES, detail).hint(WATCH_HINT)
             }
-            Error::TooManyUis(_) => Self::new(&kinds::TOO_MANY_UIS, detail)
+            Error::TooManyUis(_) => Self::new(&problem_kinds::TOO_MANY_UIS, detail)
                 .hint("stop another one: each runs until its `airflow-serverless ui` is stopped"),
-            Error::UiFailed(name, _) => Self::new(&kinds::UI_FAILED, detail)
+            Error::UiFailed(name, _) => Self::new(&problem_kinds::UI_FAILED, detail)
                 .hint(format!("start it again; `airflow-serverless env show --env {name}` shows whether the environment is healthy")),
             Error::Modal(_)
             | Error::Runtime(_)
@@ -236,7 +240,7 @@ impl From<Error> for Failure {
             | Error::Files { .. }
             | Error::Watch(_) => {
                 tracing::error!(error = detail, "a request failed");
-                Self::new(&kinds::INTERNAL, detail)
+                Self::new(&problem_kinds::INTERNAL, detail)
                     .hint("`airflow-serverless daemon logs` shows more")
             }
         }
@@ -245,12 +249,12 @@ impl From<Error> for Failure {
 
 pub(super) async fn no_such_route(uri: Uri) -> Failure {
     let detail = format!("there is nothing at {}", uri.path());
-    Failure::new(&kinds::NO_SUCH_ROUTE, detail).hint("/openapi.json lists all routes")
+    Failure::new(&problem_kinds::NO_SUCH_ROUTE, detail).hint("/openapi.json lists all routes")
 }
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Failure {
     let detail = format!("{} does not take {method}", uri.path());
-    Failure::new(&kinds::NO_SUCH_METHOD, detail).hint("/openapi.json lists all routes")
+    Failure::new(&problem_kinds::NO_SUCH_METHOD, detail).hint("/openapi.json lists all routes")
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{modal::Heartbeat, notify::ServiceManager, store::Store};
+use crate::{modal::LocalModalHealth, notify::ServiceManager, store::Store};
 
 /// What has to work for the daemon to be alive.
 pub struct Health {
     pub manager: ServiceManager,
     pub store: Store,
-    pub modal: Heartbeat,
+    pub modal: LocalModalHealth,
 }
 
 impl Health {

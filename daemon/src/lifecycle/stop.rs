@@ -5,7 +5,7 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Told once, the daemon ends what it has begun; told twice, it ends at once.
+/// After one stop signal, the daemon finishes work in progress; after a second one, it exits immediately.
 #[derive(Clone, Default)]
 pub struct Stop {
     /// Begin nothing new, and end.

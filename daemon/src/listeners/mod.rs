@@ -1,7 +1,7 @@
 //! Where the API is served: on a Unix socket, on a loopback port if asked for, and on what a service manager has opened.
 //!
 //! [`Listeners::open`] binds all of it or fails; [`Listeners::serve`] serves until it is told to stop. What a request has
-//! to show depends on the [`Door`] through which it comes.
+//! to show depends on the [`ListenerKind`] through which it comes.
 
 mod activation;
 mod connections;
@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use activation::Activation;
 
 use crate::{
-    http::{Door, behind},
+    http::{ListenerKind, with_listener_policy},
     loopback::{AddressError, LoopbackAddress},
     token::{Token, TokenError},
 };
@@ -64,7 +64,7 @@ pub struct Listeners {
     unix: Vec<UnixListener>,
     /// The home's socket, if it is served. (The address of one with a long path says something else.)
     home_socket: Option<PathBuf>,
-    tcp: Vec<(TcpListener, Door)>,
+    tcp: Vec<(TcpListener, ListenerKind)>,
     /// What belongs to this daemon and goes with it: its socket, and the file that tells its address.
     _files: Vec<Removed>,
 }
@@ -108,7 +108,7 @@ impl Listeners {
             let failed = |source| ListenError::Port { address, source };
             socket.set_nonblocking(true).map_err(failed)?;
             let listener = TcpListener::from_std(socket).map_err(failed)?;
-            self.tcp.push((listener, Door::Port { address, token: token.clone() }));
+            self.tcp.push((listener, ListenerKind::Port { address, token: token.clone() }));
             lines.push_str(&format!("{address}\n"));
         }
         std::fs::write(&addresses.0, lines).map_err(|source| files("writing", &addresses.0, source))?;
@@ -124,9 +124,9 @@ impl Listeners {
             let path = self.home_socket.as_deref().or(path);
             path.map_or_else(|| "a socket without a path".to_owned(), |path| path.display().to_string())
         };
-        let port = |(_, door): &(TcpListener, Door)| match door {
-            Door::Port { address, .. } => format!("http://{address}"),
-            Door::Socket => String::new(),
+        let port = |(_, kind): &(TcpListener, ListenerKind)| match kind {
+            ListenerKind::Port { address, .. } => format!("http://{address}"),
+            ListenerKind::Socket => String::new(),
         };
         self.unix.iter().map(path).chain(self.tcp.iter().map(port)).collect()
     }
@@ -136,11 +136,16 @@ impl Listeners {
         let tracker = TaskTracker::new();
         let ended = CancellationToken::new();
         for listener in self.unix {
-            let api = behind(api.clone(), Door::Socket);
+            let api = with_listener_policy(api.clone(), ListenerKind::Socket);
             tracker.spawn(connections::accept(listener, api, stop.clone(), ended.clone()));
         }
-        for (listener, door) in self.tcp {
-            tracker.spawn(connections::accept(listener, behind(api.clone(), door), stop.clone(), ended.clone()));
+        for (listener, kind) in self.tcp {
+            tracker.spawn(connections::accept(
+                listener,
+                with_listener_policy(api.clone(), kind),
+                stop.clone(),
+                ended.clone(),
+            ));
         }
         tracker.close();
         stop.cancelled().await;

@@ -5,8 +5,9 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Size of one file, and how many there are.
 const FILE_BYTES: u64 = 10 << 20;
@@ -48,7 +49,7 @@ impl RotatingFile {
 
     fn lock(&self) -> MutexGuard<'_, Current> {
         // A line that could not be written leaves nothing behind that the next one could not follow.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock()
     }
 
     fn append(&self, line: &[u8]) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use airflow_serverless_api::home::Home;
 use modal_client::Token;
-use modal_emulator::{Emulator, Heartbeat, ImageSteps, KillSwitch, Listen, Options, VolumeMode};
+use modal_emulator::{Emulator, ImageSteps, KillSwitch, Listen, LocalModalHealth, Options, VolumeMode};
 use tokio_util::sync::CancellationToken;
 
 use super::ModalError;
@@ -55,7 +55,7 @@ impl LocalModal {
     }
 
     /// For a look whether it works.
-    pub fn heartbeat(&self) -> Heartbeat {
+    pub fn heartbeat(&self) -> LocalModalHealth {
         self.emulator.heartbeat()
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 pub use modal_emulator::UV;
 /// The asynchronous runtime of a program with Local Modal inside.
 pub use modal_emulator::runtime;
-pub use modal_emulator::{Heartbeat, KillSwitch};
+pub use modal_emulator::{KillSwitch, LocalModalHealth};
 
 use self::connect::connect;
 pub use self::{

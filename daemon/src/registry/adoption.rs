@@ -4,7 +4,7 @@
 //! are not in it: they are in the Secret, where they stay.
 
 use airflow_serverless_api::{
-    config::{Before, Config},
+    config::{Config, PreviousConfig},
     environment::{
         Environment, EnvironmentChange, EnvironmentName, Target, UnregisteredEnvironment, UnregisteredEnvironmentList,
     },
@@ -50,7 +50,7 @@ async fn described(client: &Client, name: &EnvironmentName) -> Result<Config> {
     if described != *name {
         return Err(Error::Description(format!("it describes the environment {described}")));
     }
-    config.validate(Before::Known(&config)).map_err(Error::InvalidConfig)?;
+    config.validate(PreviousConfig::Known(&config)).map_err(Error::InvalidConfig)?;
     Ok(config)
 }
 

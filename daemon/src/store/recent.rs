@@ -1,11 +1,9 @@
 //! Environments as they were last read: nearly each request asks for one, and few change one.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use airflow_serverless_api::environment::{Environment, EnvironmentName};
+use parking_lot::{Mutex, MutexGuard};
 
 /// What has been read since the last change. It is complete as the registry has no other writer.
 #[derive(Clone, Default)]
@@ -23,7 +21,7 @@ pub struct Moment(u64);
 
 impl Recent {
     fn lock(&self) -> MutexGuard<'_, Read> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The environment, or the moment from which it may be read.

@@ -216,7 +216,7 @@ impl Watchers {
             airflow: self.airflow.clone(),
             clock: self.base.clock,
             rules: Rules { patterns: Patterns::new(&row.patterns).map_err(invalid)?, own: self.own.clone() },
-            directory: Arc::new(std::sync::Mutex::new(DirectoryWatcher::new(changes, root.clone()))),
+            directory: Arc::new(parking_lot::Mutex::new(DirectoryWatcher::new(changes, root.clone()))),
             shared: shared.clone(),
             memory: Memory::default(),
             row,

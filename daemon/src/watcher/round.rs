@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use airflow_serverless_api::{
     event::EventKind,
     watch::{FileWarning, PendingAction, PendingFile, WatchState},
 };
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -97,7 +98,7 @@ pub enum Outcome {
 }
 
 impl Round {
-    /// Runs a round. `compares` says whether the Volume is taken at, or taken to be as it was left.
+    /// Runs a round. `compares`: whether to list the Volume; otherwise it is assumed to be as the last round left it.
     pub async fn run(&mut self, compares: bool) -> Result<Outcome> {
         match self.store.watch(self.row.id).await? {
             Some(row) => self.row = row,
@@ -159,7 +160,7 @@ impl Round {
     }
 
     fn is_polling(&self) -> bool {
-        self.directory.lock().unwrap_or_else(PoisonError::into_inner).warning().is_some()
+        self.directory.lock().warning().is_some()
     }
 
     async fn take_snapshot(&mut self, records: &Arc<Records>) -> Result<Snapshot, ScanError> {
@@ -167,7 +168,7 @@ impl Round {
         let (last, records) = (self.shared.locals(), records.clone());
         let started = Instant::now();
         let taken = tokio::task::spawn_blocking(move || {
-            let mut directory = directory.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut directory = directory.lock();
             take_snapshot(&root, &rules, &mut directory, (&last, &records))
         });
         let taken = taken.await;

@@ -1,14 +1,12 @@
 //! How a watch stands, for those who ask.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashSet, sync::Arc};
 
 use airflow_serverless_api::watch::{
     FileWarning, InvalidFile, PendingFile, VolumeFile, VolumeFileOrigin, VolumeFiles, Watch, WatchMode, WatchState,
 };
 use chrono::{DateTime, Utc};
+use parking_lot::RwLock;
 
 use super::{local::Locals, plan::Remotes, rules};
 use crate::{
@@ -70,19 +68,19 @@ impl Shared {
     }
 
     pub fn status(&self) -> Status {
-        self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status.read().clone()
     }
 
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.status.write().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.status.write());
     }
 
     pub fn locals(&self) -> Arc<Locals> {
-        self.locals.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.locals.read().clone()
     }
 
     pub fn set_locals(&self, locals: Arc<Locals>) {
-        *self.locals.write().unwrap_or_else(PoisonError::into_inner) = locals;
+        *self.locals.write() = locals;
     }
 
     /// The files of the Volume that are not in the folder. `is_of_another` tells what other watches have put there.

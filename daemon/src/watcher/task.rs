@@ -1,10 +1,6 @@
 //! The life of a watch: it waits until something may have changed, and runs rounds until nothing is left to do.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use airflow_serverless_api::{
     event::EventKind,
@@ -39,7 +35,7 @@ const FILLING_PERIOD: Duration = Duration::from_secs(1);
 /// The environment's own news come at once; this is for those that get lost.
 const WAITING_PERIOD: Duration = Duration::from_secs(30);
 const RETRIES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
-/// Looking at a polled folder takes no more than this part of all time.
+/// A polled folder is scanned for at most 1/50 of the time: the pause is this many times the last scan.
 const POLLING_SHARE: u32 = 50;
 
 pub struct Task {
@@ -104,7 +100,7 @@ impl Task {
 
     /// Has the system tell of changes, if it will.
     fn open_eyes(&self) {
-        let mut directory = self.round.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut directory = self.round.directory.lock();
         if self.settings.polling {
             directory.stop("airflowd.yaml asks for it, so the folder is polled every few seconds");
         } else {
@@ -119,7 +115,7 @@ impl Task {
             self.failures = 0;
         }
         let polling = self.settings.polling_interval().max(self.round.memory.snapshot_took * POLLING_SHARE);
-        let warning = self.round.directory.lock().unwrap_or_else(PoisonError::into_inner).warning().map(str::to_owned);
+        let warning = self.round.directory.lock().warning().map(str::to_owned);
         let idle = if warning.is_some() { polling } else { PERIOD };
         let (state, message, next) = match outcome {
             Ok(Outcome::Gone) => return None,

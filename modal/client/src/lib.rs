@@ -1,7 +1,7 @@
 //! A typed client of Modal's API, for what the daemon needs: Apps and their output, Volumes, Dicts, Secrets and
 //! Function calls.
 //!
-//! It needs no Python. To put files takes one RPC for each content and one for all names; to read from a Dict takes one.
+//! It needs no Python. An upload takes one RPC per distinct content and one for all paths; a Dict read takes one.
 //! Values for Python are pickles of plain types (see [`pickle`]). Failed RPCs that Modal's own SDK would retry are retried
 //! here, too (see [`wire`]).
 

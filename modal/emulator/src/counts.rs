@@ -1,9 +1,8 @@
 //! Counters of RPCs.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeMap, HashMap};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// More than Modal has RPCs. A client that makes up names must not fill the memory.
 const MAX_NAMES: usize = 1_000;
@@ -29,7 +28,7 @@ impl Counts {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

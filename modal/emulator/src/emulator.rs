@@ -17,7 +17,7 @@ use crate::{
     containers::Containers,
     driver, endpoints,
     files::Files,
-    health::{self, Heartbeat, KillSwitch},
+    health::{self, KillSwitch, LocalModalHealth},
     options::{Options, StartError, absolute_python},
     process::kill_orphans,
     server::{self, Listener},
@@ -124,8 +124,8 @@ impl Emulator {
     }
 
     /// A health check.
-    pub fn heartbeat(&self) -> Heartbeat {
-        Heartbeat::of(&self.shared)
+    pub fn heartbeat(&self) -> LocalModalHealth {
+        LocalModalHealth::of(&self.shared)
     }
 
     /// Kills its containers when there is no time for [`Emulator::shutdown`].

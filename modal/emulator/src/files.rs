@@ -9,11 +9,12 @@ use std::{
     fs::{self, File, FileTimes},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::SystemTime,
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -93,7 +94,7 @@ impl Files {
                 .and_then(|()| fs::rename(&staged, &path))
                 .map_err(Error::io("save", sha256_hex.as_str()))?;
             let crowded = {
-                let mut unsynced = store.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut unsynced = store.unsynced.lock();
                 unsynced.insert(sha256_hex);
                 unsynced.len() > MAX_UNSYNCED
             };
@@ -111,7 +112,7 @@ impl Files {
     /// Makes contents durable; blocking.
     pub fn sync<'a>(&self, sha256_hex: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
         let wanted: Vec<&str> = {
-            let unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+            let unsynced = self.unsynced.lock();
             sha256_hex.into_iter().filter(|hash| unsynced.contains(*hash)).collect()
         };
         if wanted.len() > FEW {
@@ -121,16 +122,16 @@ impl Files {
             let path = self.path(hash)?;
             let synced = File::open(&path).and_then(|file| file.sync_all()).and_then(|()| self.sync_names(&path));
             synced.map_err(Error::io("save", hash))?;
-            self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).remove(hash);
+            self.unsynced.lock().remove(hash);
         }
         Ok(())
     }
 
     fn sync_all_files(&self) -> Result<(), Error> {
-        let synced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let synced = self.unsynced.lock().clone();
         sync_file_system(&self.root).map_err(Error::io("save", "the uploaded files"))?;
         // Those that were added meanwhile stay.
-        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).retain(|hash| !synced.contains(hash));
+        self.unsynced.lock().retain(|hash| !synced.contains(hash));
         Ok(())
     }
 

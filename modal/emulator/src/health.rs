@@ -31,9 +31,9 @@ pub fn spawn(
 }
 
 /// A health check of an emulator.
-pub struct Heartbeat(Weak<Shared>);
+pub struct LocalModalHealth(Weak<Shared>);
 
-impl Heartbeat {
+impl LocalModalHealth {
     pub(crate) fn of(shared: &Arc<Shared>) -> Self {
         Self(Arc::downgrade(shared))
     }

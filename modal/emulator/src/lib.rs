@@ -81,7 +81,7 @@ pub use self::{
     admin::{AppStatus, ContainerState, ContainerStatus, FunctionStatus, SOCKET as ADMIN_SOCKET, Status},
     emulator::Emulator,
     faults::{Action, Fault, When},
-    health::{Heartbeat, KillSwitch},
+    health::{KillSwitch, LocalModalHealth},
     images::UV,
     options::{ImageSteps, Listen, Options, StartError, VolumeMode},
     runtime::runtime,

@@ -1,10 +1,8 @@
 //! What all parts of the server share: the state behind its lock, the store, and the folders.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +79,7 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Transitions check before they change anything, so a panic in one leaves a state that can be used.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Reads the state.

@@ -1,10 +1,8 @@
 //! Subscriptions of requests to changes: each request is woken for changes of its own objects, not for every change.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeSet, HashMap};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// Which subscribers a transition concerns.
@@ -64,7 +62,7 @@ impl Subscriptions {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Channel>> {
-        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_id.lock()
     }
 }
 
@@ -125,6 +123,6 @@ mod tests {
         subscriptions.notify(&ChangeNotice { all: false, ids: ["a".to_owned()].into() });
         assert!(is_woken(&mut again).await);
         drop(again);
-        assert!(subscriptions.by_id.lock().unwrap().is_empty(), "channels without subscribers are removed");
+        assert!(subscriptions.by_id.lock().is_empty(), "channels without subscribers are removed");
     }
 }

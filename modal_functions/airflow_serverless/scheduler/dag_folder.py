@@ -338,7 +338,7 @@ def _forget_missing(present: set[str]) -> None:
 
 
 def _write_plugin_errors(errors: Mapping[str, str]) -> None:
-    """Enter what is wrong with plugins where Airflow has what is wrong with DAG files. Those of before are gone."""
+    """Store the errors of plugins among Airflow's import errors. `_forget_missing` has deleted the earlier ones."""
     from airflow._shared.timezones import timezone
     from airflow.models.errors import ParseImportError
     from airflow.utils.session import create_session

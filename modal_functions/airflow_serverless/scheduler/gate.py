@@ -50,7 +50,7 @@ def _why(state: State, now: float) -> str | None:
 def _wait(state: State, until: float) -> str | None:
     """Wait for the next due time, if it is before `until`; returns why a tick should run, or None.
 
-    Follows the marker: a tick that begins sets the due time to then, and another gate waits when it has ended.
+    Returns None when a tick begins, which sets the due time to now. When that tick ends, it spawns a gate if needed.
     """
     awaited = _next_due(state)
     if awaited > until or not _waiting.acquire(timeout=TAKE_OVER_SECONDS):

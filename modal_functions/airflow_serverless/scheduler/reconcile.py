@@ -157,8 +157,8 @@ def reconcile(
 def ended_lately(inbox: Inbox) -> int:
     """How many tasks have ended in the last seconds.
 
-    As many may be queued beyond those that can run, for containers that become free before the next round. So it is
-    where tasks are short; where they are long none has to wait for another one while its priority could change.
+    That many may be queued beyond those that can run, for containers that become free before the next round. If tasks
+    are long, few have ended lately: then none is queued early, while its priority could still change.
     """
     since = time.time() - LATELY_SECONDS
     return sum((entry["completed_at"] or 0) >= since for entry in inbox.tasks.values())
@@ -176,7 +176,7 @@ def standstill(inbox: Inbox, parallelism: int) -> float:
 
 
 def finished_keys(inbox: Inbox) -> list[str]:
-    """Calls, claims and heartbeats of launches that were over before this tick looked, or of which nothing speaks."""
+    """Keys of calls, claims, heartbeats and stops of launches that ended before this tick, or that have no entry."""
     current = {(entry["ti_id"], entry["launch"]): entry["status"] for entry in inbox.tasks.values()}
     oldest = time.time() - KEPT_SECONDS
     keys = []
@@ -283,7 +283,7 @@ def _report(ti: TaskInstance, status: str, error: str | None, executor: ModalExe
 def _has_unapplied(entry: TaskEntry, state: State, connection: Connection) -> bool:
     """Whether a launch that has ended left a journal record that is not in the database yet.
 
-    How many there are one says only that ended by itself. The next record of another one is in the Dict, or none is.
+    Only a launch that ended by itself says how many records it wrote. For others, look for the next one in the Dict.
     """
     offset, _ = tables.get_offset(connection, entry["ti_id"], entry["launch"])
     if "journals" in entry:

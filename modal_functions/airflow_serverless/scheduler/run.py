@@ -41,8 +41,8 @@ CLOCK_SECONDS = 2.0
 """By so much databases may be late in seeing that a time has come: SQLite counts whole seconds."""
 POLL_SECONDS = 0.1
 GATHERING_SECONDS = 0.02
-"""For each task in flight, a round is put off by so much, but by no longer than the one before it took: where many
-tasks end, to look at several at once is quicker than to look at each."""
+"""The next round waits this long for each task in flight, but no longer than the last round took: when many tasks
+end, it is faster to process several of them at once."""
 PARALLEL_SPAWNS = 16
 
 
@@ -64,7 +64,7 @@ class Counters:
 def run_tick(reason: str) -> dict[str, Any]:
     """Run the scheduler until there is nothing to do soon; returns counters.
 
-    Cheap if others were faster: callers leave the wake mark first, and who takes it does the work of all.
+    Callers leave the wake mark first. The tick that takes it does the work for all; the others return at once.
     """
     started = time.monotonic()
     context = TickContext.of_process()
@@ -301,7 +301,7 @@ def _entry(launch: Launch) -> TaskEntry:
 def _awaited(marker: DueMarker, looked_at: float, seconds: float) -> float | None:
     """The next due time, if it comes within so many seconds.
 
-    What was due when the last round began, at `looked_at`, and still is, another round now would leave as well.
+    A time before `looked_at`, when the last round began, does not count: another round would leave it as it is, too.
     """
     next_due = marker["next_due"]
     is_near = next_due is not None and looked_at - CLOCK_SECONDS <= next_due <= time.time() + seconds

@@ -46,7 +46,7 @@ class Tick:
         return self._runner.scheduler_dag_bag
 
     def maintain(self, standstill: float) -> None:
-        """What the scheduler's loop does by timers, which would never strike in the life of a tick.
+        """Run the maintenance that Airflow's scheduler does by timers: a tick ends before they would fire.
 
         A task that is queued for long is stuck only after as long a `standstill`, in seconds, of all tasks.
         """
@@ -87,7 +87,7 @@ class Tick:
         return True
 
     def _mark_backfills_complete(self) -> None:
-        """As Airflow does, but none of them stays paused: that is how one is told that was cancelled."""
+        """As Airflow does, but unpause those that are completed now: a backfill that is both counts as cancelled."""
         from airflow.models.backfill import Backfill
         from airflow.utils.session import create_session
         from sqlalchemy import select

@@ -49,7 +49,7 @@ class JournalWriter(TaskApi):
     """A transport that passes requests on and records those that changed something.
 
     Records reach the Dict when the task starts, at heartbeats and at the end; those of what a task writes for others
-    (`execution_api.is_write`) before the request is answered. The task's report of its own end is held back: the result
+    (`task_api.is_write`) before the request is answered. The task's report of its own end is held back: the result
     counts only once logs and XComs are on the volume, and `finish` says so.
     """
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 LONGEST_WAIT_SECONDS = 1.0
-"""For the supervisor to read. Only a process that never stops to write makes a task wait for so long."""
+"""For the supervisor to read. Only a process that never stops writing makes a task wait this long."""
 PATIENCE_SECONDS = 5.0
 """After such a wait, lines are logged without one for so long."""
 POLL_SECONDS = 0.0002

@@ -223,7 +223,7 @@ fn a_step_under_way_may_come_to_its_end() {
 }
 
 #[test]
-fn told_twice_it_ends_at_once() {
+fn second_sigterm_exits_immediately() {
     let it = Installation::new();
     let (mut daemon, mut creation) = slow_creation(&it);
     daemon.signal(Signal::INT);

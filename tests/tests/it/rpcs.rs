@@ -18,14 +18,14 @@ const LOOKS_AT_REST: usize = 50;
 /// A plugin that was not changed for so long is kept by the daemon.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// What no container sends that has looked up what it uses.
+/// RPCs that only the daemon sends, once containers have looked up their objects.
 fn is_of_the_daemon_alone(rpc: &str) -> bool {
     let objects = ["DictGetOrCreate", "FunctionGet", "VolumeGetOrCreate"];
     let files = ["MountPutFile", "VolumeGetFile2", "VolumeListFiles2", "VolumePutFiles", "VolumeRemoveFile"];
     objects.contains(&rpc) || files.contains(&rpc)
 }
 
-/// What no container sends that does not work.
+/// RPCs that idle containers do not send.
 fn is_not_of_containers_at_rest(rpc: &str) -> bool {
     !rpc.starts_with("Container") && rpc != "FunctionGetInputs"
 }
@@ -143,7 +143,7 @@ fn changes_cost_what_they_need(it: &Installation) {
     });
 }
 
-/// No container takes inputs any more, but for those that it waits for already.
+/// A fault that keeps containers from getting inputs, except by requests that they have already sent.
 fn no_inputs() -> Value {
     json!({"rpc": "FunctionGetInputs", "action": "delay", "seconds": 3600, "times": 1_000_000})
 }

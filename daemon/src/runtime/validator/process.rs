@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{
@@ -115,7 +116,7 @@ impl Process {
     pub async fn ask(&self, request: &ValidationRequest<'_>) -> Result<Verdict, NoAnswer> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
+        self.waiting.lock().insert(id, sender);
         let _forget = Forget { waiting: &self.waiting, id };
         let question = json!({
             "id": id,
@@ -178,7 +179,7 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.waiting.lock().remove(&self.id);
     }
 }
 
@@ -221,7 +222,7 @@ async fn supervise(
         () = stop.cancelled() => true,
     };
     ended.cancel();
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    waiting.lock().clear();
     if is_told {
         // It ends its children first when it is asked to; when it is killed, they end by themselves.
         if let Some(pid) = pid.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
@@ -245,7 +246,7 @@ fn deliver(waiting: &Waiting, line: &str) -> bool {
     match serde_json::from_str::<Answer>(line) {
         Ok(answer) => {
             let id = answer.id.unwrap_or(u64::MAX);
-            if let Some(sender) = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id) {
+            if let Some(sender) = waiting.lock().remove(&id) {
                 // Whoever asked may have gone.
                 let _ = sender.send(answer);
             }

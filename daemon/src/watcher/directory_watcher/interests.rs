@@ -4,13 +4,14 @@ use std::{
     collections::{HashMap, HashSet},
     ffi::OsString,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use notify::{
     Event, EventKind,
     event::{AccessKind, AccessMode},
 };
+use parking_lot::{Mutex, MutexGuard};
 
 use super::super::rules;
 
@@ -29,7 +30,7 @@ pub struct Interest {
 
 impl Interests {
     pub fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Interest>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Whether an event can mean that a file on the Volume is outdated.

@@ -1,15 +1,12 @@
 //! What was removed from the watched folders since the last scan.
 
-use std::{
-    collections::HashSet,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use notify::{
     Event, EventKind,
     event::{ModifyKind, RenameMode},
 };
+use parking_lot::{Mutex, MutexGuard};
 
 /// Most removed paths that are remembered until the next scan.
 const MOST_PATHS: usize = 10_000;
@@ -32,7 +29,7 @@ impl Removals {
     }
 
     fn lock(&self) -> MutexGuard<'_, Removed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub fn record(&self, event: &Event) {

@@ -7,11 +7,12 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use modal_proto::VolumeMount;
+use parking_lot::Mutex;
 use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
@@ -125,14 +126,14 @@ impl ForkServers {
             let requests = start().await?.start(shared, definition_id)?;
             requests.send(request).ok()?;
             let running = Running { requests, definitions: [definition_id.to_owned()].into() };
-            self.servers.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), running);
+            self.servers.lock().insert(key.clone(), running);
         }
         process.await.ok()
     }
 
     /// Drops servers that have ended, and those without a live definition: they end with their last container.
     pub fn close_unused(&self, shared: &Shared) {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = self.servers.lock();
         if !servers.is_empty() {
             shared.read(|state| {
                 servers.retain(|_, server| {
@@ -149,7 +150,7 @@ impl ForkServers {
         definition_id: &str,
         request: Request,
     ) -> Result<(), mpsc::error::SendError<Request>> {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = self.servers.lock();
         // A definition whose environment has changed (a Secret, a Volume) does not need its earlier server.
         servers.retain(|other, server| {
             other == key || !(server.definitions.remove(definition_id) && server.definitions.is_empty())

@@ -10,12 +10,9 @@ mod private;
 mod spec;
 mod supervisor;
 
-use std::{
-    collections::HashMap,
-    fs,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, fs, sync::Arc};
 
+use parking_lot::Mutex;
 use rustix::process::Pid;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +38,7 @@ pub struct Containers {
 impl Containers {
     /// Sends a signal to a container, if it still runs.
     pub fn signal(&self, task_id: &str, signal: StopSignal) {
-        let signals = self.signals.lock().unwrap_or_else(PoisonError::into_inner);
+        let signals = self.signals.lock();
         if let Some(sender) = signals.get(task_id) {
             // A closed channel means that the process has ended already.
             let _ = sender.send(signal);
@@ -52,7 +49,7 @@ impl Containers {
     pub fn begin(&self, task_id: &str) -> mpsc::UnboundedReceiver<StopSignal> {
         // Not bounded: a container gets two signals at most.
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.signals.lock().unwrap_or_else(PoisonError::into_inner).insert(task_id.to_owned(), sender);
+        self.signals.lock().insert(task_id.to_owned(), sender);
         receiver
     }
 
@@ -62,7 +59,7 @@ impl Containers {
     }
 
     fn remove(&self, task_id: &str) {
-        self.signals.lock().unwrap_or_else(PoisonError::into_inner).remove(task_id);
+        self.signals.lock().remove(task_id);
     }
 }
 

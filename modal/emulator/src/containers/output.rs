@@ -2,10 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, mknodat};
 use tokio::{
     io::AsyncReadExt,
@@ -43,7 +44,7 @@ pub struct Tail(Arc<Mutex<String>>);
 
 impl Tail {
     fn push(&self, text: &str) {
-        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = self.0.lock();
         tail.push_str(text);
         if tail.len() > 2 * TAIL_BYTES {
             let cut = tail.ceil_char_boundary(tail.len() - TAIL_BYTES);
@@ -53,7 +54,7 @@ impl Tail {
 
     /// The text.
     pub fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

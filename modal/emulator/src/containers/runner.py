@@ -19,7 +19,7 @@ The fields of a spec:
 - "variables": all environment variables
 - "stdout", "stderr": where to print
 
-The server sets the last three for a container that is not forked.
+A container that is not forked ignores the last three: it is started with its variables and output streams.
 
 Uses only the standard library. None of this module stays visible to the container's code.
 """

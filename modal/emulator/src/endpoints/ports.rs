@@ -1,10 +1,8 @@
 //! The ports on which this server listens for web functions.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The function and the name of its web method, which is empty for the function itself.
@@ -20,7 +18,7 @@ pub struct Endpoints {
 
 impl Endpoints {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, CancellationToken>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     pub(super) fn is_open(&self, key: &Key) -> bool {

@@ -4,9 +4,11 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::SystemTime,
 };
+
+use parking_lot::Mutex;
 
 use super::{error::BuildError, interpreter::Interpreter, log::Log};
 
@@ -34,12 +36,12 @@ struct Builds {
 impl Images {
     /// The log of a build of an image that runs or has ended recently.
     pub fn log(&self, image_id: &str) -> Option<Arc<Log>> {
-        self.builds.lock().unwrap_or_else(PoisonError::into_inner).by_image.get(image_id).cloned()
+        self.builds.lock().by_image.get(image_id).cloned()
     }
 
     /// Begins a build, unless one runs already. Returns its log, and whether it is new.
     pub(super) fn begin(&self, image_id: &str) -> (Arc<Log>, bool) {
-        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut builds = self.builds.lock();
         if let Some(log) = builds.by_image.get(image_id).filter(|log| log.outcome().is_none()) {
             return (log.clone(), false);
         }
@@ -57,7 +59,7 @@ impl Images {
     }
 
     pub(super) fn lock_of(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self.locks.lock();
         locks.retain(|_, lock| lock.strong_count() > 0);
         if let Some(lock) = locks.get(key).and_then(Weak::upgrade) {
             return lock;
@@ -70,7 +72,7 @@ impl Images {
     pub(super) async fn inspect(&self, python: &Path) -> Result<Interpreter, BuildError> {
         // A link's own time: a recreated virtual environment has new links.
         let modified = fs::symlink_metadata(python).and_then(|meta| meta.modified()).ok();
-        let known = self.interpreters.lock().unwrap_or_else(PoisonError::into_inner).get(python).cloned();
+        let known = self.interpreters.lock().get(python).cloned();
         if let Some((at, interpreter)) = known
             && Some(at) == modified
         {
@@ -78,7 +80,7 @@ impl Images {
         }
         let interpreter = Interpreter::inspect(python).await?;
         if let Some(at) = modified {
-            let mut interpreters = self.interpreters.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut interpreters = self.interpreters.lock();
             interpreters.insert(python.to_owned(), (at, interpreter.clone()));
         }
         Ok(interpreter)

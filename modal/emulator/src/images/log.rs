@@ -1,10 +1,8 @@
 //! The log of a build and its outcome, for all who follow it.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::VecDeque;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::error::BuildError;
@@ -53,7 +51,7 @@ pub struct LogChunk {
 
 impl Log {
     fn lock(&self) -> MutexGuard<'_, Contents> {
-        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock()
     }
 
     /// Hides these values from now on.

@@ -2,13 +2,9 @@
 
 mod segments;
 
-use std::{
-    collections::HashMap,
-    io,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -64,7 +60,7 @@ impl Logs {
 
     /// The log of an app; empty if it never printed anything.
     pub fn app(&self, app_id: &str) -> io::Result<Arc<AppLog>> {
-        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut apps = self.apps.lock();
         if let Some(app) = apps.get(app_id) {
             return Ok(app.clone());
         }
@@ -76,21 +72,21 @@ impl Logs {
 
     /// Drops the logs that are neither written nor followed.
     pub fn close_unused(&self) {
-        self.apps.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, app| Arc::strong_count(app) > 1);
+        self.apps.lock().retain(|_, app| Arc::strong_count(app) > 1);
     }
 }
 
 impl AppLog {
     /// Adds lines.
     pub fn append(&self, lines: &[Line]) -> io::Result<()> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner).append(lines)?;
+        self.segments.lock().append(lines)?;
         self.added.send_replace(());
         Ok(())
     }
 
     /// Lines from a position on, at most about a megabyte of them, and the position after them.
     pub fn read(&self, from: Position) -> io::Result<(Vec<Line>, Position)> {
-        let segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let segments = self.segments.lock().clone();
         segments.read(from)
     }
 

@@ -8,14 +8,10 @@
 mod pipe;
 mod spool;
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc};
 
 use modal_proto::DataChunk;
+use parking_lot::{Mutex, MutexGuard};
 
 pub use self::{pipe::Exchange, spool::Spool};
 use crate::error::Error;
@@ -45,7 +41,7 @@ impl Streams {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     /// The destination of a call's data.

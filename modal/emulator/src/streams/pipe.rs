@@ -1,11 +1,9 @@
 //! A stream that passes through memory.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::VecDeque;
 
 use modal_proto::{DataChunk, data_chunk::DataOneof};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::fresh;
@@ -54,7 +52,7 @@ impl Default for Pipe {
 
 impl Pipe {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Writes chunks when there is room. Those written to a closed pipe are dropped.

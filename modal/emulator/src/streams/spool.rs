@@ -5,12 +5,13 @@ use std::{
     io::{self, BufReader, Read, Write},
     os::unix::fs::FileExt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use modal_proto::DataChunk;
+use parking_lot::{Mutex, MutexGuard};
 use prost::Message;
 use tokio::sync::watch;
 
@@ -56,7 +57,7 @@ impl Spool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Waits until the generator may continue. `false` if nobody read for `patience`.
@@ -89,7 +90,7 @@ impl Spool {
     pub async fn append(&self, chunks: Vec<DataChunk>) -> Result<(), Error> {
         let (inner, path) = (self.inner.clone(), self.path.clone());
         blocking(move || {
-            let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inner = inner.lock();
             if inner.dropped {
                 return Ok(());
             }
@@ -131,7 +132,7 @@ impl Reader {
             changed.mark_unchanged();
             let (inner, path) = (spool.inner.clone(), spool.path.clone());
             let look = move || {
-                let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut inner = inner.lock();
                 if inner.dropped {
                     return Ok((None, true, false));
                 }

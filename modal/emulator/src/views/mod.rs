@@ -6,14 +6,10 @@
 
 mod view;
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use modal_proto::VolumeMount;
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use self::view::View;
@@ -121,7 +117,7 @@ impl Views {
     pub async fn detach(&self, task_id: &str) {
         for volume_id in self.volumes_of(task_id) {
             let key = (task_id.to_owned(), volume_id);
-            let removed = self.views.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            let removed = self.views.lock().remove(&key);
             if let Some(view) = removed {
                 view.lock().await.closed = true;
             }
@@ -138,17 +134,17 @@ impl Views {
         let view = blocking(move || View::create(folder, committed)).await?;
         let folder = view.folder.clone();
         let key = (task_id.to_owned(), volume_id.to_owned());
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::new(tokio::sync::Mutex::new(view)));
+        self.views.lock().insert(key, Arc::new(tokio::sync::Mutex::new(view)));
         Ok(folder)
     }
 
     fn find(&self, task_id: &str, volume_id: &str) -> Option<Arc<tokio::sync::Mutex<View>>> {
         let key = (task_id.to_owned(), volume_id.to_owned());
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+        self.views.lock().get(&key).cloned()
     }
 
     fn volumes_of(&self, task_id: &str) -> Vec<String> {
-        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let views = self.views.lock();
         views.keys().filter(|(task, _)| task == task_id).map(|(_, volume)| volume.clone()).collect()
     }
 }

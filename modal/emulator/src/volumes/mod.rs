@@ -10,10 +10,11 @@ use std::{
     fs::{self, File},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use modal_proto::{FileEntry, MountFile, volume_put_files2_request as put2};
+use parking_lot::Mutex;
 
 pub use self::{list::is_partial, path::normal, place::BLOCK_BYTES};
 use self::{
@@ -67,14 +68,14 @@ impl Volumes {
         })
         .await?;
         // The Volume cannot be found any more, so nobody changes it.
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner).remove(volume_id);
+        self.locks.lock().remove(volume_id);
         Ok(())
     }
 
     /// Waits for exclusive access to the files of a Volume.
     pub async fn lock(&self, volume_id: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut locks = self.locks.lock();
             locks.entry(volume_id.to_owned()).or_default().clone()
         };
         lock.lock_owned().await

@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     fs::File,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Site, stream::send};
 use crate::{ids::new_token, volumes::BLOCK_BYTES};
@@ -78,7 +79,7 @@ impl Offers {
 }
 
 fn lock(offers: &Mutex<Offers>) -> MutexGuard<'_, Offers> {
-    offers.lock().unwrap_or_else(PoisonError::into_inner)
+    offers.lock()
 }
 
 /// URLs for `length` bytes of a file from `start`, one per block.

@@ -5,12 +5,7 @@ mod blobs;
 mod downloads;
 mod stream;
 
-use std::{
-    fs::File,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{fs::File, io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -20,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;

@@ -16,7 +16,7 @@ use axum::{
 
 use super::{
     page,
-    problem::{Failure, kinds},
+    problem::{Failure, problem_kinds},
 };
 use crate::token::Token;
 
@@ -24,7 +24,7 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// The listener through which a request comes.
 #[derive(Clone)]
-pub enum Door {
+pub enum ListenerKind {
     /// A Unix socket: who can connect has shown already who they are.
     Socket,
     /// A port of the loopback interface, to which every user of the machine and every web page can send something.
@@ -32,14 +32,14 @@ pub enum Door {
 }
 
 /// Lets a request in, or answers why not.
-pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
-    match door.admit(&request) {
+pub(super) async fn authorize(State(listener): State<ListenerKind>, request: Request, next: Next) -> Response {
+    match listener.admit(&request) {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
 }
 
-impl Door {
+impl ListenerKind {
     fn admit(&self, request: &Request) -> Result<(), Failure> {
         self.check_host(request)?;
         self.check_origin(request.headers())?;
@@ -50,7 +50,10 @@ impl Door {
     fn check_host(&self, request: &Request) -> Result<(), Failure> {
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
-            return Err(Failure::new(&kinds::INVALID_HOST, "a request must have exactly one Host header".to_owned()));
+            return Err(Failure::new(
+                &problem_kinds::INVALID_HOST,
+                "a request must have exactly one Host header".to_owned(),
+            ));
         };
         // A request line with a whole URL names a host as well.
         let target = request.uri().authority().map(|authority| authority.as_str());
@@ -58,7 +61,7 @@ impl Door {
         if names.into_iter().all(|name| name.is_some_and(|name| self.is_own_host(name))) {
             return Ok(());
         }
-        Err(Failure::new(&kinds::HOST_NOT_ALLOWED, "the Host header names another host".to_owned()))
+        Err(Failure::new(&problem_kinds::HOST_NOT_ALLOWED, "the Host header names another host".to_owned()))
     }
 
     fn is_own_host(&self, host: &str) -> bool {
@@ -78,7 +81,10 @@ impl Door {
         if headers.get_all(header::ORIGIN).iter().all(|origin| self.is_own_origin(origin)) && is_own_site {
             return Ok(());
         }
-        Err(Failure::new(&kinds::ORIGIN_NOT_ALLOWED, "the request comes from a page of another site".to_owned()))
+        Err(Failure::new(
+            &problem_kinds::ORIGIN_NOT_ALLOWED,
+            "the request comes from a page of another site".to_owned(),
+        ))
     }
 
     /// Where this listener serves its page. A Unix socket has no pages.
@@ -105,7 +111,7 @@ impl Door {
             (Some(value), None) if bearer(value).is_some_and(|given| token.admits(given)) => return Ok(()),
             _ => "the token is not the daemon's",
         };
-        Err(Failure::new(&kinds::UNAUTHORIZED, detail.to_owned()).hint(
+        Err(Failure::new(&problem_kinds::UNAUTHORIZED, detail.to_owned()).hint(
             "send `Authorization: Bearer` and the token that `airflow-serverless daemon token` prints; \
              the Unix socket asks for none",
         ))
@@ -122,17 +128,17 @@ fn bearer(value: &HeaderValue) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    fn port(address: &str) -> Door {
+    fn port(address: &str) -> ListenerKind {
         let folder = tempfile::tempdir().expect("a folder");
         let token = Token::open(folder.path().join("token")).expect("a token");
-        Door::Port { address: address.parse().expect("an address"), token: Arc::new(token) }
+        ListenerKind::Port { address: address.parse().expect("an address"), token: Arc::new(token) }
     }
 
     #[test]
     fn hosts_are_names_that_lead_here_only() {
-        let door = port("127.0.0.5:8793");
+        let listener = port("127.0.0.5:8793");
         for own in ["localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]", "[::1]:8793", "127.0.0.5:8793"] {
-            assert!(door.is_own_host(own), "{own}");
+            assert!(listener.is_own_host(own), "{own}");
         }
         for other in [
             "",
@@ -153,16 +159,17 @@ mod tests {
             "localhost:80:80",
             "localhost:65536",
         ] {
-            assert!(!door.is_own_host(other), "{other}");
+            assert!(!listener.is_own_host(other), "{other}");
         }
-        assert!(!Door::Socket.is_own_host("127.0.0.5"));
+        assert!(!ListenerKind::Socket.is_own_host("127.0.0.5"));
     }
 
     #[test]
     fn origins_are_the_page_of_this_listener() {
-        let own = |door: &Door, origin: &'static str| door.is_own_origin(&HeaderValue::from_static(origin));
-        let door = port("127.0.0.1:8793");
-        assert!(own(&door, "http://127.0.0.1:8793") && own(&door, "http://localhost:8793"));
+        let own =
+            |listener: &ListenerKind, origin: &'static str| listener.is_own_origin(&HeaderValue::from_static(origin));
+        let listener = port("127.0.0.1:8793");
+        assert!(own(&listener, "http://127.0.0.1:8793") && own(&listener, "http://localhost:8793"));
         for other in [
             "null",
             "",
@@ -174,9 +181,9 @@ mod tests {
             "http://127.0.0.1:8793/",
             "file://",
         ] {
-            assert!(!own(&door, other), "{other}");
+            assert!(!own(&listener, other), "{other}");
         }
         assert!(own(&port("127.0.0.1:80"), "http://localhost"));
-        assert!(!own(&Door::Socket, "http://localhost"));
+        assert!(!own(&ListenerKind::Socket, "http://localhost"));
     }
 }

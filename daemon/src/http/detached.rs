@@ -5,7 +5,7 @@ use axum::{extract::Request, middleware::Next, response::Response};
 use tracing::Instrument;
 
 /// Answers what changes something in a task of its own.
-pub(super) async fn finish(request: Request, next: Next) -> Response {
+pub(super) async fn run_to_completion(request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
@@ -33,7 +33,7 @@ mod tests {
             rest.notified().await;
             end.notify_one();
         };
-        let service = Router::new().route("/", any(handler)).layer(from_fn(finish));
+        let service = Router::new().route("/", any(handler)).layer(from_fn(run_to_completion));
         let request = Request::builder().method(method).body(Body::empty()).expect("a request");
         tokio::select! {
             _ = service.oneshot(request) => panic!("it waits"),

@@ -18,7 +18,7 @@ use axum::{
 };
 use tracing::Instrument;
 
-use super::problem::{Failure, kinds};
+use super::problem::{Failure, problem_kinds};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// So that a client of another version can tell.
@@ -26,7 +26,7 @@ const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
 const LONGEST_ID: usize = 64;
 
 /// Gives a request its id, in the log and on its answer, and the answer the headers that all have.
-pub(super) async fn frame(request: Request, next: Next) -> Response {
+pub(super) async fn add_headers(request: Request, next: Next) -> Response {
     let id = id_of(request.headers()).unwrap_or_else(new_id);
     let text = id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", id = text, method = %request.method(), path = request.uri().path());
@@ -61,7 +61,7 @@ fn new_id() -> HeaderValue {
 
 /// The answer in place of one whose handler has panicked. What it said is in the log.
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Failure::new(&kinds::INTERNAL, "the daemon failed while handling the request".to_owned()).into_response()
+    Failure::new(&problem_kinds::INTERNAL, "the daemon failed while handling the request".to_owned()).into_response()
 }
 
 #[cfg(test)]
@@ -83,7 +83,8 @@ mod tests {
 
     /// What answers, with an id, where the handler does not.
     async fn answer(router: Router) -> (StatusCode, HeaderMap, Value) {
-        let service = router.layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked)).layer(from_fn(frame));
+        let service =
+            router.layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked)).layer(from_fn(add_headers));
         let response = service.oneshot(Request::new(Body::empty())).await.expect("an answer");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.expect("a body");
