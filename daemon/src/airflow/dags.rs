@@ -72,7 +72,7 @@ row! {
     }
 }
 
-/// The newest version of the DAG as Airflow serialises it.
+/// The newest version of the DAG as Airflow serializes it.
 const SERIALIZED: &str = "SELECT CAST(data AS TEXT) AS data FROM serialized_dag WHERE dag_id = $1
                           ORDER BY created_at DESC LIMIT 1";
 

@@ -1,4 +1,4 @@
-//! The REST API: [`router`] reads as its table of contents. Handlers extract, make one call and wrap the answer.
+//! The REST API: [`router`] reads as its table of contents. Handlers extract, make one call and wrap the result.
 
 mod backfills;
 mod backups;
@@ -62,7 +62,7 @@ use crate::{
     watcher::Watchers,
 };
 
-/// What the handlers work with. Each layer of each request has a clone.
+/// The dependencies of the handlers. Each layer of each request has a clone.
 #[derive(Clone)]
 pub struct Services(Arc<Parts>);
 
@@ -70,7 +70,7 @@ pub struct Parts {
     pub base: Base,
     pub registry: Registry,
     pub airflow: Arc<Airflow>,
-    /// Ends answers that would go on for ever.
+    /// Ends open streams.
     pub stop: CancellationToken,
     pub metrics: Metrics,
     pub credentials: CredentialsFile,
@@ -80,7 +80,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The handle on an environment that is deployed.
+    /// Returns the handle on a deployed environment.
     async fn deployed(&self, name: &EnvironmentName) -> Result<Deployed> {
         self.airflow.deployed(name).await
     }
@@ -171,7 +171,7 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(watches::get_watch, watches::delete_watch).layer(own()))
 }
 
-/// The whole API, to be served [`behind`] a door.
+/// Builds the whole API, to be served with [`behind`].
 pub fn router(services: Services) -> Router {
     let (router, document) = document::split(routes());
     router
@@ -188,12 +188,12 @@ pub fn router(services: Services) -> Router {
         .layer(limits::json_bytes())
         .layer(from_fn_with_state(limits::ANSWER, limits::within))
         .layer(from_fn_with_state(limits::requests(), limits::shed))
-        // Outside the limits, so that they hold for what goes on without its client, too.
+        // Outside the limits, so that they also apply to requests whose client has disconnected.
         .layer(from_fn(finish::finish))
         .layer(from_fn_with_state(services, metrics::count))
 }
 
-/// The API as it is served at one listener: with what a request has to show there, and what all answers have.
+/// Adds what depends on the listener: authentication, and the headers of all responses.
 pub fn behind(router: Router, door: Door) -> Router {
     router
         .layer(from_fn_with_state(door, guard::guard))
@@ -201,7 +201,7 @@ pub fn behind(router: Router, door: Door) -> Router {
         .layer(from_fn(frame::frame))
 }
 
-/// The OpenAPI document, as it is checked in.
+/// Returns the OpenAPI document as checked in.
 pub fn openapi_json() -> Result<String, serde_json::Error> {
     Ok(document::split(routes()).1.to_pretty_json()? + "\n")
 }

@@ -1,16 +1,16 @@
-//! How the daemon is told to end.
+//! Stop signals for the daemon.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Told once, the daemon ends what it has begun; told twice, it ends at once.
+/// The first signal requests a graceful stop; the second one an immediate exit.
 #[derive(Clone, Default)]
 pub struct Stop {
     /// Begin nothing new, and end.
     pub soft: CancellationToken,
-    /// End at once.
+    /// Immediate exit.
     pub hard: CancellationToken,
 }
 
