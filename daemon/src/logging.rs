@@ -93,7 +93,7 @@ impl Logging {
 }
 
 impl LastWords {
-    /// Reports the message on stderr and in the log.
+    /// Reports the message in the log, and on stderr unless that is the journal.
     pub fn tell(&self, message: &str) {
         if self.destination != Destination::Stderr {
             tracing::error!(error = message, "airflowd failed");

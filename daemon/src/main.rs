@@ -89,7 +89,7 @@ fn run() -> anyhow::Result<ExitCode> {
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ LifecycleError::AlreadyRunning { .. }) => {
-            // Not a failure of this home: the parent process connects to the other daemon.
+            // Not a failure of this home's daemon: the parent process finds the other one.
             eprintln!("{error}");
             Ok(error.exit_code().into())
         }

@@ -140,7 +140,7 @@ fn lower(value: impl std::fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }
 
-/// The system's figures about this process; zero without `/proc`.
+/// The system's figures about this process; absent without `/proc`.
 struct Process {
     resident_bytes: i64,
     open_files: i64,

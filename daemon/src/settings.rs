@@ -143,7 +143,7 @@ pub enum Images {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Volumes {
-    /// The Volume's own folder.
+    /// They share the Volume's own folder.
     #[default]
     Bind,
     /// Each has its own copy, as on Modal.

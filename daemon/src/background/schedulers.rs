@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{airflow::Airflow, registry::Registry, report::chain};
 
 const PERIOD: Duration = Duration::from_secs(15);
-/// Schedulers in Modal's cloud are checked only in every fourth round.
+/// Schedulers in Modal's cloud are checked once in this many rounds.
 const CLOUD_EVERY: u32 = 4;
 const LIMIT: Duration = Duration::from_secs(10);
 const AT_A_TIME: usize = 4;

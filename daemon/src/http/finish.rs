@@ -40,7 +40,7 @@ mod tests {
             () = begun.notified() => {}
         }
         go_on.notify_one();
-        // A dropped handler releases its clone of `half`.
+        // A dropped handler releases its clone of `done`.
         loop {
             tokio::select! {
                 biased;

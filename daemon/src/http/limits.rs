@@ -20,11 +20,10 @@ use crate::airflow::MAX_FILE_BYTES;
 const MAX_REQUESTS: usize = 256;
 /// Limit on open streams. Each occupies a connection, and some must stay free.
 const MAX_STREAMS: usize = 256;
-/// Longest time until an answer begins. What is behind it has limits of its own, of which the longest is that of a DAG
-/// file whose packages are installed before it is tried; the CLI's are longer.
+/// Longest time until a response begins. The operations behind it have limits of their own; the longest is for a DAG
+/// file whose packages are installed before validation. The CLI's limits are longer.
 pub(super) const ANSWER: Duration = Duration::from_secs(360);
-/// The same, where the daemon knows the answer by itself. A body that comes too slowly has its own answer, so it is
-/// later.
+/// The same for responses that need no other service. Longer than the limit for a slow body, which has its own error.
 pub(super) const OWN_ANSWER: Duration = BODY.saturating_add(Duration::from_secs(10));
 /// The same for requests that may wait for changes.
 pub(super) const NEWS: Duration = Duration::from_secs(45);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 /// The first signal requests a graceful stop; the second one an immediate exit.
 #[derive(Clone, Default)]
 pub struct Stop {
-    /// Begin nothing new, and end.
+    /// Graceful stop: begin nothing new.
     pub soft: CancellationToken,
     /// Immediate exit.
     pub hard: CancellationToken,

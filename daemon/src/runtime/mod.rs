@@ -53,8 +53,8 @@ pub enum RuntimeError {
 pub struct Runtime {
     /// The virtual environment; its name carries the hash of the lock file.
     venv: PathBuf,
-    /// The folder that holds the package, for PYTHONPATH; its name carries the hash of the package. It lies beside the
-    /// virtual environment, so that who shares that shares what Python has compiled here.
+    /// The folder that holds the package, for PYTHONPATH; its name carries the hash of the package. It lies next to the
+    /// virtual environment, so that installations that share one also share compiled bytecode.
     functions: PathBuf,
     uv_cache: PathBuf,
     /// Additional packages that DAG files require, managed by the validator.

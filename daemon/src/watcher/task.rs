@@ -36,10 +36,10 @@ const IDENTITY_PERIOD: Duration = Duration::from_secs(60);
 const ABSENCE_PERIOD: Duration = Duration::from_secs(2);
 /// Period of the scans while a folder is being filled.
 const FILLING_PERIOD: Duration = Duration::from_secs(1);
-/// Period without news of the environment; notifications usually come first, but may get lost.
+/// Retry period while the environment is not ready, as its notifications may get lost.
 const WAITING_PERIOD: Duration = Duration::from_secs(30);
 const RETRIES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
-/// Scans of a polled folder take at most one part in this many of the total time.
+/// Scans of a polled folder take at most one part in this many of the time.
 const POLLING_SHARE: u32 = 50;
 
 pub struct Task {
@@ -162,7 +162,7 @@ impl Task {
         Some(next)
     }
 
-    /// Emits an event if the watch has entered or left a failed state.
+    /// Emits an event if the state has changed, except to pending.
     async fn emit_event(&mut self) {
         let Status { state, message, .. } = self.round.shared.status();
         if state == WatchState::Pending || state == self.reported {

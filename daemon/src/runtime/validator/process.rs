@@ -43,9 +43,9 @@ const LONGEST_LINE: u64 = 16 << 20;
 pub(super) enum NoAnswer {
     /// The process ended before it answered.
     Ended,
-    /// It did not answer in time.
+    /// It did not respond in time.
     Late,
-    /// It answered that it cannot.
+    /// It reported an error.
     Said(String),
 }
 
@@ -209,7 +209,7 @@ async fn supervise(
         loop {
             match line(&mut stdout).await {
                 Ok(Some(line)) if deliver(&waiting, &line) => {}
-                // The waiter for that response would wait forever.
+                // Not a valid response: its waiter would wait forever.
                 Ok(Some(_)) => return,
                 Ok(None) => return,
                 Err(error) => return tracing::warn!(%error, "the validator cannot be understood"),
