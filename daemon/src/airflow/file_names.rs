@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 
 const MAX_NAME: usize = 200;
-/// Of the whole path and of each of its parts, in bytes.
+/// Limits for the whole path and for each of its parts, in bytes.
 const MAX_PATH: usize = 1000;
 const MAX_PART: usize = 255;
 

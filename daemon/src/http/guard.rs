@@ -24,7 +24,7 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 /// The listener that received a request.
 #[derive(Clone)]
 pub enum Door {
-    /// A Unix socket: the permissions of the socket authenticate the client.
+    /// A Unix socket: only the daemon's user and root are served there.
     Socket,
     /// A loopback port, which every user of the machine and every web page can reach.
     Port { address: SocketAddr, token: Arc<Token> },

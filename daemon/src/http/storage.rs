@@ -16,7 +16,7 @@ use super::{Services, problem::Failure};
 /// Refuses changes early if a folder of the home is not writable: they would be left half done.
 pub(super) async fn required(State(services): State<Services>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    // The only POST that changes nothing.
+    // Diagnostics change nothing here and must stay available.
     if !reads
         && request.uri().path() != routes::DIAGNOSTICS.template
         && let Err(reason) = check(&services.diagnostician.home)

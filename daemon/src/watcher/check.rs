@@ -55,7 +55,7 @@ impl Verdicts {
 /// Limit on the messages kept per file.
 const MOST_MESSAGES: usize = 20;
 
-/// Returns the files that a change requires to validate: the changed ones, and all that import them.
+/// Returns the files to validate after a change: the changed ones, and all that import them.
 pub fn affected<'a>(
     changed: impl IntoIterator<Item = &'a Name> + Clone,
     locals: &Locals,

@@ -48,7 +48,7 @@ pub async fn remove(volume: &Volume, names: &[Name]) -> Result<()> {
 /// Removes files of this watch that are in the way of uploads.
 pub async fn clear_way(volume: &Volume, in_the_way: &[Name], uploads: &[Name]) -> Result<()> {
     remove(volume, in_the_way).await?;
-    // The plan has made sure that nothing of others is left in these folders.
+    // The plan ensures that no other files are left in these folders.
     for path in uploads.iter().filter(|path| in_the_way.iter().any(|old| old.starts_with(&format!("{path}/")))) {
         volume.remove_folder(&on_volume(path)).await?;
     }

@@ -66,7 +66,7 @@ pub fn binary(path: &Path) -> Check {
     failure("program", format!("there is no {}", path.display()), fix)
 }
 
-/// Checks that the folders can be found and are private.
+/// Checks that the daemon's folders are private.
 pub fn settings_folder(home: &Home) -> Check {
     let mode = |path: &Path| fs::metadata(path).ok().map(|found| found.permissions().mode() & 0o077);
     let open: Vec<_> =

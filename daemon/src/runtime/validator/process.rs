@@ -35,7 +35,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(330);
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// Time limit for ending its children after the end of its input.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// The validator truncates its messages; this limit is for a compromised process.
+/// The validator truncates its messages; this limit is for a process that user code has broken.
 const LONGEST_LINE: u64 = 16 << 20;
 
 /// Why there is no response.

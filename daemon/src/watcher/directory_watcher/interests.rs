@@ -1,4 +1,4 @@
-//! Filters events: relevant are those about files that belong on the Volume, and about the path to them.
+//! Filters events: only those about files that belong on the Volume, and about the path to them, are relevant.
 
 use std::{
     collections::{HashMap, HashSet},
