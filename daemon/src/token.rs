@@ -79,7 +79,7 @@ impl Token {
         Ok(Self { path, known: Mutex::new(Known::Token(stamp, secret)) })
     }
 
-    /// Whether this is the token. Takes constant time.
+    /// Whether this is the token. Compares in constant time.
     pub fn admits(&self, given: &[u8]) -> bool {
         // Nothing here can panic halfway and leave an invalid state behind.
         let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
