@@ -1,7 +1,7 @@
-//! Opening a page in the user's browser.
+//! Opens a page in the user's browser.
 //!
-//! Its address holds a token, and who may list processes sees their arguments. So the browser is given a file that only
-//! the user can read, and which leads on to the page.
+//! The URL contains a token, and other users can see the arguments of processes. So the browser is given a file that
+//! only the user can read, which redirects to the page.
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,13 +17,13 @@ use crate::{home_lock, printer::Printer};
 
 const OPENER: &str = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
 
-/// A page that was opened; the file that led there goes with it.
+/// An opened page; dropping this removes the redirect file.
 pub struct Browser {
     file: PathBuf,
 }
 
 impl Browser {
-    /// Opens the page. The address was printed, so that nothing is lost if this does not succeed.
+    /// Opens the page. The URL was printed before, so a failure is harmless.
     pub fn open(url: &str, printer: &Printer) -> Option<Self> {
         let home = home_lock::resolve_running_home(&Home::from_environment().ok()?);
         let browser = Self { file: home.runtime.join(format!("ui-{}.html", std::process::id())) };
@@ -37,7 +37,7 @@ impl Browser {
     }
 
     fn write(&self, url: &str) -> io::Result<()> {
-        // One of a process that had this number before.
+        // Left by an earlier process with the same id.
         remove(&self.file)?;
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&self.file)?;
         file.write_all(page(url).as_bytes())
@@ -46,7 +46,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // In a folder that ends with the session at the latest, and of no use once the UI has ended.
+        // The folder is removed with the session, and the token is useless once the UI has ended.
         let _ = remove(&self.file);
     }
 }

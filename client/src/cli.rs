@@ -43,7 +43,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line of this process.
+    /// Parses the command line of this process.
     pub fn read() -> Result<Self, clap::Error> {
         let mut command = Self::command();
         if std::env::var_os(variables::ENVIRONMENT).is_some_and(|name| name.is_empty()) {
@@ -53,7 +53,7 @@ impl Cli {
     }
 }
 
-/// A variable that is set to nothing is taken for one that is not set, as shells have no other way in a line of their own.
+/// Treats an empty variable as unset: `NAME= command` is the shell's way to unset it for one command.
 fn without_variable(command: clap::Command) -> clap::Command {
     let is_it = |argument: &clap::Arg| argument.get_env().is_some_and(|name| name == variables::ENVIRONMENT);
     let without = |argument: clap::Arg| if is_it(&argument) { argument.env(Resettable::Reset) } else { argument };
@@ -398,7 +398,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// The parts of its path.
+    /// Returns the path parameters of the task.
     pub fn path(&self) -> (&str, &str, &str) {
         (&self.run.dag_id, &self.run.run_id, &self.task_id)
     }
@@ -414,7 +414,7 @@ pub struct Relatives {
     pub downstream: bool,
 }
 
-/// An id that becomes a part of a request's path, where these would be steps to another place.
+/// Parses an id that becomes a part of a request's path, where `.` and `..` would lead elsewhere.
 fn id(text: &str) -> Result<String, String> {
     match text {
         "" => Err("the id is empty".to_owned()),
@@ -423,9 +423,9 @@ fn id(text: &str) -> Result<String, String> {
     }
 }
 
-/// One of the words of an enumeration of the API.
+/// Parses a value of an enumeration of the API.
 fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    // The value itself is named already by who prints this.
+    // clap already names the value.
     let without_value = |why: String| match why.split_once("`, expected ") {
         Some((_, known)) => format!("expected {known}"),
         None => why,
@@ -439,7 +439,7 @@ mod tests {
 
     const LONGEST_LINE: usize = 72;
 
-    /// All commands, those that have subcommands included.
+    /// Returns all commands, including subcommands.
     fn commands() -> Vec<Command> {
         fn collect(command: &Command, found: &mut Vec<Command>) {
             found.push(command.clone());

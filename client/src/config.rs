@@ -1,4 +1,4 @@
-//! `config.yaml`: read, variables expanded, every fault with its line.
+//! Reads `config.yaml`: expands variables and reports all faults with their lines.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use airflow_serverless_api::{
 
 use crate::{error::CliError, input_file};
 
-/// A configuration is a page of text; whatever is larger is another file.
+/// Size limit: a configuration is about a page of text.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Reads and checks a configuration for an environment that was so before.
@@ -71,7 +71,7 @@ fn is_plain(value: &str) -> bool {
     !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
-/// Replaces each `${NAME}`; `missing` says what becomes of one that `lookup` does not know.
+/// Replaces each `${NAME}`; `missing` handles those that `lookup` does not know.
 fn expand(text: &str, lookup: Lookup<'_>, missing: impl Fn(&str) -> Result<String, Fault>) -> Result<String, Fault> {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
@@ -93,7 +93,7 @@ fn expand(text: &str, lookup: Lookup<'_>, missing: impl Fn(&str) -> Result<Strin
     Ok(result)
 }
 
-/// A fault of the parser, in the words of this file's format.
+/// Rewrites a parser error in terms of the configuration.
 fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
     let location = error.location();
     let line = location.and_then(|location| u32::try_from(location.line()).ok());
@@ -102,7 +102,7 @@ fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
     let raw = raw.split(" at line ").next().unwrap_or(&raw);
     let source = line.and_then(|line| text.lines().nth(line as usize - 1)).unwrap_or_default();
     let (key, value) = entry_at(source, column);
-    // The parser names the place where the keys begin of which one is absent.
+    // For a missing key the parser reports the place where the keys of its object begin.
     if let Some(missing) = raw.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
         return absent_key(missing, line);
     }
@@ -137,7 +137,7 @@ fn explain(error: &serde_saphyr::Error, text: &str) -> Fault {
     } else {
         raw.to_owned()
     };
-    // A connection string may stand in any wrong place.
+    // The misplaced value may be a connection string.
     let message = without_credentials(&message).into_owned();
     Fault { location: key.unwrap_or("config").to_owned(), line, message }
 }
@@ -151,16 +151,16 @@ fn absent_key(key: &str, line: Option<u32>) -> Fault {
     Fault { location: key.to_owned(), line, message: message.to_owned() }
 }
 
-/// Whether YAML takes a value for none.
+/// Whether YAML parses a value as null.
 fn is_null(value: &str) -> bool {
     let value = value.split_once(" #").map_or(value, |(value, _)| value).trim();
     matches!(value, "" | "~" | "null" | "Null" | "NULL") || value.starts_with('#')
 }
 
-/// The key, if it is a plain word, and the value of the entry at a column (from 1) of a line.
+/// Returns the key, if it is a plain word, and the value of the entry at a column (from 1) of a line.
 fn entry_at(source: &str, column: usize) -> (Option<&str>, &str) {
     let at = source.char_indices().nth(column.saturating_sub(1)).map_or(source.len(), |(index, _)| index);
-    // One line can hold several entries: `{a: 1, b: 2}`. The braces of `${NAME}` are not those.
+    // One line can hold several entries: `{a: 1, b: 2}`. Braces of `${NAME}` do not count.
     let mut shape = source.to_owned();
     while let Some(start) = shape.find("${") {
         let end = shape[start..].find('}').map_or(shape.len(), |length| start + length + 1);
@@ -174,7 +174,7 @@ fn entry_at(source: &str, column: usize) -> (Option<&str>, &str) {
     (is_word.then_some(key), value)
 }
 
-/// `rest` is what follows "unknown field `".
+/// `rest` is the text after "unknown field `".
 fn unknown_key(rest: &str) -> String {
     let (found, known) = rest.split_once("`, expected one of ").unwrap_or((rest, ""));
     let known: Vec<&str> = known.split(", ").map(|key| key.trim_matches('`')).collect();
@@ -187,7 +187,7 @@ fn unknown_key(rest: &str) -> String {
     }
 }
 
-/// Adds the line to a fault that only knows its key: the first one of that key below those that it is in.
+/// Adds the line to a fault that has only a key: the first line of that key within its parents.
 fn locate(mut fault: Fault, text: &str) -> Fault {
     if fault.line.is_some() {
         return fault;
@@ -195,7 +195,7 @@ fn locate(mut fault: Fault, text: &str) -> Fault {
     let mut lines = text.lines().zip(1..);
     let (mut parent, mut key): (Option<(&str, u32)>, String) = (None, String::new());
     for part in fault.location.split('.') {
-        // A key can have dots itself, such as the section `common.io`.
+        // A key may contain dots itself, such as the section `common.io`.
         key = if key.is_empty() { part.to_owned() } else { format!("{key}.{part}") };
         let entry = format!("{key}:");
         let inside = parent.filter(|(line, _)| line.trim_start().find(&entry).is_some_and(|at| at > 0));

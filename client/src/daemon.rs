@@ -1,4 +1,4 @@
-//! The way to the daemon: its REST API over its Unix socket, one method per operation.
+//! The client of the daemon: its REST API over its Unix socket, one method per operation.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -41,29 +41,28 @@ use crate::{error::CliError, home_lock};
 
 type Result<T, E = CliError> = std::result::Result<T, E>;
 
-/// Longest wait for one answer; the scheduler's limits are shorter.
+/// Longest wait for a response; the scheduler's limits are shorter.
 const ANSWER_LIMIT: Duration = Duration::from_secs(180);
-/// Longest wait for a file that is tried, and may need packages that have to be installed first; the daemon's limit is
-/// shorter.
+/// Longest wait for the validation of a file, which may install packages first; the daemon's limit is shorter.
 const FILE_LIMIT: Duration = Duration::from_secs(390);
-/// Longest wait for the version, which costs a daemon that is well nothing.
+/// Longest wait for the version, which a healthy daemon returns at once.
 pub(crate) const VERSION_LIMIT: Duration = Duration::from_secs(10);
-/// For answers that go on until somebody ends them.
+/// For streams.
 pub(crate) const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 /// The largest page of a list.
 const PAGE: u32 = Page::LARGEST_LIMIT;
-/// The host is not looked up: the socket decides where a request goes.
+/// The host is not resolved: all requests go to the socket.
 const BASE: &str = "http://localhost";
 
 pub struct Daemon {
     http: Client,
     base: Url,
-    /// Leads to the socket while it is held; without the folder there is no socket.
+    /// Keeps the path of the socket valid; `None` if the folder of the socket does not exist.
     _socket: Option<SocketPath>,
 }
 
 impl Daemon {
-    /// The daemon of this home, whether it runs or not.
+    /// Returns a client for the daemon of this home, whether it runs or not.
     pub fn at(home: &Home) -> Result<Self> {
         let path = home_lock::resolve_running_home(home).socket();
         let socket = match SocketPath::new(&path) {
@@ -81,7 +80,7 @@ impl Daemon {
         Ok(Self { http, base, _socket: socket })
     }
 
-    /// Whether the daemon responds in time, be it with an error.
+    /// Whether the daemon responds in time, even with an error.
     pub async fn responds(&self) -> bool {
         let asked = self.request(Method::GET, routes::VERSION.path([])).timeout(VERSION_LIMIT).send().await;
         !asked.is_err_and(|error| error.is_timeout())
@@ -183,7 +182,7 @@ impl Daemon {
         answer(request.query(&[("after", after), ("wait_seconds", 20)])).await
     }
 
-    /// All DAG files that are wanted: the limit is of one answer.
+    /// Returns all matching DAG files, in as many requests as needed.
     pub async fn list_dag_files(&self, environment: &EnvironmentName, wanted: &ListDagFiles) -> Result<DagFileList> {
         let mut all = DagFileList { files: Vec::new(), total_entries: 0 };
         loop {
@@ -368,7 +367,7 @@ impl Daemon {
         answer(self.request(Method::PUT, route.path([environment.as_str(), &id.to_string()]))).await
     }
 
-    /// A page of `variables`, `connections` or `pools`.
+    /// Returns a page of `variables`, `connections` or `pools`.
     pub async fn list<T: DeserializeOwned>(
         &self,
         environment: &EnvironmentName,
@@ -383,7 +382,7 @@ impl Daemon {
         answer(self.request(Method::POST, route.path([environment.as_str()])).json(body)).await
     }
 
-    /// One variable, connection or pool.
+    /// Returns one variable, connection or pool.
     pub async fn get_one<T: DeserializeOwned>(
         &self,
         environment: &EnvironmentName,
@@ -436,12 +435,12 @@ impl Daemon {
     }
 }
 
-/// The version of the daemon that answered, if it is another one than this program's.
+/// Returns the version of the daemon if it differs from this program's.
 pub fn other_version() -> Option<&'static str> {
     ANSWERED.get().map(String::as_str).filter(|version| *version != env!("CARGO_PKG_VERSION"))
 }
 
-/// What the first answer said. (There is one daemon for each run of this program.)
+/// The version in the first response. (A run of this program uses one daemon.)
 static ANSWERED: OnceLock<String> = OnceLock::new();
 
 fn note_version(response: &Response) {
@@ -465,7 +464,7 @@ async fn answer<T: DeserializeOwned>(request: RequestBuilder) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| CliError::unexpected("reading the daemon's response", error))
 }
 
-/// The answer, unless it is a problem.
+/// Sends a request; returns the response unless it is a problem.
 pub(crate) async fn send(request: RequestBuilder) -> Result<Response> {
     let response = request.send().await.map_err(unreachable)?;
     note_version(&response);

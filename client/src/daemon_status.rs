@@ -12,11 +12,11 @@ use crate::{
 pub enum DaemonStatus {
     Absent,
     Running(Version),
-    /// It has the lock and takes no connections: it ends what it has begun. (Just started, it does so for a moment.)
+    /// It holds the lock but accepts no connections: it is shutting down. (Also for a moment during startup.)
     Stopping {
         pid: Option<u32>,
     },
-    /// It takes connections, but does not answer.
+    /// It accepts connections but does not respond.
     Unresponsive {
         pid: Option<u32>,
         why: String,
@@ -36,14 +36,14 @@ impl DaemonStatus {
         let is_there = holder.is_some();
         let pid = holder.and_then(|holder| holder.pid).map(number);
         match unanswered {
-            // One that has closed its socket meanwhile is stopping.
+            // If the socket has closed in the meantime, the daemon is stopping.
             Some(why) if listens(home) => Ok(Self::Unresponsive { pid, why }),
             _ if is_there => Ok(Self::Stopping { pid }),
             _ => Ok(Self::Absent),
         }
     }
 
-    /// A daemon that takes connections, but does not answer.
+    /// Describes a daemon that accepts connections but does not respond.
     pub fn unresponsive(home: &Home, why: String) -> Self {
         let pid = Holder::of(home).and_then(|holder| holder.pid).map(number);
         Self::Unresponsive { pid, why }
@@ -57,7 +57,7 @@ impl DaemonStatus {
         }
     }
 
-    /// In a word, for programs.
+    /// Returns a word for scripts.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -67,7 +67,7 @@ impl DaemonStatus {
         }
     }
 
-    /// In a sentence, for people.
+    /// Returns a sentence for users.
     pub fn describe(&self) -> String {
         let pid = self.pid().map_or_else(|| "in another container".to_owned(), |pid| format!("pid {pid}"));
         match self {
@@ -78,7 +78,7 @@ impl DaemonStatus {
         }
     }
 
-    /// What to do about it.
+    /// Returns a hint on what to do.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Running(_) => None,

@@ -1,15 +1,15 @@
-//! Why a command did not do what was asked, and whose fault it is. docs/src/reference/exit-codes.md lists the exit codes.
+//! Why a command failed, and whose fault it is. docs/src/reference/exit-codes.md lists the exit codes.
 
 use std::process::ExitCode;
 
 use airflow_serverless_api::{Problem, problem::Fault};
 
-/// How a command ended that was carried out.
+/// The result of a command that was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
     /// 0
     Success,
-    /// 1: it was carried out, but what it waited for failed (a run, a creation).
+    /// 1: the command was carried out, but what it waited for failed (a run, a creation).
     Failure,
 }
 
@@ -26,14 +26,14 @@ impl From<ExitStatus> for ExitCode {
 pub enum CliError {
     /// The input is at fault (exit code 1): refused here or by the daemon.
     Refused(Box<Problem>),
-    /// The daemon tells that it or something behind it is at fault (exit code 3).
+    /// The daemon, or something that it depends on, is at fault (exit code 3).
     Failed(Box<Problem>),
     /// The daemon cannot be reached, or this program is at fault (exit code 3).
     Unexpected { message: String, hint: Option<String> },
 }
 
 impl CliError {
-    /// Input that never reached the daemon.
+    /// Creates an error about input that is refused without a request.
     pub fn input(detail: impl Into<String>, errors: Vec<Fault>, hint: Option<&str>) -> Self {
         Self::Refused(Box::new(Problem {
             kind: format!("{}invalid-input", Problem::NAMESPACE),
@@ -55,7 +55,7 @@ impl CliError {
         Self::Unexpected { message, hint: None }
     }
 
-    /// The failure as the API would tell it, for `--json`.
+    /// Returns the failure as a problem of the API, for `--json`.
     pub fn problem(&self) -> Problem {
         match self {
             Self::Refused(problem) | Self::Failed(problem) => (**problem).clone(),

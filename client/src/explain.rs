@@ -1,4 +1,4 @@
-//! Why a run that was waited for has failed: the end of the first failed task's log, and the command for the rest.
+//! Explains a failed run: the end of the first failed task's log, and the command that shows all of it.
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
@@ -7,10 +7,10 @@ use airflow_serverless_api::{
 
 use crate::{daemon::Daemon, follow, printer::Printer};
 
-/// How much of a log is shown.
+/// Number of lines shown of a log.
 const LAST_LINES: usize = 10;
 
-/// Tells on stderr why a run has failed; nothing of one that has not.
+/// Explains on stderr why a run has failed; prints nothing if it has not.
 pub async fn failure(daemon: &Daemon, environment: &EnvironmentName, detail: &DagRunDetail, printer: &Printer) {
     if detail.run.state != "failed" {
         return;
@@ -32,7 +32,7 @@ pub async fn failure(daemon: &Daemon, environment: &EnvironmentName, detail: &Da
     let name = follow::name(task);
     match daemon.get_task_log(environment, (dag_id, run_id, &task.task_id), &query).await {
         Ok(log) => {
-            // A line can be a whole traceback, whose end tells most.
+            // A log line can be a whole traceback, whose end matters most.
             let text: Vec<&str> = log.lines.iter().flat_map(|line| line.event.lines()).collect();
             let last = &text[text.len().saturating_sub(LAST_LINES)..];
             let shown: String = last.iter().map(|line| format!("  {line}\n")).collect();
@@ -45,14 +45,14 @@ pub async fn failure(daemon: &Daemon, environment: &EnvironmentName, detail: &Da
     }
 }
 
-/// The task that failed before the others did.
+/// Returns the task that failed first.
 fn first_failed(tasks: &[TaskInstance]) -> Option<&TaskInstance> {
     let failed = tasks.iter().filter(|task| task.state.as_deref() == Some("failed"));
-    // One without an end never ran: it tells less than any other.
+    // A task without an end never ran, so it explains the least.
     failed.min_by_key(|task| (task.end_date.is_none(), task.end_date))
 }
 
-/// A command that can be pasted into a shell.
+/// Formats a command that can be pasted into a shell.
 fn command(verb: &[&str], words: &[&str]) -> String {
     let all = ["airflow-serverless"].iter().chain(verb).chain(words);
     all.map(|word| shlex::try_quote(word).unwrap_or_else(|_| word.escape_default().to_string().into()))

@@ -1,4 +1,4 @@
-//! Following long work: steps of an operation, tasks of a run. On a terminal in place, otherwise line by line.
+//! Follows operations and runs: redraws in place on a terminal, otherwise prints line by line.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,11 +17,11 @@ use crate::{
     printer::{Printer, date, seconds, state, table},
 };
 
-/// A run changes at the pace of its tasks; a look costs the daemon little.
+/// Poll interval for a run; a request is cheap for the daemon.
 const RUN_POLL: Duration = Duration::from_millis(150);
 const FRAME: Duration = Duration::from_millis(100);
 
-/// Shows the steps as they happen until the operation has ended.
+/// Shows the steps until the operation has ended.
 pub async fn operation(daemon: &Daemon, mut operation: Operation, printer: &Printer) -> Result<Operation, CliError> {
     let mut view = StepView::new(printer);
     loop {
@@ -33,12 +33,12 @@ pub async fn operation(daemon: &Daemon, mut operation: Operation, printer: &Prin
     }
 }
 
-/// What an operation that has ended means for the command that waited for it.
+/// Returns the exit status of a command that waited for an operation.
 pub fn status(operation: &Operation) -> ExitStatus {
     if operation.state == OperationState::Succeeded { ExitStatus::Success } else { ExitStatus::Failure }
 }
 
-/// Why an operation that has ended did not do what it was for, and how it goes on.
+/// Returns why an ended operation did not succeed, and how to proceed.
 pub fn shortfall(operation: &Operation) -> Option<String> {
     let reason = operation.error.as_deref().unwrap_or_default();
     match operation.state {
@@ -54,7 +54,7 @@ pub fn shortfall(operation: &Operation) -> Option<String> {
 struct StepView<'a> {
     printer: &'a Printer,
     bars: MultiProgress,
-    /// The bar of each step that has begun.
+    /// The bars of the steps that have begun.
     shown: Vec<ProgressBar>,
 }
 
@@ -80,7 +80,7 @@ impl<'a> StepView<'a> {
                 }
                 bar.set_message(line);
             } else if self.printer.is_live() {
-                // It scrolls away like any line; only what is under way is drawn again and again.
+                // Printed as a normal line; only bars of running steps are redrawn.
                 let _ = self.bars.println(line);
                 bar.finish_and_clear();
             } else {
@@ -108,7 +108,7 @@ pub fn describe(step: &Step) -> String {
     format!("{mark} {}{}", step.title, detail.unwrap_or_default()).trim_start().to_owned()
 }
 
-/// Shows the tasks of a run as they change until the run has ended.
+/// Shows the tasks of a run until it has ended.
 pub async fn run(
     daemon: &Daemon,
     environment: &EnvironmentName,
@@ -128,9 +128,9 @@ pub async fn run(
 
 struct RunView<'a> {
     printer: &'a Printer,
-    /// The table on the terminal.
+    /// The table currently on the terminal.
     drawn: String,
-    /// The state of each task that was last shown, where lines are all there is.
+    /// The last shown state of each task, for output line by line.
     states: HashMap<(String, i32), Option<String>>,
 }
 
@@ -147,7 +147,7 @@ impl RunView<'_> {
         let size = self.printer.stderr.size();
         let mut shown = detail.task_instances.clone();
         if shown.len() + 2 > usize::from(size.0) {
-            // There is no room for all of them: those that run are of interest.
+            // If there is no room for all tasks, running ones come first.
             shown.sort_by_key(|task| task.state.as_deref() != Some("running"));
         }
         let text = if detail.run.is_finished() { String::new() } else { tasks(&shown) };
@@ -155,7 +155,7 @@ impl RunView<'_> {
         if text == self.drawn {
             return;
         }
-        // A terminal that went away has nothing to redraw.
+        // A closed terminal needs no redraw.
         let _ = self.printer.stderr.clear_last_lines(self.drawn.lines().count());
         if !text.is_empty() {
             let _ = self.printer.stderr.write_line(&text);
@@ -176,10 +176,10 @@ impl RunView<'_> {
     }
 }
 
-/// What of a text has room on a terminal, and can be cleared line by line: what is taller would scroll away, and what is
-/// wider take several lines.
+/// Truncates a text to what fits the terminal and can be cleared line by line: taller text would scroll away, and wider
+/// lines would wrap.
 fn fitted(text: &str, (rows, columns): (u16, u16)) -> String {
-    // The cursor stands on a line of its own below.
+    // The cursor takes a line of its own below.
     let room = usize::from(rows).saturating_sub(1).max(1);
     let total = text.lines().count();
     let shown = if total > room { room - 1 } else { total };
@@ -191,7 +191,7 @@ fn fitted(text: &str, (rows, columns): (u16, u16)) -> String {
     lines.join("\n")
 }
 
-/// Tells how the runs of a backfill change until it is completed, each change on a line.
+/// Prints the changes of a backfill's runs until it is completed, one per line.
 pub async fn backfill(
     daemon: &Daemon,
     environment: &EnvironmentName,
@@ -215,12 +215,12 @@ pub async fn backfill(
     }
 }
 
-/// The logical date or the partition of a run.
+/// Returns the logical date or the partition of a run.
 pub fn name_of_date(run: &BackfillRun) -> String {
     run.partition_key.clone().unwrap_or_else(|| date(run.logical_date))
 }
 
-/// The table of a run's tasks.
+/// Formats the table of a run's tasks.
 pub fn tasks(tasks: &[TaskInstance]) -> String {
     let row = |task: &TaskInstance| {
         vec![name(task), state(task.state.as_deref()), task.try_number.to_string(), seconds(task.duration)]
@@ -228,7 +228,7 @@ pub fn tasks(tasks: &[TaskInstance]) -> String {
     table(&["TASK", "STATE", "TRY", "DURATION"], tasks.iter().map(row))
 }
 
-/// A task, and which of its instances.
+/// Returns the name of a task, with the index of a mapped instance.
 pub fn name(task: &TaskInstance) -> String {
     if task.map_index < 0 { task.task_id.clone() } else { format!("{}[{}]", task.task_id, task.map_index) }
 }

@@ -1,4 +1,4 @@
-//! Files that the user names: read only if they are regular ones of a bounded size.
+//! Reads files that the user names, if they are regular files of bounded size.
 
 use std::{
     fs::{self, File, FileType},
@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-/// The content of a file of at most `limit` bytes; the error is a clause about the file.
+/// Reads a file of at most `limit` bytes; the error is a clause about the file.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     if let Some(objection) = objection(metadata.file_type()) {
@@ -16,7 +16,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     read_any(path, limit)
 }
 
-/// The same for whatever has an end, such as the pipe of a process substitution. Waits for its writer.
+/// Like [`read`], but also accepts pipes, such as a process substitution. Waits for the writer.
 pub fn read_any(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));

@@ -1,4 +1,4 @@
-//! The end of the daemon's log file, and what is added to it.
+//! Shows and follows the daemon's log file.
 
 use std::{
     collections::VecDeque,
@@ -29,7 +29,7 @@ struct Line {
     line: String,
 }
 
-/// Prints the end of the file, and what comes if that is asked for.
+/// Prints the end of the file, and optionally follows it.
 pub async fn show(path: &Path, arguments: &Logs, printer: &Printer) -> Result<ExitStatus, CliError> {
     let failed = |error| CliError::unexpected(&format!("reading {}", path.display()), error);
     let mut tail = match Tail::open(path) {
@@ -49,7 +49,7 @@ pub async fn show(path: &Path, arguments: &Logs, printer: &Printer) -> Result<Ex
     loop {
         for line in lines {
             if !printer.data_line(&Line { line }, |line| line.line.clone()) {
-                // Nobody reads any more.
+                // The reader of stdout is gone.
                 return Ok(ExitStatus::Success);
             }
         }
@@ -58,11 +58,11 @@ pub async fn show(path: &Path, arguments: &Logs, printer: &Printer) -> Result<Ex
     }
 }
 
-/// A file to which lines are added, and which is replaced by a new one now and then.
+/// A growing file that is sometimes rotated.
 struct Tail {
     reader: BufReader<File>,
     inode: u64,
-    /// A line that is not complete yet.
+    /// An incomplete last line.
     partial: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ impl Tail {
         Ok(Self { inode: file.metadata()?.ino(), reader: BufReader::new(file), partial: Vec::new() })
     }
 
-    /// The last lines of what is there.
+    /// Reads the last lines of the current content.
     fn last(&mut self, count: usize) -> io::Result<Vec<String>> {
         let mut last = VecDeque::new();
         while let Some(line) = self.next()? {
@@ -86,7 +86,7 @@ impl Tail {
         Ok(last.into())
     }
 
-    /// What was added since the last look.
+    /// Reads the lines added since the last call.
     fn more(&mut self, path: &Path) -> io::Result<Vec<String>> {
         let mut lines = Vec::new();
         self.collect(&mut lines)?;
@@ -95,12 +95,12 @@ impl Tail {
                 *self = Self::open(path)?;
                 self.collect(&mut lines)?;
             }
-            // It was cut.
+            // It was truncated.
             Ok(now) if now.len() < self.reader.stream_position()? => {
                 self.reader.seek(SeekFrom::Start(0))?;
                 self.collect(&mut lines)?;
             }
-            // Between two files.
+            // In the middle of a rotation.
             _ => {}
         }
         Ok(lines)
@@ -138,13 +138,13 @@ mod tests {
         assert_eq!(tail.more(&path).expect("lines"), Vec::<String>::new());
         std::fs::write(&path, "one\ntwo\nthree\nfour\n").expect("written");
         assert_eq!(tail.more(&path).expect("lines"), ["three", "four"]);
-        // Renamed away and begun anew.
+        // Rotated: renamed and recreated.
         let old = path.with_extension("1");
         std::fs::rename(&path, &old).expect("renamed");
         assert_eq!(tail.more(&path).expect("lines"), Vec::<String>::new());
         std::fs::write(&path, "five\n").expect("written");
         assert_eq!(tail.more(&path).expect("lines"), ["five"]);
-        // Cut to nothing.
+        // Truncated.
         std::fs::write(&path, "6\n").expect("written");
         assert_eq!(tail.more(&path).expect("lines"), ["6"]);
         for path in [path, old] {

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return printer.failure(&error::CliError::unexpected("starting", error)),
     };
-    // What ends the daemon need not be told that it should be ended.
+    // A version mismatch does not matter to a command that stops or replaces the daemon.
     let replaces_daemon = matches!(&cli.command, Command::Daemon(Daemon::Stop | Daemon::Restart | Daemon::Install));
     let code = match runtime.block_on(commands::run(cli.command, &printer)) {
         Ok(status) => printer.lost().map_or_else(|| status.into(), |failure| printer.failure(&failure)),

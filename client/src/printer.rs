@@ -15,7 +15,7 @@ use crate::error::CliError;
 
 pub struct Printer {
     json: bool,
-    /// The error with which stdout was lost.
+    /// The error after which stdout was given up.
     lost: OnceLock<io::Error>,
     pub stderr: Term,
 }
@@ -25,7 +25,7 @@ impl Printer {
         Self { json, lost: OnceLock::new(), stderr: Term::stderr() }
     }
 
-    /// Whether progress may move the cursor. (A dumb terminal has none that can be moved.)
+    /// Whether progress may move the cursor, which dumb terminals do not support.
     pub fn is_live(&self) -> bool {
         !self.json && self.stderr.is_term() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
@@ -35,7 +35,7 @@ impl Printer {
         !self.json && self.stderr.is_term() && io::stdout().is_terminal()
     }
 
-    /// The result of a command: as JSON if that was asked for, otherwise as `human` puts it.
+    /// Prints the result of a command: as JSON if requested, otherwise as formatted by `human`.
     pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) {
         let text = if self.json {
             serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
@@ -45,7 +45,8 @@ impl Printer {
         self.print(text.trim_end());
     }
 
-    /// The same for what is asked for as it is, such as the value of a variable: `human` gives it byte for byte.
+    /// Like [`Printer::result`], for raw data such as the value of a variable: prints the output of `human` byte for
+    /// byte.
     pub fn data<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) {
         if self.json {
             return self.result(value, human);
@@ -53,27 +54,27 @@ impl Printer {
         self.print(human(value).trim_end());
     }
 
-    /// Prints a text to stdout. Tells whether that worked.
+    /// Prints a text to stdout; returns whether that worked.
     fn print(&self, text: &str) -> bool {
         match writeln!(io::stdout().lock(), "{text}") {
             Ok(()) => true,
-            // A reader that has gone away (`| head`) is not a failure of the command.
+            // A closed reader (`| head`) is not a failure of the command.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
             Err(error) => {
-                // The first one tells; there is at most one command.
+                // The first error is reported.
                 let _ = self.lost.set(error);
                 false
             }
         }
     }
 
-    /// Why results could not be printed, if so.
+    /// Returns why results could not be printed, if so.
     pub fn lost(&self) -> Option<CliError> {
         let error = self.lost.get()?;
         Some(CliError::input(format!("standard output cannot be written: {error}"), Vec::new(), None))
     }
 
-    /// Asks on the terminal; `None` if there is nobody to ask.
+    /// Asks on the terminal; `None` if there is no terminal.
     pub fn ask(&self, question: &str) -> Option<String> {
         if !self.stderr.is_term() || !io::stdin().is_terminal() {
             return None;
@@ -84,7 +85,7 @@ impl Printer {
         Some(answer.trim().to_owned())
     }
 
-    /// Asks on the terminal without showing what is typed; `None` if there is nobody to ask.
+    /// Asks on the terminal without echo; `None` if there is no terminal.
     pub fn ask_secret(&self, question: &str) -> Option<String> {
         if !self.stderr.is_term() || !io::stdin().is_terminal() {
             return None;
@@ -98,12 +99,12 @@ impl Printer {
         self.json
     }
 
-    /// One of many results, on a line of its own. Tells whether anybody may still read them.
+    /// Prints one of many results on a line of its own. Returns whether the reader is still there.
     pub fn line<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> bool {
         self.data_line(value, |value| printable(&human(value)).into_owned())
     }
 
-    /// The same for lines of logs, which are shown as they were written.
+    /// Like [`Printer::line`], for log lines, which are printed as they were written.
     pub fn data_line<T: Serialize>(&self, value: &T, human: impl FnOnce(&T) -> String) -> bool {
         let text = if self.json {
             serde_json::to_string(value).unwrap_or_else(|error| format!("{{\"error\": \"{error}\"}}"))
@@ -113,15 +114,15 @@ impl Printer {
         self.print(text.strip_suffix('\n').unwrap_or(&text))
     }
 
-    /// What people should know, whatever they asked for.
+    /// Prints a warning, in all output modes.
     pub fn warning(&self, line: &str) {
         let _ = self.stderr.write_line(&format!("{} {}", style("note:").for_stderr().yellow(), printable(line)));
     }
 
-    /// A line about what is going on.
+    /// Prints a line about progress.
     pub fn note(&self, line: &str) {
         if !self.json {
-            // There is nobody left to tell if stderr is closed.
+            // A closed stderr is ignored.
             let _ = self.stderr.write_line(&printable(line));
         }
     }
@@ -149,7 +150,7 @@ impl Printer {
     }
 }
 
-/// What is wrong with a command line, or what it asks for about itself. With `--json` a problem is a result, too.
+/// Prints a usage error, or help. With `--json` an error is a JSON problem.
 pub fn usage(error: &clap::Error) -> ExitCode {
     let asks_for_json = std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json");
     if error.use_stderr() && asks_for_json {
@@ -158,12 +159,12 @@ pub fn usage(error: &clap::Error) -> ExitCode {
         let problem = CliError::input(detail, Vec::new(), Some("`--help` lists commands and options")).problem();
         Printer::new(true).result(&problem, |_| String::new());
     }
-    // There is nobody left to tell if it cannot be printed.
+    // An output error is ignored.
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// A table without lines, as `kubectl` and `docker` print them.
+/// Formats a table without borders, like `kubectl` and `docker`.
 pub fn table<R: IntoIterator<Item = Vec<String>>>(header: &[&str], rows: R) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header);
@@ -176,23 +177,22 @@ pub fn table<R: IntoIterator<Item = Vec<String>>>(header: &[&str], rows: R) -> S
     table.to_string()
 }
 
-/// Sequences with which this program colors what it prints.
+/// The color sequences that this program prints.
 const COLORS: [&str; 8] =
     ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[34m", "\u{1b}[36m"];
 
-/// Characters that move or recolor what stands around them, or swap its order, instead of being seen.
+/// Whether a character is invisible and affects the text around it, such as its position, color or direction.
 fn is_unseen(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text in which names of any author may stand: what a terminal would obey is shown as `\u{1b}`, but for colors, line
-/// breaks and tabs.
+/// Escapes text from untrusted sources: control characters appear as `\u{1b}`, except for colors, line breaks and tabs.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |character| !is_unseen(character) || matches!(character, '\n' | '\t'))
 }
 
-/// The same for what has to stay on one line.
+/// Like [`printable`], for text that must stay on one line.
 fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |character| !is_unseen(character))
 }
@@ -216,12 +216,12 @@ fn escaped(text: &str, is_plain: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// `1 task`, `2 tasks`.
+/// Formats a count: `1 task`, `2 tasks`.
 pub fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// A text of any author, for a cell of a table: in one line, without control characters, and not too long.
+/// Formats untrusted text for a table cell: on one line, without control characters, and truncated.
 pub fn cell(text: &str) -> String {
     const LONGEST: usize = 60;
     let plain = text.replace(|character: char| character.is_control(), " ");
@@ -232,12 +232,12 @@ pub fn cell(text: &str) -> String {
     }
 }
 
-/// Text of several lines, those behind the first indented, so that they are seen to belong to it.
+/// Indents all lines but the first, so that they visibly belong to it.
 pub fn indented(text: &str) -> String {
     text.trim_end().replace('\n', "\n    ")
 }
 
-/// `1.2 s`, or a dash for what is not known.
+/// Formats `1.2 s`, or a dash if unknown.
 pub fn seconds(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1} s"))
 }
@@ -246,7 +246,7 @@ pub fn date(value: Option<chrono::DateTime<chrono::Utc>>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// The state in Airflow's colours.
+/// Formats a state in Airflow's colors.
 pub fn state(name: Option<&str>) -> String {
     let name = name.unwrap_or("-");
     let styled = style(name);

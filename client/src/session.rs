@@ -11,7 +11,7 @@ use crate::{
     start,
 };
 
-/// The daemon of this home; starts it if it is not running.
+/// Connects to the daemon of this home; starts it if it is not running.
 pub async fn connect(printer: &Printer) -> Result<Daemon, CliError> {
     let home = Home::from_environment().map_err(|error| CliError::unexpected("finding the daemon", error))?;
     if !home_lock::listens(&home) {

@@ -1,5 +1,5 @@
-//! The daemon's program: started in the background, by itself or through the service manager that looks after it, stopped,
-//! or asked for its token.
+//! The daemon's process: starts it in the background, directly or through its service manager, stops it, and runs it
+//! for the token.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -28,10 +28,10 @@ use crate::{
 };
 
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// Longer than the daemon's own limit for its stop.
+/// Longer than the daemon's own limit for its shutdown.
 const STOP_LIMIT: Duration = Duration::from_secs(65);
 const POLL: Duration = Duration::from_millis(5);
-/// Pause before another try to start a daemon where one still stops.
+/// Pause before the next attempt to start a daemon while another one stops.
 const RETRY: Duration = Duration::from_millis(250);
 const SHOWN_LINES: usize = 5;
 
@@ -48,7 +48,7 @@ pub async fn start(home: &Home, printer: &Printer) -> Result<(), CliError> {
     }
 }
 
-/// Waits for the end of a daemon that takes no more connections.
+/// Waits for the end of a daemon that accepts no more connections.
 async fn until_it_made_way(home: &Home) -> Result<(), CliError> {
     let deadline = Instant::now() + STOP_LIMIT;
     while let Some(holder) = Holder::of(home).filter(|_| !home_lock::listens(home)) {
@@ -69,7 +69,7 @@ async fn start_process(home: &Home) -> Result<(), CliError> {
             return Ok(());
         }
         match child.try_wait().map_err(|error| CliError::unexpected("watching airflowd", error))? {
-            // Another daemon has this home: it will serve in a moment, or it is about to end.
+            // Another daemon holds this home: it is starting up or shutting down.
             Some(status) if status.code() == Some(ALREADY_RUNNING.into()) => {
                 tokio::time::sleep(RETRY).await;
                 if !serves(home).await {
@@ -83,7 +83,7 @@ async fn start_process(home: &Home) -> Result<(), CliError> {
     Err(not_ready(home))
 }
 
-/// `None` if it does not within the limit.
+/// Waits until the daemon serves; `None` at the time limit.
 pub async fn until_it_serves(home: &Home) -> Option<()> {
     let deadline = Instant::now() + START_LIMIT;
     while !serves(home).await {
@@ -95,7 +95,7 @@ pub async fn until_it_serves(home: &Home) -> Option<()> {
     Some(())
 }
 
-/// Asked anew each time: it is not known before where its socket will be.
+/// Whether the daemon serves. Resolves the socket each time, as its path is not known in advance.
 async fn serves(home: &Home) -> bool {
     if !home_lock::listens(home) {
         return false;
@@ -106,9 +106,9 @@ async fn serves(home: &Home) -> bool {
     }
 }
 
-/// Asks the daemon to stop, by way of the service manager if that looks after it, and waits until it is gone.
+/// Stops the daemon, through the service manager if it is installed there, and waits until it is gone.
 pub async fn stop(home: &Home) -> Result<bool, CliError> {
-    // One of an earlier version has its lock elsewhere, and tells its process itself.
+    // A daemon of an earlier version has its lock elsewhere, but reports its process id.
     let earlier = match Holder::of(home) {
         Some(_) => None,
         None => Daemon::at(home)?.version().await.ok().map(|version| version.pid),
@@ -134,9 +134,9 @@ async fn stop_holder(home: &Home, holder: &Holder) -> Result<(), CliError> {
     };
     let deadline = Instant::now() + STOP_LIMIT;
     let mut told = false;
-    // The lock goes a moment before the process, and what the kernel ends with that.
+    // The lock is released shortly before the process ends, along with all that the kernel ends with it.
     while is_alive(pid) {
-        // One that takes no connections was told before; told twice, it would leave off what it has begun.
+        // A daemon that accepts no connections was signaled already; a second signal would make it abort its work.
         if !told && home_lock::listens(home) {
             terminate(pid)?;
             told = true;
@@ -164,15 +164,15 @@ async fn stop_process(pid: u32) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Whether a process is there that has not ended. (In a container nobody may collect those that have.)
+/// Whether a process exists and is not a zombie. (In a container there may be no process that reaps zombies.)
 fn is_alive(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // Behind the name, which may have any characters.
+    // After the name, which may contain any characters.
     let is_zombie = stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'));
     test_kill_process(pid).is_ok() && !is_zombie
 }
 
-/// Tells a process to end, also one that is suspended, as systemd does.
+/// Sends SIGTERM, and SIGCONT in case the process is suspended, as systemd does.
 fn terminate(pid: Pid) -> Result<(), CliError> {
     match kill_process(pid, Signal::TERM).and_then(|()| kill_process(pid, Signal::CONT)) {
         // It has just ended, or the service manager has stopped it.
@@ -188,7 +188,7 @@ fn still_runs(pid: Option<Pid>) -> CliError {
     CliError::Unexpected { message, hint: Some(hint) }
 }
 
-/// The token that requests to a port of the daemon need; a new one if it is to be rotated.
+/// Returns the token for requests to a port of the daemon; rotates it if requested.
 pub fn token(rotate: bool) -> Result<String, CliError> {
     let binary = binary();
     let option = if rotate { "--rotate-token" } else { "--print-token" };
@@ -202,7 +202,7 @@ pub fn token(rotate: bool) -> Result<String, CliError> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The chosen binary, or the one beside this program, or whatever the PATH has.
+/// Returns the daemon's program: the chosen one, the one next to this program, or the one in the PATH.
 pub fn binary() -> PathBuf {
     if let Some(chosen) = std::env::var_os(variables::DAEMON).filter(|value| !value.is_empty()) {
         return chosen.into();
@@ -218,7 +218,7 @@ fn spawn(binary: &Path, home: &Home) -> Result<Child, CliError> {
     Command::new(binary)
         .arg("--log-file")
         .arg(home.log())
-        // Neither Ctrl-C nor the end of this terminal reaches it, and it keeps no folder busy.
+        // Detached from the terminal (Ctrl-C, hangup), and keeps no folder in use.
         .process_group(0)
         .current_dir("/")
         .stdin(Stdio::null())
@@ -228,7 +228,7 @@ fn spawn(binary: &Path, home: &Home) -> Result<Child, CliError> {
         .map_err(|error| CliError::unexpected(&format!("starting {}", binary.display()), error))
 }
 
-/// What the daemon prints beside its log is little, and of interest only until the next start.
+/// Opens the file for the daemon's output besides its log. It is short, and truncated at each start.
 fn open_output(home: &Home) -> std::io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(&home.state)?;
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(home.output())?;

@@ -1,4 +1,4 @@
-//! Server-sent events, as the daemon sends them: each with its kind and one line of JSON.
+//! Reads the daemon's server-sent events: each has a name and one line of JSON.
 
 use airflow_serverless_api::{
     Problem,
@@ -16,20 +16,20 @@ use crate::{
     error::CliError,
 };
 
-/// What is read of a log that is followed.
+/// An event of a followed log.
 pub enum LogEvent {
     Line(LogLine),
     End(LogEnd),
 }
 
-/// What is heard of a UI.
+/// An event of a UI.
 pub enum UiEvent {
     Progress(UiProgress),
     Ready(UiReady),
 }
 
 impl Daemon {
-    /// Runs the UI of an environment, and tells `show` about it, until it fails; dropping this ends it.
+    /// Runs the UI of an environment and passes its events to `show`, until it fails; dropping this stops the UI.
     pub async fn open_ui(&self, environment: &EnvironmentName, mut show: impl FnMut(UiEvent)) -> Result<(), CliError> {
         let request = self.request(Method::POST, routes::UI.path([environment.as_str()]));
         follow(request, |kind, data| {
@@ -45,7 +45,7 @@ impl Daemon {
         Err(CliError::Unexpected { message: "the daemon stopped, and the UI with it".to_owned(), hint })
     }
 
-    /// Gives events to `take` as they happen, until it returns `false` or the daemon stops.
+    /// Passes events to `take` as they happen, until it returns `false` or the daemon stops.
     pub async fn follow_events(
         &self,
         query: &FollowEvents,
@@ -54,8 +54,8 @@ impl Daemon {
         follow(self.request(Method::GET, routes::EVENTS.path([])).query(query), |_, data| Ok(take(&parse(data)?))).await
     }
 
-    /// Gives what the containers of an environment print to `take` as it comes, until it returns `false`, the
-    /// environment is gone or the daemon stops.
+    /// Passes the output of an environment's containers to `take`, until it returns `false`, the environment is gone or
+    /// the daemon stops.
     pub async fn follow_container_logs(
         &self,
         environment: &EnvironmentName,
@@ -66,7 +66,7 @@ impl Daemon {
         follow(request.query(&query), |_, data| Ok(take(&parse(data)?))).await
     }
 
-    /// Gives the log of a task to `take` as it grows, until the try has ended or `take` returns `false`.
+    /// Passes the log of a task to `take` as it grows, until the try has ended or `take` returns `false`.
     pub async fn follow_task_log(
         &self,
         environment: &EnvironmentName,
@@ -98,8 +98,8 @@ impl Daemon {
     }
 }
 
-/// Gives kind and data of each event to `take`, until it returns `false` or the stream ends. One that says why it cannot
-/// go on has failed.
+/// Passes the name and data of each event to `take`, until it returns `false` or the stream ends. Fails on a `failed`
+/// event.
 async fn follow(
     request: RequestBuilder,
     mut take: impl FnMut(&[u8], &[u8]) -> Result<bool, CliError>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A delay that doubles with each failure, with some jitter, so that what fails for one reason does not return at once.
+/// A delay that doubles with each failure, with jitter, so that simultaneous failures do not retry at the same time.
 pub struct Backoff {
     /// After the first failure.
     pub first: Duration,
@@ -10,7 +10,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The delay after so many earlier failures: 75 to 100 % of the nominal one.
+    /// Returns the delay after this many earlier failures: 75 to 100 % of the nominal one.
     pub fn delay(&self, failures: u32) -> Duration {
         let nominal = self.first.saturating_mul(2u32.saturating_pow(failures)).min(self.longest);
         nominal.mul_f64(rand::random_range(0.75..=1.0))

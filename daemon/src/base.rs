@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{events::Events, model::Clock, store::Store};
 
-/// The registry on disk, the events about it, and the time.
+/// The registry on disk, its events, and the clock.
 #[derive(Clone)]
 pub struct Base {
     pub store: Store,

@@ -1,4 +1,4 @@
-//! A look at all that the daemon needs, for `airflow-serverless doctor`.
+//! Checks everything that the daemon needs, for `airflow-serverless doctor`.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -28,18 +28,18 @@ use crate::{
     runtime::Runtime,
 };
 
-/// Longest wait for one part of it.
+/// Time limit for each part.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Environments that are looked at together.
+/// Number of environments checked concurrently.
 const AT_A_TIME: usize = 8;
-/// After this, no look at another environment begins: the answer has a limit, too.
+/// No check of another environment begins after this: the response has a time limit, too.
 const BEGIN_WITHIN: Duration = Duration::from_secs(90);
-/// Temporary folders of these names are the daemon's own.
+/// Prefixes of the daemon's own temporary folders.
 const TEMPORARY: [&str; 1] = ["airflow-serverless-"];
-/// What is younger may be in use.
+/// Younger folders may be in use.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
-/// What the look is at.
+/// The objects to check.
 pub struct Diagnostician {
     pub home: Home,
     pub registry: Registry,
@@ -79,7 +79,7 @@ impl Diagnostician {
         })
     }
 
-    /// Whether Modal's cloud takes the credentials, if there are any, and what time it has.
+    /// Checks whether Modal's cloud accepts the credentials, if there are any, and reads its clock.
     async fn cloud(&self) -> Option<ModalDiagnosis> {
         let mut clock_ahead = None;
         let (server_url, reached) = match self.modal.cloud_server_url() {
@@ -88,7 +88,7 @@ impl Diagnostician {
                 let reaching = async {
                     self.modal.check_cloud().await.map_err(|error| chain(&error))?;
                     let asked = Utc::now();
-                    // A server that takes the credentials may still keep its time to itself.
+                    // The server may accept the credentials and still not report its time.
                     let time = self.modal.cloud_time().await.ok().flatten();
                     clock_ahead = time.map(|time| ahead(time, asked, Utc::now()));
                     Ok(())
@@ -141,7 +141,7 @@ impl Diagnostician {
         EnvironmentDiagnosis { name, target, state, volume, round_trip, error, scheduler }
     }
 
-    /// Writes a file, reads it and removes it again. (A Volume that is gone is not made again by a look at it.)
+    /// Writes a file, reads it and removes it. (Must not recreate a Volume that is gone.)
     async fn round_trip(&self, environment: &Environment) -> std::result::Result<(), String> {
         let failed = |error: modal_client::Error| chain(&error);
         let client = self.modal.client(environment.target, &environment.config).await;
@@ -168,8 +168,8 @@ async fn within(
     timeout(LIMIT, look).await.unwrap_or_else(|_| Err(format!("{what} did not answer within {} s", LIMIT.as_secs())))
 }
 
-/// By how many seconds this clock is ahead of a server's, of which it is known that it was asked and answered between two
-/// times. The server tells whole seconds.
+/// Returns by how many seconds this clock is ahead of a server's, which was read between two local times. The server
+/// reports whole seconds.
 fn ahead(server: DateTime<Utc>, asked: DateTime<Utc>, answered: DateTime<Utc>) -> i64 {
     let (server, asked, answered) = (server.timestamp(), asked.timestamp(), answered.timestamp());
     if server < asked {
@@ -192,7 +192,7 @@ fn disk(path: &Path) -> DiskDiagnosis {
     }
 }
 
-/// What earlier daemons of this user left in the folders.
+/// Returns leftovers of earlier daemons of this user in the folders.
 fn left_overs(folders: &[PathBuf]) -> Vec<String> {
     let user = rustix::process::getuid().as_raw();
     let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().filter_map(Result::ok);

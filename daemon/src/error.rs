@@ -1,4 +1,4 @@
-//! What the daemon's services can answer instead of what was asked for. `http::problem` gives each its status.
+//! The errors of the daemon's services. `http::problem` assigns their statuses.
 
 use airflow_serverless_api::{environment::EnvironmentName, problem::Fault};
 use serde::Deserialize;
@@ -114,7 +114,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether Modal does not know an object that was used: it was removed, or replaced by another one of its name.
+    /// Whether Modal no longer knows a used object: it was removed, or replaced by another one with its name.
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Modal(ModalError::Client(error)) if error.is_not_found())
     }
@@ -140,7 +140,7 @@ pub enum NoLog {
 }
 
 impl NoLog {
-    /// What to do about it.
+    /// Returns a hint on what to do.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::UnknownTask { .. } => "`airflow-serverless runs show` shows the tasks of a run",
@@ -167,7 +167,7 @@ fn tries(last: i32) -> String {
     if last == 1 { "was 1".to_owned() } else { format!("were {last}") }
 }
 
-/// What a command to the scheduler is about.
+/// The object of a command to the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Dag,
@@ -182,7 +182,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// As in a sentence.
+    /// Returns the noun for use in a sentence.
     pub fn noun(self) -> &'static str {
         match self {
             Self::Dag => "DAG",

@@ -1,4 +1,4 @@
-//! What has happened: recorded for those who follow it, and a nudge for those who wait.
+//! Events: recorded for followers, with a notification for waiters.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::{error::Result, model::Clock, report::chain, store::Store};
 /// How long events are kept, and how many of them.
 pub const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const KEPT: u32 = 10_000;
-/// Events that one look fetches.
+/// Limit on the events of one query.
 const PAGE: u32 = 100;
 
 #[derive(Clone)]
 pub struct Events {
     store: Store,
     clock: Clock,
-    /// Bumped whenever something was recorded or an operation has changed.
+    /// Incremented whenever an event was recorded or an operation has changed.
     changed: watch::Sender<u64>,
 }
 
@@ -30,7 +30,7 @@ impl Events {
         Self { store, clock, changed: watch::Sender::new(0) }
     }
 
-    /// Records an event. What it tells of has happened already, so a failure is logged and otherwise passed over.
+    /// Records an event. What it reports has already happened, so a failure is only logged.
     pub async fn record(&self, kind: EventKind, environment: &EnvironmentName, data: Value) {
         if let Err(error) = self.store.insert_event(kind, environment, &data, (self.clock)()).await {
             tracing::error!(environment.name = %environment, error = chain(&error), "an event was not recorded");
@@ -38,22 +38,22 @@ impl Events {
         self.notify();
     }
 
-    /// Makes those who wait look again.
+    /// Wakes the waiters.
     pub fn notify(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Changes whenever there may be something new.
+    /// Returns a receiver that is notified of possible changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// The first events behind that one, of all environments or one.
+    /// Returns the first events after this one, of all environments or one.
     pub async fn after(&self, id: i64, environment: Option<&EnvironmentName>) -> Result<Vec<Event>> {
         Ok(self.store.events(id, environment, PAGE).await?)
     }
 
-    /// The id of the newest event; 0 before the first.
+    /// Returns the id of the newest event; 0 if there was none.
     pub async fn newest(&self) -> Result<i64> {
         Ok(self.store.newest_event().await?)
     }

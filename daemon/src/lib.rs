@@ -1,11 +1,11 @@
 //! `airflowd`: the local daemon in front of serverless Airflow.
 //!
-//! The way through it: [`listeners`] let requests in, who need the [`token`] on a port; [`http`] answers them; the
-//! [`registry`] records what the user wants of environments, the [`background`] reconcilers bring it to Modal in
-//! [steps](background::steps); [`airflow`] does what people do with a deployed environment; [`watcher`] uploads what is
-//! saved in watched folders; [`runtime`] is the Python side on this machine; [`modal`] is where environments run;
-//! [`store`] is the registry on disk; [`lifecycle`] starts and stops it all, [`notify`] tells the service manager, and
-//! [`logging`] is where all of them write to. Each module uses only those below it; a test has the order.
+//! An overview: [`listeners`] accept requests, which need the [`token`] on a port; [`http`] handles them; the
+//! [`registry`] records the desired state of environments, and the [`background`] reconcilers apply it to Modal in
+//! [steps](background::steps); [`airflow`] has the operations on a deployed environment; [`watcher`] syncs watched
+//! folders; [`runtime`] is the Python side on this machine; [`modal`] is where environments run; [`store`] is the
+//! registry on disk; [`lifecycle`] starts and stops everything, [`notify`] reports to the service manager, and
+//! [`logging`] sets up the log. Each module uses only those below it; a test checks the order.
 
 pub mod airflow;
 pub mod background;
@@ -36,6 +36,6 @@ pub mod token;
 pub mod vault;
 pub mod watcher;
 
-/// What the daemon deploys; `modal_functions/requirements.in` pins the same.
+/// The deployed versions; `modal_functions/requirements.in` pins the same.
 pub const AIRFLOW_VERSION: &str = "3.3.2";
 pub const MODAL_VERSION: &str = "1.6.4";

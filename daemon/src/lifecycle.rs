@@ -1,8 +1,8 @@
-//! Start and stop: folders, lock, registry, Local Modal, API; then the same backwards.
+//! Startup and shutdown: folders, lock, registry, Local Modal, API; then the reverse.
 //!
-//! Told once to stop, the daemon takes no more requests, lets those under way and the step of an operation under way
-//! come to their end for a while, then stops Local Modal, and closes the registry last. What was not finished is
-//! repeated at the next start. Told twice, it ends at once.
+//! On the first stop signal the daemon accepts no more requests, gives running requests and the current step of
+//! operations some time to finish, then stops Local Modal, and closes the registry last. The next start repeats
+//! unfinished work. On the second signal it exits immediately.
 
 mod health;
 mod lock;
@@ -36,11 +36,11 @@ use crate::{
     watcher::Watchers,
 };
 
-/// How long what is under way may take once the daemon stops.
+/// Time limit for work in progress once the daemon stops.
 const DRAIN: Duration = Duration::from_secs(20);
-/// How long the stop may take as a whole, containers included. The unit and the CLI wait a little longer.
+/// Time limit for the whole shutdown, including containers. The unit and the CLI wait a little longer.
 const LONGEST_STOP: Duration = Duration::from_secs(60);
-/// What the service manager shows of a daemon that is well.
+/// Status of a healthy daemon in the service manager.
 const SERVES: &str = "serves";
 
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +68,11 @@ pub enum LifecycleError {
 }
 
 impl LifecycleError {
-    /// The exit code of the process.
+    /// Returns the exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::AlreadyRunning { .. } => ALREADY_RUNNING,
-            // As a shell tells the end by SIGINT.
+            // The shell convention for SIGINT.
             Self::Interrupted => 130,
             Self::Listen(error) if error.is_lasting() => UNUSABLE,
             Self::Store(error) if error.is_newer() => UNUSABLE,
@@ -82,7 +82,7 @@ impl LifecycleError {
     }
 }
 
-/// A daemon that runs.
+/// A running daemon.
 struct Daemon {
     tasks: Tasks,
     airflow: Arc<Airflow>,
@@ -92,9 +92,9 @@ struct Daemon {
     store: Store,
 }
 
-/// Where the daemon is told to serve, beside its socket.
+/// Where the daemon serves in addition to its socket.
 pub struct Places {
-    /// Goes before that of the settings.
+    /// Takes precedence over the settings.
     pub port: Option<LoopbackAddress>,
     pub activation: Activation,
 }
@@ -109,7 +109,7 @@ pub async fn run(home: Home, settings: Settings, logging: Logging, places: Place
         create_private(folder)?;
     }
     let _lock = lock(&home)?;
-    // Whoever connects from now on is answered once everything is there.
+    // Connections from now on wait until the startup is complete.
     let listeners = Listeners::open(&home, places.port.or(settings.listen), places.activation)?;
     let daemon = tokio::select! {
         started = Daemon::start(&home, &settings, listeners, &manager, &stop.soft) => started?,
@@ -129,7 +129,7 @@ pub async fn run(home: Home, settings: Settings, logging: Logging, places: Place
         () = tokio::time::sleep(LONGEST_STOP) => Err(LifecycleError::SlowStop),
     };
     if outcome.is_err() {
-        // No container outlives the daemon.
+        // No container may outlive the daemon.
         kill_switch.kill();
     }
     tasks.failed().map_or(outcome, |task| Err(LifecycleError::Failed(task)))
@@ -189,7 +189,7 @@ impl Daemon {
         let handled = (airflow.clone(), watchers.clone());
         let services =
             Services::new((base, registry.clone()), handled, diagnostician, credentials, metrics, stop.clone());
-        // Logged before the first answer, so that every client finds this line in the log.
+        // Logged before the first response, so that every client finds this line in the log.
         tracing::info!(places = listeners.places().join(", "), pid = std::process::id(), "airflowd serves");
         tasks.spawn("the API", listeners.serve(router(services), stop.clone(), DRAIN));
         Ok(Self { tasks, airflow, watchers, registry, local, store })

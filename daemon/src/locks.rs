@@ -1,4 +1,4 @@
-//! One lock for each environment, so that slow work on one keeps nobody from another.
+//! One lock per environment, so that slow work on one does not block another.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 pub struct Locks(Arc<parking_lot::Mutex<HashMap<EnvironmentName, Weak<Mutex<()>>>>>);
 
 impl Locks {
-    /// Waits for an environment's turn.
+    /// Waits for the lock of an environment.
     pub async fn lock(&self, environment: &EnvironmentName) -> OwnedMutexGuard<()> {
         self.of(environment).lock_owned().await
     }

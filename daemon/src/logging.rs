@@ -1,4 +1,4 @@
-//! The daemon's log: to the journal if systemd listens, to a bounded file if one was named, otherwise to stderr.
+//! The daemon's log: to the systemd journal, to a bounded file if one was named, otherwise to stderr.
 
 mod journal;
 mod rotating;
@@ -29,7 +29,7 @@ pub enum LoggingError {
     Reload(#[from] reload::Error),
 }
 
-/// The log of this process, as far as it can be changed while it runs.
+/// The log of this process, with the parts that can change at runtime.
 pub struct Logging {
     filter: Handle<Targets, Registry>,
     file: Option<Arc<RotatingFile>>,
@@ -43,20 +43,20 @@ enum Destination {
     Stderr,
 }
 
-/// Why the daemon ends.
+/// Reports why the daemon exits.
 pub struct LastWords {
     destination: Destination,
 }
 
 impl Logging {
-    /// Sets up the log of this process, panics included. `file` is where it goes instead of stderr.
+    /// Sets up the log of this process, including panics. `file` replaces stderr.
     pub fn start(settings: &Log, file: Option<PathBuf>) -> Result<Self, LoggingError> {
         let file = file.map(|path| open(&path).map(Arc::new)).transpose()?;
         let (filter, handle) = reload::Layer::new(filter(settings)?);
         let (destination, lines) = match &file {
             Some(file) => (Destination::File, formatted(settings.format, fmt::layer().with_ansi(false), file.clone())),
             None if journal::is_stderr() => {
-                // The journal has the time and the level of each line.
+                // The journal adds the time and level of each line.
                 let layer = fmt::layer().with_ansi(false).with_level(false).without_time();
                 (Destination::Journal, formatted(settings.format, layer, Journal))
             }
@@ -75,25 +75,25 @@ impl Logging {
         Ok(Self { filter: handle, file, destination })
     }
 
-    /// Takes the filter of changed settings. (The format is that of the start.)
+    /// Applies the filter of changed settings. (The format cannot change.)
     pub fn change(&self, settings: &Log) -> Result<(), LoggingError> {
         Ok(self.filter.reload(filter(settings)?)?)
     }
 
-    /// Opens the file anew, for those who have moved it away.
+    /// Reopens the file after it was moved away.
     pub fn reopen(&self) -> Result<(), LoggingError> {
         let Some(file) = &self.file else { return Ok(()) };
         file.reopen().map_err(|source| LoggingError::File { path: file.path().display().to_string(), source })
     }
 
-    /// The way to tell why the daemon ends.
+    /// Returns a reporter for the reason of the exit.
     pub fn last_words(&self) -> LastWords {
         LastWords { destination: self.destination }
     }
 }
 
 impl LastWords {
-    /// Tells it whoever started the daemon, and the log.
+    /// Reports the message in the log, and on stderr unless that is the journal.
     pub fn tell(&self, message: &str) {
         if self.destination != Destination::Stderr {
             tracing::error!(error = message, "airflowd failed");
@@ -104,7 +104,7 @@ impl LastWords {
     }
 }
 
-/// The lines of the log in the wanted format. (The types of the two formats differ.)
+/// Formats log lines in the chosen format. (The two formats have different types.)
 fn formatted<W, T>(
     format: LogFormat,
     layer: fmt::Layer<Filtered, fmt::format::DefaultFields, fmt::format::Format<fmt::format::Full, T>>,
@@ -122,7 +122,7 @@ where
 
 type Filtered = tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>;
 
-/// The variable is for the one who starts the daemon by hand, and stronger than the settings.
+/// The variable is for manual starts, and takes precedence over the settings.
 fn filter(settings: &Log) -> Result<Targets, LoggingError> {
     let (origin, text) = match std::env::var(variables::LOG) {
         Ok(text) if !text.is_empty() => (variables::LOG, text),

@@ -1,4 +1,4 @@
-//! The addresses on which the API may be served.
+//! Addresses on which the API may be served.
 
 use std::{
     fmt,
@@ -8,12 +8,12 @@ use std::{
 
 use serde::Deserialize;
 
-/// A loopback address with its port, which may be 0 for any that is free.
+/// A loopback address with a port; port 0 means any free one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct LoopbackAddress(SocketAddr);
 
-/// Why nothing can be served on an address.
+/// Why an address cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     #[error("{0:?} is not an address to listen on: write it as 127.0.0.1:8793, [::1]:8793 or localhost:8793")]
@@ -43,7 +43,7 @@ impl FromStr for LoopbackAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        // A name is not looked up: whatever it means today, this one means the machine itself.
+        // `localhost` is not resolved: it always means this machine.
         let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
         let address = match local {
             Some(port) => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),

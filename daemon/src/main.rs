@@ -45,14 +45,14 @@ struct Arguments {
     rotate_token: bool,
 }
 
-/// How long blocking work may take that nobody waits for any more.
+/// Time limit for blocking work at exit whose result is no longer needed.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            // In one line, with its causes, as whoever started this process shows the end of its output.
+            // One line including causes, as the parent process shows the end of this output.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
@@ -80,7 +80,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Ok(logging) => logging,
         Err(error) => return Ok(unusable(&error)),
     };
-    // While there is one thread: it changes the environment.
+    // Before there are other threads: it changes the environment.
     let places = Places { port: arguments.listen, activation: Activation::from_environment() };
     let runtime = airflowd::modal::runtime().context("starting the runtime")?;
     let last_words = logging.last_words();
@@ -89,7 +89,7 @@ fn run() -> anyhow::Result<ExitCode> {
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ LifecycleError::AlreadyRunning { .. }) => {
-            // No failure of this home's daemon: whoever started this process finds the other one.
+            // Not a failure of this home's daemon: the parent process finds the other one.
             eprintln!("{error}");
             Ok(error.exit_code().into())
         }
@@ -100,11 +100,10 @@ fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Starts this program again, in this process, with few heaps.
+/// Re-executes this program in place, with a limit on heaps.
 ///
-/// glibc opens up to eight for each processor, one for each thread that allocates, and a heap gives nothing back while
-/// something at its end is in use: in weeks a daemon would grow to half as much again. How many there may be is settled
-/// when a process starts.
+/// glibc creates up to eight heaps per processor, one for each allocating thread, and a heap returns no memory while
+/// anything at its end is in use: within weeks a daemon would grow by half. The limit is read when a process starts.
 fn keep_heaps_few() {
     const HEAPS: &str = "MALLOC_ARENA_MAX";
     if !cfg!(target_env = "gnu") || std::env::var_os(HEAPS).is_some() {
@@ -116,11 +115,11 @@ fn keep_heaps_few() {
     if let Some(name) = arguments.next() {
         again.arg0(name);
     }
-    // It returns only if there is no other process now: this one is as good, if larger.
+    // `exec` returns only on failure: this process then continues, with a larger footprint.
     let _ = again.args(arguments).env(HEAPS, "2").exec();
 }
 
-/// A service manager that tries again would fail again.
+/// Returns an exit code after which the service manager does not retry, as that would fail again.
 fn unusable(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("error: {}", chain(error));
     UNUSABLE.into()

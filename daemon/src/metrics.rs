@@ -1,4 +1,4 @@
-//! Figures of the daemon for Prometheus.
+//! Metrics of the daemon for Prometheus.
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,7 +51,7 @@ struct EnvironmentLabels {
     environment: String,
 }
 
-/// Counted while the daemon runs; clones share the figures.
+/// Counters of the running daemon; clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -115,7 +115,7 @@ impl Metrics {
         self.operations.get_or_create(&labels).inc();
     }
 
-    /// All figures as text, with what is looked up now.
+    /// Renders all metrics, including those read at this moment.
     pub fn text(&self, environments: &[Environment]) -> Result<String, std::fmt::Error> {
         self.environments.clear();
         self.schedulers.clear();
@@ -140,7 +140,7 @@ fn lower(value: impl std::fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }
 
-/// What the system says of this process; nothing where there is no `/proc`.
+/// The system's figures about this process; absent without `/proc`.
 struct Process {
     resident_bytes: i64,
     open_files: i64,

@@ -1,4 +1,4 @@
-//! What the service manager is told: that the daemon is ready, reloads, lives, stops. See `sd_notify(3)`.
+//! Notifications for the service manager: ready, reloading, alive, stopping. See `sd_notify(3)`.
 //!
 //! Without a service manager all of this does nothing.
 
@@ -13,7 +13,7 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The service manager that started this process, if it wants to hear of it.
+/// The service manager that started this process, if it accepts notifications.
 #[derive(Clone)]
 pub struct ServiceManager {
     socket: Option<Arc<UnixDatagram>>,
@@ -37,12 +37,12 @@ impl ServiceManager {
         Self { socket, watchdog: watchdog.map(Duration::from_micros) }
     }
 
-    /// How often it wants a sign of life at least.
+    /// Returns the longest allowed time between two watchdog notifications.
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// The daemon serves, again after [`ServiceManager::reloading`].
+    /// Reports that the daemon serves, also after [`ServiceManager::reloading`].
     pub fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={status}"));
     }
@@ -73,10 +73,10 @@ impl ServiceManager {
     }
 }
 
-/// Connects to a socket at a path, or to one in the abstract namespace, which begins with `@`.
+/// Connects to a socket at a path, or to one in the abstract namespace, whose name begins with `@`.
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
-    // A service manager that does not listen must not hold up the daemon.
+    // A stuck service manager must not block the daemon.
     socket.set_nonblocking(true)?;
     socket.connect_addr(&address(name)?)?;
     Ok(socket)

@@ -1,4 +1,4 @@
-//! Files with secrets: only their owner can read them, and they are replaced as a whole.
+//! Files with secrets: readable only by their owner, and replaced atomically.
 
 use std::{
     fs::{DirBuilder, File, Metadata},
@@ -9,7 +9,7 @@ use std::{
 
 use crate::regular_file;
 
-/// Why a file's content cannot be had, or be trusted.
+/// Why a file cannot be read or trusted.
 #[derive(Debug)]
 pub enum Unreadable {
     Io(io::Error),
@@ -19,7 +19,7 @@ pub enum Unreadable {
     Exposed(u32),
 }
 
-/// The first bytes of a file, at most `limit`, if it is private; and what the system says of it.
+/// Reads at most `limit` bytes of a private file; also returns its metadata.
 pub fn read(path: &Path, limit: u64) -> Result<(Metadata, Vec<u8>), Unreadable> {
     let (file, metadata) = regular_file::open(path).map_err(Unreadable::Io)?;
     if metadata.uid() != rustix::process::geteuid().as_raw() {
@@ -33,17 +33,17 @@ pub fn read(path: &Path, limit: u64) -> Result<(Metadata, Vec<u8>), Unreadable> 
     Ok((metadata, content))
 }
 
-/// Puts a content in the place of whatever is there, down to the disk.
+/// Replaces the content of a file and syncs it to disk.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, |file| file.persist(path))
 }
 
-/// Writes a file where none is; `AlreadyExists` if there is one.
+/// Creates a file; fails with `AlreadyExists` if there is one.
 pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, |file| file.persist_noclobber(path))
 }
 
-/// Writes the content beside its place, and has it put there.
+/// Writes the content to a temporary file next to the path, then moves it with `put`.
 fn write(
     path: &Path,
     content: &[u8],
@@ -51,7 +51,7 @@ fn write(
 ) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    // Temporary files are made for their owner alone.
+    // Temporary files are created private.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;

@@ -1,8 +1,8 @@
-//! Progress of the step under way, from deep inside it to whoever follows the operation.
+//! Progress of the current step, reported to the followers of the operation.
 
 use tokio::sync::watch;
 
-/// Where a step says what it is doing. Only the latest word counts.
+/// Where a step reports what it is doing. Only the latest message is kept.
 #[derive(Clone, Debug)]
 pub struct Progress(watch::Sender<Option<String>>);
 

@@ -1,7 +1,7 @@
-//! What the user asked for: environments and the operations that bring them about.
+//! The desired state: environments, and the operations that apply it.
 //!
-//! The registry only records wishes and wakes the reconciler. It talks to Modal for one thing: what is secret goes
-//! straight to the environment's Secret (`vault`), before the wish is accepted, and is not recorded.
+//! The registry only records the desired state and wakes the reconciler. It accesses Modal for one thing: secrets go
+//! straight to the Vault, before the change is accepted, and are not recorded.
 
 pub mod adoption;
 
@@ -41,13 +41,13 @@ const LONGEST_WAIT_SECONDS: u32 = 30;
 pub struct Registry {
     base: Base,
     modal: Modal,
-    /// Held while a wish is looked at and recorded, so that its secrets belong to it.
+    /// Held while the desired state is checked and recorded, so that it is consistent with its secrets.
     wishing: Locks,
-    /// There is something to reconcile.
+    /// Signals work for the reconciler.
     wake: Arc<Notify>,
-    /// An environment was removed.
+    /// Signals the removal of an environment.
     removed: Arc<Notify>,
-    /// Cancelled when those who wait for a change are to be answered as it is.
+    /// Canceled when the daemon stops, so that waiting requests return at once.
     hang_up: CancellationToken,
 }
 
@@ -57,22 +57,22 @@ impl Registry {
         Self { base, modal, wishing, wake, removed, hang_up: CancellationToken::new() }
     }
 
-    /// Waits until there is something to reconcile; a notification from before counts. One caller at a time.
+    /// Waits until there is work for the reconciler; an earlier notification counts. One caller at a time.
     pub async fn changed(&self) {
         self.wake.notified().await;
     }
 
-    /// Says that an environment was removed.
+    /// Signals that an environment was removed.
     pub fn environment_removed(&self) {
         self.removed.notify_one();
     }
 
-    /// Waits until an environment was removed; a notification from before counts. One caller at a time.
+    /// Waits until an environment was removed; an earlier notification counts. One caller at a time.
     pub async fn removed(&self) {
         self.removed.notified().await;
     }
 
-    /// Answers those who wait for a change, now and from now on: the daemon stops.
+    /// Ends all waits for changes, now and from now on, as the daemon stops.
     pub fn hang_up(&self) {
         self.hang_up.cancel();
     }
@@ -97,7 +97,7 @@ impl Registry {
         self.base.store.environment(name).await?.ok_or_else(|| Error::EnvironmentNotFound(name.clone()))
     }
 
-    /// The environment, if it has ever been brought to Modal completely.
+    /// Returns the environment if it has ever been fully deployed.
     pub async fn deployed_environment(&self, name: &EnvironmentName) -> Result<Environment> {
         let environment = self.wanted_environment(name).await?;
         if environment.observed_generation == 0 {
@@ -106,7 +106,7 @@ impl Registry {
         Ok(environment)
     }
 
-    /// The environment, unless it is being deleted.
+    /// Returns the environment unless it is being deleted.
     pub(crate) async fn wanted_environment(&self, name: &EnvironmentName) -> Result<Environment> {
         let environment = self.environment(name).await?;
         match environment.state {
@@ -115,8 +115,8 @@ impl Registry {
         }
     }
 
-    /// Records a new environment. One that exists with the same configuration is not an error: it is answered as it is,
-    /// with new work only if it is not ready. (Secrets are not compared: nobody but Modal knows the old ones.)
+    /// Records a new environment. An environment that exists with the same configuration is returned as it is, and
+    /// redeployed only if it is not ready. (Secrets are not compared: only Modal knows the old ones.)
     pub async fn create_environment(&self, request: CreateEnvironment) -> Result<EnvironmentChange> {
         let CreateEnvironment { name, config: wanted } = request;
         wanted.validate(PreviousConfig::Nothing).map_err(Error::InvalidConfig)?;
@@ -144,7 +144,7 @@ impl Registry {
         }
     }
 
-    /// Sets another configuration; what it does not say of secrets stays as it is. The same one again, without secrets,
+    /// Sets another configuration; secrets that it does not mention stay. The same configuration without secrets
     /// changes nothing.
     pub async fn update_environment(
         &self,
@@ -171,8 +171,8 @@ impl Registry {
         self.apply(name, &config).await
     }
 
-    /// Marks an environment for deletion. A second request is not an error: it is answered with the operation under
-    /// way, and may ask for more to be removed.
+    /// Marks an environment for deletion. A second request returns the running operation, and may extend what is
+    /// removed.
     pub async fn delete_environment(
         &self,
         name: &EnvironmentName,
@@ -197,7 +197,7 @@ impl Registry {
         vault::update_secret(&client, &environment.name, wanted, Some(&environment.config)).await
     }
 
-    /// Follows the work under way, or starts it again if it has failed.
+    /// Returns the running operation, or starts the work again if it has failed.
     async fn resume(&self, environment: Environment) -> Result<EnvironmentChange> {
         match self.running_operation(&environment.name).await? {
             Some(operation) => Ok(EnvironmentChange { environment, operation: Some(operation) }),
@@ -226,7 +226,7 @@ impl Registry {
         data["generation"] = environment.generation.into();
         data["operation_id"] = json!(operation);
         self.base.events.record(kind, name, data).await;
-        // After that, so that the work is told of after the wish.
+        // Woken after that, so that the events of the work follow the one of the request.
         self.wake.notify_one();
         Ok(EnvironmentChange { environment, operation: self.base.store.operation(operation).await? })
     }
@@ -236,7 +236,7 @@ impl Registry {
         Ok(OperationList { operations, total_entries })
     }
 
-    /// The operation; if asked to, waits until it has changed.
+    /// Returns the operation; optionally waits until it has changed.
     pub async fn operation(&self, id: Uuid, follow: &FollowOperation) -> Result<Operation> {
         let seconds = follow.wait_seconds.unwrap_or(0).min(LONGEST_WAIT_SECONDS);
         let deadline = Instant::now() + Duration::from_secs(seconds.into());
@@ -245,7 +245,7 @@ impl Registry {
             changes.borrow_and_update();
             let operation = self.base.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
             let is_news = follow.after.is_none_or(|revision| operation.revision > revision);
-            // Of what has ended there is no more news to wait for.
+            // An operation that has ended does not change any more.
             let ended = operation.state != OperationState::Running;
             if is_news || ended || self.hang_up.is_cancelled() {
                 return Ok(operation);
@@ -257,7 +257,7 @@ impl Registry {
         }
     }
 
-    /// Ends an operation under way; what it has done so far stays. One that has ended is answered as it is.
+    /// Cancels a running operation; finished steps stay. One that has ended is returned as it is.
     pub async fn cancel_operation(&self, id: Uuid) -> Result<Operation> {
         let operation = self.base.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
         let _wishing = self.wishing.lock(&operation.environment).await;
@@ -281,7 +281,7 @@ impl Registry {
     }
 }
 
-/// The key of a configuration that wants an environment to be elsewhere than it is.
+/// Returns the key of a configuration that would move the environment, if any.
 fn moved(environment: &Environment, wanted: &Config) -> Option<&'static str> {
     let Environment { target, config, .. } = environment;
     if wanted.target.is_some_and(|wanted| wanted != *target) {

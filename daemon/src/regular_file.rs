@@ -1,4 +1,4 @@
-//! Opens files that other people name, and never what only looks like one: a pipe blocks its reader, a device has no end.
+//! Opens user-named files safely: only regular files, as a pipe blocks its reader and a device has no end.
 
 use std::{
     fs::{File, FileType, Metadata},
@@ -7,12 +7,12 @@ use std::{
     path::Path,
 };
 
-/// Opens a file for reading. Does not block, whatever is at the path, even if that is replaced meanwhile.
+/// Opens a file for reading. Never blocks, even if the path is replaced concurrently.
 ///
 /// # Errors
 /// Those of the system, and `InvalidInput` with [`objection`] as its message.
 pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    // Opening a pipe waits for a writer without this flag; to a regular file it means nothing.
+    // Without this flag, opening a pipe waits for a writer; it has no effect on a regular file.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path).map_err(|error| {
         // A socket cannot be opened at all.
@@ -26,7 +26,7 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     }
 }
 
-/// The text of a file of at most `limit` bytes.
+/// Reads a text file of at most `limit` bytes.
 ///
 /// # Errors
 /// Those of [`open`], `InvalidData` for what is not UTF-8, `FileTooLarge`.
@@ -40,7 +40,7 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
-/// Why something that is not a folder is not read; `None` for a regular file.
+/// Returns why something that is not a folder is not read; `None` for a regular file.
 pub fn objection(kind: FileType) -> Option<&'static str> {
     if kind.is_file() {
         None

@@ -1,4 +1,4 @@
-//! The daemon's own settings: `airflowd.yaml` in its configuration folder. Without the file, everything has a default.
+//! The daemon's own settings: `airflowd.yaml` in its configuration folder. The file is optional.
 
 use std::{
     io,
@@ -11,14 +11,15 @@ use serde::Deserialize;
 
 use crate::{loopback::LoopbackAddress, regular_file};
 
-/// Of the file.
+/// Size limit of the file.
 const MAX_BYTES: u64 = 1 << 20;
 
 /// Settings of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// A loopback address on which the API is served, too, to whoever has the token; `airflowd --listen` goes before.
+    /// A loopback address on which the API is also served, with token authentication; `airflowd --listen` takes
+    /// precedence.
     pub listen: Option<LoopbackAddress>,
     pub local_modal: LocalModal,
     pub log: Log,
@@ -31,7 +32,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registry {
-    /// How often what has been kept long enough is forgotten.
+    /// Period of removing expired records.
     pub cleanup_seconds: u32,
 }
 
@@ -51,7 +52,7 @@ impl Registry {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Validator {
-    /// How long it stays in memory after the last file.
+    /// How long it stays in memory without requests.
     pub idle_seconds: u32,
 }
 
@@ -65,8 +66,7 @@ impl Default for Validator {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Watch {
-    /// Look at folders every few seconds instead of having the system tell of changes: for network file systems, whose
-    /// changes it does not know.
+    /// Poll folders every few seconds instead of using file events: for network file systems, whose changes cause none.
     pub polling: bool,
     pub polling_seconds: u32,
 }
@@ -88,7 +88,7 @@ impl Watch {
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     pub format: LogFormat,
-    /// What is logged, in the syntax of `tracing`'s filters. Changes take effect with SIGHUP.
+    /// The log filter, in the syntax of `tracing`. Changes take effect with SIGHUP.
     pub filter: String,
 }
 
@@ -101,7 +101,7 @@ impl Default for Log {
     }
 }
 
-/// How a line of the log looks.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -117,18 +117,18 @@ pub enum LogFormat {
 pub struct LocalModal {
     /// A loopback address to listen on, instead of a Unix socket.
     pub listen: Option<SocketAddr>,
-    /// Where the socket is; in the daemon's runtime folder if unset.
+    /// Path of the socket; in the daemon's runtime folder if unset.
     pub unix: Option<PathBuf>,
-    /// Where apps, Dicts and Volumes are kept; in the daemon's data folder if unset.
+    /// Folder for apps, Dicts and Volumes; in the daemon's data folder if unset.
     pub data_dir: Option<PathBuf>,
     pub volumes: Volumes,
     pub ignore_gpu: bool,
-    /// What happens to steps of images that are not Python packages.
+    /// How to handle image steps that do not install Python packages.
     pub images: Images,
     pub unsafe_run_commands: bool,
 }
 
-/// What happens to steps of images that Local Modal does not carry out.
+/// How to handle image steps that Local Modal does not carry out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Images {
@@ -139,18 +139,18 @@ pub enum Images {
     Skip,
 }
 
-/// What containers see of Volumes.
+/// How containers access Volumes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Volumes {
-    /// The Volume's own folder.
+    /// They share the Volume's own folder.
     #[default]
     Bind,
-    /// Copies of their own, as on Modal.
+    /// Each has its own copy, as on Modal.
     Strict,
 }
 
-/// The first line of a message: the next ones show the file.
+/// Returns the first line of a message: the following ones quote the file.
 fn one_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
@@ -174,7 +174,7 @@ impl Settings {
             Err(error) => return Err(SettingsError::Read(path, error)),
         };
         let invalid = |reason: String| SettingsError::Invalid { path: path.clone(), reason: one_line(&reason) };
-        // A file with nothing but comments says nothing.
+        // A file with nothing but comments has no settings.
         let settings: Option<Self> = serde_saphyr::from_str(&text).map_err(|error| invalid(error.to_string()))?;
         let settings = settings.unwrap_or_default();
         if settings.local_modal.listen.is_some() && settings.local_modal.unix.is_some() {
@@ -188,7 +188,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The names of settings that are other ones in `changed` and cannot change while the daemon runs.
+    /// Returns the settings that differ in `changed` and need a restart.
     pub fn waiting_for_a_restart(&self, changed: &Self) -> Vec<&'static str> {
         let differ = [
             ("listen", self.listen != changed.listen),

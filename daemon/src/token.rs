@@ -1,7 +1,7 @@
-//! The bearer token of the API on TCP. It is a file that only its owner can read; who can read it may use the API.
+//! The bearer token of the API on TCP, in a file readable only by its owner. Anyone who can read it may use the API.
 //!
-//! The file is made when it is first needed, and replaced as a whole when the token is rotated: a daemon that runs sees
-//! that it has changed and refuses the old token from then on.
+//! The file is created when it is first needed, and replaced as a whole when the token is rotated: a running daemon
+//! notices that and rejects the old token from then on.
 
 use std::{
     fs::Metadata,
@@ -17,10 +17,10 @@ use subtle::ConstantTimeEq;
 
 use crate::private_file::{self, Unreadable};
 
-/// Bytes of randomness in a token, and characters of their base64.
+/// Random bytes in a token, and length of their base64 encoding.
 const BYTES: usize = 32;
 const LENGTH: usize = 43;
-/// More is not read of a file that should hold a token and a line's end.
+/// Size limit of the file: more than a token and a newline.
 const MAX_FILE_BYTES: u64 = 256;
 
 const ROTATE: &str = "`airflow-serverless daemon token --rotate` makes a new one";
@@ -42,20 +42,20 @@ pub enum TokenError {
 
 type Result<T, E = TokenError> = std::result::Result<T, E>;
 
-/// The token of a daemon's home, as its file says it now.
+/// The current token of a daemon's home.
 pub struct Token {
     path: PathBuf,
     known: Mutex<Known>,
 }
 
-/// What the file held when it was last read.
+/// The content of the file when it was last read.
 enum Known {
     Token(Stamp, Secret),
-    /// Why it held none; said once.
+    /// Why it held none; logged once.
     Nothing(String),
 }
 
-/// Tells a file from the one that took its place.
+/// Detects that the file was replaced.
 #[derive(PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -72,14 +72,14 @@ impl Stamp {
 }
 
 impl Token {
-    /// The token in this file, which is made if it is not there.
+    /// Opens the token in this file; creates it if necessary.
     pub fn open(path: PathBuf) -> Result<Self> {
         read_or_make(&path)?;
         let (stamp, secret) = read(&path)?;
         Ok(Self { path, known: Mutex::new(Known::Token(stamp, secret)) })
     }
 
-    /// Whether this is the token. The answer takes the same time however much of it is right.
+    /// Whether this is the token. Compares in constant time.
     pub fn admits(&self, given: &[u8]) -> bool {
         // Nothing here can fail half-way and leave behind what must not be used.
         let mut known = self.known.lock();
@@ -90,7 +90,7 @@ impl Token {
         }
     }
 
-    /// Reads the file if it is not the one that was read.
+    /// Reads the file again if it has changed.
     fn look(&self, known: &mut Known) {
         let stamp = std::fs::metadata(&self.path).ok().map(|metadata| Stamp::of(&metadata));
         if matches!((&*known, &stamp), (Known::Token(read, _), Some(stamp)) if read == stamp) {
@@ -112,11 +112,11 @@ impl Token {
     }
 }
 
-/// The token in this file, which is made if it is not there.
+/// Reads the token in this file; creates it if necessary.
 pub fn read_or_make(path: &Path) -> Result<Secret> {
     match read(path) {
         Err(TokenError::Files { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            // Of two that make one at the same time, the first has its way.
+            // If two processes create one at the same time, the first wins.
             match write(path, private_file::create) {
                 Err(TokenError::Files { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
                 written => written?,
@@ -127,7 +127,7 @@ pub fn read_or_make(path: &Path) -> Result<Secret> {
     }
 }
 
-/// Puts a new token in the place of whatever is there.
+/// Replaces the token.
 pub fn rotate(path: &Path) -> Result<Secret> {
     write(path, private_file::replace)?;
     Ok(read(path)?.1)
@@ -146,7 +146,7 @@ fn read(path: &Path) -> Result<(Stamp, Secret)> {
     Ok((Stamp::of(&metadata), Secret::new(text)))
 }
 
-/// Has a new token written.
+/// Writes a new token with `put`.
 fn write(path: &Path, put: impl FnOnce(&Path, &[u8]) -> io::Result<()>) -> Result<()> {
     let token = URL_SAFE_NO_PAD.encode(std::array::from_fn::<u8, BYTES, _>(|_| rand::random()));
     let failed = |source| TokenError::Files { action: "writing", path: path.to_owned(), source };

@@ -1,4 +1,4 @@
-//! The Secrets of environments: written to Modal, read by what runs there, kept nowhere else.
+//! The Secrets of environments: written to Modal, read by the functions there, and stored nowhere else.
 
 use std::collections::HashMap;
 
@@ -11,15 +11,15 @@ use modal_client::{Client, SecretOutcome};
 
 use crate::error::Result;
 
-/// What the Fernet recipe prescribes.
+/// Key size of Fernet.
 const FERNET_BYTES: usize = 32;
-/// As long as the block of SHA-512, with which Airflow signs tokens.
+/// The block size of SHA-512, with which Airflow signs tokens.
 const SIGNING_BYTES: usize = 64;
-/// Where Airflow looks for its connection string.
+/// The variable from which Airflow reads its connection string.
 const CONNECTION_STRING: &str = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN";
 
-/// Makes the environment's Secret, unless it has one. The keys that Airflow encrypts and signs with are made once
-/// and then left alone: new ones would make stored connections unreadable.
+/// Creates the environment's Secret unless it exists. Airflow's encryption and signing keys are created once and then
+/// kept: new ones would make stored connections unreadable.
 pub async fn ensure(client: &Client, environment: &EnvironmentName) -> Result<SecretOutcome> {
     let variables = HashMap::from([
         ("AIRFLOW__CORE__FERNET_KEY".to_owned(), random_key::<FERNET_BYTES>()),
@@ -37,7 +37,7 @@ pub async fn update_secret(
     config: &Config,
     before: Option<&Config>,
 ) -> Result<()> {
-    // What it still has is set after that, or is left as it is.
+    // Variables that it still has are set below, or left unchanged.
     let before = before.into_iter().flat_map(Config::secret_variables);
     let mut variables: HashMap<String, Option<String>> = before.map(|variable| (variable.name, None)).collect();
     for variable in config.secret_variables() {
@@ -56,8 +56,8 @@ pub async fn update_secret(
     Ok(client.update_secret(&environment.secret(), variables).await?)
 }
 
-/// Takes out of the environment's Secret what its configuration has put there, and leaves the keys, without which what
-/// stays of the environment could not be read. Tells whether there was a Secret.
+/// Removes the configuration's values from the environment's Secret, but leaves the keys, without which the remaining
+/// data could not be read. Returns whether there was a Secret.
 pub async fn clear(client: &Client, environment: &EnvironmentName, config: &Config) -> Result<bool> {
     let connection_string = (config.database.kind == DatabaseKind::Postgres).then(|| CONNECTION_STRING.to_owned());
     let names = config.secret_variables().map(|variable| variable.name).chain(connection_string);
@@ -68,7 +68,7 @@ pub async fn clear(client: &Client, environment: &EnvironmentName, config: &Conf
     }
 }
 
-/// Random bytes in URL-safe base64, the form of a Fernet key.
+/// Generates random bytes in URL-safe base64, the format of a Fernet key.
 fn random_key<const BYTES: usize>() -> String {
     URL_SAFE.encode(std::array::from_fn::<u8, BYTES, _>(|_| rand::random()))
 }

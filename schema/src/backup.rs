@@ -1,4 +1,4 @@
-//! Copies of a database from before its migrations: `registry.db.v1-20260131T120000Z.backup`.
+//! Backups of a database from before its migrations: `registry.db.v1-20260131T120000Z.backup`.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,15 +14,15 @@ use super::{BACKUPS_KEPT, BackupError};
 
 const SUFFIX: &str = ".backup";
 
-/// Where the backup of a database with this schema lies.
+/// Returns the path for a backup of a database with this schema.
 pub fn path(database: &Path, version: i64, now: DateTime<Utc>) -> PathBuf {
     database.with_file_name(format!("{}.v{version}-{}{SUFFIX}", name(database), now.format("%Y%m%dT%H%M%SZ")))
 }
 
-/// Writes a backup, for this user alone, and removes the oldest ones beyond those that are kept.
+/// Writes a backup readable by this user only, and removes the oldest ones above the limit.
 pub async fn write(connection: &mut SqliteConnection, database: &Path, to: &Path) -> Result<(), BackupError> {
     let partial = to.with_extension("partial");
-    // SQLite fills an empty file that is there, and so leaves its mode as it is.
+    // SQLite fills an existing empty file, which keeps its mode.
     remove_file(&partial)?;
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     let copied = sqlx::query("VACUUM INTO ?").bind(partial.display().to_string()).execute(connection).await;
@@ -41,12 +41,12 @@ pub async fn write(connection: &mut SqliteConnection, database: &Path, to: &Path
     Ok(())
 }
 
-/// The newest backup whose schema is at most this.
+/// Returns the newest backup whose schema is at most this one.
 pub fn newest(database: &Path, version: i64) -> Option<PathBuf> {
     all(database).into_iter().rev().find(|(_, of, _)| *of <= version).map(|(_, _, path)| path)
 }
 
-/// The backups of a database, the oldest first: when, of which schema, where.
+/// Returns the backups of a database, oldest first: time, schema and path.
 pub fn all(database: &Path) -> Vec<(String, i64, PathBuf)> {
     let prefix = format!("{}.v", name(database));
     let entries = database.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten();

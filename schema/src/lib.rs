@@ -1,7 +1,7 @@
-//! Brings a SQLite database to the schema of this program, as the daemon's registry and Local Modal both need it.
+//! Migrates SQLite databases to the schema of this program; used for the daemon's registry and for Local Modal.
 //!
-//! Migrations are only ever added. Before one runs, the database as it was is kept beside it; a database that a newer
-//! program wrote is refused, and not touched.
+//! Migrations are only ever added. Before one runs, a backup of the database is written next to it. A database written
+//! by a newer program is refused and left untouched.
 
 mod backup;
 mod row;
@@ -14,13 +14,13 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
 };
 
-/// How many backups of a database are kept, the newest ones.
+/// Number of backups kept of a database.
 pub const BACKUPS_KEPT: usize = 3;
 
-/// The migrations in a folder that is compiled in, each named as in `0001_first_tables.sql`.
+/// Returns the migrations in a compiled-in folder, named like `0001_first_tables.sql`.
 ///
 /// # Panics
-/// If a file there has another kind of name: a mistake of the program's, which its first start shows.
+/// If a file has another kind of name: a bug that shows at the first start.
 pub fn migrator(folder: &Dir<'static>) -> Migrator {
     let migrations = folder.files().map(|file| {
         let name = file.path().file_stem().and_then(|name| name.to_str());
@@ -33,7 +33,7 @@ pub fn migrator(folder: &Dir<'static>) -> Migrator {
     Migrator::with_migrations(migrations.collect())
 }
 
-/// Why a database was left as it is.
+/// Why a database was left unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     #[error(
@@ -57,15 +57,15 @@ pub enum BackupError {
     Files(#[from] std::io::Error),
 }
 
-/// The copies of a database from before its migrations, oldest first.
+/// Returns the backups of a database, oldest first.
 pub fn backups(path: &Path) -> Vec<PathBuf> {
     backup::all(path).into_iter().map(|(_, _, path)| path).collect()
 }
 
-/// Whether an error says that the file is not a whole database: SQLITE_CORRUPT or SQLITE_NOTADB.
+/// Whether an error means that the file is damaged: SQLITE_CORRUPT or SQLITE_NOTADB.
 pub fn is_damage(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<u32>().ok());
-    // The rest of the number tells more of where.
+    // The upper bits are the extended error code.
     code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
@@ -74,17 +74,17 @@ fn or_backup(backup: &Option<PathBuf>) -> String {
     path.unwrap_or_default()
 }
 
-/// What was done to bring a database to the schema of this program.
+/// The result of [`upgrade`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Upgrade {
-    /// It had it, or there was no database before.
+    /// The schema was current, or the database is new.
     None,
-    /// It was migrated; as it was it is kept here.
+    /// The database was migrated; the backup has its earlier state.
     Migrated { from: i64, to: i64, backup: PathBuf },
 }
 
-/// Migrates the database at `path`, to which `connection` leads, if it has to be. `program` is the version to name when
-/// the database is of a newer one.
+/// Migrates the database at `path`, which `connection` has open, if necessary. `program` is the version for the error
+/// about a newer database.
 pub async fn upgrade(
     connection: &mut SqliteConnection,
     path: &Path,
@@ -119,9 +119,9 @@ async fn keep(connection: &mut SqliteConnection, path: &Path, version: i64) -> R
     Ok(to)
 }
 
-/// The number of the last migration that was applied; 0 for a database without any.
+/// Returns the number of the last applied migration; 0 for a database without any.
 async fn version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
-    // A database that two processes create at once is looked at as it is before or after, not in between.
+    // A transaction, so that a concurrent creation of the database is seen either before or after.
     let mut transaction = connection.begin().await?;
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'")
         .fetch_one(&mut *transaction)

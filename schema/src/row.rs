@@ -1,9 +1,9 @@
-//! Structs that are read from rows.
+//! Structs for rows.
 
-/// Defines a struct that is read from a row of SQLite: each field from the column of its name.
+/// Defines a struct for a row of SQLite: each field is read from the column with its name.
 ///
-/// `#[derive(sqlx::FromRow)]` does the same, but its macro crate depends on the driver and on SQLite, which are then
-/// compiled a second time, for the compiler.
+/// `#[derive(sqlx::FromRow)]` does the same, but its macro crate depends on the driver and on SQLite, which would be
+/// compiled a second time for the build host.
 #[macro_export]
 macro_rules! row {
     (

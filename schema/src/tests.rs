@@ -21,7 +21,7 @@ impl Database {
         options.connect().await.expect("a database")
     }
 
-    /// Upgrades to schema `version`; each one adds a row.
+    /// Upgrades to schema `version`; each migration adds a row.
     async fn upgrade(&self, version: i64) -> Result<Upgrade, SchemaError> {
         let migrations = self.folder.path().join(format!("to-{version}"));
         fs::create_dir_all(&migrations).expect("a folder");
@@ -72,7 +72,7 @@ async fn three_backups_are_kept() {
     for version in 1..=4 {
         it.upgrade(version).await.expect("an upgrade");
     }
-    // One of another day, which is older than all.
+    // A backup from another day, older than all others.
     let old = backup::path(&it.path, 1, chrono::DateTime::UNIX_EPOCH);
     fs::write(&old, "").expect("a written file");
     it.upgrade(5).await.expect("an upgrade");

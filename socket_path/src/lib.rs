@@ -1,5 +1,5 @@
-//! Unix sockets at paths of any length. The address of a socket has room for 107 bytes (`sun_path` of Linux's `unix(7)`);
-//! a longer path is reached through an open descriptor of its folder.
+//! Unix sockets at paths of any length. The address of a socket has room for 107 bytes (`sun_path` of Linux's
+//! `unix(7)`); a longer path is reached through an open descriptor of its folder.
 
 use std::{
     io,
@@ -10,12 +10,12 @@ use std::{
 /// The longest path that fits into the address of a Unix socket, in bytes.
 pub const LONGEST: usize = 107;
 
-/// Whether a path fits into an address as it is, so that any program can connect to it.
+/// Whether a path fits into an address, so that any program can connect to it.
 pub fn fits(path: &Path) -> bool {
     path.as_os_str().len() <= LONGEST
 }
 
-/// A path that fits into an address and leads to a socket, in this process and as long as this value lives.
+/// A path of a socket that fits into an address. Valid in this process while this value lives.
 #[derive(Debug)]
 pub struct SocketPath {
     path: PathBuf,
@@ -24,8 +24,8 @@ pub struct SocketPath {
 
 impl SocketPath {
     /// # Errors
-    /// Those of the system: the folder of a long path does not exist, for one. `InvalidInput` if the path is too long
-    /// and this system has no shorter way to it.
+    /// Those of the system, for example if the folder of a long path does not exist. `InvalidInput` if the path is too
+    /// long and the system offers no shorter alias.
     pub fn new(path: &Path) -> io::Result<Self> {
         if fits(path) {
             return Ok(Self { path: path.to_owned(), _folder: None });

@@ -1,4 +1,4 @@
-//! A process of `airflowd` that a test looks after itself, without the CLI.
+//! A process of `airflowd` that a test manages itself, without the CLI.
 
 use std::{
     os::unix::net::UnixStream,
@@ -25,19 +25,19 @@ impl Daemon {
         kill_process(self.pid(), signal).expect("a signal");
     }
 
-    /// Stops it as `kill -STOP` does, and waits until none of its threads runs any more.
+    /// Suspends it like `kill -STOP`, and waits until none of its threads runs any more.
     pub fn suspend(&self) {
         self.signal(Signal::STOP);
         let (_, status) = waitpid(Some(self.pid()), WaitOptions::UNTRACED).expect("its status").expect("a change");
         assert!(status.stopped(), "{status:?}");
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended.
     pub fn ended(&mut self) -> ExitStatus {
         eventually("the end of the daemon", || self.0.try_wait().expect("its end"))
     }
 
-    /// Waits until it takes connections.
+    /// Waits until it accepts connections.
     pub fn serves(&mut self, it: &Installation) {
         eventually("a daemon that serves", || {
             assert!(self.0.try_wait().expect("its state").is_none(), "it ended:\n{}", it.log());
@@ -45,7 +45,7 @@ impl Daemon {
         });
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     pub fn crash(&mut self) {
         self.signal(Signal::KILL);
         self.ended();

@@ -1,10 +1,10 @@
-//! SQLite files of a daemon, looked at from outside.
+//! Inspects a daemon's SQLite files from outside.
 
 use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 
-/// The rows that a query finds in a database that others may be writing, each as an array.
+/// Returns the rows of a query, each as an array. Others may be writing to the database.
 #[track_caller]
 pub fn rows(database: &Path, query: &str) -> Vec<Value> {
     let script = "import json, sqlite3, sys\n\
@@ -13,7 +13,7 @@ pub fn rows(database: &Path, query: &str) -> Vec<Value> {
     serde_json::from_str(&python(script, database, query)).expect("rows")
 }
 
-/// Changes a database beside its owner, in one transaction.
+/// Changes a database in one transaction while its owner has it open.
 #[track_caller]
 pub fn execute(database: &Path, statements: &str) {
     let script = "import sqlite3, sys\n\
@@ -22,8 +22,8 @@ pub fn execute(database: &Path, statements: &str) {
     python(script, database, statements);
 }
 
-/// Takes a database as a crash has left it, with its log, and fails unless it is whole. The original stays as it is, for
-/// its owner to recover.
+/// Checks the integrity of a copy of a database and its log, as a crash has left them. The original stays for its owner
+/// to recover.
 #[track_caller]
 pub fn is_whole(database: &Path) {
     let copies = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! What a daemon takes of its machine.
+//! Resource usage of a daemon.
 
 use std::{
     fmt, fs,
@@ -10,23 +10,23 @@ use std::{
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
-/// At one moment.
+/// The usage at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Footprint {
-    /// Memory that the daemon alone has filled. Its binary is not in it: which pages of that are in memory is a matter of
-    /// how busy the machine is.
+    /// Memory that only the daemon uses. Excludes its binary: how much of that is in memory depends on the load of the
+    /// machine.
     pub memory_kib: u64,
     pub files: usize,
     pub threads: usize,
-    /// Processes that it has started and that are there now.
+    /// Running child processes.
     pub children: usize,
-    /// The registry with its log.
+    /// Size of the registry with its WAL.
     pub registry_kib: u64,
-    /// Local Modal's database with its log.
+    /// Size of Local Modal's database with its WAL.
     pub modal_kib: u64,
-    /// What lies on Volumes.
+    /// Size of the Volumes.
     pub volumes_kib: u64,
-    /// All else in the daemon's home, logs among it.
+    /// Size of the rest of the daemon's home, including logs.
     pub rest_kib: u64,
 }
 
@@ -40,7 +40,7 @@ impl Footprint {
             kib.and_then(|kib| kib.parse().ok()).expect(name)
         };
         let children = fs::read_dir(process.join("task")).expect("threads").filter_map(|thread| {
-            // A thread may end between the two.
+            // A thread may end between the two reads.
             let children = fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
             Some(children.split_whitespace().count())
         });
@@ -60,7 +60,7 @@ impl Footprint {
     }
 }
 
-/// The most memory in KiB that a process had while something was done, but for that of files such as its program.
+/// Returns the peak memory of a process in KiB while `work` runs, without memory-mapped files such as its program.
 pub fn peak_kib<T>(pid: u32, work: impl FnOnce() -> T) -> (u64, T) {
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -98,7 +98,7 @@ impl fmt::Display for Footprint {
     }
 }
 
-/// How large a file is, or all files below a folder; links are not followed. What goes meanwhile counts for nothing.
+/// Returns the size of a file, or of all files below a folder; does not follow links. Ignores files that disappear.
 fn size(path: &Path) -> u64 {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => {

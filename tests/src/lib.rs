@@ -1,7 +1,7 @@
 //! What the integration tests share: an installation with a daemon of its own, driven through the real CLI.
 //!
-//! Everything is real: `airflowd`, Local Modal, the Modal SDK, Airflow. The Python runtime is made once and shared
-//! (`AIRFLOW_SERVERLESS_RUNTIMES`); the rest lies in a temporary folder that goes with the test.
+//! Everything is real: `airflowd`, Local Modal, the Modal SDK, Airflow. The Python runtime is created once and shared
+//! (`AIRFLOW_SERVERLESS_RUNTIMES`); the rest is in a temporary folder that is removed with the test.
 
 pub mod daemon;
 pub mod databases;
@@ -24,18 +24,18 @@ use assert_cmd::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Longest life of one CLI command: a cold start of everything on a busy machine.
+/// Time limit for one CLI command: a cold start of everything on a busy machine.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// An installation of its own: home folder, daemon, environments.
+/// An isolated installation: home folder, daemon, environments.
 pub struct Installation {
     root: PathBuf,
     _folder: TempDir,
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Done {
     /// The exit code; -1 if a signal ended it.
@@ -52,7 +52,7 @@ impl From<Output> for Done {
 }
 
 impl Done {
-    /// The result of a command with `--json`.
+    /// Parses the output of a command with `--json`.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON ({error}): {self:#?}"))
     }
@@ -63,7 +63,7 @@ impl Done {
         self
     }
 
-    /// Refused as the user's fault, with each part somewhere in the message.
+    /// Asserts that the command was refused, with each part somewhere in the message.
     #[track_caller]
     pub fn refused(self, parts: &[&str]) -> Self {
         assert_eq!(self.code, 1, "{self:#?}");
@@ -85,7 +85,8 @@ impl Installation {
         Self::below("")
     }
 
-    /// An installation in this folder of a temporary one. Without it, paths of sockets fit their addresses.
+    /// Creates an installation in this subfolder of a temporary one. With an empty path, socket paths fit their
+    /// addresses.
     pub fn below(path: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("as-").tempdir().expect("a temporary folder");
         let root = if path.is_empty() { folder.path().to_owned() } else { folder.path().join(path) };
@@ -102,7 +103,7 @@ impl Installation {
         self.root().join("home")
     }
 
-    /// The home of the user: containers read it, and write to homes of their own.
+    /// Returns the home of the user, which containers read; they write to homes of their own.
     pub fn user_home(&self) -> PathBuf {
         self.root().join("user")
     }
@@ -111,19 +112,19 @@ impl Installation {
         self.home().join("run/airflowd.sock")
     }
 
-    /// A program of this workspace, in the environment of this installation.
+    /// Returns a command for a program of this workspace, in the environment of this installation.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.program(program));
         command.env_remove("AIRFLOW_SERVERLESS_ENV").envs(self.variables()).timeout(COMMAND_LIMIT);
         command
     }
 
-    /// Where a program of this workspace is.
+    /// Returns the path of a program of this workspace.
     pub fn program(&self, name: &str) -> PathBuf {
         binaries().join(name)
     }
 
-    /// The variables of the environment that make it this installation's.
+    /// Returns the environment variables that select this installation.
     pub fn variables(&self) -> [(&'static str, PathBuf); 3] {
         [
             ("AIRFLOW_SERVERLESS_HOME", self.home()),
@@ -132,7 +133,7 @@ impl Installation {
         ]
     }
 
-    /// Starts a daemon that finds no Python: environments get as far as what is made at Modal, and are not deployed.
+    /// Starts a daemon that finds no Python: environments get their objects at Modal, but are not deployed.
     pub fn start_without_python(&self) {
         let mut command = self.command("airflow-serverless");
         command.env("AIRFLOW_SERVERLESS_PYTHON", "/nowhere/python");
@@ -148,7 +149,7 @@ impl Installation {
         done
     }
 
-    /// Runs the CLI on environment `dev`, words separated by blanks.
+    /// Runs the CLI on environment `dev`; the words of `command` are separated by spaces.
     pub fn dev(&self, command: &str, more: &[&str]) -> Done {
         let mut arguments: Vec<&str> = command.split(' ').collect();
         arguments.extend(["--env", "dev"]);
@@ -156,7 +157,7 @@ impl Installation {
         self.cli(&arguments)
     }
 
-    /// Creates environment `dev` whose cron ticks every `interval` seconds.
+    /// Creates environment `dev` with a tick every `interval` seconds.
     pub fn create_dev(&self, interval: u32) -> Done {
         let config = self.write("config.yaml", &config(interval));
         self.dev("create", &["--config", config.to_str().expect("text")])
@@ -169,14 +170,14 @@ impl Installation {
         path
     }
 
-    /// Uploads one of the DAG files of `tests/dags`.
+    /// Uploads a DAG file of `tests/dags`.
     #[track_caller]
     pub fn upload(&self, name: &str) -> Done {
         let path = dag_file(name);
         self.dev("dags create", &["--file", path.to_str().expect("text")]).succeeded()
     }
 
-    /// Runs a DAG to its end; gives the command and the run.
+    /// Runs a DAG to its end; returns the result of the command and the run.
     pub fn run_dag(&self, dag_id: &str, more: &[&str]) -> (Done, Value) {
         let mut arguments = vec!["--dag-id", dag_id, "--wait", "--json"];
         arguments.extend(more);
@@ -185,7 +186,7 @@ impl Installation {
         (done, run)
     }
 
-    /// The log of a task as text.
+    /// Returns the log of a task as text.
     #[track_caller]
     pub fn task_log(&self, run: &Value, task_id: &str, more: &[&str]) -> String {
         let (dag_id, run_id) = (text(&run["dag_id"]), text(&run["dag_run_id"]));
@@ -194,29 +195,30 @@ impl Installation {
         self.dev("tasks logs", &arguments).succeeded().stdout
     }
 
-    /// The folder of the environment's Volume, where there is only one.
+    /// Returns the Volume's folder of the only environment.
     pub fn volume(&self) -> PathBuf {
         let mut volumes = fs::read_dir(self.home().join("data/modal/volumes")).expect("volumes");
         volumes.next().expect("a Volume").expect("a folder").path()
     }
 
-    /// Whether any file of the installation's home holds the text.
+    /// Whether any file in the installation's home contains the text.
     pub fn holds(&self, text: &str) -> bool {
         !self.files_with(text).is_empty()
     }
 
-    /// The files of the installation's home that hold the text.
+    /// Returns the files in the installation's home that contain the text.
     pub fn files_with(&self, text: &str) -> Vec<PathBuf> {
         let mut grep = std::process::Command::new("grep");
         let found = grep.env("LC_ALL", "C").args(["-rlaF", "-e", text]).arg(self.home()).output().expect("grep runs");
-        // Files come and go while the daemon works; whatever else grep could not read was not searched.
+        // Files come and go while the daemon works; any other error means that something was not searched.
         let problems = String::from_utf8_lossy(&found.stderr);
         let unread: Vec<_> = problems.lines().filter(|line| !line.ends_with("No such file or directory")).collect();
         assert!(unread.is_empty() && self.home().exists(), "not searched: {unread:?}");
         String::from_utf8_lossy(&found.stdout).lines().map(PathBuf::from).collect()
     }
 
-    /// Waits until no file of the installation's home holds the text. A container that starts has just been told it.
+    /// Waits until no file in the installation's home contains the text. A starting container may still hold it for a
+    /// moment.
     #[track_caller]
     pub fn has_in_no_file(&self, text: &str) {
         eventually(&format!("{text} to be in none of these files: {:?}", self.files_with(text)), || {
@@ -224,13 +226,13 @@ impl Installation {
         });
     }
 
-    /// The daemon's log.
+    /// Returns the daemon's log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home().join("state/airflowd.log")).unwrap_or_default()
     }
 
-    /// What the containers of the scheduler and the workers printed about exceptions of their own. (Those of tasks are
-    /// in the tasks' logs.)
+    /// Returns the exceptions in the output of scheduler and worker containers. (Exceptions of tasks are in the tasks'
+    /// logs.)
     pub fn tracebacks(&self) -> String {
         let apps = fs::read_dir(self.home().join("data/modal/logs")).into_iter().flatten().filter_map(Result::ok);
         let files = apps.flat_map(|app| fs::read_dir(app.path()).into_iter().flatten().filter_map(Result::ok));
@@ -250,12 +252,12 @@ impl Installation {
     }
 }
 
-/// A configuration whose cron ticks every `interval` seconds.
+/// Returns a configuration with a tick every `interval` seconds.
 pub fn config(interval: u32) -> String {
     format!("database:\n  type: sqlite\nscheduler:\n  interval_seconds: {interval}\nexecutor:\n  parallelism: 4\n")
 }
 
-/// Waits for what `look` finds. Looks as often as a look is cheap, so that what is waited for gets most of the processor.
+/// Waits until `look` returns a value. Polls cheaply, so that the awaited work gets most of the processor.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(120);
@@ -269,13 +271,13 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The text of a JSON string.
+/// Returns the text of a JSON string.
 #[track_caller]
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
-/// `(state, try_number)` of each task of a run, sorted by task and map index.
+/// Returns `(state, try_number)` of each task of a run, sorted by task and map index.
 pub fn states(run: &Value) -> Vec<(String, String, i64)> {
     let tasks = run["task_instances"].as_array().expect("tasks");
     let mut states: Vec<_> = tasks
@@ -289,30 +291,30 @@ pub fn states(run: &Value) -> Vec<(String, String, i64)> {
     states
 }
 
-/// One of the DAG files of `tests/dags`.
+/// Returns the path of a DAG file of `tests/dags`.
 pub fn dag_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dags").join(name)
 }
 
-/// The folder of the workspace.
+/// Returns the folder of the workspace.
 pub fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Where cargo puts programs: two levels above the test's own executable.
+/// Returns the folder of cargo's binaries: two levels above the test's own executable.
 pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("the test's executable");
     test.ancestors().nth(2).expect("a target folder").to_owned()
 }
 
-/// The interpreter of a runtime that is complete.
+/// Returns the interpreter of a complete runtime.
 pub fn python() -> PathBuf {
     let runtimes = fs::read_dir(runtimes()).expect("runtimes").filter_map(Result::ok);
     let mut pythons = runtimes.map(|folder| folder.path().join("bin/python"));
     pythons.find(|python| python.exists()).expect("a runtime")
 }
 
-/// Where the Python runtime is that all installations share.
+/// Returns the folder of the Python runtime that all installations share.
 pub fn runtimes() -> PathBuf {
     std::env::var_os("AIRFLOW_SERVERLESS_RUNTIMES").map_or_else(|| workspace().join("target/runtimes"), PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of a test's own. `tests/python/postgres.py` knows where the binaries are and how they start.
+//! A PostgreSQL server for one test. `tests/python/postgres.py` knows where the binaries are and how to start them.
 
 use std::{
     io::{BufRead, BufReader},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::workspace;
 
-/// Runs for as long as this lives.
+/// A server that runs until this is dropped.
 pub struct Postgres {
     process: Child,
     /// The connection string of a fresh database.
@@ -30,7 +30,7 @@ impl Postgres {
         Self { process, url: url.trim().to_owned() }
     }
 
-    /// The password as it stands in the URL.
+    /// Returns the password as encoded in the URL.
     pub fn password(&self) -> &str {
         let (credentials, _) = self.url.rsplit_once('@').expect("credentials");
         credentials.rsplit_once(':').expect("a password").1
@@ -39,7 +39,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // The end of its input is its sign to stop.
+        // It stops at the end of its input.
         drop(self.process.stdin.take());
         if let Err(error) = self.process.wait() {
             eprintln!("PostgreSQL was not stopped: {error}");

@@ -1,4 +1,4 @@
-//! The processes of an installation: the CLI in the background, the daemon, containers; and the end of them all.
+//! The processes of an installation: the CLI in the background, the daemon, containers; and their cleanup.
 
 use std::{
     fs,
@@ -10,21 +10,21 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use crate::{Done, Installation, eventually};
 
 impl Installation {
-    /// Starts the CLI and leaves it to itself; for what a test interrupts or does many times at once.
+    /// Starts the CLI in the background, for commands that a test interrupts or runs concurrently.
     pub fn spawn(&self, arguments: &[&str]) -> Child {
         let mut command = self.plain("airflow-serverless");
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the CLI starts")
     }
 
-    /// Starts the daemon as a service manager would; whoever calls looks after it.
+    /// Starts the daemon like a service manager; the caller manages the process.
     pub fn spawn_daemon(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
         let mut command = self.plain("airflowd");
         command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null());
         command.spawn().expect("the daemon starts")
     }
 
-    /// A program of this workspace as a command that can be left to itself.
+    /// Returns a command for a program of this workspace that can run in the background.
     fn plain(&self, program: &str) -> std::process::Command {
         let template = self.command(program);
         let mut command = std::process::Command::new(template.get_program());
@@ -37,44 +37,44 @@ impl Installation {
         command
     }
 
-    /// Runs the same command several times at once; gives how each ended.
+    /// Runs several commands concurrently; returns the result of each.
     pub fn at_once(&self, commands: &[Vec<&str>]) -> Vec<Done> {
         let children: Vec<_> = commands.iter().map(|arguments| self.spawn(arguments)).collect();
         let ended = children.into_iter().map(|child| child.wait_with_output().expect("the CLI ends"));
         ended.map(Done::from).collect()
     }
 
-    /// The daemon's process id, or `None` if it does not run.
+    /// Returns the daemon's process id, or `None` if it is not running.
     pub fn pid(&self) -> Option<Pid> {
         let status = self.cli(&["daemon", "status", "--json"]).json();
         Pid::from_raw(i32::try_from(status["pid"].as_i64()?).ok()?)
     }
 
-    /// The process that the lock file names.
+    /// Returns the process named in the lock file.
     fn lock_holder(&self) -> Option<Pid> {
         let pid = fs::read_to_string(self.home().join("data/airflowd.pid")).ok()?;
         Pid::from_raw(pid.lines().next()?.parse().ok()?)
     }
 
-    /// Ends the daemon as a crash would, and waits until it is gone.
+    /// Kills the daemon, as a crash would, and waits until it is gone.
     pub fn kill(&self) {
         let pid = self.pid().expect("a daemon that runs");
         kill_process(pid, Signal::KILL).expect("killed");
         eventually("the end of the daemon", || test_kill_process(pid).is_err().then_some(()));
     }
 
-    /// Processes of Local Modal's containers, and what they started.
+    /// Returns the processes of Local Modal's containers, including their children.
     pub fn containers(&self) -> Vec<u32> {
         let home = self.home().canonicalize().unwrap_or_else(|_| self.home());
         Self::processes_with(&format!("MODAL_CONTAINER_ARGUMENTS_PATH={}/", home.display()))
     }
 
-    /// All processes that the daemon or a command of this installation has started, themselves among them.
+    /// Returns all processes started by the daemon or a command of this installation, including themselves.
     pub fn descendants(&self) -> Vec<u32> {
         Self::processes_with(&format!("AIRFLOW_SERVERLESS_HOME={}", self.home().display()))
     }
 
-    /// Those with a variable that begins like this in their environment.
+    /// Returns the processes with an environment variable that starts like this.
     fn processes_with(marker: &str) -> Vec<u32> {
         let is_ours = |pid: &u32| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -86,7 +86,7 @@ impl Installation {
 }
 
 impl Drop for Installation {
-    /// Stops the daemon, by force if need be, so that the end of a test is the end of its processes.
+    /// Stops the daemon, by force if necessary, so that no process outlives the test.
     fn drop(&mut self) {
         let failing = std::thread::panicking();
         if failing {
@@ -97,7 +97,7 @@ impl Drop for Installation {
         let stopped = stopped.is_ok_and(|output| output.status.success());
         let left = self.containers();
         if let Some(pid) = pid.filter(|pid| !stopped && test_kill_process(*pid).is_ok()) {
-            // It may end by itself just now; what matters is that it is gone.
+            // It may be ending just now; what matters is that it is gone.
             let _ = kill_process(pid, Signal::KILL);
         }
         for pid in left.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {

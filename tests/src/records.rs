@@ -1,4 +1,4 @@
-//! What Local Modal keeps, read from outside: the records of its database, decrypted with the key beside it.
+//! Local Modal's records, read from outside: decrypts its database with the key next to it.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{databases::rows, text};
 
-/// The records of a kind in the home of an installation, as JSON, without their payloads.
+/// Returns the records of a kind in the home of an installation, as JSON, without their payloads.
 #[track_caller]
 pub fn records(home: &Path, kind: &str) -> Vec<Value> {
     let database = home.join("data/modal/state.db");

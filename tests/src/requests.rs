@@ -1,4 +1,4 @@
-//! Requests to the daemon's socket, each on a connection of its own, for clients that outlive the daemon.
+//! Requests to the daemon's socket, each on its own connection, for clients that outlive the daemon.
 
 use std::{
     io::{self, Read, Write},
@@ -9,10 +9,10 @@ use std::{
 
 use serde_json::Value;
 
-/// Longest time without a byte of the answer.
+/// Longest wait for the next byte of a response.
 const SILENCE: Duration = Duration::from_secs(150);
 
-/// What is asked of the daemon.
+/// A request to the daemon.
 #[derive(Debug, Default)]
 pub struct Request {
     line: String,
@@ -21,7 +21,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request without a body, by its method and path.
+    /// Creates a request without a body, from its method and path.
     pub fn new(line: impl Into<String>) -> Self {
         Self { line: line.into(), ..Self::default() }
     }
@@ -36,13 +36,13 @@ impl Request {
         self
     }
 
-    /// Makes it one that can be sent again.
+    /// Adds an idempotency key.
     pub fn with_key(mut self, key: &str) -> Self {
         self.headers += &format!("idempotency-key: {key}\r\n");
         self
     }
 
-    /// Sends it and gives the answer; an error if there is none, or not all of one.
+    /// Sends it and returns the response; fails if the response is missing or incomplete.
     pub fn send(&self, socket: &Path) -> io::Result<Reply> {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(SILENCE))?;
@@ -59,7 +59,7 @@ impl Request {
     }
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -72,11 +72,11 @@ impl Reply {
         let status = head.split(' ').nth(1)?.parse().ok()?;
         let header = |line: &str| line.strip_prefix("content-length: ")?.parse().ok();
         let length: Option<usize> = head.to_ascii_lowercase().lines().find_map(header);
-        // Without a length there is no body: none that is asked for here comes in chunks.
+        // Without a length there is no body: no response to these requests is chunked.
         (body.len() == length.unwrap_or(0)).then(|| Self { status, body: body.to_owned() })
     }
 
-    /// The answer's JSON, if its status is one of these.
+    /// Returns the response's JSON; asserts that the status is one of these.
     #[track_caller]
     pub fn expect(&self, statuses: &[u16]) -> Value {
         assert!(statuses.contains(&self.status), "not {statuses:?}: {self:?}");

@@ -1,4 +1,4 @@
-//! A daemon that a test starts by itself, and what it answers, as it comes.
+//! A daemon that a test starts directly, and its raw responses.
 
 use std::{
     fs,
@@ -14,21 +14,21 @@ use serde_json::Value;
 
 use crate::{Installation, eventually};
 
-/// A daemon that the test has started itself, ended with the test.
+/// A daemon started by the test, and stopped with it.
 pub struct Served<'a> {
     pub it: &'a Installation,
     pub child: Child,
-    /// That of its port, if it has one.
+    /// The address of its port, if it has one.
     pub address: String,
 }
 
 impl<'a> Served<'a> {
-    /// Starts the daemon with a port of its own and waits until it serves.
+    /// Starts the daemon on a port of its own and waits until it serves.
     pub fn with_port(it: &'a Installation) -> Self {
         Self::start(it, command(it).args(["--listen", "127.0.0.1:0"]))
     }
 
-    /// Starts such a daemon and waits until it serves.
+    /// Starts the daemon with this command and waits until it serves.
     pub fn start(it: &'a Installation, command: &mut Command) -> Self {
         let folder = it.home().join("state");
         fs::create_dir_all(&folder).expect("a folder");
@@ -45,23 +45,23 @@ impl<'a> Served<'a> {
         served
     }
 
-    /// Sends a request as it stands to the port.
+    /// Sends a raw request to the port.
     pub fn send(&self, request: &str) -> Answer {
         let stream = TcpStream::connect(&self.address).expect("a connection");
         exchange(stream, request)
     }
 
-    /// `GET` of a path with these headers, beside a right Host.
+    /// Sends a `GET` request with these headers and a valid Host.
     pub fn get(&self, path: &str, headers: &str) -> Answer {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{headers}Connection: close\r\n\r\n", self.address))
     }
 
-    /// The token, as the CLI prints it.
+    /// Returns the token printed by the CLI.
     pub fn token(&self) -> String {
         self.it.cli(&["daemon", "token"]).succeeded().stdout.trim().to_owned()
     }
 
-    /// Asks over the port with the token.
+    /// Sends a request with the token to the port.
     pub fn with_token(&self, token: &str) -> Answer {
         self.get("/v1/version", &format!("Authorization: Bearer {token}\r\n"))
     }
@@ -77,14 +77,14 @@ impl Drop for Served<'_> {
     }
 }
 
-/// `airflowd` in the environment of the installation.
+/// Returns a command for `airflowd` in the environment of the installation.
 pub fn command(it: &Installation) -> Command {
     let mut command = Command::new(it.program("airflowd"));
     command.envs(it.variables());
     command
 }
 
-/// Has a daemon start that is to refuse it; its message. One that serves instead is ended.
+/// Starts a daemon that must refuse to start; returns its message. Ends one that serves instead.
 #[track_caller]
 pub fn start_refused(command: Command) -> String {
     let limit = Duration::from_secs(60);
@@ -94,7 +94,7 @@ pub fn start_refused(command: Command) -> String {
     message
 }
 
-/// An answer as it came.
+/// A raw response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -110,7 +110,7 @@ impl Answer {
         Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
     }
 
-    /// A refusal by a problem of this type, as every client can read it.
+    /// Asserts that the response is a problem of this type, without CORS headers.
     #[track_caller]
     pub fn is_refused(&self, status: u16, kind: &str) {
         assert_eq!(self.status, status, "{self:#?}");
@@ -121,7 +121,7 @@ impl Answer {
         assert!(!self.head.contains("access-control"), "CORS: {self:#?}");
     }
 
-    /// An answer as asked for, without CORS headers.
+    /// Asserts that the request succeeded, without CORS headers.
     #[track_caller]
     pub fn is_answered(&self) {
         assert_eq!(self.status, 200, "{self:#?}");
@@ -129,7 +129,7 @@ impl Answer {
     }
 }
 
-/// Writes a request and reads to the end of the connection.
+/// Writes a request and reads until the connection closes.
 pub fn exchange(mut stream: impl Read + Write, request: &str) -> Answer {
     stream.write_all(request.as_bytes()).expect("a written request");
     let mut answer = String::new();
@@ -138,12 +138,12 @@ pub fn exchange(mut stream: impl Read + Write, request: &str) -> Answer {
     Answer::parse(&answer)
 }
 
-/// Sends a request as it stands to the Unix socket.
+/// Sends a raw request to the Unix socket.
 pub fn over_socket(it: &Installation, request: &str) -> Answer {
     exchange(UnixStream::connect(it.socket()).expect("a connection"), request)
 }
 
-/// The head of a request whose body has this length.
+/// Returns the head of a request whose body has this length.
 pub fn head(served: &Served, line: &str, length: usize) -> String {
     format!(
         "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\

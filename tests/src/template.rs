@@ -1,4 +1,4 @@
-//! Homes with an environment that is ready, made once for each interval and copied for each test that needs one.
+//! Homes with an environment that is ready, created once per interval and copied for each test that needs one.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,8 @@ use std::{
 use crate::{Installation, binaries, workspace};
 
 impl Installation {
-    /// An installation with environment `dev`, ready, whose cron ticks every `interval` seconds, and a daemon that runs.
+    /// Creates an installation whose environment `dev` is ready and ticks every `interval` seconds, with a running
+    /// daemon.
     pub fn with_dev(interval: u32) -> Self {
         let it = Self::new();
         copy(&template(interval), &it.home());
@@ -19,7 +20,7 @@ impl Installation {
     }
 }
 
-/// The home to copy. It is made by the first test that asks for it, and by another one after each build of the daemon.
+/// Returns the home to copy. The first test that needs it creates it, again after each build of the daemon.
 fn template(interval: u32) -> PathBuf {
     let templates = workspace().join("target/homes");
     fs::create_dir_all(&templates).expect("a folder");
@@ -38,7 +39,7 @@ fn template(interval: u32) -> PathBuf {
     home
 }
 
-/// Names the daemon that the tests run: another one would deploy its own functions when it finds the home.
+/// Identifies the build of the daemon under test: another build would redeploy its functions.
 fn daemon_build() -> String {
     let metadata = fs::metadata(binaries().join("airflowd")).expect("airflowd");
     let modified = metadata.modified().expect("a time").duration_since(UNIX_EPOCH).expect("a time after 1970");
@@ -54,9 +55,9 @@ fn remove_old(templates: &Path, ending: &str) {
     }
 }
 
-/// Copies a home with the times of its files, by which Python knows what it has compiled.
+/// Copies a home with its file times, on which Python's bytecode cache depends.
 fn copy(from: &Path, to: &Path) {
-    // One of a test that was killed.
+    // Left by a killed test.
     fs::remove_dir_all(to).ok();
     let copied = Command::new("cp").arg("-a").args([from, to]).status().expect("cp runs");
     assert!(copied.success(), "{} was not copied", from.display());

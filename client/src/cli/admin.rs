@@ -1,4 +1,4 @@
-//! `variables`, `connections`, `pools`: the words and flags that people know from Airflow.
+//! Grammar of `variables`, `connections` and `pools`, with the names and flags of Airflow's CLI.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `backfills`: the flags that people know from Airflow.
+//! Grammar of `backfills`, with the flags of Airflow's CLI.
 
 use airflow_serverless_api::{backfill::ReprocessBehavior, moment};
 use chrono::{DateTime, Utc};

@@ -1,4 +1,4 @@
-//! `daemon`, and what else is about this installation.
+//! Grammar of `daemon` and of the other commands about this installation.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The page of the command line in `docs/`: rendered from the grammar, and compared with what is checked in.
+//! The command line reference in `docs/`: rendered from the grammar and compared with the checked-in page.
 
 use std::{env, fmt::Write, fs};
 
@@ -7,7 +7,7 @@ use clap::{Arg, Command, CommandFactory};
 use super::Cli;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/reference/cli.md");
-/// Set by `make docs-reference`: the page is written instead of compared.
+/// Set by `make docs-reference`: writes the page instead of comparing it.
 const UPDATE: &str = "UPDATE_DOCS_REFERENCE";
 const HEAD: &str = "# Command line
 
@@ -77,12 +77,12 @@ fn section(text: &mut String, level: &str, name: &str, command: &Command) {
     }
 }
 
-/// Whether an argument belongs to one command, and not to all of them.
+/// Whether an argument belongs to one command only.
 fn is_own(argument: &Arg) -> bool {
     !argument.is_hide_set() && !matches!(argument.get_id().as_str(), "help" | "version" | "json")
 }
 
-/// How an argument is written, such as `-n`, `--lines <N>`.
+/// Formats an argument, such as `-n`, `--lines <N>`.
 fn spelling(argument: &Arg) -> String {
     let values = if argument.get_action().takes_values() {
         let names = argument.get_value_names().unwrap_or_default();
@@ -117,13 +117,13 @@ fn about(command: &Command) -> String {
     command.get_about().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Paragraphs that end with a full stop; clap takes that of the first one away.
+/// Adds full stops to paragraphs; clap strips that of the first one.
 fn sentence(text: &str) -> String {
     let ended = |part: &str| if part.ends_with(['.', ':']) { part.to_owned() } else { format!("{part}.") };
     text.split("\n\n").map(ended).collect::<Vec<_>>().join("\n\n")
 }
 
-/// Text as one cell of a table.
+/// Escapes text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }

@@ -1,4 +1,4 @@
-//! `watch`: folders whose files are uploaded as they are saved.
+//! Grammar of `watch`: folders whose files are uploaded on save.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Grammar of what the daemon does for environments as a whole: `operations`, `events`, `cost`.
+//! Grammar of commands about an environment as a whole: `operations`, `events`, `cost`.
 
 use airflow_serverless_api::{environment::EnvironmentName, operation::OperationState, variables};
 use clap::{Args, Subcommand};

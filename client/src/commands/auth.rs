@@ -17,7 +17,7 @@ use crate::{
     session,
 };
 
-/// Of the file with the profiles of Modal's own tools.
+/// Size limit of the configuration file of Modal's own tools.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 pub async fn run(command: Auth, printer: &Printer) -> Outcome {
@@ -62,7 +62,7 @@ fn describe(status: &CredentialsStatus) -> String {
     )
 }
 
-/// The token: what was named, else what Modal's own tools would take, else what the user types.
+/// Finds the token: from the arguments, from the sources of Modal's own tools, or from the user's input.
 fn find(arguments: Login, printer: &Printer) -> Result<PutCredentials, CliError> {
     let Login { token_id, token_secret, profile, server_url, .. } = arguments;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -121,7 +121,7 @@ struct Profile {
     active: bool,
 }
 
-/// The profile of this name, or the one that Modal's own tools would take.
+/// Returns the profile of this name, or the one that Modal's own tools would use.
 fn from_modal(wanted: Option<&str>) -> Result<Option<(String, Profile)>, CliError> {
     let Some((path, is_chosen)) = modal_config() else { return Ok(None) };
     let shown = path.display();
@@ -129,7 +129,7 @@ fn from_modal(wanted: Option<&str>) -> Result<Option<(String, Profile)>, CliErro
     if matches!(path.try_exists(), Ok(false)) {
         return wanted.map_or(Ok(None), |name| Err(missing(name)));
     }
-    // Whoever names a file may mean a pipe.
+    // An explicitly named file may be a pipe.
     let read = if is_chosen { input_file::read_any } else { input_file::read };
     let unreadable = |why| CliError::input(format!("{shown} cannot be read: {why}"), Vec::new(), None);
     let text = read(&path, MAX_CONFIG_BYTES).map_err(unreadable)?;
@@ -149,7 +149,7 @@ fn from_modal(wanted: Option<&str>) -> Result<Option<(String, Profile)>, CliErro
     }
 }
 
-/// The file with the profiles of Modal's own tools, and whether the user has chosen it.
+/// Returns the configuration file of Modal's own tools, and whether the user has chosen it.
 fn modal_config() -> Option<(PathBuf, bool)> {
     let chosen = std::env::var_os("MODAL_CONFIG_PATH").map(|path| (PathBuf::from(path), true));
     chosen.or_else(|| std::env::var_os("HOME").map(|home| (PathBuf::from(home).join(".modal.toml"), false)))

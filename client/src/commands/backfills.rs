@@ -1,4 +1,4 @@
-//! `backfills`: a DAG's runs for dates that have passed.
+//! `backfills`: runs of a DAG for past dates.
 
 use airflow_serverless_api::backfill::{
     self, BackfillAction, BackfillDetail, BackfillList, BackfillRun, DryRunBackfill, DryRunBackfillList, ListBackfills,
@@ -100,7 +100,7 @@ fn listing(list: &BackfillList) -> String {
 fn details(detail: &BackfillDetail) -> String {
     let backfill = &detail.backfill;
     let row = |run: &BackfillRun| {
-        // A date has a run with a state, or a reason why it has none.
+        // A date has a run with a state, or a reason why there is none.
         let outcome = run.exception_reason.clone().unwrap_or_else(|| state(run.state.as_deref()));
         vec![follow::name_of_date(run), outcome, run.dag_run_id.clone().unwrap_or_else(|| "-".to_owned())]
     };

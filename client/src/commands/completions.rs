@@ -1,4 +1,4 @@
-//! `completions`: for the shells that people use.
+//! `completions`: shell completions.
 
 use clap::CommandFactory;
 use serde::Serialize;
@@ -19,7 +19,7 @@ struct Script {
 pub fn run(arguments: &Completions, printer: &Printer) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "airflow-serverless", &mut script);
-    // For bash, the states of a program with a hyphen in its name are written in two ways, of which only one is reached.
+    // The bash script spells the states of a hyphenated program name in two ways, of which only one is reached.
     let script = String::from_utf8_lossy(&script).replace("airflow__subcmd__serverless", "airflow__serverless");
     printer.data(&Script { shell: arguments.shell.to_string(), script }, |script| script.script.clone());
     Ok(ExitStatus::Success)

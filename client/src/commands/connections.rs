@@ -1,4 +1,4 @@
-//! `connections`, as people know them from Airflow.
+//! `connections`, as in Airflow's CLI.
 
 use std::path::Path;
 
@@ -111,7 +111,7 @@ async fn put(
     Ok(())
 }
 
-/// An entry is a URI, an object of fields, or a list with one of these.
+/// Parses an entry: a URI, an object of fields, or a list with one of these.
 fn from_file(connection_id: String, entry: Value) -> Result<NewConnection, CliError> {
     let fields = match entry {
         Value::Array(mut entries) if entries.len() == 1 => return from_file(connection_id, entries.remove(0)),
@@ -154,7 +154,7 @@ fn default() -> NewConnection {
     NewConnection::default()
 }
 
-/// A number, a number as text, or nothing; `None` for anything else.
+/// Parses a port: a number, a number as a string, or nothing; `None` for anything else.
 fn port(value: &Value) -> Option<Option<i32>> {
     match value {
         Value::Null => Some(None),
@@ -181,7 +181,7 @@ async fn all(daemon: &Daemon, environment: &EnvironmentName) -> Result<Vec<Conne
     }
 }
 
-/// What an export writes.
+/// Returns the text of an export.
 fn text(connections: &[Connection], format: &str, serialization: &str) -> Result<String, CliError> {
     if format == "env" {
         let line = |connection: &Connection| {
@@ -198,7 +198,7 @@ fn text(connections: &[Connection], format: &str, serialization: &str) -> Result
     }
 }
 
-/// A connection as Airflow's files have it.
+/// Returns a connection in the format of Airflow's files.
 fn fields(connection: &Connection) -> Value {
     json!({
         "conn_type": connection.conn_type,

@@ -1,4 +1,4 @@
-//! `cost`: what an environment costs on Modal, as far as its metadata tell.
+//! `cost`: estimates the cost of an environment on Modal from its metadata.
 
 use airflow_serverless_api::cost::{Cost, CostItem};
 

@@ -1,4 +1,4 @@
-//! `create`: an environment from a configuration.
+//! `create`: creates an environment from a configuration.
 
 use airflow_serverless_api::{
     config::{Config, DatabaseKind, PreviousConfig},
@@ -35,7 +35,7 @@ pub async fn create(arguments: Create, printer: &Printer) -> Outcome {
     Ok(status)
 }
 
-/// What may have changed unnoticed, as nobody but Modal knows the old values.
+/// Names the values that may have changed unnoticed, as only Modal knows the old ones.
 fn uncompared(config: &Config) -> String {
     let is_postgres = config.database.kind == DatabaseKind::Postgres;
     let has_options = config.secret_variables().any(|variable| variable.location.starts_with("airflow."));

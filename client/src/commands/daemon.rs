@@ -1,4 +1,4 @@
-//! `daemon`: start, stop, state and token of `airflowd`, its log, and its life as a service of the system.
+//! `daemon`: start, stop, status, token and log of `airflowd`, and its installation as a service.
 
 use std::path::PathBuf;
 
@@ -16,30 +16,30 @@ use crate::{
     start,
 };
 
-/// What `daemon status` tells.
+/// The output of `daemon status`.
 #[derive(Serialize)]
 struct Status {
-    /// Whether there is one at all.
+    /// Whether a daemon holds the home.
     running: bool,
-    /// `serves`, `stops`, `silent` (it does not answer) or `absent`.
+    /// `serves`, `stops`, `silent` (no response) or `absent`.
     state: &'static str,
-    /// What to do about it, if it does not serve although it runs.
+    /// What to do if it runs but does not serve.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
     #[serde(skip)]
     sentence: String,
     pid: Option<u32>,
     version: Option<String>,
-    /// The service manager that looks after it.
+    /// The service manager of the daemon.
     service: Option<&'static str>,
     socket: String,
-    /// Where it serves beside the socket, to whoever has the token.
+    /// Addresses on which it serves in addition to the socket, with token authentication.
     addresses: Vec<String>,
     log: String,
     data: String,
 }
 
-/// What `daemon install` and `daemon uninstall` tell.
+/// The output of `daemon install` and `daemon uninstall`.
 #[derive(Serialize)]
 struct Change {
     service: &'static str,
@@ -80,7 +80,7 @@ async fn control(command: cli::Daemon, home: &Home, printer: &Printer) -> Outcom
             return Ok(ExitStatus::Success);
         }
         cli::Daemon::Restart => {
-            // It is replaced, or there was none: either way there will be one.
+            // Whether one was running or not, one is started next.
             let _ = start::stop(home).await?;
             start::start(home, printer).await?;
         }
@@ -95,7 +95,7 @@ fn status(home: &Home, status: &DaemonStatus) -> Status {
     let home = home_lock::resolve_running_home(home);
     let serves = matches!(status, DaemonStatus::Running(_));
     let running = !matches!(status, DaemonStatus::Absent);
-    // What a killed daemon left behind is not true any more.
+    // A killed daemon leaves outdated addresses behind.
     let addresses = if serves { std::fs::read_to_string(home.addresses()).unwrap_or_default() } else { String::new() };
     Status {
         running,
@@ -124,7 +124,7 @@ fn describe(status: &Status) -> String {
     format!("{state}{hint}{service}\nsocket  {}{addresses}\nlog     {log}\ndata    {}", status.socket, status.data)
 }
 
-/// The daemon's own program has the token: whether one runs or not, it looks after the file.
+/// Runs `airflowd` for the token: it manages the file even if no daemon runs.
 fn token(rotate: bool, printer: &Printer) -> Outcome {
     let token = start::token(rotate)?;
     printer.result(&serde_json::json!({ "token": token }), |_| token.clone());
@@ -146,7 +146,7 @@ async fn show_logs(home: &Home, arguments: &Logs, printer: &Printer) -> Outcome 
 async fn install(home: &Home, printer: &Printer) -> Outcome {
     Service::usable()?;
     let binary = found(&start::binary())?;
-    // One that was started otherwise has the lock.
+    // A daemon that was started in another way holds the lock.
     start::stop(home).await?;
     let (service, installed) = Service::install(&Plan::new(home, &binary))?;
     if let Some(note) = installed.note {
@@ -178,7 +178,7 @@ fn describe_change(change: &Change) -> String {
     format!("{} {}{files}", change.done, change.service)
 }
 
-/// The program as a service manager needs it, by its whole path.
+/// Returns the absolute path of the program, as service managers require it.
 fn found(binary: &PathBuf) -> Result<PathBuf, CliError> {
     let whole = if binary.components().count() > 1 {
         std::path::absolute(binary).ok()

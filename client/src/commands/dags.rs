@@ -1,4 +1,4 @@
-//! `dags`: files up and down, DAGs listed and triggered.
+//! `dags`: uploads files, lists and triggers DAGs.
 
 use std::path::Path;
 
@@ -22,10 +22,10 @@ use crate::{
     session,
 };
 
-/// A file in a folder of this name is a plugin, and goes to such a folder in that of the DAG files.
+/// A file in a folder of this name is a plugin, and goes to the plugin folder of the environment.
 const PLUGINS: &str = "plugins";
 
-/// The daemon has the same limit; here it saves the reading of a file that cannot be meant.
+/// The daemon has the same limit; checking it here avoids reading a wrong file.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 pub async fn run(command: Dags, printer: &Printer) -> Outcome {
@@ -85,7 +85,7 @@ fn uploaded(change: &DagFileChange, environment: &EnvironmentName) -> String {
     if dags.is_empty() { text } else { format!("{text}: {}", dags.join(", ")) }
 }
 
-/// The name, in the DAG folder, and the content of a DAG file or a plugin.
+/// Returns the name in the DAG folder and the content of a DAG file or a plugin.
 fn read(path: &Path) -> Result<(String, Vec<u8>), CliError> {
     let unreadable =
         |why: &str, hint| CliError::input(format!("{} cannot be uploaded: {why}", path.display()), Vec::new(), hint);
@@ -192,10 +192,10 @@ async fn set_paused(dag: &cli::Dag, is_paused: bool, printer: &Printer) -> Outco
     Ok(ExitStatus::Success)
 }
 
-/// Says so if the scheduler leaves the runs of a DAG queued.
+/// Prints a note if the runs of a DAG stay queued because it is paused.
 pub async fn note_if_paused(daemon: &Daemon, environment: &EnvironmentName, dag_id: &str, printer: &Printer) {
     let of_it = ListDagFiles { dag_id_pattern: Some(dag_id.to_owned()), paused: Some(true), ..Default::default() };
-    // What was asked for is done: that this cannot be told makes no failure of it.
+    // The command has succeeded: a failure of this check does not matter.
     let Ok(found) = daemon.list_dag_files(environment, &of_it).await else { return };
     if found.files.iter().flat_map(|file| &file.dags).any(|dag| dag.dag_id == dag_id) {
         let unpause = format!("airflow-serverless dags unpause --env {environment} --dag-id {dag_id}");
@@ -221,7 +221,7 @@ async fn trigger(arguments: Trigger, printer: &Printer) -> Outcome {
     Ok(if detail.run.state == "success" { ExitStatus::Success } else { ExitStatus::Failure })
 }
 
-/// The parameters of runs that a flag gives.
+/// Parses a flag with the params of runs.
 pub fn parse_conf(flag: &str, text: &str) -> Result<serde_json::Map<String, serde_json::Value>, CliError> {
     serde_json::from_str(text).map_err(|error| {
         let fault = Fault::new(flag, error.to_string());

@@ -1,4 +1,4 @@
-//! `doctor`: whether all that is needed is there and works, and what to do about the rest.
+//! `doctor`: checks the installation and suggests fixes.
 
 mod checks;
 
@@ -19,7 +19,7 @@ use crate::{
 
 #[derive(Serialize)]
 struct Report {
-    /// The worst of the checks.
+    /// The worst result of the checks.
     verdict: Verdict,
     checks: Vec<Check>,
 }

@@ -1,4 +1,4 @@
-//! `env`: what environments there are, and how they are.
+//! `env`: lists, shows and manages environments.
 
 use std::collections::BTreeMap;
 
@@ -43,22 +43,22 @@ pub async fn tick(environment: cli::Environment, printer: &Printer) -> Outcome {
     Ok(ExitStatus::Success)
 }
 
-/// What `env list --json` prints.
+/// The output of `env list --json`.
 #[derive(Serialize)]
 struct Listing {
     #[serde(flatten)]
     list: EnvironmentList,
-    /// Those that the daemon does not know; only looked for if it knows none.
+    /// Deployed but not registered environments; only looked up if none is registered.
     #[serde(skip_serializing_if = "Option::is_none")]
     unregistered: Option<UnregisteredEnvironmentList>,
 }
 
-/// A registry with nothing in it may have been lost.
+/// An empty registry may mean that it was lost.
 async fn list(daemon: &Daemon, printer: &Printer) -> Result<(), CliError> {
     let list = daemon.list_environments().await?;
     let mut unregistered = None;
     if list.environments.is_empty() {
-        // The list stands, whatever is known of others: an older daemon cannot say.
+        // A failure here must not fail the command: an older daemon lacks this request.
         let found = daemon.list_unregistered_environments().await.unwrap_or_else(|failure| {
             UnregisteredEnvironmentList { error: Some(failure.problem().detail), ..Default::default() }
         });
@@ -127,7 +127,7 @@ async fn roll_back(daemon: &Daemon, arguments: RollBack, printer: &Printer) -> O
     let wanted =
         arguments.backup.or_else(|| known.iter().find(|backup| !backup.replaced).map(|backup| backup.name.clone()));
     let at = known.iter().find(|backup| Some(&backup.name) == wanted.as_ref()).map(|backup| backup.created_at);
-    // What is not there is refused without a question.
+    // If there is no backup, the request is refused without a question.
     if !arguments.yes && at.is_some() {
         let question = format!(
             "Restore the metadata of environment {name} as of {} UTC? Runs, variables, connections and pools become what \
@@ -157,7 +157,7 @@ fn nobody() -> CliError {
     CliError::input("confirmation is required, but there is no terminal", Vec::new(), Some("`--yes` confirms it"))
 }
 
-/// Asks once, and twice if data would be lost.
+/// Asks for confirmation once, and twice if data would be lost.
 fn is_meant(environment: &Environment, purge: bool, printer: &Printer) -> Result<bool, CliError> {
     let (name, names) = (&environment.name, &environment.names);
     if !purge {
@@ -207,7 +207,7 @@ fn scheduler(environment: &Environment) -> String {
     }
 }
 
-/// Tells that the scheduler does not do all that it should, where somebody looks at what it does.
+/// Warns if the scheduler is not healthy, after output that depends on it.
 pub async fn warn_of_scheduler(daemon: &Daemon, name: &EnvironmentName, printer: &Printer) {
     let Ok(environment) = daemon.get_environment(name).await else { return };
     let found = environment.condition(ConditionKind::SchedulerHealthy);
@@ -259,12 +259,12 @@ fn conditions(conditions: &[Condition]) -> String {
     table(&["CONDITION", "HOLDS", "REASON", "SINCE", "MESSAGE"], conditions.iter().map(row))
 }
 
-/// The names alone: nobody but Modal knows the values.
+/// Returns the names alone: only Modal knows the values.
 fn names(env: &BTreeMap<String, Option<Secret>>) -> String {
     if env.is_empty() { "-".to_owned() } else { env.keys().cloned().collect::<Vec<_>>().join(", ") }
 }
 
-/// Options with their values, where others than Modal know them.
+/// Returns the options, with values unless they are secret.
 fn options(airflow: &Airflow) -> String {
     let option = |(section, option, value): (&str, &str, &Option<Secret>)| match value {
         Some(value) => format!("{section}.{option}={}", value.expose()),

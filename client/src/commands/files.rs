@@ -1,4 +1,4 @@
-//! Files that people import from and export to, in Airflow's formats: an object by name, as JSON, YAML or `.env`.
+//! Import and export files in Airflow's formats: an object by name, as JSON, YAML or `.env`.
 
 use std::{
     fs,
@@ -19,12 +19,12 @@ use crate::{
     printer::{Printer, counted},
 };
 
-/// Whatever is larger was not written by hand.
+/// Size limit: larger files were not written by hand.
 const MAX_BYTES: u64 = 4 << 20;
-/// A value or a file of this name is standard input or output.
+/// As a value or a file name: standard input or output.
 const STANDARD: &str = "-";
 
-/// The entries of a file by their names. Messages tell lines but no content, which may be secret.
+/// Reads the entries of a file by name. Errors name lines but quote no content, which may be secret.
 pub fn read(path: &Path) -> Result<Map<String, Value>, CliError> {
     let refused = |why: String| CliError::input(format!("{} cannot be imported: {why}", path.display()), vec![], None);
     let bytes = input_file::read(path, MAX_BYTES).map_err(refused)?;
@@ -56,7 +56,7 @@ pub fn read(path: &Path) -> Result<Map<String, Value>, CliError> {
     }
 }
 
-/// The lines of whole numbers that would become others: those of more than 64 bits.
+/// Returns the lines of integers of more than 64 bits, which would lose precision.
 fn inexact_numbers(json: &str) -> Vec<usize> {
     let (mut lines, mut line, mut is_text, mut is_escaped) = (Vec::new(), 1, false, false);
     let mut number = String::new();
@@ -77,7 +77,7 @@ fn inexact_numbers(json: &str) -> Vec<usize> {
     lines
 }
 
-/// `NAME=value` on each line, besides comments and empty lines.
+/// Parses `NAME=value` lines; skips comments and empty lines.
 pub fn parse_env(text: &str) -> Result<Value, Vec<(usize, &'static str)>> {
     let mut entries = Map::new();
     let mut faults = Vec::new();
@@ -97,7 +97,7 @@ pub fn parse_env(text: &str) -> Result<Value, Vec<(usize, &'static str)>> {
     if faults.is_empty() { Ok(Value::Object(entries)) } else { Err(faults) }
 }
 
-/// What the name of a file says of its format.
+/// Returns the extension of a file name, which determines the format.
 pub fn extension(path: &Path) -> &str {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.rsplit_once('.').map_or("", |(_, extension)| extension)
@@ -107,7 +107,7 @@ pub fn is_standard(path: &Path) -> bool {
     path.as_os_str() == STANDARD
 }
 
-/// Refuses to replace a file, unless it is asked for, before anything is fetched for it.
+/// Refuses to replace a file, unless `force` is set, before anything is fetched for it.
 pub fn check_absent(path: &Path, force: bool) -> Result<(), CliError> {
     let is_there = !is_standard(path) && fs::metadata(path).is_ok_and(|found| found.is_file());
     if is_there && !force { Err(exists(path)) } else { Ok(()) }
@@ -118,11 +118,11 @@ fn exists(path: &Path) -> CliError {
     CliError::input(message, vec![], Some("`--force` replaces it"))
 }
 
-/// Writes a file that only its owner can read, as it may hold secrets; `-` is standard output. `force`: it may exist.
+/// Writes a file readable only by its owner, as it may hold secrets; `-` is standard output. `force`: replace a file.
 pub fn write(path: &Path, text: &str, force: bool) -> Result<(), CliError> {
     let result = if is_standard(path) {
         match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
-            // As of any other command's output: whoever read it has seen enough.
+            // As for other output: the reader has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,
         }
@@ -138,7 +138,7 @@ pub fn write(path: &Path, text: &str, force: bool) -> Result<(), CliError> {
 fn write_file(path: &Path, text: &str, force: bool) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).mode(0o600);
-    // Pipes and devices are there to be written to.
+    // Writing to pipes and devices needs no `force`.
     if force || fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         options.create(true).truncate(true);
     } else {
@@ -146,13 +146,13 @@ fn write_file(path: &Path, text: &str, force: bool) -> io::Result<()> {
     }
     let mut file = options.open(path)?;
     if file.metadata()?.is_file() {
-        // One that is replaced may have been open to others.
+        // A replaced file may have been readable for others.
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
     writeln!(file, "{}", text.trim_end())
 }
 
-/// Refuses a name that promises another format than JSON.
+/// Refuses a file name with the extension of another format than JSON.
 pub fn check_json(path: &Path) -> Result<(), CliError> {
     if !matches!(extension(path), "env" | "yaml" | "yml") {
         return Ok(());
@@ -160,7 +160,7 @@ pub fn check_json(path: &Path) -> Result<(), CliError> {
     Err(CliError::input(format!("{} would be JSON", path.display()), vec![], Some("give it a name that ends in .json")))
 }
 
-/// What an export did, unless standard output has the export itself.
+/// Reports an export; on stderr if standard output has the export itself.
 pub fn exported(nouns: &str, path: &Path, count: usize, printer: &Printer) {
     let what = counted(count, nouns.trim_end_matches('s'));
     if is_standard(path) {
@@ -170,7 +170,7 @@ pub fn exported(nouns: &str, path: &Path, count: usize, printer: &Printer) {
     }
 }
 
-/// The value of an argument; `-` stands for what comes on standard input.
+/// Returns the value of an argument; reads standard input for `-`.
 pub fn value(argument: String) -> Result<String, CliError> {
     if argument != STANDARD {
         return Ok(argument);
@@ -181,12 +181,12 @@ pub fn value(argument: String) -> Result<String, CliError> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Pretty JSON with sorted keys.
+/// Formats as indented JSON with sorted keys.
 pub fn pretty(entries: &Map<String, Value>) -> String {
     serde_json::to_string_pretty(entries).unwrap_or_default()
 }
 
-/// The page that begins after so many entries, as large as possible and with values: for exports.
+/// Returns the next page of an export, of maximum size and with values.
 pub fn export_page(seen: usize) -> Page {
     Page {
         limit: Some(Page::LARGEST_LIMIT),
@@ -196,7 +196,7 @@ pub fn export_page(seen: usize) -> Page {
     }
 }
 
-/// What a write did, in words.
+/// Describes the result of a write.
 pub fn written(nouns: &str, written: &Written, action: ActionOnExisting) -> String {
     let mut text = match written.written.as_slice() {
         [] => format!("no {nouns} written"),

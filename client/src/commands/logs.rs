@@ -1,4 +1,4 @@
-//! `logs`: what the containers of an environment print.
+//! `logs`: the output of an environment's containers.
 
 use airflow_serverless_api::log::{ContainerLine, ReadContainerLogs};
 use console::style;
@@ -21,6 +21,6 @@ pub async fn logs(arguments: ContainerLogs, printer: &Printer) -> Outcome {
 fn line(line: &ContainerLine) -> String {
     let function = line.function.as_deref().unwrap_or("modal");
     let from = style(format!("{} {function} |", line.timestamp.format("%Y-%m-%dT%H:%M:%S%.3fZ"))).dim();
-    // Each line of a traceback can be told from what others print at the same time.
+    // Prefix each line of a traceback, as the output of several containers may interleave.
     line.message.lines().map(|text| format!("{from} {text}")).collect::<Vec<_>>().join("\n")
 }

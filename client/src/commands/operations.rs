@@ -1,4 +1,4 @@
-//! `operations` and `events`: what the daemon does, and what has happened.
+//! `operations` and `events`: the daemon's work and its events.
 
 use airflow_serverless_api::{
     event::{Event, FollowEvents},
@@ -32,7 +32,7 @@ pub async fn run(command: Operations, printer: &Printer) -> Outcome {
     Ok(ExitStatus::Success)
 }
 
-/// Prints events as they happen, until it is interrupted or the daemon stops.
+/// Prints events as they happen, until interrupted or the daemon stops.
 pub async fn events(arguments: Events, printer: &Printer) -> Outcome {
     let daemon = session::connect(printer).await?;
     let query =
@@ -55,7 +55,7 @@ fn plain(value: &serde_json::Value) -> String {
     )
 }
 
-/// The word that the API has for a state or kind.
+/// Returns the API's name of a state or kind.
 fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! `pools`, as people know them from Airflow.
+//! `pools`, as in Airflow's CLI.
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
@@ -72,7 +72,7 @@ async fn put(environment: &EnvironmentName, pools: Vec<Pool>, printer: &Printer)
     Ok(())
 }
 
-/// An entry has `slots`, `description` and perhaps `include_deferred`.
+/// Parses an entry with `slots`, `description` and optionally `include_deferred`.
 fn from_file((name, entry): (String, Value)) -> Result<Pool, CliError> {
     let Value::Object(mut fields) = entry else {
         return Err(invalid(&name, "expected an object with `slots` and `description`".to_owned()));

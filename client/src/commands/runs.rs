@@ -1,4 +1,4 @@
-//! `runs`: what ran, and how it went.
+//! `runs`: lists, shows and changes DAG runs.
 
 use airflow_serverless_api::run::{ClearDagRun, DagRun, DagRunDetail, DagRunList, ListDagRuns};
 
@@ -63,7 +63,7 @@ fn listing(list: &DagRunList) -> String {
     text
 }
 
-/// A run and the table of its tasks.
+/// Formats a run and the table of its tasks.
 pub fn details(detail: &DagRunDetail) -> String {
     let run = &detail.run;
     let head = format!("{} {}: {} in {}", run.dag_id, run.dag_run_id, state(Some(&run.state)), seconds(run.duration));

@@ -1,4 +1,4 @@
-//! `tasks`: task instances, their logs, and how they run again.
+//! `tasks`: task instances, their logs, and clearing and retrying them.
 
 use airflow_serverless_api::{
     question::{AnswerQuestion, ListQuestions, Question, QuestionList},
@@ -99,7 +99,7 @@ fn questions(list: &QuestionList) -> String {
     table(&header, list.hitl_details.iter().map(row))
 }
 
-/// Prints the log as it grows until the task has ended, or its try if one was named; a failure if that has failed.
+/// Prints the log as it grows until the task, or the chosen try, has ended; returns a failure if it failed.
 async fn follow_log(daemon: &Daemon, task: &Task, query: &ReadLogs, printer: &Printer) -> Outcome {
     let mut query = query.clone();
     let is_one_try = query.try_number.is_some();
@@ -113,7 +113,7 @@ async fn follow_log(daemon: &Daemon, task: &Task, query: &ReadLogs, printer: &Pr
             }
         };
         daemon.follow_task_log(&task.run.environment.name, task.path(), &query, print).await?;
-        // Nobody reads any more.
+        // The reader of stdout is gone.
         let Some(end) = end else { return Ok(ExitStatus::Success) };
         let state = end.state.as_deref().unwrap_or("removed");
         printer.note(&format!("try {} ended: {state}", end.try_number));
@@ -125,7 +125,7 @@ async fn follow_log(daemon: &Daemon, task: &Task, query: &ReadLogs, printer: &Pr
     }
 }
 
-/// Clearing what failed would also reach tasks after one that has not failed.
+/// Fails unless the task failed: clearing failed tasks would otherwise reach tasks downstream of one that did not fail.
 async fn refuse_unless_failed(daemon: &Daemon, task: &Task) -> Result<(), CliError> {
     let (dag_id, run_id, task_id) = task.path();
     let run = daemon.get_dag_run(&task.run.environment.name, dag_id, run_id).await?;
@@ -153,7 +153,7 @@ fn listing(list: &TaskInstanceList) -> String {
     text
 }
 
-/// What was cleared, as it is now.
+/// Describes the cleared tasks.
 pub fn cleared(list: &TaskInstanceList) -> String {
     match list.task_instances.len() {
         0 => "nothing to clear".to_owned(),

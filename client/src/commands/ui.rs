@@ -1,4 +1,4 @@
-//! `ui`: Airflow's own user interface, for as long as this command runs.
+//! `ui`: runs Airflow's UI until this command ends.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
     stream::UiEvent,
 };
 
-/// Longer than the daemon takes to end a UI that does not want to.
+/// Longer than the daemon's limit for stopping a UI.
 const END_LIMIT: Duration = Duration::from_secs(45);
 const POLL: Duration = Duration::from_millis(100);
 
@@ -45,7 +45,7 @@ pub async fn ui(arguments: Ui, printer: &Printer) -> Outcome {
         ended = daemon.open_ui(&arguments.environment.name, show) => ended?,
         () = signals.next() => {}
     }
-    // The connection is closed: with it, the UI ends.
+    // This closes the connection, so the UI stops.
     drop(browser);
     printer.note("Stopping the UI");
     tokio::select! {
@@ -55,7 +55,7 @@ pub async fn ui(arguments: Ui, printer: &Printer) -> Outcome {
     Ok(ExitStatus::Success)
 }
 
-/// Waits until the daemon has taken the UI down.
+/// Waits until the daemon has stopped the UI.
 async fn until_gone(daemon: &Daemon, id: Option<Uuid>) -> Result<(), CliError> {
     let Some(id) = id else { return Ok(()) };
     let deadline = Instant::now() + END_LIMIT;
@@ -70,7 +70,7 @@ async fn until_gone(daemon: &Daemon, id: Option<Uuid>) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Being told to end.
+/// The stop signals of this process.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,

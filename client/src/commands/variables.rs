@@ -1,4 +1,4 @@
-//! `variables`, as people know them from Airflow.
+//! `variables`, as in Airflow's CLI.
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ pub async fn run(command: Variables, printer: &Printer) -> Outcome {
     Ok(ExitStatus::Success)
 }
 
-/// The page that the arguments of a list ask for.
+/// Returns the page for the arguments of a list.
 pub fn page(list: &List) -> page::Page {
     page::Page {
         limit: Some(list.page.limit),
@@ -90,7 +90,7 @@ async fn put(
     Ok(())
 }
 
-/// An entry is a value, or an object with `value` and perhaps `description`.
+/// Parses an entry: a value, or an object with `value` and optionally `description`.
 fn from_file((key, entry): (String, Value)) -> NewVariable {
     match entry {
         Value::Object(mut object) if object.contains_key("value") => NewVariable {
@@ -121,7 +121,7 @@ async fn export(environment: &EnvironmentName, file: &Path, force: bool, printer
     Ok(())
 }
 
-/// What an import reads back as the same variable.
+/// Converts a variable to an entry that imports as the same variable.
 fn to_file(variable: Variable) -> (String, Value) {
     let text = shown(variable.value.as_ref());
     let value = match serde_json::from_str::<Value>(&text) {
@@ -136,9 +136,8 @@ fn to_file(variable: Variable) -> (String, Value) {
     (variable.key, entry)
 }
 
-/// Whether Airflow stores the value as exactly this text: Python's `json.dumps(value, indent=2)`. That writes some
-/// floats and all that is not ASCII in another way than Rust does, and JSON that is a text would be read back as what
-/// the text holds.
+/// Whether Airflow stores the value as exactly this text: Python's `json.dumps(value, indent=2)`. It formats some
+/// floats and all non-ASCII text differently than Rust. A JSON string would be read back as its content.
 fn is_stored_as(value: &Value, text: &str) -> bool {
     let is_same = serde_json::to_string_pretty(value).is_ok_and(|pretty| pretty == text);
     !value.is_string() && !has_float(value) && text.is_ascii() && is_same
@@ -183,7 +182,7 @@ fn listing(list: &VariableList) -> String {
 mod tests {
     use super::*;
 
-    /// What the scheduler stores of a value that is imported.
+    /// Returns the text that the scheduler stores for an imported value.
     fn stored(value: Value) -> String {
         value.as_str().map_or_else(|| serde_json::to_string_pretty(&value).expect("JSON"), str::to_owned)
     }

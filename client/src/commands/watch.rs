@@ -1,4 +1,4 @@
-//! `watch`: folders whose files are uploaded as they are saved.
+//! `watch`: syncs folders to environments.
 
 use std::{
     path::{Path, absolute},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_millis(150);
-/// Lines of details below a table; `--json` has more.
+/// Limit on the lines of details below a table; `--json` shows more.
 const MOST_LINES: usize = 20;
 
 pub async fn run(command: cli::Watch, printer: &Printer) -> Outcome {
@@ -70,11 +70,11 @@ async fn add(arguments: AddWatch, printer: &Printer) -> Outcome {
     Ok(if failed { ExitStatus::Failure } else { ExitStatus::Success })
 }
 
-/// The folder as the daemon needs it, which runs somewhere else.
+/// Returns the absolute path of the folder, as the daemon has another working directory.
 fn text(directory: &Path) -> Result<String, CliError> {
     let fault = |reason: String| CliError::input(format!("{}: {reason}", directory.display()), vec![], None);
     let path = absolute(directory).map_err(|error| fault(error.to_string()))?;
-    // Whatever leads up is resolved here; links stay, so that they can lead elsewhere one day.
+    // Resolve `..` here, but keep links, so that their targets can change later.
     let leads_up = path.components().any(|part| part == std::path::Component::ParentDir);
     let path = if leads_up { path.canonicalize().map_err(|error| fault(error.to_string()))? } else { path };
     path.into_os_string().into_string().map_err(|_| fault("its path is not UTF-8".to_owned()))
@@ -159,7 +159,7 @@ fn state(state: WatchState) -> String {
     .to_string()
 }
 
-/// What there is to say beyond the table.
+/// Returns the lines of details below the table.
 fn details(watch: &Watch) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(message) = &watch.message {

@@ -1,4 +1,4 @@
-//! An agent of launchd, on macOS.
+//! A launchd agent, on macOS.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ const LABEL: &str = "airflow-serverless.airflowd";
 /// The user's own launchd.
 pub struct Launchd {
     plist: PathBuf,
-    /// Its program.
+    /// The path of `launchctl`.
     launchctl: String,
 }
 
@@ -22,7 +22,7 @@ impl Launchd {
         Ok(Self { plist: folder.join(format!("{LABEL}.plist")), launchctl: "launchctl".to_owned() })
     }
 
-    /// Whether its agent is that of this home.
+    /// Whether the agent belongs to this home.
     pub fn has(&self, home: &Home) -> bool {
         let text = std::fs::read_to_string(&self.plist).unwrap_or_default();
         text.contains(&string(&home.output().display().to_string()))
@@ -30,7 +30,7 @@ impl Launchd {
 
     pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, CliError> {
         write(&self.plist, &agent(plan))?;
-        // One that is loaded is as it was written before.
+        // A loaded agent keeps its earlier definition.
         self.stop()?;
         self.start()?;
         Ok(Installed { files: vec![self.plist.clone()], note: None })
@@ -41,7 +41,7 @@ impl Launchd {
         Ok(if remove(&self.plist)? { vec![self.plist.clone()] } else { Vec::new() })
     }
 
-    /// Loaded, it begins by itself; one that is loaded and has ended only needs a word.
+    /// Loading starts the agent; a loaded agent that has ended needs a kickstart.
     pub fn start(&self) -> Result<(), CliError> {
         if self.is_loaded() {
             return self.launchctl(&["kickstart", &name()]);
@@ -62,17 +62,17 @@ impl Launchd {
     }
 }
 
-/// What launchd calls the agent.
+/// Returns launchd's name of the agent.
 fn name() -> String {
     format!("{}/{LABEL}", domain())
 }
 
-/// The session of this user.
+/// Returns the domain of this user's session.
 fn domain() -> String {
     format!("gui/{}", rustix::process::getuid().as_raw())
 }
 
-/// The description of the agent, an XML property list.
+/// Renders the agent as an XML property list.
 fn agent(plan: &Plan<'_>) -> String {
     let home = plan.home;
     let daemon = plan.daemon.display().to_string();
@@ -80,7 +80,7 @@ fn agent(plan: &Plan<'_>) -> String {
     let arguments = [daemon.as_str(), "--log-file", &log].map(string).join("");
     let variables = plan.variables.iter().map(|(name, value)| format!("<key>{}</key>{}", escaped(name), string(value)));
     let variables: String = variables.collect();
-    // Started with the session, and again unless it ended as it should; not more often than every ten seconds.
+    // Starts with the session, restarts after a failure, at most every ten seconds.
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// Read by a parser of property lists that is not ours.
+    /// Checked with an independent property list parser.
     #[test]
     fn the_agent_says_what_is_meant() {
         let home = Home::below("/Users/a & b/<home>".into());

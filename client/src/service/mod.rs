@@ -1,4 +1,4 @@
-//! The daemon as a service of the system: started with the user's session, and again if it fails.
+//! Installs the daemon as a service: started with the user's session, and restarted if it fails.
 
 mod launchd;
 mod systemd;
@@ -16,8 +16,8 @@ use airflow_serverless_api::{home::Home, variables};
 use self::{launchd::Launchd, systemd::Systemd};
 use crate::error::CliError;
 
-/// What of the environment the daemon gets as it is when the service is installed, as a service manager has another one;
-/// beside what says where packages come from.
+/// Environment variables that the service inherits at installation, as a service manager has its own environment.
+/// Variables for package indexes are added.
 const INHERITED: [&str; 11] = [
     variables::HOME,
     variables::PYTHON,
@@ -38,18 +38,18 @@ pub enum Service {
     Launchd(Launchd),
 }
 
-/// What a service is made of.
+/// The inputs of a service definition.
 pub struct Plan<'a> {
     pub home: &'a Home,
     pub daemon: &'a Path,
     pub variables: Vec<(String, String)>,
 }
 
-/// What an installation came to.
+/// The result of an installation.
 pub struct Installed {
-    /// The files that were written.
+    /// The written files.
     pub files: Vec<PathBuf>,
-    /// What is not as it should be.
+    /// A warning about the installation.
     pub note: Option<&'static str>,
 }
 
@@ -64,17 +64,17 @@ impl<'a> Plan<'a> {
         Self { home, daemon, variables }
     }
 
-    /// Those that the daemon writes to.
+    /// Returns the folders that the daemon writes to.
     fn folders(&self) -> Vec<PathBuf> {
         let Home { config, data, state, cache, runtime } = self.home;
         let mut folders: Vec<_> = [config, data, state, cache, runtime].map(PathBuf::clone).to_vec();
         let named = self.variables.iter().filter(|(name, _)| [variables::RUNTIMES, "TMPDIR"].contains(&name.as_str()));
         folders.extend(named.map(|(_, value)| PathBuf::from(value)));
-        // systemd takes no path with `..` in it.
+        // systemd accepts no path with `..`.
         folders.into_iter().map(|folder| folder.canonicalize().unwrap_or(folder)).collect()
     }
 
-    /// Makes those that are missing: a service that may write to them cannot make them.
+    /// Creates missing folders: a sandboxed service can write to them, but not create them.
     fn make_folders(&self) -> Result<(), CliError> {
         for folder in self.folders() {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
@@ -85,12 +85,12 @@ impl<'a> Plan<'a> {
 }
 
 impl Service {
-    /// The service manager of this system, whether it has the daemon or not.
+    /// Returns the service manager of this system, whether the daemon is installed or not.
     fn known() -> Result<Self, CliError> {
         if cfg!(target_os = "macos") { Launchd::new().map(Self::Launchd) } else { Systemd::new().map(Self::Systemd) }
     }
 
-    /// The one that looks after the daemon of this home, if one does.
+    /// Returns the service manager of this home's daemon, if it is installed.
     pub fn of(home: &Home) -> Option<Self> {
         let service = Self::known().ok()?;
         let is_ours = match &service {
@@ -100,7 +100,7 @@ impl Service {
         is_ours.then_some(service)
     }
 
-    /// Whether there is a service manager that could look after the daemon; or why not.
+    /// Checks that there is a usable service manager.
     pub fn usable() -> Result<(), CliError> {
         match Self::known()? {
             Self::Systemd(_) => systemd::usable(),
@@ -118,7 +118,7 @@ impl Service {
         Ok((service, installed))
     }
 
-    /// Stops the daemon and removes what was installed; gives the files that were removed.
+    /// Stops the daemon and uninstalls it; returns the removed files.
     pub fn uninstall(&self) -> Result<Vec<PathBuf>, CliError> {
         match self {
             Self::Systemd(systemd) => systemd.uninstall(),
@@ -140,7 +140,7 @@ impl Service {
         }
     }
 
-    /// The command that shows its log, if that is not a file.
+    /// Returns the command that shows its log, unless that is a file.
     pub fn logs(&self, lines: usize, follow: bool, json: bool) -> Option<Command> {
         match self {
             Self::Systemd(_) => Some(systemd::logs(lines, follow, json)),
@@ -156,7 +156,7 @@ impl Service {
     }
 }
 
-/// Runs a command of the service manager to its end.
+/// Runs a command of the service manager and waits for it.
 fn run(program: &str, arguments: &[&str]) -> Result<Output, CliError> {
     let shown = || format!("{program} {}", arguments.join(" "));
     let output = Command::new(program).args(arguments).output();
@@ -169,13 +169,13 @@ fn run(program: &str, arguments: &[&str]) -> Result<Output, CliError> {
     Err(CliError::Unexpected { message, hint: Some("`airflow-serverless daemon logs` may show why".to_owned()) })
 }
 
-/// A folder of the user.
+/// Returns a folder in the user's home.
 fn user_folder(below_home: &str) -> Result<PathBuf, CliError> {
     let no_home = || CliError::input("no home directory", Vec::new(), Some("set HOME"));
     std::env::home_dir().map(|home| home.join(below_home)).ok_or_else(no_home)
 }
 
-/// Writes a file that only its owner can read: the address of a package index may have a password in it.
+/// Writes a file readable only by its owner: a package index URL may contain a password.
 fn write(path: &Path, text: &str) -> Result<(), CliError> {
     let folder = path.parent().unwrap_or(path);
     let replace = || {
@@ -187,7 +187,7 @@ fn write(path: &Path, text: &str) -> Result<(), CliError> {
     replace().map_err(|error| CliError::unexpected(&format!("writing {}", path.display()), error))
 }
 
-/// Removes a file; one that is gone is no failure. Tells whether it was there.
+/// Removes a file; returns whether it existed.
 fn remove(path: &Path) -> Result<bool, CliError> {
     remove_file(path).map_err(|error| CliError::unexpected(&format!("removing {}", path.display()), error))
 }

@@ -1,4 +1,4 @@
-//! systemd user units, rendered from those that are checked in.
+//! systemd user units, rendered from the checked-in ones.
 
 use std::{path::PathBuf, process::Command};
 
@@ -9,7 +9,7 @@ use crate::error::CliError;
 
 const SERVICE: &str = "airflowd.service";
 const SOCKET: &str = "airflowd.socket";
-/// As they can be copied by hand; `install` puts the paths of this installation in.
+/// These can also be copied by hand; `install` inserts the paths of this installation.
 const SERVICE_UNIT: &str = include_str!("../../../systemd/airflowd.service");
 const SOCKET_UNIT: &str = include_str!("../../../systemd/airflowd.socket");
 
@@ -25,13 +25,13 @@ impl Systemd {
         Ok(Self { folder: folder.join("systemd/user") })
     }
 
-    /// Whether its units are those of this home.
+    /// Whether the units belong to this home.
     pub fn has(&self, home: &Home) -> bool {
         let unit = std::fs::read_to_string(self.folder.join(SOCKET)).unwrap_or_default();
         unit.lines().any(|line| line == listen_stream(home))
     }
 
-    /// Where the system does not let its user build the sandbox of the unit, the daemon goes without.
+    /// Installs the units; without the sandbox if the system does not allow it for user units.
     pub fn install(&self, plan: &Plan<'_>) -> Result<Installed, CliError> {
         plan.make_folders()?;
         let files = [SERVICE, SOCKET].map(|name| self.folder.join(name)).to_vec();
@@ -54,7 +54,7 @@ impl Systemd {
     fn enable(&self, unit: &str) -> Result<(), CliError> {
         write(&self.folder.join(SERVICE), unit)?;
         systemctl(&["daemon-reload"])?;
-        // The socket first: the service gets it from there.
+        // The socket first: systemd passes it to the service.
         systemctl(&["enable", "--now", SOCKET])?;
         systemctl(&["enable", "--now", SERVICE])
     }
@@ -75,13 +75,13 @@ impl Systemd {
         systemctl(&["start", SOCKET, SERVICE])
     }
 
-    /// The socket, too: otherwise the next command would start the daemon again.
+    /// Stops the socket as well: otherwise the next command would start the daemon again.
     pub fn stop(&self) -> Result<(), CliError> {
         systemctl(&["stop", SOCKET, SERVICE])
     }
 }
 
-/// The journal of the service.
+/// Returns the command that shows the journal of the service.
 pub fn logs(lines: usize, follow: bool, json: bool) -> Command {
     let mut command = Command::new("journalctl");
     command.args(["--user", "--unit", SERVICE, "--no-pager", "--lines"]).arg(lines.to_string());
@@ -98,7 +98,7 @@ fn systemctl(arguments: &[&str]) -> Result<(), CliError> {
     run("systemctl", &[&["--user"], arguments].concat()).map(|_| ())
 }
 
-/// Whether there is a systemd of this user to talk to.
+/// Checks that systemd runs for this user.
 pub fn usable() -> Result<(), CliError> {
     if systemctl(&["show-environment"]).is_ok() {
         return Ok(());
@@ -109,14 +109,14 @@ pub fn usable() -> Result<(), CliError> {
     Err(CliError::input(reason, Vec::new(), Some(hint)))
 }
 
-/// Whether the service failed before its program ran: these codes are systemd's own.
+/// Whether the service failed before its program ran: systemd reserves these codes for that.
 fn could_not_be_prepared() -> bool {
     let shown = run("systemctl", &["--user", "show", "--property", "ExecMainStatus", "--value", SERVICE]);
     let code = shown.ok().and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().ok());
     code.is_some_and(|code| (200..=245).contains(&code))
 }
 
-/// The unit without the part that needs a user namespace.
+/// Removes the part of the unit that needs a user namespace.
 fn without_sandbox(unit: &str) -> String {
     let is_outside = |line: &&str, inside: &mut bool| {
         *inside = (*inside || line.starts_with("# The sandbox.")) && !line.starts_with("# End of the sandbox.");
@@ -130,7 +130,7 @@ fn listen_stream(home: &Home) -> String {
     format!("ListenStream={}", specifiers(&home.socket().display().to_string()))
 }
 
-/// The unit of the service with the paths and variables of this installation.
+/// Renders the unit of the service with the paths and variables of this installation.
 fn service_unit(plan: &Plan<'_>) -> String {
     let folders: Vec<_> = plan.folders().into_iter().map(|folder| quoted(&format!("-{}", folder.display()))).collect();
     let mut text = String::new();
@@ -139,7 +139,7 @@ fn service_unit(plan: &Plan<'_>) -> String {
             for (name, value) in &plan.variables {
                 text.push_str(&format!("Environment={}\n", quoted(&format!("{name}={value}"))));
             }
-            // Of all places, variables are replaced only here.
+            // `ExecStart` is the only line where variables are expanded.
             let daemon = quoted(&plan.daemon.display().to_string()).replace('$', "$$");
             text.push_str(&format!("ExecStart={daemon}\n"));
         } else if line.starts_with("ReadWritePaths=-%h") {
@@ -158,13 +158,13 @@ fn socket_unit(home: &Home) -> String {
     lines.collect()
 }
 
-/// A word of a unit, whatever is in it.
+/// Quotes a word of a unit.
 fn quoted(text: &str) -> String {
     let text = specifiers(text).replace('\\', "\\\\").replace('"', "\\\"");
     format!("\"{text}\"")
 }
 
-/// `%` begins a specifier unless there are two.
+/// Escapes `%`, which begins a specifier.
 fn specifiers(text: &str) -> String {
     text.replace('%', "%%")
 }

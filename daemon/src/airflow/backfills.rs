@@ -43,7 +43,7 @@ row! {
 impl From<BackfillRow> for Backfill {
     fn from(row: BackfillRow) -> Self {
         let is_paused = row.is_paused.unwrap_or(false);
-        // Airflow pauses a backfill that is cancelled, and ticks unpause those that are completed otherwise.
+        // Airflow pauses a canceled backfill; ticks unpause those that complete otherwise.
         let state = match (row.completed_at, is_paused) {
             (None, false) => BackfillState::Running,
             (None, true) => BackfillState::Paused,
@@ -91,26 +91,26 @@ impl From<RunRow> for BackfillRun {
     }
 }
 
-/// What a command about a backfill answers.
+/// The scheduler's reply to a command that changes a backfill.
 #[derive(Deserialize)]
 struct Changed {
     id: i64,
 }
 
 impl Deployed {
-    /// Has the scheduler create a backfill with its runs; gives it as the scheduler committed it.
+    /// Creates a backfill with its runs; returns it as the scheduler committed it.
     pub async fn create_backfill(&self, request: &CreateBackfill) -> Result<BackfillDetail> {
         let command = (Subject::Backfill, "create_backfill");
         let changed: Changed = self.command(command, json!(request)).await.map_err(about_its_dag)?;
         self.backfill(changed.id).await
     }
 
-    /// The runs that a backfill would have.
+    /// Returns the runs that a backfill would have.
     pub async fn dry_run_backfill(&self, request: &CreateBackfill) -> Result<DryRunBackfillList> {
         self.command((Subject::Backfill, "dry_run_backfill"), json!(request)).await.map_err(about_its_dag)
     }
 
-    /// Backfills, newest first.
+    /// Lists backfills, newest first.
     pub async fn list_backfills(&self, query: &ListBackfills) -> Result<BackfillList> {
         let metadata = self.metadata().await?;
         let filter = "($1 IS NULL OR dag_id = $1)";
@@ -121,7 +121,7 @@ impl Deployed {
         Ok(BackfillList { backfills: rows.into_iter().map(Backfill::from).collect(), total_entries })
     }
 
-    /// A backfill with its dates.
+    /// Returns a backfill with its dates.
     pub async fn backfill(&self, id: i64) -> Result<BackfillDetail> {
         let missing = || Error::NotFound(Subject::Backfill, id.to_string(), self.name().clone());
         let metadata = self.metadata().await?;
@@ -132,7 +132,7 @@ impl Deployed {
         Ok(BackfillDetail { backfill, dag_runs: runs.into_iter().map(BackfillRun::from).collect() })
     }
 
-    /// Pauses, unpauses or cancels a backfill; gives it as the scheduler committed it.
+    /// Pauses, unpauses or cancels a backfill; returns it as the scheduler committed it.
     pub async fn change_backfill(&self, id: i64, action: BackfillAction) -> Result<BackfillDetail> {
         let kind = format!("{}_backfill", action.name());
         let arguments = json!({"backfill_id": id});
@@ -141,7 +141,7 @@ impl Deployed {
     }
 }
 
-/// What is not there for a backfill that is to be created is its DAG.
+/// Turns "not found" into an error about the DAG: a new backfill cannot be missing itself.
 fn about_its_dag(error: Error) -> Error {
     match error {
         Error::Refused { reason: Reason::NotFound, message, .. } => {

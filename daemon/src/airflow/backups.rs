@@ -13,7 +13,7 @@ use crate::error::{Error, Reason, Result, Subject};
 const FOLDER: &str = "/data/backups";
 
 impl Deployed {
-    /// Backups, newest first.
+    /// Lists backups, newest first.
     pub async fn list_backups(&self) -> Result<BackupList> {
         let entries = self.volume().await?.list(FOLDER, false).await?;
         let mut backups: Vec<_> = entries.iter().filter_map(|entry| backup(&entry.path, entry.size)).collect();
@@ -22,8 +22,8 @@ impl Deployed {
         Ok(BackupList { backups, total_entries })
     }
 
-    /// Has the scheduler load a backup, the newest one if none is named, in the place of its database. The environment may
-    /// wait for that in order to get ready.
+    /// Has the scheduler replace its database with a backup, the newest one if none is named. An environment may need
+    /// this to become ready.
     pub async fn roll_back(&self, name: Option<String>) -> Result<RolledBack> {
         if self.environment.config.database.kind == DatabaseKind::Postgres {
             let message = "the metadata is in PostgreSQL: restore it with the tools of its server".to_owned();
@@ -44,7 +44,7 @@ impl Deployed {
     }
 }
 
-/// The backup that a file is, by its path.
+/// Parses the path of a file as a backup.
 fn backup(path: &str, bytes: u64) -> Option<Backup> {
     let name = path.rsplit('/').next()?;
     let stem = name.strip_suffix(".db")?;

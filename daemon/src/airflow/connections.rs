@@ -1,4 +1,4 @@
-//! Airflow's connections. Only the scheduler can decrypt passwords and extras: who asks for one asks it.
+//! Airflow's connections. Only the scheduler can decrypt passwords and extras, so every request for one goes to it.
 
 use airflow_serverless_api::{
     connection::{Connection, ConnectionList, PutConnections},

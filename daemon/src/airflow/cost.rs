@@ -1,4 +1,4 @@
-//! What an environment costs, estimated from the times of its tasks.
+//! Estimates the cost of an environment from the run times of its tasks.
 
 use airflow_serverless_api::cost::{Cost, CostItem, EstimateCost};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,15 +12,15 @@ use crate::error::Result;
 /// Modal's list prices in US dollars, for one physical core and one GiB.
 const CORE_SECOND: f64 = 0.000_013_1;
 const GIB_SECOND: f64 = 0.000_002_22;
-/// What Modal reserves where a function asks for nothing; more is billed if more is used.
+/// What Modal reserves for a function without a request of its own; higher usage is billed.
 const CORES: f64 = 0.125;
-/// What a container with Airflow loaded needs, and one without.
+/// Memory of a container with Airflow loaded, and of one without.
 const AIRFLOW_GIB: f64 = 0.35;
 const GATE_GIB: f64 = 0.125;
 /// How long containers wait for the next call (`modal_functions/airflow_serverless/app.py`).
 const IDLE_SECONDS: f64 = 90.0;
 const GATE_IDLE_SECONDS: f64 = 2.0;
-/// A look of the gate, its start included.
+/// Duration of one run of the gate, including its start.
 const GATE_SECONDS: f64 = 1.0;
 const DAYS: u32 = 30;
 const LONGEST_DAYS: u32 = 90;
@@ -38,7 +38,7 @@ row! {
 }
 
 impl Deployed {
-    /// An estimate for the last days.
+    /// Estimates the cost of the last days.
     pub async fn cost(&self, query: EstimateCost) -> Result<Cost> {
         let to = self.airflow.base.now();
         let earliest = to - TimeDelta::days(query.days.unwrap_or(DAYS).clamp(1, LONGEST_DAYS).into());
@@ -71,8 +71,8 @@ fn estimate(mut spans: Vec<(f64, f64)>, (from, to): (DateTime<Utc>, DateTime<Utc
     Cost { from, to, tasks, scheduler, gate, total_usd, monthly_usd, assumptions: assumptions() }
 }
 
-/// Seconds that containers live which run these spans (sorted by their starts): each takes the container that has waited
-/// least, or a new one if none waits and there are fewer than `limit`.
+/// Total container lifetime in seconds for these spans (sorted by start). Each span takes the container that has been
+/// idle for the shortest time, or a new one if none is idle and there are fewer than `limit`.
 fn lives(spans: &[(f64, f64)], limit: usize) -> f64 {
     let (mut total, mut busy_until) = (0.0, Vec::<f64>::new());
     for (start, end) in spans {
@@ -90,7 +90,7 @@ fn lives(spans: &[(f64, f64)], limit: usize) -> f64 {
                 total += end - start;
                 busy_until.push(*end);
             }
-            // The one that there is goes on for as long as any of them does.
+            // All containers are busy: the first one runs until the last of its calls ends.
             None => {
                 for until in busy_until.iter_mut().take(1).filter(|until| **until < *end) {
                     total += end - *until;
@@ -122,9 +122,9 @@ mod tests {
         let cases: [Case<'_>; 6] = [
             (&[], 9, 0.0),
             (&[(0.0, 10.0)], 9, 100.0),
-            // The second finds the first one's container, which waited 20 s.
+            // The second span reuses the first one's container, which was idle for 20 s.
             (&[(0.0, 10.0), (30.0, 40.0)], 9, 130.0),
-            // Two at once need two.
+            // Two concurrent spans need two containers.
             (&[(0.0, 10.0), (5.0, 10.0)], 9, 195.0),
             // The first one's container is gone.
             (&[(0.0, 10.0), (200.0, 210.0)], 9, 200.0),

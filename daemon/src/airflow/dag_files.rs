@@ -28,10 +28,10 @@ use crate::{
 /// Folder of the DAG files on the Volume.
 pub(crate) const DAGS: &str = "dags";
 
-/// Folder of Airflow's plugins in that of the DAG files, and what names of files in there begin with.
+/// Folder of Airflow's plugins in the DAG folder; also the prefix of the names of files in it.
 pub(crate) const PLUGINS: &str = "plugins/";
 
-/// Where a file of the DAG folder is on the Volume.
+/// Returns the path on the Volume of a file in the DAG folder.
 pub(crate) fn on_volume(filename: &str) -> String {
     format!("/{DAGS}/{filename}")
 }
@@ -39,12 +39,12 @@ pub(crate) fn on_volume(filename: &str) -> String {
 /// The DAG folder as it was listed.
 pub(super) struct DagFolder {
     entries: Vec<Entry>,
-    /// Before the listing.
+    /// The time just before the listing.
     pub listed_at: DateTime<Utc>,
 }
 
 impl DagFolder {
-    /// What is in the folder and below, by its path there.
+    /// Iterates over everything in the folder and its subfolders, by path relative to it.
     pub fn files(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().filter_map(|entry| {
             let path = entry.path.trim_start_matches('/').strip_prefix(DAGS)?.strip_prefix('/')?;
@@ -54,7 +54,7 @@ impl DagFolder {
 }
 
 impl Deployed {
-    /// A page of the Python files of the DAG folder, without plugins, each with what the scheduler found in it.
+    /// Lists one page of the Python files in the DAG folder, without plugins, each with the scheduler's findings.
     pub async fn list_dag_files(&self, wanted: &ListDagFiles) -> Result<DagFileList> {
         let mut files = self.dag_files().await?;
         files.retain_mut(|file| is_wanted(file, wanted));
@@ -63,7 +63,7 @@ impl Deployed {
         Ok(DagFileList { files: files.into_iter().skip(offset).take(limit).collect(), total_entries })
     }
 
-    /// All Python files of the DAG folder, without plugins, by name.
+    /// Returns all Python files in the DAG folder, without plugins, by name.
     pub(super) async fn dag_files(&self) -> Result<Vec<DagFile>> {
         let folder = self.list_dag_folder().await?;
         let metadata = self.metadata().await?;
@@ -98,17 +98,17 @@ impl Deployed {
         Ok(DagFolder { entries: self.volume().await?.list(&format!("/{DAGS}"), true).await?, listed_at })
     }
 
-    /// The content of a file of the DAG folder.
+    /// Returns the content of a file in the DAG folder.
     pub async fn dag_file(&self, path: DagFilePath<'_>) -> Result<Vec<u8>> {
         let content = self.volume().await?.read(&on_volume(path.as_str())).await?;
         content.ok_or_else(|| Error::FileNotFound(path.as_str().to_owned(), self.name().clone()))
     }
 
-    /// Validates a file and puts it on the Volume, all or nothing; then wakes the scheduler. If the request expects
-    /// something of what is there, `is_expected` is asked first.
+    /// Validates a file and uploads it, all or nothing; then wakes the scheduler. If the request has a precondition,
+    /// `is_expected` checks it first.
     ///
     /// # Errors
-    /// `InvalidDagFile`; `FileExists` and `FileNotFound` as the mode has it; what `is_expected` says.
+    /// `InvalidDagFile`; `FileExists` and `FileNotFound` depending on the mode; the errors of `is_expected`.
     pub async fn put_dag_file(
         &self,
         path: DagFilePath<'_>,
@@ -136,13 +136,13 @@ impl Deployed {
         if outcome != PutOutcome::Unchanged {
             self.upload(vec![File { path: on_volume(filename), content: content.into() }]).await?;
         }
-        // Also for what was there already: whoever put it may have been cut off before.
+        // Also for an unchanged file: an earlier upload may have been interrupted before this step.
         self.dags_changed().await?;
         let ids = verdict.dags.iter().map(|dag| dag.dag_id.clone()).collect();
         let mut warnings = verdict.warnings;
         match self.shared_with(filename, ids).await {
             Ok(shared) => warnings.extend(shared),
-            // The file is uploaded, whatever is known of others.
+            // The upload succeeded even if the other files are unknown.
             Err(error) => tracing::warn!(error = chain(&error), "files that define the same DAGs are not known"),
         }
         if outcome != PutOutcome::Unchanged {
@@ -153,7 +153,7 @@ impl Deployed {
         Ok(DagFileChange { filename: filename.to_owned(), outcome, dags: verdict.dags, warnings })
     }
 
-    /// What is there of a file that is to have this content. It is read only if the listing does not tell.
+    /// Compares the file on the Volume with this content. Reads it only if the listing is not enough.
     async fn existing(
         &self,
         filename: &str,
@@ -183,7 +183,7 @@ impl Deployed {
         self.using_objects(|| async { Ok(self.volume().await?.put(files.clone()).await?) }).await
     }
 
-    /// Warnings of the other files that define a DAG of this one, which has just been uploaded.
+    /// Returns warnings about other files that define a DAG of this file, which was just uploaded.
     async fn shared_with(&self, filename: &str, ids: Vec<String>) -> Result<Vec<String>> {
         self.note_definitions([(filename.to_owned(), ids)]);
         if self.needs_definitions(&[filename]) {
@@ -197,8 +197,8 @@ impl Deployed {
         Ok(definitions::warnings(pairs).into_iter().map(|warning| warning.message).collect())
     }
 
-    /// Removes a DAG file or a plugin; returns once the scheduler has looked at what is left. If the request expects
-    /// something of what is there, `is_expected` is asked first.
+    /// Removes a DAG file or a plugin; returns once the scheduler has parsed the remaining files. If the request has a
+    /// precondition, `is_expected` checks it first.
     pub async fn delete_dag_file(
         &self,
         path: DagFilePath<'_>,
@@ -219,7 +219,7 @@ impl Deployed {
         Ok(DagFileDeletion { filename: filename.to_owned(), deactivated })
     }
 
-    /// Returns whether it was there.
+    /// Removes a file; returns whether it existed.
     pub(super) async fn remove_dag_file(&self, filename: &str) -> Result<bool> {
         if !self.volume().await?.remove(&on_volume(filename)).await? {
             return Ok(false);
@@ -230,14 +230,14 @@ impl Deployed {
     }
 }
 
-/// What there is of a file that is uploaded.
+/// How the file on the Volume compares with an upload.
 enum Existing {
     Missing,
     Same,
     Other,
 }
 
-/// Whether the file is of the kind that is asked for; of its DAGs only those are left that are.
+/// Whether the file matches the query; drops the DAGs that do not match.
 fn is_wanted(file: &mut DagFile, wanted: &ListDagFiles) -> bool {
     let ListDagFiles { dag_id_pattern, paused, has_import_errors, .. } = wanted;
     let pattern = dag_id_pattern.as_ref().map(|pattern| pattern.to_lowercase());

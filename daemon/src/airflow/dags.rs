@@ -1,4 +1,4 @@
-//! DAGs: one with its tasks, paused, deleted with its file.
+//! DAGs: details, pausing, and deletion together with the file.
 
 use std::{
     collections::HashSet,
@@ -46,7 +46,7 @@ impl From<DagRow> for Dag {
     }
 }
 
-/// How long a DAG is waited for that was just uploaded: an upload makes the scheduler look at once.
+/// Longest wait for a DAG that was just uploaded. Each upload triggers a tick.
 const LONGEST_PARSE: Duration = Duration::from_secs(60);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
@@ -72,7 +72,7 @@ row! {
     }
 }
 
-/// The newest version of the DAG as Airflow serialises it.
+/// The newest version of the DAG as Airflow serializes it.
 const SERIALIZED: &str = "SELECT CAST(data AS TEXT) AS data FROM serialized_dag WHERE dag_id = $1
                           ORDER BY created_at DESC LIMIT 1";
 
@@ -83,7 +83,7 @@ row! {
     }
 }
 
-/// The tasks of a serialized DAG. Each is an object with `__var`, which has what the task sets of its own.
+/// Returns the tasks of a serialized DAG. Each entry is an object whose `__var` has the task's own settings.
 fn tasks(data: &Value) -> Vec<Task> {
     let text = |task: &Value, key: &str| task.get(key).and_then(Value::as_str).map(str::to_owned);
     let entries = data.pointer("/dag/tasks").and_then(Value::as_array).into_iter().flatten();
@@ -104,12 +104,12 @@ const ACTIVE: &str = "SELECT dag_id, relative_fileloc, is_paused, is_stale, has_
                              next_dagrun, last_parsed_time
                       FROM dag WHERE NOT is_stale";
 
-/// The DAGs that are in files, by id.
+/// Returns the DAGs that are in files, by id.
 pub(super) async fn active(metadata: &Metadata) -> Result<Vec<Dag>> {
     query(metadata, format!("{ACTIVE} ORDER BY dag_id"), &[]).await
 }
 
-/// The DAGs that are in this file, by id.
+/// Returns the DAGs in this file, by id.
 pub(super) async fn active_in(metadata: &Metadata, filename: &str) -> Result<Vec<Dag>> {
     query(metadata, format!("{ACTIVE} AND relative_fileloc = $1 ORDER BY dag_id"), &[json!(filename)]).await
 }
@@ -123,7 +123,7 @@ async fn query(metadata: &Metadata, sql: String, parameters: &[Value]) -> Result
 }
 
 row! {
-    /// A DAG that the scheduler has found in a file, and the file whose DAG of this id counts.
+    /// A DAG that the scheduler has found in a file, and the file whose definition of it is used.
     #[derive(Deserialize)]
     pub(super) struct Definition {
         pub path: String,
@@ -132,7 +132,7 @@ row! {
     }
 }
 
-/// Nothing before the first tick of a version that has this table.
+/// Returns all definitions; empty before the first tick of a version that has this table.
 pub(super) async fn definitions(metadata: &Metadata) -> Vec<Definition> {
     let sql = "SELECT found.path, found.dag_id, dag.relative_fileloc AS defined_in
                FROM airflow_serverless_definition AS found JOIN dag ON dag.dag_id = found.dag_id
@@ -150,7 +150,7 @@ row! {
     }
 }
 
-/// The files that the scheduler has parsed. None before the first tick of a version that has this table.
+/// Returns the files that the scheduler has parsed; empty before the first tick of a version that has this table.
 pub(super) async fn known_files(metadata: &Metadata) -> HashSet<String> {
     let found = metadata.query::<FileRow>("SELECT path FROM airflow_serverless_file", &[]).await;
     let rows = found.unwrap_or_else(|error| {
@@ -161,7 +161,7 @@ pub(super) async fn known_files(metadata: &Metadata) -> HashSet<String> {
 }
 
 impl Deployed {
-    /// A DAG that is in a file, with its tasks. One that was just uploaded is waited for until it is parsed.
+    /// Returns a DAG with its tasks. Waits until a DAG that was just uploaded is parsed.
     pub async fn dag(&self, dag_id: &str) -> Result<DagDetail> {
         let missing = || Error::DagNotFound(dag_id.to_owned(), self.name().clone());
         let began = Instant::now();
@@ -193,7 +193,7 @@ impl Deployed {
         })
     }
 
-    /// Pauses or unpauses a DAG; gives it as the scheduler committed it.
+    /// Pauses or unpauses a DAG; returns it as the scheduler committed it.
     pub async fn update_dag(&self, dag_id: &str, update: UpdateDag) -> Result<Dag> {
         let kind = if update.is_paused { "pause" } else { "unpause" };
         let _: Value = self.command((Subject::Dag, kind), json!({"dag_id": dag_id})).await?;
@@ -207,7 +207,7 @@ impl Deployed {
         let mut files = self.airflow.files.lock(self.name()).await;
         let mut found = self.file_of_dag(dag_id).await?;
         if found.is_none() {
-            // It may have been uploaded a moment ago: the scheduler looks once more before it counts as missing.
+            // It may have just been uploaded: refresh once before reporting it as missing.
             drop(files);
             self.refresh().await?;
             files = self.airflow.files.lock(self.name()).await;
@@ -219,14 +219,14 @@ impl Deployed {
         if !others.is_empty() && !force {
             return Err(Error::SharedFile { file: filename, others });
         }
-        // If somebody else has removed it meanwhile, the scheduler has to look all the same.
+        // Refresh even if another client has removed the file in the meantime.
         self.remove_dag_file(&filename).await?;
         drop(files);
         self.refresh().await?;
         Ok(DagDeletion { dag_id: dag_id.to_owned(), filename, deactivated })
     }
 
-    /// The file of an active DAG, with all that are in it.
+    /// Returns the file of an active DAG, with all DAGs in it.
     async fn file_of_dag(&self, dag_id: &str) -> Result<Option<DagFile>> {
         let holds = |file: &DagFile| file.dags.iter().any(|dag| dag.dag_id == dag_id);
         Ok(self.dag_files().await?.into_iter().find(holds))

@@ -1,4 +1,4 @@
-//! Which files define which DAGs: as the scheduler last published it, and as files were validated since.
+//! Tracks which files define which DAGs: as last published by the scheduler, and as validated since.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,23 +16,23 @@ use tokio::time::Instant;
 use super::{Deployed, dags::Definition};
 use crate::error::Result;
 
-/// How long after an upload the scheduler may not have parsed the file.
+/// How long the scheduler may take to parse an uploaded file.
 const PARSED_AFTER: Duration = Duration::from_secs(600);
 
-/// How long what was loaded is recent enough. Other daemons and other clients of the Volume upload files, too.
+/// How long loaded definitions count as recent. Other daemons and other clients of the Volume upload files, too.
 const LOADED_FOR: Duration = Duration::from_secs(60);
 
-/// What is known of each environment. In memory: after a restart the scheduler has parsed what was uploaded before.
+/// The definitions known for each environment, in memory only: uploads from before a restart have been parsed by now.
 #[derive(Default)]
 pub(super) struct Definitions(Mutex<HashMap<EnvironmentName, Known>>);
 
 #[derive(Default)]
 struct Known {
-    /// Of the environment: one that was deleted and created again is another one.
+    /// Creation time of the environment; tells it from a later one of the same name.
     created_at: DateTime<Utc>,
     /// {file: ids of its DAGs}, as the scheduler parsed it.
     parsed: BTreeMap<String, BTreeSet<String>>,
-    /// {id of a DAG: the file whose DAG counts}.
+    /// {id of a DAG: the file whose definition is used}.
     owners: HashMap<String, String>,
     loaded_at: Option<Instant>,
     /// {file: (when it was uploaded or removed, ids of its DAGs)}, as it was validated.
@@ -45,15 +45,15 @@ pub(crate) struct SharedId {
     pub dag_id: String,
     /// By name.
     pub files: Vec<String>,
-    /// The file whose DAG counts; `None` if the scheduler has not parsed it yet.
+    /// The file whose definition is used; `None` if the scheduler has not parsed it yet.
     pub owner: Option<String>,
 }
 
-/// Most ids that a warning names.
+/// Limit on the ids in a warning.
 const MOST_IDS: usize = 3;
 
-/// One warning for each pair of files and the file that counts, however many DAGs they share. It belongs to the first
-/// file of the pair.
+/// Returns one warning for each pair of a file and the file that takes precedence, however many DAGs they share. It
+/// belongs to the first file of the pair.
 pub(crate) fn warnings<'a>(pairs: impl IntoIterator<Item = (&'a SharedId, &'a str, &'a str)>) -> Vec<FileWarning> {
     let mut ids: BTreeMap<_, Vec<&str>> = BTreeMap::new();
     for (shared, file, other) in pairs {
@@ -96,7 +96,8 @@ impl Known {
         shared.collect()
     }
 
-    /// Whether what was loaded is too old, or one of these files shares an id: only the scheduler knows which file counts.
+    /// Whether the definitions are too old, or one of these files shares an id: only the scheduler knows which file is
+    /// used.
     fn needs_load(&self, files: &[&str]) -> bool {
         let are_shared = || self.shared().iter().any(|it| it.files.iter().any(|file| files.contains(&file.as_str())));
         self.loaded_at.is_none_or(|at| at.elapsed() > LOADED_FOR) || are_shared()
@@ -136,19 +137,19 @@ impl Deployed {
         self.airflow.definitions.with(&self.environment, act)
     }
 
-    /// Notes the ids of the DAGs in files that were validated and uploaded; none of files that were removed.
+    /// Records the ids of the DAGs in validated and uploaded files; an empty list for removed files.
     pub(crate) fn note_definitions(&self, files: impl IntoIterator<Item = (String, Vec<String>)>) {
         let now = Instant::now();
         let noted = files.into_iter().map(|(file, ids)| (file, (now, ids.into_iter().collect())));
         self.with_definitions(|known| known.uploaded.extend(noted));
     }
 
-    /// Whether something may have been published that matters for what is said of these files, which were uploaded.
+    /// Whether newly published definitions may affect the warnings for these uploaded files.
     pub(crate) fn needs_definitions(&self, files: &[&str]) -> bool {
         self.with_definitions(|known| known.needs_load(files))
     }
 
-    /// Loads what the scheduler has published.
+    /// Loads the definitions that the scheduler has published.
     pub(crate) async fn load_definitions(&self) -> Result<()> {
         let definitions = super::dags::definitions(&self.metadata().await?).await;
         self.with_definitions(|known| known.load(definitions));
@@ -162,7 +163,7 @@ impl Deployed {
         })
     }
 
-    /// The DAG ids that several files define, by id, as far as they were noted or loaded.
+    /// Returns the DAG ids that several files define, by id, as far as they are recorded or loaded.
     pub(crate) fn shared_ids(&self) -> Vec<SharedId> {
         self.with_definitions(|known| known.shared())
     }
@@ -198,10 +199,10 @@ mod tests {
         known.load(vec![definition("a.py", "a.py"), definition("b.py", "a.py")]);
         assert_eq!(shared(&known), [format!("{both}: the one in a.py counts, until that file defines it no more")]);
         assert!(!known.needs_load(&["c.py"]) && known.needs_load(&["c.py", "b.py"]));
-        // What was uploaded since is newer than what the scheduler has published.
+        // A later upload overrides what the scheduler has published.
         note(&mut known, "a.py", &[]);
         assert!(shared(&known).is_empty());
-        // Two files have one warning, whatever they share.
+        // Two files get one warning, whatever they share.
         note(&mut known, "a.py", &["etl", "b", "c"]);
         note(&mut known, "b.py", &["b", "c"]);
         let several = "b.py and a.py both define the DAGs b, c: those that the scheduler parses first count";
@@ -214,7 +215,7 @@ mod tests {
             [many.to_owned(), format!("{both}: the one in a.py counts, until that file defines it no more")]
         );
         note(&mut known, "a.py", &[]);
-        // Of an archive, the file in it counts.
+        // For an archive, the path inside it is the one in use.
         known.load(vec![definition("b.py", "c.zip/x.py"), definition("c.zip", "c.zip/x.py")]);
         assert_eq!(known.shared()[0].owner.as_deref(), Some("c.zip"));
     }

@@ -1,5 +1,4 @@
-//! The handle on an environment that is deployed: all that people do with it are its methods, by noun in the files
-//! beside this one.
+//! The handle on a deployed environment. Its methods are the operations on Airflow, by noun in the sibling files.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,8 +14,8 @@ use tokio::sync::Mutex;
 use super::Airflow;
 use crate::error::{Error, Result};
 
-/// An environment that is deployed, for one request. What it has at Modal is looked up when it is first needed, and is
-/// known to later handles, too.
+/// A deployed environment, for one request. Its objects at Modal are looked up when first needed and cached for later
+/// handles.
 #[derive(Clone)]
 pub struct Deployed {
     pub(super) airflow: Arc<Airflow>,
@@ -25,7 +24,7 @@ pub struct Deployed {
     objects: Arc<Objects>,
 }
 
-/// What a deployment has at Modal, as far as it was looked up.
+/// The objects of a deployment at Modal, looked up on demand.
 struct Objects {
     created_at: DateTime<Utc>,
     generation: i64,
@@ -44,7 +43,7 @@ impl Objects {
         Self { created_at, generation, client, volume, dict, run_tick, query_metadata }
     }
 
-    /// Whether these are the objects of this deployment, found with the same credentials.
+    /// Whether these objects belong to this deployment and were looked up with the same credentials.
     fn are_of(&self, environment: &Environment, client: &Client) -> bool {
         self.created_at == environment.created_at
             && self.generation == environment.observed_generation
@@ -59,7 +58,7 @@ impl Objects {
     }
 }
 
-/// An object at Modal: looked up once, by one of those who need it.
+/// A cached object at Modal, looked up once even under concurrent use.
 struct Lookup<T>(Mutex<Option<T>>);
 
 impl<T> Default for Lookup<T> {
@@ -77,7 +76,7 @@ impl<T: Clone> Lookup<T> {
         Ok(known.insert(look_up.await?).clone())
     }
 
-    /// As [`get`](Self::get), of an object that may not be there.
+    /// Like [`get`](Self::get), for an object that may not exist.
     async fn find(&self, look_up: impl Future<Output = modal_client::Result<Option<T>>>) -> Result<Option<T>> {
         let mut known = self.0.lock().await;
         if known.is_none() {
@@ -91,7 +90,7 @@ impl<T: Clone> Lookup<T> {
     }
 }
 
-/// The objects of the newest deployment of each environment.
+/// The objects of the latest deployment of each environment.
 #[derive(Default)]
 pub(super) struct KnownObjects(parking_lot::Mutex<HashMap<EnvironmentName, Arc<Objects>>>);
 
@@ -108,14 +107,14 @@ impl KnownObjects {
         }
     }
 
-    /// Forgets environments that are not there any more.
+    /// Forgets environments that no longer exist.
     pub fn retain(&self, is_there: impl Fn(&EnvironmentName) -> bool) {
         self.0.lock().retain(|name, _| is_there(name));
     }
 }
 
 impl Airflow {
-    /// The handle on an environment that is deployed.
+    /// Returns the handle on a deployed environment.
     ///
     /// # Errors
     /// `EnvironmentNotFound`, `EnvironmentDeleting`, `EnvironmentNotReady`; `Modal` if there are no credentials for its
@@ -124,7 +123,7 @@ impl Airflow {
         self.handle(self.registry.deployed_environment(name).await?).await
     }
 
-    /// The handle on an environment that is deployed, or is about to be.
+    /// Returns the handle on an environment that is deployed or about to be.
     pub async fn wanted(self: &Arc<Self>, name: &EnvironmentName) -> Result<Deployed> {
         self.handle(self.registry.wanted_environment(name).await?).await
     }
@@ -149,7 +148,7 @@ impl Deployed {
         self.objects.dict.get(self.client.dict(&self.environment.names.dict)).await
     }
 
-    /// The Dict, if there is one; it is not created.
+    /// Returns the Dict if it exists; does not create it.
     pub(super) async fn find_dict(&self) -> Result<Option<Dict>> {
         self.objects.dict.find(self.client.find_dict(&self.environment.names.dict)).await
     }
@@ -158,13 +157,13 @@ impl Deployed {
         self.objects.run_tick.get(self.client.function(&self.environment.names.app, "run_tick")).await
     }
 
-    /// The function that reads PostgreSQL.
+    /// Returns the function that reads PostgreSQL.
     pub(super) async fn query_metadata(&self) -> Result<Function> {
         self.objects.query_metadata.get(self.client.function(&self.environment.names.app, "query_metadata")).await
     }
 
-    /// Uses what the environment has at Modal. If Modal says that some of it is gone, it is looked up again and used
-    /// once more, unless the environment has gone with it.
+    /// Uses the objects of the environment at Modal. If Modal reports one as missing, looks them up again and retries
+    /// once, unless the environment itself is gone.
     pub(super) async fn using_objects<T, F>(&self, act: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,

@@ -1,4 +1,4 @@
-//! What DAG files and plugins may be called, and how large they may be.
+//! Rules for the names and sizes of DAG files and plugins.
 
 use airflow_serverless_api::problem::Fault;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 
 const MAX_NAME: usize = 200;
-/// Of a file with the folders it is in, and of each of these, in bytes.
+/// Limits for the whole path and for each of its parts, in bytes.
 const MAX_PATH: usize = 1000;
 const MAX_PART: usize = 255;
 
@@ -18,12 +18,12 @@ const MAX_PART: usize = 255;
 pub struct DagFilePath<'a>(&'a str);
 
 impl<'a> DagFilePath<'a> {
-    /// Where a file may be that a watch has uploaded; `InvalidFileName` for others.
+    /// Accepts any path that a watch may have uploaded; `InvalidFileName` for others.
     pub fn new(path: &'a str) -> Result<Self> {
         check_path(path).map(|()| Self(path))
     }
 
-    /// Where a file may be that a request uploads: a name, or the name of a plugin behind that of its folder.
+    /// Accepts a path that a request may upload: a file name, or that of a plugin after the plugin folder.
     pub fn for_upload(name: &'a str) -> Result<Self> {
         check_name(name).map(|()| Self(name))
     }

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::error::Result;
 
-/// Between two looks at a log.
+/// Pause between two reads of a log.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// What there is to tell of a log that is followed.
+/// One item of a followed log.
 pub enum Piece {
     /// New lines, with their numbers.
     Lines(Vec<(usize, LogLine)>),
@@ -33,13 +33,13 @@ pub struct FollowedLog {
     map_index: i32,
     try_number: i32,
     shown: usize,
-    /// How the try has ended; what was written until then may still have to be read.
+    /// How the try has ended; the rest of its output may still be unread.
     end: Option<LogEnd>,
     is_read: bool,
 }
 
 impl Deployed {
-    /// The log of a try that may not have begun yet.
+    /// Follows the log of a try, which may not have begun yet.
     pub async fn follow_task_log(
         &self,
         (dag_id, run_id, task_id): (String, String, String),
@@ -48,9 +48,9 @@ impl Deployed {
         let map_index = query.map_index.unwrap_or(-1);
         let detail = self.dag_run(&dag_id, &run_id).await?;
         let task = instance(&detail, &task_id, query.map_index)?;
-        // One that has not begun has no number yet; its first try is 1.
+        // A task that has not begun has no try number yet; its first try is 1.
         let try_number = query.try_number.unwrap_or(task.try_number.max(1));
-        // A try that may still come is waited for.
+        // Waits for a try that may still come.
         if is_final(task.state.as_deref()) && !(1..=task.try_number.max(1)).contains(&try_number) {
             return Err(no_log(task, try_number).into());
         }
@@ -61,15 +61,15 @@ impl Deployed {
 }
 
 impl FollowedLog {
-    /// Waits for more.
+    /// Waits for the next piece.
     pub async fn next(&mut self) -> Result<Piece> {
         loop {
             if let Some(end) = self.end.take_if(|_| self.is_read) {
                 return Ok(Piece::End(end));
             }
-            // The environment may be deployed anew, or deleted, while its log is followed.
+            // The environment may be redeployed or deleted while its log is followed.
             let deployed = self.airflow.deployed(&self.environment).await?;
-            // First the state, then the log: so the log of a try that has ended is read whole.
+            // State before log: this guarantees that the log of a finished try is complete.
             if self.end.is_none() {
                 self.end = self.ended(&deployed).await?;
             }
@@ -94,7 +94,7 @@ impl FollowedLog {
         Ok(Some(LogEnd { try_number: self.try_number, state }))
     }
 
-    /// Whether there may be more of the try that is followed.
+    /// Whether the followed try may still produce output.
     fn may_come(&self, task: &TaskInstance) -> bool {
         let state = task.state.as_deref();
         match task.try_number.cmp(&self.try_number) {
@@ -117,12 +117,12 @@ fn find<'a>(tasks: &'a [TaskInstance], task_id: &str, map_index: i32) -> Option<
     tasks.iter().find(|task| task.task_id == task_id && task.map_index == map_index)
 }
 
-/// Whether a task in this state has no more tries, unless somebody clears it.
+/// Whether a task in this state has no more tries unless it is cleared.
 fn is_final(state: Option<&str>) -> bool {
     matches!(state, Some("success" | "failed" | "skipped" | "upstream_failed" | "removed"))
 }
 
-/// Whether a try in this state may write more.
+/// Whether a try in this state may still produce output.
 fn goes_on(state: Option<&str>) -> bool {
     matches!(state, None | Some("scheduled" | "queued" | "running" | "restarting" | "deferred" | "up_for_reschedule"))
 }

@@ -1,4 +1,4 @@
-//! How the scheduler of an environment is, by what it leaves in the Dict: `health`, and when its next tick is due.
+//! The health of an environment's scheduler, from its entries in the Dict: `health`, and the due time of the next tick.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,14 +14,14 @@ use tokio::time::{Instant, timeout};
 use super::{Airflow, Deployed};
 use crate::error::{Error, Result};
 
-/// A tick is overdue if it is `OVERDUE_SECONDS` late in every check for `OVERDUE_FOR`. (After a machine was suspended, or a
-/// daemon was stopped, ticks are late for a moment.)
+/// A tick is overdue if it is `OVERDUE_SECONDS` late in every check for `OVERDUE_FOR`. (After a suspend of the machine
+/// or a stop of the daemon, ticks are late for a moment.)
 const OVERDUE_SECONDS: f64 = 180.0;
 const OVERDUE_FOR: Duration = Duration::from_secs(120);
 /// Longest time that a request waits for a fresh check.
 const FRESH_CHECK_LIMIT: Duration = Duration::from_secs(2);
 
-/// What the scheduler could not do, as it has written it: `state.py`.
+/// Failures that the scheduler has recorded; see `state.py`.
 #[derive(Debug, Deserialize)]
 struct Health {
     failure: Option<Failure>,
@@ -48,12 +48,12 @@ struct Due {
     full_tick_at: f64,
 }
 
-/// Since when ticks of environments have been overdue.
+/// When the ticks of each environment became overdue.
 #[derive(Default)]
 pub(super) struct Overdue(Mutex<HashMap<EnvironmentName, Instant>>);
 
 impl Overdue {
-    /// Returns how long the tick has been overdue; None if it is not.
+    /// Records an observation; returns how long the tick has been overdue, `None` if it is not.
     fn observe(&self, environment: &EnvironmentName, is_overdue: bool) -> Option<Duration> {
         let mut since = self.0.lock();
         if !is_overdue {
@@ -67,7 +67,7 @@ impl Overdue {
 type Judgement = (bool, Reason, String);
 
 impl Airflow {
-    /// The environment, with its scheduler as it is now if that can be told soon.
+    /// Returns the environment, with a fresh status of its scheduler if the check is quick.
     pub async fn environment(self: &Arc<Self>, name: &EnvironmentName) -> Result<Environment> {
         let environment = self.registry.environment(name).await?;
         match timeout(FRESH_CHECK_LIMIT, self.observe_scheduler(&environment)).await {
@@ -76,8 +76,8 @@ impl Airflow {
         }
     }
 
-    /// Looks at the scheduler of an environment if it is deployed, and records what has changed. Gives why it does not
-    /// work, if it does not.
+    /// Checks the scheduler of a deployed environment and records changes. Returns why the scheduler does not work, if
+    /// so.
     pub async fn observe_scheduler(self: &Arc<Self>, environment: &Environment) -> Result<Option<String>> {
         if environment.observed_generation == 0 || environment.state == EnvironmentState::Deleting {
             return Ok(None);
@@ -114,8 +114,8 @@ impl Deployed {
         Ok(failure)
     }
 
-    /// What the scheduler has left in the Dict; `None` if there is no Dict. One of an environment that is being deleted
-    /// meanwhile must not be made again by a look at it.
+    /// Reads the scheduler's entries in the Dict; `None` if there is no Dict. Must not recreate the Dict of an
+    /// environment that is being deleted.
     async fn scheduler_notes(&self) -> Result<Option<(Option<Health>, Option<Due>)>> {
         let Some(dict) = self.find_dict().await? else { return Ok(None) };
         match tokio::try_join!(dict.get("health"), dict.get("due")) {
@@ -127,7 +127,7 @@ impl Deployed {
         }
     }
 
-    /// Why the scheduler does not answer: what is known of it now.
+    /// Explains why the scheduler does not respond, from its current status.
     pub(super) async fn scheduler_failure(&self, otherwise: Error) -> Error {
         let looked = async {
             let environment = self.airflow.registry.deployed_environment(self.name()).await?;

@@ -1,4 +1,4 @@
-//! What does not import, as the scheduler found it.
+//! Import errors, as recorded by the scheduler.
 
 use airflow_serverless_api::{
     dag::{ImportError, ImportErrorList, ListImportErrors},
@@ -32,7 +32,7 @@ pub(super) async fn import_errors(metadata: &Metadata) -> Result<Vec<ImportError
 }
 
 impl Deployed {
-    /// A page of what does not import, by file.
+    /// Lists one page of import errors, by file.
     pub async fn list_import_errors(&self, wanted: &ListImportErrors) -> Result<ImportErrorList> {
         let all = import_errors(&self.metadata().await?).await?;
         let total_entries = all.len() as i64;
@@ -41,7 +41,7 @@ impl Deployed {
     }
 }
 
-/// The last line of the file that a stack trace names.
+/// Returns the last line number of this file in a stack trace.
 fn line_of(filename: &str, stacktrace: &str) -> Option<u32> {
     let start = format!("{filename}\", line ");
     let (_, rest) = stacktrace.rsplit_once(&start)?;

@@ -9,11 +9,11 @@ use super::Deployed;
 use crate::error::{NoLog, Result};
 
 impl Deployed {
-    /// The log of one try: of its process, and of the triggers that it waited for.
+    /// Returns the log of one try: of its process, and of the triggers that it waited for.
     pub async fn task_log(&self, dag_id: &str, run_id: &str, task_id: &str, query: &ReadLogs) -> Result<TaskLog> {
         let map_index = query.map_index.unwrap_or(-1);
         let detail = self.dag_run(dag_id, run_id).await?;
-        // The path is made of nothing but names that the metadata know.
+        // The path contains only names that the metadata database knows.
         let task = instance(&detail, task_id, query.map_index)?;
         let try_number = query.try_number.unwrap_or(task.try_number);
         let path = log_path(dag_id, run_id, task_id, map_index, try_number);
@@ -25,7 +25,7 @@ impl Deployed {
     }
 }
 
-/// The instance of a task whose log is asked for.
+/// Returns the task instance whose log is requested.
 pub(super) fn instance<'a>(
     detail: &'a DagRunDetail,
     task_id: &str,
@@ -50,10 +50,10 @@ pub(super) fn instance<'a>(
     })
 }
 
-/// Why a try of a task has no log.
+/// Explains why a try of a task has no log.
 pub(super) fn no_log(task: &TaskInstance, try_number: i32) -> NoLog {
     let task_id = task.task_id.clone();
-    // A task that the scheduler has passed over has a start, but no number; one that waits for its try has a number.
+    // A task that the scheduler has skipped has a start, but no number; one that waits for its try has a number.
     let never_ran = task.try_number < 1 || task.try_number == 1 && task.start_date.is_none();
     match task.state.as_deref() {
         _ if try_number < 1 && task.try_number > 0 || try_number > task.try_number.max(1) => {
@@ -66,7 +66,7 @@ pub(super) fn no_log(task: &TaskInstance, try_number: i32) -> NoLog {
     }
 }
 
-/// The file at a path, and those beside it that triggers have written for the same try.
+/// Reads the file at a path, and the files next to it that triggers have written for the same try.
 pub(super) async fn read(volume: &Volume, path: &str) -> Result<Vec<String>> {
     let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
     let belongs = |entry: &Entry| {
@@ -82,7 +82,7 @@ pub(super) async fn read(volume: &Volume, path: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// The lines of several files in the order of their times, and in each file's own order.
+/// Merges the lines of several files by time; keeps the order within each file.
 pub(super) fn merged(files: &[String]) -> Vec<LogLine> {
     let mut lines = Vec::new();
     for file in files {
@@ -101,7 +101,7 @@ pub(super) fn log_path(dag_id: &str, run_id: &str, task_id: &str, map_index: i32
     format!("/logs/dag_id={dag_id}/run_id={run_id}/task_id={task_id}/{mapped}attempt={try_number}.log")
 }
 
-/// A line of Airflow's JSON log; anything else is an event as it stands.
+/// Parses a line of Airflow's JSON log; any other text becomes an event as it is.
 fn log_line(line: &str) -> LogLine {
     let Ok(Value::Object(fields)) = serde_json::from_str(line) else {
         return LogLine { timestamp: None, level: None, logger: None, event: line.to_owned() };
@@ -114,7 +114,7 @@ fn log_line(line: &str) -> LogLine {
     LogLine { timestamp: text("timestamp"), level: text("level"), logger: text("logger"), event }
 }
 
-/// One exception of the chain that structlog records, as Python would print it.
+/// Formats one exception of the chain that structlog records, as Python would print it.
 fn exception(detail: &Value) -> String {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
     let mut lines: Vec<String> = detail

@@ -1,8 +1,8 @@
-//! The metadata of an environment, read here without Airflow.
+//! The metadata of an environment, read without Airflow.
 //!
 //! With SQLite the scheduler publishes `data/airflow.db` on the Volume as a whole and counts the publications in the
-//! Dict. A copy is fetched when the count has moved on, and only ever read. With PostgreSQL a small Function asks the
-//! server: the daemon does not know the connection string.
+//! Dict. The daemon fetches a copy when the count has changed, and only reads it. With PostgreSQL a small Function
+//! queries the server: the daemon does not know the connection string.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -36,12 +36,12 @@ use crate::{
 };
 
 const DATABASE: &str = "/data/airflow.db";
-/// Bytes of a database that are written to the disk at once.
+/// Bytes of a database that are written to disk at a time.
 const WRITTEN_AT_ONCE: usize = 1 << 20;
-/// Longest wait for an answer of PostgreSQL, the cold start of the asking container included.
+/// Longest wait for a response of PostgreSQL, including the cold start of the querying container.
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
-/// The scheduler's word in the Dict on what it has published.
+/// The scheduler's entry in the Dict about its publications.
 #[derive(Debug, Deserialize)]
 struct Published {
     generation: i64,
@@ -56,7 +56,7 @@ pub(super) struct MetadataCache {
 }
 
 struct Snapshot {
-    /// Of the environment: one that was deleted and created again counts its publications anew.
+    /// Creation time of the environment: a later one of the same name restarts the count.
     created_at: DateTime<Utc>,
     generation: i64,
     pool: SqlitePool,
@@ -67,7 +67,7 @@ impl MetadataCache {
         Self { folder, slots: Mutex::default() }
     }
 
-    /// Forgets the copies of environments that are not there any more.
+    /// Forgets the copies of environments that no longer exist.
     async fn retain(&self, is_there: impl Fn(&str) -> bool) -> io::Result<()> {
         let mut slots = self.slots.lock().await;
         slots.retain(|name, _| is_there(name.as_str()));
@@ -90,12 +90,12 @@ impl MetadataCache {
     }
 }
 
-/// A row of either database: by the names of its columns.
+/// A row of either database, with fields matched by column name.
 pub(super) trait Row: for<'r> FromRow<'r, SqliteRow> + DeserializeOwned + Send + Unpin {}
 
 impl<T: for<'r> FromRow<'r, SqliteRow> + DeserializeOwned + Send + Unpin> Row for T {}
 
-/// What can be asked about one environment.
+/// Read access to the metadata of one environment.
 pub(super) struct Metadata {
     environment: EnvironmentName,
     source: Source,
@@ -107,7 +107,7 @@ enum Source {
 }
 
 impl Metadata {
-    /// The rows of a SELECT that both databases understand, with parameters `$1`, `$2`…: texts, whole numbers, nulls.
+    /// Runs a SELECT that both databases understand, with parameters `$1`, `$2`…: strings, integers, nulls.
     pub async fn query<T: Row>(&self, sql: &str, parameters: &[Value]) -> Result<Vec<T>> {
         let environment = &self.environment;
         match &self.source {
@@ -143,7 +143,7 @@ row! {
 }
 
 impl Metadata {
-    /// How many rows there are; `rest` is what follows on `FROM`.
+    /// Counts rows; `rest` is the SQL after `FROM`.
     pub async fn count(&self, rest: &str, parameters: &[Value]) -> Result<i64> {
         let counts: Vec<Count> = self.query(&format!("SELECT count(*) AS count FROM {rest}"), parameters).await?;
         Ok(counts.first().map_or(0, |row| row.count))
@@ -151,7 +151,7 @@ impl Metadata {
 }
 
 impl Airflow {
-    /// Forgets what is known of environments that are gone.
+    /// Forgets everything cached for deleted environments.
     pub async fn forget_removed_environments(&self) -> Result<()> {
         let names: HashSet<EnvironmentName> = self.registry.environment_names().await?.into_iter().collect();
         self.objects.retain(|name| names.contains(name));
@@ -163,14 +163,14 @@ impl Airflow {
 }
 
 impl Deployed {
-    /// One page of a table, by a SELECT with `LIMIT $1 OFFSET $2`, and how many rows the table has.
+    /// Returns one page of a table, by a SELECT with `LIMIT $1 OFFSET $2`, and the total number of rows.
     pub(super) async fn page<T: Row>(&self, sql: &str, table: &str, page: &Page) -> Result<(Vec<T>, i64)> {
         let metadata = self.metadata().await?;
         let rows = metadata.query(sql, &[json!(page.limit()), json!(page.offset())]).await?;
         Ok((rows, metadata.count(table, &[]).await?))
     }
 
-    /// The newest metadata.
+    /// Returns the newest metadata.
     pub(super) async fn metadata(&self) -> Result<Metadata> {
         let source = match self.environment.config.database.kind {
             DatabaseKind::Sqlite => Source::Sqlite(self.using_objects(|| self.snapshot()).await?),
@@ -191,7 +191,7 @@ impl Deployed {
         {
             return Ok(snapshot.pool.clone());
         }
-        // An environment that is deployed has had one.
+        // A deployed environment must have one.
         let path = cache.folder.join(format!("{name}.db"));
         if !fetch(&self.volume().await?, &path).await? {
             return Err(Error::DatabaseMissing(name.clone()));
@@ -211,8 +211,8 @@ impl Deployed {
     }
 }
 
-/// Puts the new copy in the old one's place; readers of the old one keep their file. It may be large: it is written as it
-/// comes. Tells whether there is a database.
+/// Replaces the copy; readers of the old one keep their open file. Streams to disk, as the database may be large.
+/// Returns whether there is a database.
 async fn fetch(volume: &Volume, path: &Path) -> Result<bool> {
     let failed = |action| move |source| Error::Files { action, path: path.display().to_string(), source };
     let partial = path.with_extension("partial");
@@ -230,7 +230,7 @@ async fn fetch(volume: &Volume, path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// A file on a disk that may be slow: the tasks of this thread go on elsewhere while it is written.
+/// A writer for a possibly slow disk: other tasks of this thread move to another thread during writes.
 struct InPlace(File);
 
 impl Write for InPlace {
@@ -251,7 +251,7 @@ async fn open(path: &Path) -> sqlx::Result<SqlitePool> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
-        // The copy never changes: no locks, no side files.
+        // The copy never changes: no locks, no side files are needed.
         .immutable(true);
     // The connection opens the file now, so that a later replacement does not slip in under this generation.
     let pool = SqlitePoolOptions::new().min_connections(1).max_connections(1).connect_with(options).await?;

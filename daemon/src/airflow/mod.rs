@@ -1,8 +1,8 @@
-//! What people do with a deployed Airflow: files, DAGs, runs, logs.
+//! Operations on a deployed Airflow: files, DAGs, runs, logs.
 //!
-//! [`Airflow::deployed`] gives a handle on an environment ([`deployed`]), whose methods are in a file for each noun. Reads
-//! come from the published metadata ([`metadata`]), files from the Volume; every change of the metadata is a
-//! command to the scheduler ([`scheduler`]), which alone writes the database.
+//! [`Airflow::deployed`] returns a handle on an environment ([`deployed`]), whose methods are in one file per noun.
+//! Reads use the published metadata ([`metadata`]) and the Volume; every change of the metadata is a command to the
+//! scheduler ([`scheduler`]), which alone writes the database.
 
 mod backfills;
 mod backups;
@@ -45,7 +45,7 @@ pub use file_names::{DagFilePath, MAX_FILE_BYTES};
 pub use follow::Piece;
 pub use ui::{OpenUi, UiEvent, Uis};
 
-/// What all handles share.
+/// State shared by all handles.
 pub struct Airflow {
     registry: Registry,
     modal: Modal,
@@ -57,9 +57,9 @@ pub struct Airflow {
     definitions: definitions::Definitions,
     plugins: plugins::PluginCache,
     overdue: health::Overdue,
-    /// Held from the look at a DAG file to its change, so that of two creations only one finds nothing there.
+    /// Held from the check of a DAG file to its change, so that only one of two concurrent creations succeeds.
     files: Locks,
-    /// Where files wait for the validator.
+    /// Folder for files that are being validated.
     scratch: PathBuf,
     base: Base,
 }
@@ -91,7 +91,7 @@ impl Airflow {
         }
     }
 
-    /// Ends what runs beside the daemon.
+    /// Stops the processes that run beside the daemon.
     pub async fn stop(&self) {
         self.uis.stop().await;
         self.validator.stop().await;

@@ -1,4 +1,4 @@
-//! What the containers of an environment print: the scheduler, and tasks as far as Airflow does not keep it.
+//! The output of an environment's containers: of the scheduler, and of tasks where Airflow does not log it.
 
 use airflow_serverless_api::log::{ContainerLine, ContainerLogs, LineSource, ReadContainerLogs};
 use chrono::DateTime;
@@ -7,23 +7,23 @@ use modal_client::{Output, Piece, Source};
 use super::Deployed;
 use crate::error::{Error, Result};
 
-/// Output that is read as it comes.
+/// Output that is streamed.
 pub struct FollowedOutput {
     output: Output,
-    /// The last lines of before.
+    /// The last lines from before the stream began.
     tail: Vec<Piece>,
-    /// When the last piece was printed that was given.
+    /// Timestamp of the last piece that was returned.
     given: u64,
 }
 
 impl Deployed {
-    /// The last lines of what was printed.
+    /// Returns the last lines of output.
     pub async fn container_logs(&self, query: ReadContainerLogs) -> Result<ContainerLogs> {
         let followed = self.follow_container_logs(query).await?;
         Ok(ContainerLogs { lines: followed.tail.into_iter().map(line).collect() })
     }
 
-    /// The last lines, and what is printed from now on.
+    /// Returns the last lines, and follows new output.
     pub async fn follow_container_logs(&self, query: ReadContainerLogs) -> Result<FollowedOutput> {
         let output = self.client.output(&self.environment.names.app).await?;
         let output = output.ok_or_else(|| Error::EnvironmentNotReady(self.name().clone(), None))?;
@@ -35,13 +35,13 @@ impl Deployed {
 }
 
 impl FollowedOutput {
-    /// Waits for more; `None` once the environment is gone.
+    /// Waits for more output; `None` once the environment is gone.
     pub async fn next(&mut self) -> Result<Option<Vec<ContainerLine>>> {
         if !self.tail.is_empty() {
             return Ok(Some(std::mem::take(&mut self.tail).into_iter().map(line).collect()));
         }
         while let Some(mut pieces) = self.output.next().await? {
-            // The stream begins with what is known already.
+            // The stream begins with output that was already returned.
             pieces.retain(|piece| piece.at > self.given);
             if !pieces.is_empty() {
                 return Ok(Some(pieces.into_iter().map(line).collect()));

@@ -1,4 +1,4 @@
-//! The plugins on the Volumes of environments: a DAG file is tried beside them.
+//! The plugins on the Volumes of environments; DAG files are validated together with them.
 
 use std::{
     collections::HashMap,
@@ -18,21 +18,21 @@ use super::{
 };
 use crate::error::Result;
 
-/// Contents that are kept of one environment. What is beyond is read for each upload.
+/// Bytes of plugins cached per environment. Plugins beyond that are read for each upload.
 const MOST_BYTES: u64 = 16 << 20;
 const READS_AT_A_TIME: usize = 8;
-/// A listing has the second of a file's last change. In that second it may change once more, unseen.
+/// Listings have a resolution of one second: a second change within that second goes unnoticed.
 const SETTLED_SECONDS: i64 = 2;
 
-/// Plugins as they were last read, by environment.
+/// Cached plugins, by environment.
 #[derive(Default)]
 pub(super) struct PluginCache(Mutex<HashMap<EnvironmentName, Kept>>);
 
 #[derive(Default)]
 struct Kept {
-    /// Of the environment: one that was deleted and created again is another one.
+    /// Creation time of the environment; tells it from a later one of the same name.
     created_at: DateTime<Utc>,
-    /// By their paths in the DAG folder.
+    /// By path in the DAG folder.
     plugins: Arc<HashMap<String, Plugin>>,
 }
 
@@ -61,20 +61,20 @@ impl PluginCache {
         kept.map(|kept| kept.plugins.clone()).unwrap_or_default()
     }
 
-    /// Keeps plugins in place of those that were kept before.
+    /// Replaces the cached plugins.
     fn keep(&self, environment: &Environment, plugins: HashMap<String, Plugin>) {
         let kept = Kept { created_at: environment.created_at, plugins: Arc::new(plugins) };
         self.lock().insert(environment.name.clone(), kept);
     }
 
-    /// Forgets environments that are not there any more.
+    /// Forgets environments that no longer exist.
     pub fn retain(&self, is_there: impl Fn(&EnvironmentName) -> bool) {
         self.lock().retain(|name, _| is_there(name));
     }
 }
 
 impl Deployed {
-    /// The content of each file of the plugins, by its path in the DAG folder. Those are read that have changed.
+    /// Returns the content of each plugin file, by path in the DAG folder. Reads only changed files.
     pub(super) async fn plugins(&self, folder: &DagFolder) -> Result<Vec<(String, Arc<Vec<u8>>)>> {
         let is_plugin =
             |path: &str, entry: &Entry| path.starts_with(PLUGINS) && entry.kind == EntryKind::File && is_plain(path);
@@ -101,10 +101,10 @@ impl Deployed {
     }
 }
 
-/// The plugins to keep: as many as fit, of those that cannot change without that being seen.
+/// Selects the plugins to cache: as many as fit, of those whose changes would be noticed.
 fn kept(plugins: &[(String, Plugin)], listed_at: DateTime<Utc>) -> HashMap<String, Plugin> {
     let is_settled = |plugin: &Plugin| {
-        // One of another size has changed between the listing and the read.
+        // A different size means that the file changed between the listing and the read.
         plugin.modified.cast_signed() + SETTLED_SECONDS <= listed_at.timestamp()
             && plugin.size == plugin.content.len() as u64
     };
@@ -117,7 +117,7 @@ fn kept(plugins: &[(String, Plugin)], listed_at: DateTime<Utc>) -> HashMap<Strin
     fitting.cloned().collect()
 }
 
-/// Whether a path leads down only.
+/// Whether a path stays below its root.
 fn is_plain(path: &str) -> bool {
     Path::new(path).components().all(|part| matches!(part, Component::Normal(_)))
 }

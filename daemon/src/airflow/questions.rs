@@ -15,7 +15,7 @@ use crate::error::{Result, Subject};
 const COLUMNS: &str = "SELECT ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.trigger_timeout, q.subject, q.body,
                               CAST(q.options AS TEXT) AS options, CAST(q.defaults AS TEXT) AS defaults, q.multiple,
                               CAST(q.params AS TEXT) AS params, q.created_at";
-/// Those that wait. `$1` is a DAG, or null for all.
+/// Open questions. `$1` is a DAG, or null for all.
 const WAITING: &str = "hitl_detail AS q JOIN task_instance AS ti ON ti.id = q.ti_id
                        WHERE q.responded_at IS NULL AND ti.state IN ('awaiting_input', 'deferred')
                          AND (CAST($1 AS TEXT) IS NULL OR ti.dag_id = $1)";
@@ -57,13 +57,13 @@ impl From<Row> for Question {
     }
 }
 
-/// What is stored as JSON, where `null` is as good as nothing.
+/// Parses a JSON column; `null` counts as missing.
 fn parsed<T: DeserializeOwned>(text: Option<&str>) -> Option<T> {
     serde_json::from_str(text?).ok().flatten()
 }
 
 impl Deployed {
-    /// The questions that wait for an answer, oldest first.
+    /// Lists the questions that wait for an answer, oldest first.
     pub async fn list_questions(&self, wanted: &ListQuestions) -> Result<QuestionList> {
         let metadata = self.metadata().await?;
         let dag_id = json!(wanted.dag_id);
@@ -74,7 +74,7 @@ impl Deployed {
         Ok(QuestionList { hitl_details: rows.into_iter().map(Question::from).collect(), total_entries })
     }
 
-    /// Answers the question of a task, which goes on then.
+    /// Answers the question of a task, which then continues.
     pub async fn answer_question(&self, task: (&str, &str, &str), answer: &AnswerQuestion) -> Result<Response> {
         self.command((Subject::Question, "answer_task"), arguments(task, answer)).await
     }

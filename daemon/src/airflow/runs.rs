@@ -14,7 +14,8 @@ use sqlite_schema::row;
 use super::Deployed;
 use crate::error::{Error, Result, Subject};
 
-/// `conf` is cast because SQLite gives Airflow's JSON columns numeric affinity: a stored `16` would come back a number.
+/// `conf` is cast because SQLite gives Airflow's JSON columns numeric affinity: a stored `16` would be read as a
+/// number.
 const RUN: &str = "SELECT dag_id, run_id, state, run_type, logical_date, queued_at, start_date, end_date,
                           CAST(conf AS TEXT) AS conf
                    FROM dag_run";
@@ -61,10 +62,10 @@ fn seconds(duration: chrono::TimeDelta) -> f64 {
     duration.num_milliseconds() as f64 / 1000.0
 }
 
-/// A folder `run_id={run_id}` on the Volume holds the logs of a run, and no name there is longer than this.
+/// The logs of a run are in a folder `run_id={run_id}` on the Volume; this is the limit for its name.
 const LONGEST_RUN_ID: usize = 255 - "run_id=".len();
 
-/// Airflow's own rule, and what the folder's name and the path of the run in the API allow.
+/// Checks a run id against Airflow's own rule and the limits of the log folder and the API path.
 fn check_run_id(run_id: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.~:+-".contains(c);
     let fault = if run_id.is_empty() {
@@ -81,7 +82,7 @@ fn check_run_id(run_id: &str) -> Result<()> {
     Err(Error::InvalidRunId(run_id.to_owned(), fault))
 }
 
-/// What the Dict says of a task; the part of it that matters here.
+/// The relevant part of a task's entry in the Dict.
 #[derive(Deserialize)]
 struct TaskEntry {
     status: String,
@@ -122,7 +123,7 @@ impl From<TaskRow> for TaskInstance {
 }
 
 impl Deployed {
-    /// Has the scheduler create a run, and gives it as the scheduler committed it.
+    /// Triggers a run; returns it as the scheduler committed it.
     pub async fn trigger_dag_run(&self, dag_id: &str, request: TriggerDagRun) -> Result<DagRunDetail> {
         request.dag_run_id.as_deref().map_or(Ok(()), check_run_id)?;
         let arguments = json!({
@@ -138,7 +139,7 @@ impl Deployed {
         self.dag_run(dag_id, run_id).await
     }
 
-    /// Runs, newest first.
+    /// Lists runs, newest first.
     pub async fn list_dag_runs(&self, query: &ListDagRuns) -> Result<DagRunList> {
         let metadata = self.metadata().await?;
         let filter = "($1 IS NULL OR dag_id = $1) AND ($2 IS NULL OR state = $2)";
@@ -151,20 +152,20 @@ impl Deployed {
         Ok(DagRunList { dag_runs: rows.into_iter().map(DagRun::from).collect(), total_entries })
     }
 
-    /// Lets the tasks of a run, or those that failed, run again; gives them as the scheduler left them.
+    /// Clears the tasks of a run, or the failed ones, so that they rerun; returns them as the scheduler left them.
     pub async fn clear_dag_run(&self, dag_id: &str, run_id: &str, request: ClearDagRun) -> Result<TaskInstanceList> {
         let arguments = json!({"dag_id": dag_id, "run_id": run_id, "only_failed": request.only_failed});
         self.change_tasks((Subject::Run, "clear_run"), (dag_id, run_id), arguments).await
     }
 
-    /// Gives a run another state, and its tasks those that follow from it; gives it as the scheduler left it.
+    /// Sets the state of a run and of its tasks accordingly; returns the run as the scheduler left it.
     pub async fn update_dag_run(&self, dag_id: &str, run_id: &str, update: UpdateDagRun) -> Result<DagRunDetail> {
         let arguments = json!({"dag_id": dag_id, "run_id": run_id, "state": update.state});
         let _: Value = self.command((Subject::Run, "mark_run"), arguments).await?;
         self.dag_run(dag_id, run_id).await
     }
 
-    /// One run with its task instances.
+    /// Returns one run with its task instances.
     pub async fn dag_run(&self, dag_id: &str, run_id: &str) -> Result<DagRunDetail> {
         let missing = || Error::RunNotFound(dag_id.to_owned(), run_id.to_owned());
         let metadata = self.metadata().await?;
@@ -178,8 +179,8 @@ impl Deployed {
         Ok(DagRunDetail { run, task_instances })
     }
 
-    /// A worker says in the Dict that it has begun; the metadata learn of it with the next tick, which may be a minute
-    /// away.
+    /// Marks tasks as running that have started according to the Dict. The metadata is updated only by the next tick,
+    /// which may be a minute away.
     async fn mark_running(&self, run: &DagRun, tasks: &mut [TaskInstance]) -> Result<()> {
         let dict = self.dict().await?;
         for task in tasks.iter_mut().filter(|task| task.state.as_deref() == Some("queued")) {
@@ -188,7 +189,7 @@ impl Deployed {
                 key.push_str(&format!(":{}", task.map_index));
             }
             let entry = dict.get::<TaskEntry>(&key).await?;
-            // One that has ended already counts as running too, until the tick says how it ended.
+            // A task that has already ended counts as running until a tick records the result.
             if let Some(entry) = entry.filter(|e| e.status != "QUEUED" && e.try_number == task.try_number) {
                 task.state = Some("running".to_owned());
                 task.start_date = entry.started_at.and_then(|at| DateTime::from_timestamp_millis((at * 1000.0) as i64));

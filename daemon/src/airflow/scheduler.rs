@@ -1,4 +1,4 @@
-//! Talking to the scheduler: wake-ups and commands, both through the environment's Dict.
+//! Communication with the scheduler: wake-ups and commands, both through the environment's Dict.
 //!
 //! A command is an entry `command:{id}`; the tick that carries it out answers with `reply:{id}` after its commit. The
 //! Dict keeps both, so neither a crash of the daemon nor one of a tick loses a command.
@@ -30,30 +30,30 @@ struct Reply {
 }
 
 impl Deployed {
-    /// Has the scheduler look for what is due, and waits until it has.
+    /// Runs a scheduler tick and waits until it is done.
     pub async fn tick(&self) -> Result<()> {
         self.refresh().await
     }
 
-    /// Has the scheduler look at the DAG folder, and waits until it has.
+    /// Has the scheduler scan the DAG folder, and waits until it is done.
     pub(super) async fn refresh(&self) -> Result<()> {
         let _: Value = self.command((Subject::Dag, "refresh"), json!({})).await?;
         Ok(())
     }
 
-    /// Tells the scheduler that DAG files have changed.
+    /// Notifies the scheduler of changed DAG files.
     pub(crate) async fn dags_changed(&self) -> Result<()> {
         self.using_objects(|| self.wake("upload")).await.map(drop)
     }
 
-    /// Makes the scheduler look again, now: leaves the mark that a tick looks for before it ends, and starts one.
+    /// Wakes the scheduler: sets the mark that a running tick checks before it ends, and starts a tick.
     async fn wake(&self, reason: &str) -> Result<FunctionCall> {
         let mark = json!({"reason": reason, "at": self.seconds()});
         self.dict().await?.put_if_absent("wake", &mark).await?;
         Ok(self.run_tick().await?.spawn((reason,)).await?)
     }
 
-    /// Has the scheduler carry out a command and waits for its reply.
+    /// Has the scheduler carry out a command, and waits for its reply.
     pub(super) async fn command<T: DeserializeOwned>(
         &self,
         (subject, kind): (Subject, &str),
@@ -81,13 +81,13 @@ impl Deployed {
             .map_err(|_| refused(format!("the reply to {kind:?} does not have the expected form")))
     }
 
-    /// The time, in seconds since the epoch.
+    /// Returns the time in seconds since the epoch.
     fn seconds(&self) -> f64 {
         self.airflow.base.now().timestamp_millis() as f64 / 1000.0
     }
 }
 
-/// Waits for a reply; none comes if the tick fails that was to give it, or in time.
+/// Waits for a reply; `None` if the tick that should give it fails, or after the time limit.
 async fn wait(dict: &Dict, key: &str, tick: &FunctionCall) -> Result<Option<Reply>> {
     let replied = async {
         loop {
@@ -99,14 +99,14 @@ async fn wait(dict: &Dict, key: &str, tick: &FunctionCall) -> Result<Option<Repl
     };
     let failed = async {
         match tick.wait::<Value>(REPLY_LIMIT).await {
-            // It has done its work, or left it to another one.
+            // The tick has done its work, or left it to another tick.
             Ok(_) => tokio::time::sleep(REPLY_LIMIT).await,
             Err(error) => tracing::warn!(error = chain(&error), "a tick failed that was waited for"),
         }
     };
     tokio::select! {
         reply = timeout(REPLY_LIMIT, replied) => reply.ok().transpose(),
-        // The reply may have come in the moment before.
+        // The reply may have arrived just before.
         () = failed => Ok(dict.pop(key).await?),
     }
 }

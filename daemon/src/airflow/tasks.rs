@@ -1,4 +1,4 @@
-//! Task instances: listed, run again, marked.
+//! Task instances: listing, clearing, setting their state.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Deployed;
 use crate::error::{Result, Subject};
 
-/// The task instances that a command has reached.
+/// The task instances that a command changed.
 #[derive(Deserialize)]
 struct Reached {
     task_instances: Vec<Name>,
@@ -25,7 +25,7 @@ struct Name {
 }
 
 impl Deployed {
-    /// Task instances of a run, in the order in which they started.
+    /// Lists task instances of a run, in the order in which they started.
     pub async fn list_task_instances(
         &self,
         (dag_id, run_id): (&str, &str),
@@ -40,7 +40,7 @@ impl Deployed {
         Ok(TaskInstanceList { task_instances: shown.collect(), total_entries })
     }
 
-    /// Lets a task run again; gives those that will, as the scheduler left them.
+    /// Clears a task so that it reruns; returns the task instances that will, as the scheduler left them.
     pub async fn clear_task_instances(
         &self,
         (dag_id, run_id, task_id): (&str, &str, &str),
@@ -50,7 +50,7 @@ impl Deployed {
         self.change_tasks((Subject::Task, "clear_tasks"), (dag_id, run_id), arguments).await
     }
 
-    /// Gives a task another state; gives those that have it now.
+    /// Sets the state of a task; returns the task instances that were changed.
     pub async fn update_task_instance(
         &self,
         (dag_id, run_id, task_id): (&str, &str, &str),
@@ -60,7 +60,7 @@ impl Deployed {
         self.change_tasks((Subject::Task, "mark_tasks"), (dag_id, run_id), arguments).await
     }
 
-    /// Has the scheduler change task instances of a run, and gives those that it reached.
+    /// Has the scheduler change task instances of a run; returns those that were changed.
     pub(super) async fn change_tasks(
         &self,
         command: (Subject, &str),
@@ -75,7 +75,7 @@ impl Deployed {
     }
 }
 
-/// The fields of the request together with the names of what it is about.
+/// Combines the fields of the request with the names of its task.
 pub(super) fn arguments((dag_id, run_id, task_id): (&str, &str, &str), request: &impl Serialize) -> Value {
     let mut arguments = json!({"dag_id": dag_id, "run_id": run_id, "task_id": task_id});
     if let (Some(all), Value::Object(fields)) = (arguments.as_object_mut(), json!(request)) {

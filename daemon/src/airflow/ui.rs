@@ -1,4 +1,4 @@
-//! UIs: each runs for as long as whoever asked for it holds it, and ends with the daemon at the latest.
+//! UIs: each runs until its client closes it, and at the latest until the daemon stops.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,14 +21,14 @@ use crate::{
     runtime::{Runtime, UiProcess, UiWord},
 };
 
-/// UIs at once: each is a process here, and a container with Airflow in it.
+/// Limit on concurrent UIs: each is a process here, and a container with Airflow.
 const MOST: usize = 4;
-/// What nobody has read yet of what a UI has said.
+/// Capacity of the queue of unread events of a UI.
 const UNREAD: usize = 64;
-/// Between two looks whether the app is still there, and the environment.
+/// Pause between two checks that the app and the environment still exist.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The UIs that there are.
+/// All open UIs.
 pub struct Uis {
     runtime: Runtime,
     free: Arc<Semaphore>,
@@ -37,22 +37,22 @@ pub struct Uis {
     stop: CancellationToken,
 }
 
-/// What there is to tell of a UI.
+/// An event of a UI.
 pub enum UiEvent {
     Progress(UiProgress),
     Ready(UiReady),
-    /// The last thing that there is to tell.
+    /// Always the last event.
     Failed(Error),
 }
 
-/// A UI, which ends when this is dropped.
+/// An open UI, which stops when this is dropped.
 pub struct OpenUi {
     events: mpsc::Receiver<UiEvent>,
     _close: DropGuard,
 }
 
 impl OpenUi {
-    /// Waits for more; nothing comes after its end.
+    /// Waits for the next event; `None` after the last one.
     pub async fn next(&mut self) -> Option<UiEvent> {
         self.events.recv().await
     }
@@ -64,7 +64,7 @@ impl Uis {
         Self { runtime, free, open: Mutex::default(), tracker: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
-    /// Ends all of them, and returns when they are gone.
+    /// Stops all UIs and waits until they have ended.
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tracker.close();
@@ -83,7 +83,7 @@ impl Uis {
 }
 
 impl Airflow {
-    /// The UIs that run, start or end.
+    /// Lists the UIs that run, start or stop.
     pub fn list_uis(&self) -> UiList {
         let uis: Vec<Ui> = self.uis.open().values().cloned().collect();
         UiList { total_entries: uis.len() as u64, uis }
@@ -96,7 +96,7 @@ impl Deployed {
         let Airflow { uis, modal, base, .. } = &*self.airflow;
         let Environment { name, target, config, .. } = &*self.environment;
         if !uis.runtime.is_ready().await {
-            // A new version of the daemon makes it when it deploys the environment anew.
+            // After an upgrade of the daemon, the redeployment of the environment creates it.
             return Err(Error::EnvironmentNotReady(name.clone(), Some("its Python runtime is being made".to_owned())));
         }
         let permit = uis.free.clone().try_acquire_owned().map_err(|_| Error::TooManyUis(MOST))?;
@@ -106,7 +106,7 @@ impl Deployed {
         let (state, started_at) = (UiState::Starting, base.now());
         uis.open().insert(id, Ui { id, environment: name.clone(), state, started_at });
         let (sender, events) = mpsc::channel(UNREAD);
-        // At once, so that whoever asked knows its id.
+        // Sent at once, so that the client learns the id.
         let message = format!("Starting the UI of environment {name}");
         let _ = sender.try_send(UiEvent::Progress(UiProgress { id, message }));
         let close = uis.stop.child_token();
@@ -116,11 +116,11 @@ impl Deployed {
     }
 }
 
-/// What belongs to one UI from its start to its end.
+/// The state of one UI from start to end.
 struct RunningUi {
     deployed: Deployed,
     id: Uuid,
-    /// The id of its app, once it has one.
+    /// The id of its app, once known.
     app: Option<String>,
     sender: mpsc::Sender<UiEvent>,
     _permit: OwnedSemaphorePermit,
@@ -139,7 +139,7 @@ impl RunningUi {
         self.uis().set(self.id, UiState::Ending);
         let has_ended_its_app = process.end().await;
         if !has_ended_its_app && let Some(app) = &self.app {
-            // Modal would notice by itself, some minutes later.
+            // Modal would notice on its own, but only some minutes later.
             if let Err(error) = self.deployed.client.stop_app_with_id(app).await {
                 tracing::warn!(app, error = chain(&error), "the app of a UI could not be stopped");
             }
@@ -151,7 +151,7 @@ impl RunningUi {
         }
     }
 
-    /// Tells what happens until the UI fails.
+    /// Forwards events until the UI fails.
     async fn follow(&mut self, process: &mut UiProcess) -> Error {
         let mut look = tokio::time::interval(LOOK);
         loop {
@@ -175,7 +175,7 @@ impl RunningUi {
         }
     }
 
-    /// Why there is no sense in going on, if there is none.
+    /// Returns why the UI cannot continue, if so.
     async fn failure(&self) -> Option<Error> {
         if let Err(error) = self.deployed.airflow.registry.deployed_environment(self.deployed.name()).await {
             return Some(error);
@@ -184,7 +184,7 @@ impl RunningUi {
             Ok(true) => None,
             Ok(false) => Some(self.failed("its app was stopped on Modal".to_owned())),
             Err(error) => {
-                // Not a reason to end it: its own process will fail if this lasts.
+                // No reason to stop the UI: its own process fails if this lasts.
                 tracing::debug!(error = chain(&error), "it is not known whether the app of a UI runs");
                 None
             }
@@ -196,7 +196,7 @@ impl RunningUi {
     }
 
     async fn tell(&self, event: UiEvent) {
-        // Who asked for it may have gone; then it ends anyway.
+        // The client may be gone; then the UI stops anyway.
         let _ = self.sender.send(event).await;
     }
 }

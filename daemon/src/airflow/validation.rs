@@ -1,4 +1,4 @@
-//! Trying files before they are uploaded: the validator imports them as the scheduler does.
+//! Validates files before they are uploaded: the validator imports them as the scheduler does.
 
 use std::path::{Path, PathBuf};
 
@@ -14,13 +14,13 @@ use crate::{
 };
 
 impl Deployed {
-    /// How many files can be validated at once.
+    /// Returns how many files can be validated at once.
     pub(crate) fn validations_at_once(&self) -> usize {
         self.airflow.validator.at_once()
     }
 
     /// Imports a file of the DAG folder `root` as the scheduler does, with the environment's Variables, Connections and
-    /// environment variables. A file that does not mention DAGs is imported only if that `imports_all`.
+    /// environment variables. A file that does not mention DAGs is imported only if `imports_all` is set.
     pub(crate) async fn validate_file(&self, path: &Path, root: &Path, imports_all: bool) -> Result<Verdict> {
         let (validator, config) = (&self.airflow.validator, &self.environment.config);
         let names: Vec<String> = config.secret_variables().map(|variable| variable.name).collect();
@@ -36,8 +36,8 @@ impl Deployed {
         Ok(validator.validate(ValidationRequest { values: Some(&values), ..request }).await?)
     }
 
-    /// Imports the content under its own name, so that messages speak of the file as the user knows it, beside the
-    /// plugins that are on the Volume, in the DAG folder as it was listed.
+    /// Imports the content under its own file name, so that messages show the name that the user knows. The plugins on
+    /// the Volume lie next to it, as in the listed DAG folder.
     pub(super) async fn validate(&self, filename: &str, content: &[u8], folder: &DagFolder) -> Result<Verdict> {
         let scratch = ScratchFolder::new(self.airflow.scratch.join(uuid::Uuid::now_v7().to_string()))?;
         for (path, content) in self.plugins(folder).await? {
@@ -66,14 +66,14 @@ impl Deployed {
     }
 }
 
-/// Whether the scheduler imports a file (`mentions_dags` in `dags/storage.py`).
+/// Whether the scheduler would import a file (`mentions_dags` in `dags/storage.py`).
 fn mentions_dags(content: &[u8]) -> bool {
     let text = content.to_ascii_lowercase();
     let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
     has(b"dag") || has(b"airflow")
 }
 
-/// Removes what a daemon that was killed has left in the folder of scratch folders.
+/// Removes the scratch folders that a killed daemon left behind.
 pub(super) fn sweep(scratch: &Path) {
     if let Err(error) = std::fs::remove_dir_all(scratch)
         && error.kind() != std::io::ErrorKind::NotFound
@@ -82,7 +82,7 @@ pub(super) fn sweep(scratch: &Path) {
     }
 }
 
-/// A folder that is gone with its owner, whatever happens in between.
+/// A folder that is removed when this is dropped.
 struct ScratchFolder(PathBuf);
 
 impl ScratchFolder {

@@ -1,5 +1,5 @@
-//! What DAG files read of an environment while they are imported: its Variables, Connections and environment variables.
-//! Only the scheduler knows the values; here they are in memory only, and not for long.
+//! The values of an environment that DAG files read during import: Variables, Connections and environment variables.
+//! Only the scheduler knows them; here they are kept in memory only, for a short time.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ pub(super) struct Values(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     by_environment: HashMap<EnvironmentName, (Instant, Arc<Value>)>,
-    /// Incremented with each change: the answer to a request that was sent before it is not cached.
+    /// Incremented on each change, so that the response to an earlier request is not cached.
     changes: u64,
 }
 
@@ -32,7 +32,7 @@ impl Values {
         known.by_environment.get(environment).map(|(_, values)| values.clone())
     }
 
-    /// Invalidates the cache; to be called after every write, even a failed one.
+    /// Invalidates the cache. Call it after every write, even a failed one.
     pub fn invalidate(&self, environment: &EnvironmentName) {
         let mut known = self.lock();
         known.changes += 1;
@@ -45,7 +45,7 @@ impl Values {
 }
 
 impl Deployed {
-    /// The values as of now.
+    /// Returns the current values.
     pub(super) async fn values(&self) -> Result<Arc<Value>> {
         let cache = &self.airflow.values;
         let changes = cache.lock().changes;

@@ -1,4 +1,4 @@
-//! Airflow's variables. Only the scheduler can decrypt values: who asks for one asks it.
+//! Airflow's variables. Only the scheduler can decrypt values, so every request for one goes to it.
 
 use airflow_serverless_api::{
     page::{Page, ShowOne, Written},
@@ -55,7 +55,7 @@ impl Deployed {
     }
 }
 
-/// A page in the words of the scheduler's commands.
+/// The arguments for a page in the scheduler's commands.
 pub(super) fn page_arguments(page: &Page) -> Value {
     json!({"limit": page.limit(), "offset": page.offset(), "hide_sensitive": page.hide_sensitive})
 }

@@ -1,8 +1,8 @@
-//! Brings environments to Modal: whatever generation the registry wants is built, again and again until it stands; what is
-//! no longer wanted is taken down.
+//! Reconciles environments with Modal: deploys the generation in the registry, with retries until it succeeds, and
+//! takes down what is to be deleted.
 //!
-//! Each environment has at most one attempt under way. An attempt for a wish that has been replaced or cancelled is
-//! abandoned, and has ended before the next one begins.
+//! Each environment has at most one attempt at a time. An attempt for an outdated or canceled generation is abandoned,
+//! and has ended before the next one begins.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -31,10 +31,10 @@ use crate::{
     store::{Ended, Outcome},
 };
 
-/// A look without a wake-up, for whatever a wake-up may have missed.
+/// Period without a wake-up, in case one was missed.
 const PERIOD: Duration = Duration::from_secs(60);
 const RETRIES: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(300) };
-/// Environments that are worked on at once: each may build an image and run Python.
+/// Limit on concurrent attempts: each may build an image and run Python.
 const AT_A_TIME: usize = 4;
 
 pub struct EnvironmentReconciler {
@@ -44,7 +44,7 @@ pub struct EnvironmentReconciler {
     tools: Arc<Tools>,
     attempts: HashMap<EnvironmentName, Attempt>,
     running: JoinSet<(EnvironmentName, Result<()>)>,
-    /// Attempts in a row that could not be recorded, and when the next one may begin.
+    /// Consecutive attempts whose result could not be recorded, and when the next one may begin.
     unrecorded: HashMap<EnvironmentName, (u32, Instant)>,
 }
 
@@ -59,7 +59,7 @@ impl EnvironmentReconciler {
         Self { base, registry, metrics, tools: Arc::new(tools), attempts, running: JoinSet::new(), unrecorded }
     }
 
-    /// Runs until cancelled, and then until the steps under way have ended; the next start goes on with the others.
+    /// Runs until canceled, and then until the current steps have ended; the next start resumes the rest.
     pub async fn run(mut self, cancelled: CancellationToken) {
         let registry = self.registry.clone();
         self.find_outdated().await;
@@ -81,7 +81,7 @@ impl EnvironmentReconciler {
         while self.running.join_next().await.is_some() {}
     }
 
-    /// After an upgrade of the daemon, what is deployed is of the version before.
+    /// Finds environments deployed by an earlier version of the daemon.
     async fn find_outdated(&self) {
         let functions = self.tools.runtime.functions_hash();
         match self.base.store.outdate_environments(&functions, self.base.now()).await {
@@ -91,7 +91,7 @@ impl EnvironmentReconciler {
         }
     }
 
-    /// Begins attempts and abandons those that nobody wants any more; gives the time until the next look.
+    /// Begins attempts and abandons outdated ones; returns the time until the next check.
     fn begin_what_is_due(&mut self, wishes: &[DesiredState], stop: &CancellationToken) -> Duration {
         let mut pause = PERIOD;
         for wish in wishes {
@@ -110,10 +110,10 @@ impl EnvironmentReconciler {
         pause
     }
 
-    /// How long the next attempt has to wait, if it does.
+    /// Returns the time until the next attempt, if it has to wait.
     fn wait(&self, wish: &DesiredState) -> Option<Duration> {
         let retry = wish.retry_at.and_then(|at| (at - self.base.now()).to_std().ok());
-        // It is longer only if the clock was set back.
+        // A longer wait means that the clock was set back.
         let retry = retry.filter(|wait| *wait <= RETRIES.longest);
         let (_, at) = self.unrecorded.get(&wish.environment.name).copied().unwrap_or((0, Instant::now()));
         retry.max(Some(at.saturating_duration_since(Instant::now()))).filter(|wait| !wait.is_zero())
@@ -135,13 +135,14 @@ impl EnvironmentReconciler {
     }
 
     fn ended(&mut self, ended: std::result::Result<(EnvironmentName, Result<()>), tokio::task::JoinError>) {
-        // Whoever runs the reconciler learns of a panic.
+        // Propagates a panic.
         let (name, done) = ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         self.attempts.remove(&name);
         match done {
             Ok(()) => drop(self.unrecorded.remove(&name)),
             Err(error) => {
-                // The registry cannot be written, as when the disk is full; so neither can the time of the next attempt.
+                // The registry is not writable (a full disk, for example), so the time of the next attempt is kept in
+                // memory.
                 tracing::error!(environment.name = %name, error = chain(&error), "an attempt could not be recorded");
                 let (failures, _) = self.unrecorded.get(&name).copied().unwrap_or((0, Instant::now()));
                 self.unrecorded.insert(name, (failures.saturating_add(1), Instant::now() + RETRIES.delay(failures)));
@@ -150,7 +151,7 @@ impl EnvironmentReconciler {
     }
 }
 
-/// One attempt to do what is wanted.
+/// Makes one attempt to reach the desired state.
 async fn reconcile(
     (base, registry): (&Base, &Registry),
     tools: &Tools,
@@ -211,7 +212,7 @@ enum Steps {
         step: &'static str,
         error: String,
     },
-    /// The daemon stops: the rest is for its next start.
+    /// The daemon stops: the next start does the rest.
     Stopped,
 }
 

@@ -1,5 +1,4 @@
-//! Forgets what has been kept long enough, so that a daemon that runs for a year needs no more room than one that runs for a
-//! week.
+//! Removes expired records, so that the disk usage of a daemon does not grow with its age.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +8,7 @@ use crate::{
     airflow::Airflow, base::Base, error::Result, events, registry::Registry, report::chain, store::KEYS_KEPT_FOR,
 };
 
-/// How long operations that have ended are kept.
+/// How long operations are kept after they ended.
 const OPERATIONS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub struct Housekeeper {
@@ -24,7 +23,7 @@ impl Housekeeper {
         Self { base, registry, airflow, period }
     }
 
-    /// Cleans up now and then, and when an environment is gone, until cancelled.
+    /// Cleans up periodically, and when an environment is removed, until canceled.
     pub async fn run(self, cancelled: CancellationToken) {
         loop {
             if let Err(error) = self.clean().await {

@@ -1,4 +1,4 @@
-//! Writes down how an operation gets on, so that it can be followed and survives the daemon.
+//! Records the progress of an operation, so that clients can follow it and it survives a restart.
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::{base::Base, error::Result, metrics::Metrics, store::OperationChange};
 
-/// The record of one attempt. An attempt that the reconciler makes by itself, long after the operation failed, has
-/// nobody who follows it and leaves no record but the environment's state.
+/// The record of one attempt. Later automatic retries belong to no operation, so they update only the environment's
+/// state.
 pub(super) struct Recorder {
     base: Base,
     environment: EnvironmentName,
@@ -21,7 +21,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Begins an attempt: whatever an earlier one had done of the steps is done again.
+    /// Begins an attempt, which repeats all steps.
     pub fn new(
         base: Base,
         environment: EnvironmentName,
@@ -64,13 +64,13 @@ impl Recorder {
         }
     }
 
-    /// The end of the operation, to be written together with what it has come to.
+    /// Returns the end of the operation, to be saved together with its result.
     pub fn ending<'a>(&'a self, error: Option<&'a str>) -> Option<OperationChange<'a>> {
         let Operation { id, steps, .. } = self.operation.as_ref()?;
         Some(OperationChange { id: *id, state: state_at_end(error), steps, error })
     }
 
-    /// Tells of the end, once it is written; unless it had one before.
+    /// Emits the event for the end, once it is saved, unless the operation had ended before.
     pub async fn ended(&self, was_running: bool, error: Option<&str>) {
         let Some(operation) = &self.operation else { return };
         let state = state_at_end(error);
@@ -80,13 +80,13 @@ impl Recorder {
         }
     }
 
-    /// Writes how the operation gets on and, if there is news for others than its followers, an event.
+    /// Saves the progress and, for state changes, emits an event.
     async fn save(&self, event: Option<Value>) -> Result<()> {
         let Some(Operation { id, steps, .. }) = &self.operation else { return Ok(()) };
         let now = self.base.now();
         let change = OperationChange { id: *id, state: OperationState::Running, steps, error: None };
         if !self.base.store.save_operation(change, now).await? {
-            // Cancelled a moment ago: what is still told is of no interest.
+            // Just canceled: further progress is irrelevant.
             return Ok(());
         }
         match event {

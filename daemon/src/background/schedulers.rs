@@ -1,4 +1,4 @@
-//! Looks at the schedulers of all environments, so that what stops one is known without a request.
+//! Checks the schedulers of all environments periodically, so that failures are noticed without a request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{airflow::Airflow, registry::Registry, report::chain};
 
 const PERIOD: Duration = Duration::from_secs(15);
-/// Every so many looks, those in Modal's cloud have their turn.
+/// Schedulers in Modal's cloud are checked once in this many rounds.
 const CLOUD_EVERY: u32 = 4;
 const LIMIT: Duration = Duration::from_secs(10);
 const AT_A_TIME: usize = 4;
@@ -43,7 +43,7 @@ impl SchedulerObserver {
         }
     }
 
-    /// Says at a start what nobody looks at: the registry may have been lost.
+    /// At startup, logs deployed environments that are not registered: the registry may have been lost.
     async fn name_unregistered(&self) {
         match self.registry.unregistered_environments().await {
             Ok(found) => {

@@ -1,4 +1,4 @@
-//! The steps that bring an environment to Modal, and those that take it down. Each is idempotent: after a crash all of them run again.
+//! The steps that deploy an environment or take it down. Each is idempotent: after a crash all of them run again.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl StepKind {
     }
 }
 
-/// The steps that build an environment, or take it down.
+/// Returns the steps that deploy an environment, or take it down.
 pub fn of(deletion: Option<Deletion>) -> &'static [StepKind] {
     match deletion {
         None => &StepKind::BUILD,
@@ -60,22 +60,22 @@ pub fn of(deletion: Option<Deletion>) -> &'static [StepKind] {
     }
 }
 
-/// The titles of these steps.
+/// Returns the titles of these steps.
 pub fn titles(deletion: Option<Deletion>) -> impl Iterator<Item = &'static str> {
     of(deletion).iter().map(|kind| kind.title())
 }
 
-/// What the steps work with.
+/// The dependencies of the steps.
 pub struct Tools {
     pub modal: Modal,
     pub runtime: Runtime,
 }
 
-/// Longest wait for Airflow's migrations, the cold start of their container included.
+/// Longest wait for Airflow's migrations, including the cold start of their container.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
 
 impl Tools {
-    /// Runs one step and gives the line that tells its result.
+    /// Runs one step; returns a line that describes its result.
     pub async fn run(&self, kind: StepKind, environment: &Environment, progress: &Progress) -> Result<String> {
         let (names, config) = (&environment.names, &environment.config);
         let client = self.modal.client(environment.target, config).await?;
@@ -133,7 +133,7 @@ async fn database(client: &Client, environment: &Environment, progress: &Progres
     }
 }
 
-/// What a step that removes something has found.
+/// Describes the result of a step that removes something.
 fn gone(name: &str, was_there: bool) -> Result<String> {
     Ok(if was_there { name.to_owned() } else { format!("{name} (was gone)") })
 }

@@ -1,9 +1,8 @@
-//! What every request passes first: nothing that a web page could make a browser send gets in, and on a port nobody
-//! without the token.
+//! Checks every request first: rejects what a web page could make a browser send, and on a port requires the token.
 //!
-//! A page of another site cannot read answers, as there are no CORS headers. It can send requests, so those that a
-//! browser marks as its doing are refused (`Origin`, `Sec-Fetch-Site`). And it can have its own name lead here (DNS
-//! rebinding), so only names that cannot are taken as the host.
+//! Pages of other sites cannot read responses, as there are no CORS headers. They can send requests, so the daemon
+//! rejects those that browsers mark as cross-origin (`Origin`, `Sec-Fetch-Site`). A site can also make its own name
+//! resolve to this machine (DNS rebinding), so only loopback names are accepted as the host.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,18 +21,29 @@ use crate::token::Token;
 
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// The listener through which a request comes.
+/// The listener that received a request.
 #[derive(Clone)]
+<<<<<<< HEAD:daemon/src/http/auth.rs
 pub enum ListenerKind {
     /// A Unix socket: who can connect has shown already who they are.
+=======
+pub enum Door {
+    /// A Unix socket: only the daemon's user and root are served there.
+>>>>>>> comments:daemon/src/http/guard.rs
     Socket,
-    /// A port of the loopback interface, to which every user of the machine and every web page can send something.
+    /// A loopback port, which every user of the machine and every web page can reach.
     Port { address: SocketAddr, token: Arc<Token> },
 }
 
+<<<<<<< HEAD:daemon/src/http/auth.rs
 /// Lets a request in, or answers why not.
 pub(super) async fn authorize(State(listener): State<ListenerKind>, request: Request, next: Next) -> Response {
     match listener.admit(&request) {
+=======
+/// Passes on a request, or responds with the reason for its refusal.
+pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
+    match door.admit(&request) {
+>>>>>>> comments:daemon/src/http/guard.rs
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
@@ -46,7 +56,7 @@ impl ListenerKind {
         self.check_token(request)
     }
 
-    /// One host, in a form that no name server can have lead here.
+    /// Requires exactly one host, in a form that does not depend on DNS.
     fn check_host(&self, request: &Request) -> Result<(), Failure> {
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -55,7 +65,7 @@ impl ListenerKind {
                 "a request must have exactly one Host header".to_owned(),
             ));
         };
-        // A request line with a whole URL names a host as well.
+        // An absolute request target also names a host.
         let target = request.uri().authority().map(|authority| authority.as_str());
         let names = [host.to_str().ok(), target.or(Some("localhost"))];
         if names.into_iter().all(|name| name.is_some_and(|name| self.is_own_host(name))) {
@@ -70,12 +80,12 @@ impl ListenerKind {
             _ => (host, None),
         };
         let is_local = name.eq_ignore_ascii_case("localhost") || name == "127.0.0.1" || name == "[::1]";
-        // The address itself is safe, too, where it is another one of the loopback interface.
+        // The listener's own address is safe, too, even if it is another loopback address.
         let is_listened_to = matches!(self, Self::Port { address, .. } if name == address.ip().to_string());
         (is_local || is_listened_to) && port.is_none_or(|port| port.parse::<u16>().is_ok())
     }
 
-    /// Requests of web pages are those of the daemon's own page.
+    /// Accepts browser requests only from the daemon's own page.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let is_own_site = headers.get_all(SEC_FETCH_SITE).iter().all(|site| site == "same-origin" || site == "none");
         if headers.get_all(header::ORIGIN).iter().all(|origin| self.is_own_origin(origin)) && is_own_site {
@@ -87,7 +97,7 @@ impl ListenerKind {
         ))
     }
 
-    /// Where this listener serves its page. A Unix socket has no pages.
+    /// Whether this is the origin of the daemon's page. A Unix socket has no page.
     fn is_own_origin(&self, origin: &HeaderValue) -> bool {
         let Self::Port { address, .. } = self else { return false };
         let host = origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://"));
@@ -98,7 +108,7 @@ impl ListenerKind {
         host.is_some_and(|host| self.is_own_host(host) && is_own_port(host))
     }
 
-    /// On a port, everything but the page that explains the API needs the token.
+    /// Requires the token on a port for everything but the page that explains the API.
     fn check_token(&self, request: &Request) -> Result<(), Failure> {
         let Self::Port { token, .. } = self else { return Ok(()) };
         let reads = request.method() == Method::GET || request.method() == Method::HEAD;
@@ -118,7 +128,7 @@ impl ListenerKind {
     }
 }
 
-/// The token of `Bearer <token>`; the scheme's letters may be of any case.
+/// Parses `Bearer <token>`; the scheme is case-insensitive.
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())

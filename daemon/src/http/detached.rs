@@ -1,16 +1,21 @@
-//! A change that has begun comes to its end, whether or not its client waits for that: a connection that breaks between
-//! two steps would leave half of it.
+//! Runs changes to completion even if the client disconnects: stopping between two steps would leave a half-done
+//! change.
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use tracing::Instrument;
 
+<<<<<<< HEAD:daemon/src/http/detached.rs
 /// Answers what changes something in a task of its own.
 pub(super) async fn run_to_completion(request: Request, next: Next) -> Response {
+=======
+/// Handles unsafe requests in a detached task.
+pub(super) async fn finish(request: Request, next: Next) -> Response {
+>>>>>>> comments:daemon/src/http/finish.rs
     if request.method().is_safe() {
         return next.run(request).await;
     }
     let answer = tokio::spawn(next.run(request).in_current_span());
-    // It is not aborted, so if it failed, it panicked; so does this then.
+    // The task is never aborted, so an error is its panic.
     answer.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
@@ -24,7 +29,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends a request whose client hangs up when its handler is half done; tells whether the other half is done.
+    /// Sends a request whose client disconnects halfway through the handler; returns whether the handler finishes.
     async fn survives(method: Method) -> bool {
         let (begun, go_on, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (half, rest, end) = (begun.clone(), go_on.clone(), done.clone());
@@ -40,7 +45,7 @@ mod tests {
             () = begun.notified() => {}
         }
         go_on.notify_one();
-        // What was dropped holds its end of it no more.
+        // A dropped handler releases its clone of `done`.
         loop {
             tokio::select! {
                 biased;

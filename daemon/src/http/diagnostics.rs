@@ -1,4 +1,4 @@
-//! The daemon's look after itself.
+//! Diagnostics of the installation.
 
 use airflow_serverless_api::{diagnostics::Diagnostics, routes};
 use axum::{Json, extract::State};

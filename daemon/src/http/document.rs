@@ -1,4 +1,4 @@
-//! The API's description: what the handlers say of themselves, completed by what is the same for all operations.
+//! The OpenAPI document: the descriptions of the handlers, completed with what all operations share.
 
 use std::collections::HashSet;
 
@@ -33,10 +33,10 @@ use super::{
 };
 
 const TOKEN: &str = "token";
-/// The type of answers that go on.
+/// The media type of event streams.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
-/// What can answer any operation instead of what is asked for: the statuses, the name of the answer, and what it means.
+/// Responses that any operation can give: status, name and meaning.
 const REFUSALS: &[(&str, &str, &str)] = &[
     ("401", "Unauthorized", "A request to a port without its token. The Unix socket needs none."),
     ("4XX", "Refused", "The request is at fault: see `type`, `detail` and `hint`."),
@@ -86,7 +86,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
 )]
 struct Document;
 
-/// The routes, and their complete description.
+/// Splits off the routes from their complete description.
 pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Description) {
     let (router, described) = routes.split_for_parts();
     let mut document = Document::openapi();
@@ -110,7 +110,7 @@ pub(super) fn split(routes: OpenApiRouter<Services>) -> (Router<Services>, Descr
     (router, document)
 }
 
-/// What changes something and does not look at `If-Match`.
+/// Returns the operations that change something and do not support `If-Match`.
 pub(super) fn blind_to_if_match(document: &Description) -> HashSet<(Method, String)> {
     let is_blind = |operation: &Operation| {
         let mut parameters = operation.parameters.iter().flatten();
@@ -137,7 +137,7 @@ fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete].into_iter().flatten()
 }
 
-/// Whether it goes on for as long as its client does: such an answer cannot be given again.
+/// Whether the response is a stream, which cannot be replayed.
 fn is_stream(operation: &Operation) -> bool {
     let is_stream = |response: &RefOr<Response>| match response {
         RefOr::T(response) => response.content.contains_key(EVENT_STREAM),
@@ -146,7 +146,7 @@ fn is_stream(operation: &Operation) -> bool {
     operation.responses.responses.values().any(is_stream)
 }
 
-/// A request that may be sent again has it.
+/// The header that makes a request safe to repeat.
 fn idempotency_key() -> RefOr<Parameter> {
     let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255));
     let parameter = ParameterBuilder::new()
@@ -159,7 +159,7 @@ fn idempotency_key() -> RefOr<Parameter> {
     parameter.build().into()
 }
 
-/// Adds what can answer any operation, and says what a handler has left open.
+/// Adds the shared responses, and fills in what a handler leaves open.
 fn complete(operation: &mut Operation) {
     let responses = &mut operation.responses.responses;
     for (status, name, _) in REFUSALS {
@@ -183,7 +183,7 @@ fn complete(operation: &mut Operation) {
     }
 }
 
-/// What a parameter means wherever it has no words of its own.
+/// Returns the default description of a parameter.
 fn meaning(parameter: &str) -> Option<&'static str> {
     Some(match parameter {
         "environment" => "Name of the environment",
@@ -203,7 +203,7 @@ fn meaning(parameter: &str) -> Option<&'static str> {
     })
 }
 
-/// What was made, or is under way, has a path.
+/// Adds `Location` to responses about created or running objects.
 fn add_location(response: &mut Response) {
     if response.description.contains("`Location`") {
         let location = header(Type::String, "A path of this API");
@@ -211,7 +211,7 @@ fn add_location(response: &mut Response) {
     }
 }
 
-/// What is read as JSON has it.
+/// Adds `ETag` to reads of JSON.
 fn add_etag(get: &mut Operation) {
     if let Some(RefOr::T(response)) = get.responses.responses.get_mut("200")
         && response.content.contains_key("application/json")
@@ -234,11 +234,12 @@ fn description(status: &str) -> &'static str {
     }
 }
 
-/// A part of a path is never empty, numbers are of the size that the daemon reads them in, and validators are quoted.
+/// Adds constraints: path parameters are not empty, integers have the size that the daemon reads, validators are
+/// quoted.
 fn limit(parameter: &mut Parameter) {
     let (in_path, is_if_match) = (matches!(parameter.parameter_in, ParameterIn::Path), is_if_match(parameter));
     if let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema {
-        // One that is not there is left out: no text stands for it.
+        // An absent parameter is left out of the request: no text stands for null.
         if let SchemaType::Array(types) = &mut object.schema_type {
             types.retain(|kind| *kind != Type::Null);
             if let [only] = types.as_slice() {
@@ -254,7 +255,7 @@ fn limit(parameter: &mut Parameter) {
                 object.minimum.get_or_insert(i64::MIN.into());
                 object.maximum.get_or_insert(i64::MAX.into());
             }
-            // Numbers that cannot be negative are read without a sign.
+            // Numbers that cannot be negative are unsigned.
             Some("int32") if object.minimum.is_some() => {
                 object.format = Some(SchemaFormat::Custom("uint32".to_owned()));
                 object.maximum.get_or_insert(u32::MAX.into());
@@ -271,7 +272,7 @@ fn limit(parameter: &mut Parameter) {
     }
 }
 
-/// What operations refer to: how a client proves itself, and what it gets if something is wrong.
+/// Adds the shared components: the authentication scheme and the error responses.
 fn add_shared(components: &mut Components) {
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -282,7 +283,7 @@ fn add_shared(components: &mut Components) {
     }
 }
 
-/// An answer with a problem of one of the kinds that have such a status.
+/// Builds a problem response with examples of all kinds that have this status.
 fn refusal(status: &str, meaning: &str) -> Response {
     let fits = |kind: &&Kind| is_in(kind.status, status);
     let examples = problem_kinds::ALL.iter().filter(fits).map(|kind| {
@@ -306,7 +307,7 @@ fn refusal(status: &str, meaning: &str) -> Response {
     }
 }
 
-/// Whether a status is what `401` or `4XX` stand for, and no other entry names it.
+/// Whether `401` or `4XX` includes this status, and no other entry names it.
 fn is_in(status: StatusCode, entry: &str) -> bool {
     let is_named = REFUSALS.iter().any(|(named, ..)| *named == status.as_str());
     entry == status.as_str() || (!is_named && entry.strip_suffix("XX") == status.as_str().get(..1))
@@ -356,7 +357,7 @@ mod tests {
         }
     }
 
-    /// All references below a value.
+    /// Collects all references below a value.
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
             Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! Validators: `ETag` on what is read, `If-None-Match` to read only what is new, `If-Match` to change only what was read.
+//! Validators: `ETag` on reads, `If-None-Match` to skip unchanged content, `If-Match` to change only what was read.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -15,27 +15,27 @@ use sha2::{Digest, Sha256};
 use super::problem::Failure;
 use crate::error::{Error, Result};
 
-/// Bytes of the hash that tell two contents apart.
+/// Bytes of the hash that are used.
 const LENGTH: usize = 16;
 
-/// The validator of a content: its hash, in quotes.
+/// Returns the validator of a content: its hash, in quotes.
 pub(super) fn of_bytes(content: &[u8]) -> String {
     format!("\"{}\"", hex::encode(&Sha256::digest(content)[..LENGTH]))
 }
 
-/// The validator that an answer with this body has.
+/// Returns the validator of a response with this body.
 fn of(value: &impl Serialize) -> String {
     serde_json::to_vec(value).map(|json| of_bytes(&json)).unwrap_or_default()
 }
 
-/// Gives each JSON that is read its validator, and answers 304 to those who have it already.
+/// Adds a validator to each JSON response; answers 304 if the client has it already.
 pub(super) async fn conditional(request: Request, next: Next) -> Response {
     let known = (request.method() == Method::GET).then(|| request.headers().get(header::IF_NONE_MATCH).cloned());
     let response = next.run(request).await;
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     let (Some(known), StatusCode::OK, true) = (known, response.status(), is_json) else { return response };
     let (mut parts, body) = response.into_parts();
-    // The body is in memory already, and as large as its handler allows.
+    // The body is in memory already; its handler limits its size.
     let Ok(body) = to_bytes(body, usize::MAX).await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let etag = of_bytes(&body);
     if let Ok(value) = HeaderValue::from_str(&etag) {
@@ -50,13 +50,13 @@ pub(super) async fn conditional(request: Request, next: Next) -> Response {
     Response::from_parts(parts, body.into())
 }
 
-/// Whether a list of validators has this one, or is the asterisk. A weak one matches here, too: reading is harmless.
+/// Whether a list of validators contains this one, or is `*`. Weak validators match as well, as this is a read.
 fn names(list: &HeaderValue, etag: &str) -> bool {
     let Ok(list) = list.to_str() else { return false };
     list.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == etag)
 }
 
-/// Refuses an expectation where none is looked at, rather than to change something in spite of it.
+/// Refuses `If-Match` where it is not supported, instead of ignoring it.
 pub(super) async fn refuse_unexpected(
     State(blind): State<Arc<HashSet<(Method, String)>>>,
     request: Request,
@@ -74,22 +74,22 @@ pub(super) async fn refuse_unexpected(
     next.run(request).await
 }
 
-/// What the request expects of the thing that it changes.
+/// The `If-Match` precondition of a request.
 pub(super) struct IfMatch(Option<HeaderValue>);
 
 impl IfMatch {
-    /// Refuses unless `current`, as it is read from the API, is what the request expects; `what` names it.
+    /// Fails unless `current`, as the API shows it, has the expected validator; `what` names it in the error.
     pub fn check(&self, what: &str, current: &impl Serialize) -> Result<()> {
         self.check_etag(what, || of(current))
     }
 
-    /// As [`check`](Self::check), where it takes a look to know what there is. Whoever writes meanwhile is not noticed.
+    /// Like [`check`](Self::check), but reads the current state only if needed. Not atomic: misses a concurrent write.
     pub async fn check_read<T: Serialize>(&self, what: &str, read: impl Future<Output = Result<T>>) -> Result<()> {
         if self.0.is_some() { self.check(what, &read.await?) } else { Ok(()) }
     }
 
-    /// As [`check`](Self::check), of a content that may be missing: then it is none that was read. `None` if the request
-    /// expects nothing, so that there is no need to look.
+    /// Like [`check`](Self::check), for a content that may be missing, which never matches. Returns `None` without a
+    /// precondition, so that no read is needed.
     pub fn of_content(&self, what: &str) -> Option<impl FnOnce(Option<&[u8]>) -> Result<()>> {
         self.0.is_some().then_some(move |current: Option<&[u8]>| match current {
             None => Err(Error::PreconditionFailed(what.to_owned())),
@@ -105,7 +105,7 @@ impl IfMatch {
     }
 }
 
-/// As RFC 9110 has it for `If-Match`: a weak validator never matches.
+/// Compares as RFC 9110 requires for `If-Match`: a weak validator never matches.
 fn expects(list: &HeaderValue, etag: &str) -> bool {
     list.to_str().is_ok_and(|list| list.split(',').map(str::trim).any(|one| one == "*" || one == etag))
 }
@@ -123,10 +123,10 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-/// What [`is_list`] takes, for the API's description.
+/// The syntax that [`is_list`] accepts, for the API's description.
 pub(super) const LIST: &str = r#"^([*]|(W/)?"[!#-+.-~-]*"( *, *(W/)?"[!#-+.-~-]*")*)$"#;
 
-/// Whether this is the asterisk or a list of validators. Ours have no commas.
+/// Whether this is `*` or a list of validators. The daemon's own validators have no commas.
 fn is_list(text: &str) -> bool {
     let is_validator = |text: &str| {
         let quoted = text.strip_prefix("W/").unwrap_or(text);
@@ -136,7 +136,7 @@ fn is_list(text: &str) -> bool {
     text == "*" || text.split(',').map(str::trim).all(is_validator)
 }
 
-/// The only value of a header, if it is there.
+/// Returns the value of a header that may appear at most once.
 pub(super) fn one_value(
     headers: &HeaderMap,
     name: header::HeaderName,

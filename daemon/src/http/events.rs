@@ -1,4 +1,4 @@
-//! The stream of what happens.
+//! The event stream.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -20,7 +20,7 @@ use super::{
     problem::{Answer, Failure},
 };
 
-/// A comment is sent after so long without an event, so that both sides notice a connection that is gone.
+/// Pause after which a comment is sent, so that both sides notice a broken connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Stream events as server-sent events with increasing ids; `Last-Event-ID` resumes the stream
@@ -78,13 +78,13 @@ pub(super) async fn follow_events(
     Ok(Sse::new(stream).keep_alive(heartbeat()))
 }
 
-/// A message of a stream.
+/// Builds a message of a stream.
 pub(super) fn message(name: &str, data: &impl Serialize) -> sse::Event {
-    // Of the types that are sent none fails to be JSON.
+    // All message types serialize without errors.
     sse::Event::default().event(name).json_data(data).unwrap_or_default()
 }
 
-/// The last message of a stream that cannot go on: its answer has begun, so no status tells.
+/// Builds the last message of a failed stream: the response has begun, so its status cannot report the failure.
 pub(super) fn failed(failure: Failure) -> sse::Event {
     message("failed", failure.problem())
 }
@@ -93,7 +93,7 @@ pub(super) fn heartbeat() -> KeepAlive {
     KeepAlive::new().interval(HEARTBEAT).text("heartbeat")
 }
 
-/// Its `type`, for `addEventListener`.
+/// Returns the `type` of the event, for `addEventListener`.
 fn name(event: &Event) -> String {
     serde_json::to_value(event.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -48,7 +48,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
-/// What stands in an object. By itself serde reads a list, too, as the values of the fields.
+/// Accepts only JSON objects. By default serde also reads an array as the fields of a struct.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -71,7 +71,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// What comes of reading a body, unless its client takes too long to send it.
+/// Reads a body within the time limit.
 pub(super) async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, Failure> {
     tokio::time::timeout(BODY, reading).await.map_err(|_| {
         Failure::new(&problem_kinds::BODY_TOO_SLOW, format!("the body did not arrive within {} s", BODY.as_secs()))
@@ -110,7 +110,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// Nothing has a name with the character NUL in it, and PostgreSQL cannot even be asked for one.
+/// No name contains NUL, and PostgreSQL rejects it in queries.
 fn refuse_nul(encoded: &str) -> Result<(), Failure> {
     if encoded.contains("%00") {
         return Err(Failure::invalid_request(StatusCode::BAD_REQUEST, "the URL contains the character NUL".to_owned()));

@@ -1,4 +1,4 @@
-//! Requests that failed because their environment is being deleted, or is gone by now.
+//! Explains failed requests whose environment is being deleted, or is gone by now.
 
 use airflow_serverless_api::environment::EnvironmentName;
 use axum::{
@@ -10,7 +10,7 @@ use axum::{
 use super::{Services, problem::Failure};
 use crate::error::Error;
 
-/// Answers 404 or 409 in place of an error of the server, if the environment went away while the request was answered.
+/// Turns a server error into 404 or 409 if the environment was deleted during the request.
 pub(super) async fn explain(
     State(services): State<Services>,
     parameters: Result<RawPathParams, RawPathParamsRejection>,

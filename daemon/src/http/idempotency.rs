@@ -1,9 +1,10 @@
-//! `Idempotency-Key`: a request that is sent again, because its answer got lost, does its work once and gets that answer.
+//! `Idempotency-Key`: a request that is repeated because its response was lost is carried out once and gets that
+//! response.
 //!
-//! The key is recorded before the work begins and the answer once it has succeeded. A daemon that is killed in between
-//! does the work again, but under the same name: commands to the scheduler have an id that is made from the key's record, and
-//! the scheduler carries out each id once. The same goes for a request that failed: it may have been carried out in spite
-//! of that. What was refused is not kept: it changed nothing and may succeed later.
+//! The key is recorded before the work begins, and the response once it has succeeded. A daemon that is killed in
+//! between repeats the work with the same ids: the id of a command to the scheduler is derived from the record of the
+//! key, and the scheduler carries out each id once. The same applies to failed requests, which may have been carried
+//! out nevertheless. Refused requests are not kept: they changed nothing and may succeed later.
 
 use std::collections::HashSet;
 
@@ -30,14 +31,14 @@ use super::{
 use crate::{airflow::command_id, error::Error, report::chain, store::KeptAnswer};
 
 pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-/// Says that an answer is the one that was given before.
+/// Marks a replayed response.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const LONGEST_KEY: usize = 255;
 
 /// The keys of requests under way.
 pub(super) type UnderWay = Mutex<HashSet<String>>;
 
-/// Answers a POST that carries a key from what is known of it, or lets it do its work.
+/// Replays the response to a POST with a known key, or handles it.
 pub(super) async fn once(State(services): State<Services>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST || !request.headers().contains_key(&HEADER) {
         return next.run(request).await;
@@ -70,7 +71,7 @@ async fn answer(services: Services, request: Request, next: Next) -> Answer<Resp
         None => Ok(()),
     };
     if let Err(error) = recorded {
-        // The work is done; sent again, it would be done under the same name.
+        // The work is done; a repetition uses the same ids.
         tracing::error!(error = chain(&error), "an answer was not recorded");
     }
     Ok(response)
@@ -100,10 +101,10 @@ fn hash_of(parts: &Parts, body: &[u8]) -> String {
     hex::encode(hasher.finalize())
 }
 
-/// The answer, and what is kept of it if it is a success.
+/// Returns the response, and the copy to keep if it is a success.
 async fn keep(response: Response) -> (Response, Option<KeptAnswer>) {
     let kind = response.headers().get(header::CONTENT_TYPE);
-    // A stream is never whole, and goes on only for who reads it.
+    // A stream has no complete body, and is useful only while a client reads it.
     let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM.as_bytes()));
     if is_stream || !response.status().is_success() {
         return (response, None);
@@ -128,7 +129,7 @@ fn replay(kept: KeptAnswer) -> Response {
     response
 }
 
-/// A key that belongs to a request under way; given back with it, also if its connection breaks.
+/// The key of a request in progress; released on drop, even if the connection breaks.
 struct Held<'a>(&'a UnderWay, String);
 
 impl<'a> Held<'a> {

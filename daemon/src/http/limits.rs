@@ -1,4 +1,4 @@
-//! Limits on what requests may take: time, bytes, and how many there are at once.
+//! Limits on requests: time, bytes, and concurrency.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,41 +15,40 @@ use tokio::sync::Semaphore;
 use super::problem::{Failure, problem_kinds};
 use crate::airflow::MAX_FILE_BYTES;
 
-/// Requests that are answered at once; further ones are refused, for their clients to try again. Connections have a
-/// limit of their own, above this one.
+/// Limit on concurrent requests; further ones are refused so that clients retry. Connections have a higher limit of
+/// their own.
 const MAX_REQUESTS: usize = 256;
-/// Answers that go on for as long as somebody listens. Each keeps its connection, and some have to be left.
+/// Limit on open streams. Each occupies a connection, and some must stay free.
 const MAX_STREAMS: usize = 256;
-/// Longest time until an answer begins. What is behind it has limits of its own, of which the longest is that of a DAG
-/// file whose packages are installed before it is tried; the CLI's are longer.
+/// Longest time until a response begins. The operations behind it have limits of their own; the longest is for a DAG
+/// file whose packages are installed before validation. The CLI's limits are longer.
 pub(super) const ANSWER: Duration = Duration::from_secs(360);
-/// The same, where the daemon knows the answer by itself. A body that comes too slowly has its own answer, so it is
-/// later.
+/// The same for responses that need no other service. Longer than the limit for a slow body, which has its own error.
 pub(super) const OWN_ANSWER: Duration = BODY.saturating_add(Duration::from_secs(10));
-/// The same, where a request may wait for news.
+/// The same for requests that may wait for changes.
 pub(super) const NEWS: Duration = Duration::from_secs(45);
-/// Longest time in which the body of a request has to be there.
+/// Longest time for the body of a request to arrive.
 pub(super) const BODY: Duration = Duration::from_secs(30);
 
-/// Bytes of the largest body: beyond the largest DAG file, whose own limit answers with a better message.
+/// Size limit of a body: above the limit for DAG files, which has a better error message.
 pub(super) const LARGEST_BODY: usize = MAX_FILE_BYTES + (64 << 10);
 
-/// Bytes of a body.
+/// Size limit of a JSON body.
 pub(super) fn json_bytes() -> DefaultBodyLimit {
     DefaultBodyLimit::max(1 << 20)
 }
 
-/// For DAG files, and imports of variables.
+/// Size limit for DAG files and imports of variables.
 pub(super) fn file_bytes() -> DefaultBodyLimit {
     DefaultBodyLimit::max(LARGEST_BODY)
 }
 
-/// How many requests are still let in.
+/// The permits for concurrent requests.
 pub(super) fn requests() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(MAX_REQUESTS))
 }
 
-/// Refuses what is too much at once. Whether the daemon is well can always be asked.
+/// Refuses requests above the limit. Health checks always pass.
 pub(super) async fn shed(State(free): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let permit = free.try_acquire();
     let is_about_health = [routes::HEALTH, routes::VERSION].iter().any(|it| it.template == request.uri().path());
@@ -60,12 +59,12 @@ pub(super) async fn shed(State(free): State<Arc<Semaphore>>, request: Request, n
     next.run(request).await
 }
 
-/// How many streams may still be opened.
+/// The permits for open streams.
 pub(super) fn streams() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(MAX_STREAMS))
 }
 
-/// Refuses a stream that would be one too many.
+/// Refuses a stream above the limit.
 pub(super) async fn stream(State(free): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let Ok(permit) = free.try_acquire_owned() else {
         let detail = format!("limit reached: {MAX_STREAMS} streams are open");
@@ -75,7 +74,7 @@ pub(super) async fn stream(State(free): State<Arc<Semaphore>>, request: Request,
     if !response.status().is_success() {
         return response;
     }
-    // It lasts as long as the body does.
+    // The permit is held as long as the body exists.
     response.map(|body| {
         Body::from_stream(body.into_data_stream().inspect(move |_| {
             let _held = &permit;
@@ -83,7 +82,7 @@ pub(super) async fn stream(State(free): State<Arc<Semaphore>>, request: Request,
     })
 }
 
-/// Ends what takes too long. A stream that has begun is not touched.
+/// Aborts requests that take too long. A stream that has begun is not affected.
 pub(super) async fn within(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,

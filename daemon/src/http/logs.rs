@@ -1,4 +1,4 @@
-//! What the containers of an environment print.
+//! The output of an environment's containers.
 
 use std::convert::Infallible;
 

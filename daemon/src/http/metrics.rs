@@ -1,4 +1,4 @@
-//! Figures for Prometheus: counting requests, and telling all that is counted.
+//! Metrics for Prometheus: counts requests and renders all metrics.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ pub(super) async fn count(State(services): State<Services>, request: Request, ne
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    // Others could be any text.
+    // Unknown methods could be arbitrary strings.
     let is_known =
         [Method::GET, Method::HEAD, Method::PUT, Method::POST, Method::PATCH, Method::DELETE].contains(&method);
     let method = if is_known { method.as_str() } else { "other" };

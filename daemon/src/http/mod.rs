@@ -1,4 +1,4 @@
-//! The REST API: [`router`] reads as its table of contents. Handlers extract, make one call and wrap the answer.
+//! The REST API: [`router`] reads as its table of contents. Handlers extract, make one call and wrap the result.
 
 mod auth;
 mod backfills;
@@ -62,7 +62,7 @@ use crate::{
     watcher::Watchers,
 };
 
-/// What the handlers work with. Each layer of each request has a clone.
+/// The dependencies of the handlers. Each layer of each request has a clone.
 #[derive(Clone)]
 pub struct Services(Arc<Parts>);
 
@@ -70,7 +70,7 @@ pub struct Parts {
     pub base: Base,
     pub registry: Registry,
     pub airflow: Arc<Airflow>,
-    /// Ends answers that would go on for ever.
+    /// Ends open streams.
     pub stop: CancellationToken,
     pub metrics: Metrics,
     pub credentials: CredentialsFile,
@@ -80,7 +80,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The handle on an environment that is deployed.
+    /// Returns the handle on a deployed environment.
     async fn deployed(&self, name: &EnvironmentName) -> Result<Deployed> {
         self.airflow.deployed(name).await
     }
@@ -171,7 +171,7 @@ fn routes() -> OpenApiRouter<Services> {
         .routes(routes!(watches::get_watch, watches::delete_watch).layer(own()))
 }
 
-/// The whole API, to be served with [`with_listener_policy`].
+/// Builds the whole API, to be served with [`behind`].
 pub fn router(services: Services) -> Router {
     let (router, document) = document::split(routes());
     router
@@ -201,7 +201,7 @@ pub fn with_listener_policy(router: Router, listener: ListenerKind) -> Router {
         .layer(from_fn(request_id::add_headers))
 }
 
-/// The OpenAPI document, as it is checked in.
+/// Returns the OpenAPI document as checked in.
 pub fn openapi_json() -> Result<String, serde_json::Error> {
     Ok(document::split(routes()).1.to_pretty_json()? + "\n")
 }

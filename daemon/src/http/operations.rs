@@ -1,4 +1,4 @@
-//! Long work.
+//! Operations: long-running work.
 
 use airflow_serverless_api::{
     operation::{FollowOperation, ListOperations, Operation, OperationList},

@@ -1,4 +1,4 @@
-//! The page that explains the API: a few files inside the binary, which read the API's description.
+//! The page that explains the API: a few files in the binary, which read the API's description.
 
 use axum::{
     Router,
@@ -11,7 +11,7 @@ use utoipa::openapi::OpenApi;
 
 const DOCUMENT: &str = "/openapi.json";
 
-/// The page runs its own scripts and asks its own daemon, and nothing else.
+/// The page may only run its own scripts and call its own daemon.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -26,7 +26,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("/page/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 
-/// Whether anybody may see this path: it holds nothing of the user's.
+/// Whether this path is public: it contains no user data.
 pub(super) fn is_public(path: &str) -> bool {
     path == DOCUMENT || FILES.iter().any(|(file, ..)| *file == path)
 }
@@ -37,13 +37,13 @@ pub(super) fn routes() -> Router {
     })
 }
 
-/// The API's description, written once.
+/// Serves the API's description, serialized once.
 pub(super) fn document<S: Clone + Send + Sync + 'static>(document: &OpenApi) -> MethodRouter<S> {
     let content = Bytes::from(serde_json::to_vec(document).unwrap_or_default());
     get(async move || with_policy("application/json", content))
 }
 
-/// Browsers keep it, and ask each time whether the daemon is a newer one.
+/// Browsers may cache it, but revalidate each time in case the daemon was upgraded.
 fn with_policy(media_type: &'static str, content: impl IntoResponse) -> impl IntoResponse {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),

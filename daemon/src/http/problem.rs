@@ -1,4 +1,4 @@
-//! The one place where errors become statuses and RFC 9457 problems.
+//! Maps errors to statuses and RFC 9457 problems, for the whole API.
 
 use airflow_serverless_api::problem::{Fault, MEDIA_TYPE, Problem};
 use axum::{
@@ -24,7 +24,7 @@ const OVERWRITE_HINT: &str = "choose `overwrite` as the action on existing ones 
 
 const WATCH_HINT: &str = "`airflow-serverless watch remove DIR` removes the other watch; its files stay on the Volume";
 
-/// An answer that is a problem.
+/// A problem response.
 pub(super) struct Failure(Box<Problem>);
 
 pub(super) type Answer<T> = Result<T, Failure>;
@@ -41,7 +41,7 @@ impl Failure {
         }))
     }
 
-    /// As it is told in the middle of an answer.
+    /// Returns the problem, for use inside a stream.
     pub(super) fn problem(&self) -> &Problem {
         &self.0
     }
@@ -100,12 +100,12 @@ impl Failure {
         Self::new(&kind, detail).hint(hint)
     }
 
-    /// The daemon serves, but cannot do its work.
+    /// The daemon runs, but cannot do its work.
     pub(super) fn not_ready(detail: String) -> Self {
         Self::new(&problem_kinds::NOT_READY, detail).hint("`airflow-serverless daemon logs` shows more")
     }
 
-    /// A request that does not fit the API, by the status that the extractor has found for it.
+    /// A request that does not match the API; the extractor has chosen the status.
     pub(super) fn invalid_request(status: StatusCode, detail: String) -> Self {
         let kind = match status {
             StatusCode::PAYLOAD_TOO_LARGE => problem_kinds::BODY_TOO_LARGE,
@@ -359,7 +359,7 @@ mod tests {
         errors
     }
 
-    /// As the command line prints it, below the type and the status.
+    /// Formats it like the command line, below the type and the status.
     fn shown(failure: &Failure) -> String {
         let Problem { kind, title, status, detail, hint, errors } = failure.problem();
         let mut text = format!("{} {status} {title}\nerror: {detail}\n", kind.trim_start_matches(Problem::NAMESPACE));

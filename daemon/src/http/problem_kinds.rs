@@ -1,13 +1,13 @@
-//! All kinds of problems of the API. Their types are stable: programs match on them.
+//! All problem types of the API. They are stable: programs match on them.
 
 use axum::http::StatusCode;
 
-/// A kind of problem.
+/// A problem type.
 pub(crate) struct Kind {
     pub status: StatusCode,
-    /// The last part of its type.
+    /// The last part of its URI.
     pub name: &'static str,
-    /// What it is in a few words.
+    /// A short title.
     pub title: &'static str,
 }
 
@@ -15,13 +15,13 @@ macro_rules! kinds {
     ($($constant:ident: $status:ident, $name:literal, $title:literal;)*) => {
         $(pub(crate) const $constant: Kind = Kind { status: StatusCode::$status, name: $name, title: $title };)*
 
-        /// Each of them, for the API's description.
+        /// All problem types, for the API's description.
         pub(crate) const ALL: &[Kind] = &[$($constant),*];
     };
 }
 
 kinds! {
-    // Of any request.
+    // Any request.
     INVALID_HOST: BAD_REQUEST, "invalid-host", "Invalid Host header";
     INVALID_REQUEST: BAD_REQUEST, "invalid-request", "Invalid request";
     UNAUTHORIZED: UNAUTHORIZED, "unauthorized", "The request needs the daemon's token";
@@ -75,7 +75,7 @@ kinds! {
     WATCH_CONFLICT: CONFLICT, "watch-conflict", "The watch conflicts with another one";
     TOO_MANY_WATCHES: CONFLICT, "too-many-watches", "Too many watches";
 
-    // What the scheduler is asked for.
+    // Objects of the scheduler.
     DAG_RUN_NOT_FOUND: NOT_FOUND, "dag-run-not-found", "No such DAG run";
     DAG_RUN_EXISTS: CONFLICT, "dag-run-exists", "The DAG run exists";
     INVALID_RUN_ID: UNPROCESSABLE_ENTITY, "invalid-run-id", "Invalid run id";

@@ -1,5 +1,5 @@
-//! What every answer has, refusals included: an id that the daemon's log has too, headers that keep browsers from doing
-//! harm with it, and a problem in place of a panic.
+//! Applies to every response, including errors: a request id that is also in the log, security headers for browsers,
+//! and a problem in place of a panic.
 
 use std::{
     any::Any,
@@ -21,12 +21,17 @@ use tracing::Instrument;
 use super::problem::{Failure, problem_kinds};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// So that a client of another version can tell.
+/// Lets clients of another version detect a mismatch.
 const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
 const LONGEST_ID: usize = 64;
 
+<<<<<<< HEAD:daemon/src/http/request_id.rs
 /// Gives a request its id, in the log and on its answer, and the answer the headers that all have.
 pub(super) async fn add_headers(request: Request, next: Next) -> Response {
+=======
+/// Assigns the request id, and adds the common headers to the response.
+pub(super) async fn frame(request: Request, next: Next) -> Response {
+>>>>>>> comments:daemon/src/http/frame.rs
     let id = id_of(request.headers()).unwrap_or_else(new_id);
     let text = id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", id = text, method = %request.method(), path = request.uri().path());
@@ -38,12 +43,12 @@ pub(super) async fn add_headers(request: Request, next: Next) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let own_origin = HeaderValue::from_static("same-origin");
     headers.insert(HeaderName::from_static("cross-origin-resource-policy"), own_origin);
-    // The page and its parts say for themselves how long they keep.
+    // Pages set their own caching headers.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
-/// The id that the client has chosen, if it is a plain word.
+/// Returns the id chosen by the client, if it is a plain word.
 fn id_of(headers: &HeaderMap) -> Option<HeaderValue> {
     let id = headers.get(REQUEST_ID)?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -51,7 +56,7 @@ fn id_of(headers: &HeaderMap) -> Option<HeaderValue> {
     is_word.then(|| id.clone())
 }
 
-/// An id that is new in this run of the daemon, and most likely in all.
+/// Generates an id that is unique in this process, and most likely globally.
 fn new_id() -> HeaderValue {
     static RUN: LazyLock<u32> = LazyLock::new(rand::random);
     static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -59,7 +64,7 @@ fn new_id() -> HeaderValue {
     HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// The answer in place of one whose handler has panicked. What it said is in the log.
+/// The response if a handler has panicked. The panic message is in the log.
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
     Failure::new(&problem_kinds::INTERNAL, "the daemon failed while handling the request".to_owned()).into_response()
 }
@@ -81,7 +86,7 @@ mod tests {
     use super::*;
     use crate::http::limits;
 
-    /// What answers, with an id, where the handler does not.
+    /// Returns the response to a request whose handler fails.
     async fn answer(router: Router) -> (StatusCode, HeaderMap, Value) {
         let service =
             router.layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked)).layer(from_fn(add_headers));

@@ -1,4 +1,4 @@
-//! Changes while the daemon cannot write its files.
+//! Refuses changes while the daemon cannot write its files.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use rustix::fs::{Access, access};
 
 use super::{Services, problem::Failure};
 
-/// Refuses changes at once while a folder of the home cannot be written: they would be half done.
+/// Refuses changes early if a folder of the home is not writable: they would be left half done.
 pub(super) async fn required(State(services): State<Services>, request: Request, next: Next) -> Response {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    // The one request that changes nothing although its method says so.
+    // Diagnostics change nothing here and must stay available.
     if !reads
         && request.uri().path() != routes::DIAGNOSTICS.template
         && let Err(reason) = check(&services.diagnostician.home)
@@ -26,7 +26,7 @@ pub(super) async fn required(State(services): State<Services>, request: Request,
     next.run(request).await
 }
 
-/// Fails unless the folders with the daemon's data can be written.
+/// Fails unless the daemon's data folders are writable.
 pub(super) fn check(home: &Home) -> Result<(), String> {
     [&home.data, &home.cache].into_iter().try_for_each(|folder| writable(folder))
 }

@@ -113,7 +113,7 @@ pub(super) async fn follow_task_log(
                     }
                     return;
                 }
-                // The answer has begun: it can only break off.
+                // The response has begun, so it can only end early.
                 Err(error) => return tracing::warn!(error = chain(&error), "a log cannot be followed any more"),
             }
         }

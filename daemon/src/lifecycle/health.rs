@@ -1,4 +1,4 @@
-//! Signs of life for the service manager, which ends and restarts a daemon that gives none.
+//! Watchdog notifications for the service manager, which restarts a daemon that stops sending them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{modal::LocalModalHealth, notify::ServiceManager, store::Store};
 
-/// What has to work for the daemon to be alive.
+/// The components that must work.
 pub struct Health {
     pub manager: ServiceManager,
     pub store: Store,
@@ -15,11 +15,11 @@ pub struct Health {
 }
 
 impl Health {
-    /// Gives signs of life until cancelled, unless nobody waits for them. They are given by a task like all others, so
-    /// that a runtime that is stuck gives none.
+    /// Sends notifications until canceled, if the service manager expects them. Runs as an ordinary task, so that a
+    /// stuck runtime sends none.
     pub async fn run(self, cancelled: CancellationToken) {
         let Some(limit) = self.manager.watchdog() else { return cancelled.cancelled().await };
-        // One failure is not the end: others follow before the limit.
+        // One failure is tolerated: further checks follow before the limit.
         let period = limit / 4;
         loop {
             match timeout(period, self.check()).await {
@@ -40,10 +40,10 @@ impl Health {
     }
 }
 
-/// Longest pause between signs of life while the daemon stops: shorter than what any unit asks for.
+/// Longest pause between notifications while the daemon stops: shorter than the limit of any unit.
 const STOPPING_PERIOD: Duration = Duration::from_secs(1);
 
-/// Signs of life while the daemon stops: what is checked otherwise is closed one by one then.
+/// Sends notifications while the daemon stops, without checks, as the components are being closed.
 pub async fn while_stopping<T>(manager: &ServiceManager, stopping: impl Future<Output = T>) -> T {
     tokio::pin!(stopping);
     loop {

@@ -1,4 +1,4 @@
-//! What keeps a second daemon off this home's data: a lock, whose file says which daemon has it.
+//! The lock that prevents a second daemon in this home. Its file names the holder.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,8 +13,8 @@ use rustix::{
 
 use super::{LifecycleError, failed};
 
-/// Holds the lock for as long as the file is open, and no other descriptor of it is closed: so no other part of the daemon
-/// may open it. (In return, whoever asks for this kind of lock learns whose it is without touching it.)
+/// Takes the lock. It is held while the file is open and no other descriptor of it is closed, so no other part of the
+/// daemon may open the file. (In return, this kind of lock shows its holder to anyone without being touched.)
 pub fn lock(home: &Home) -> Result<File, LifecycleError> {
     let path = home.lock();
     let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
@@ -23,7 +23,7 @@ pub fn lock(home: &Home) -> Result<File, LifecycleError> {
         Ok(()) => {}
         Err(Errno::AGAIN | Errno::ACCESS) => {
             let mut text = String::new();
-            // It says nothing in the moment between the other one's lock and its word.
+            // The file is empty between the other daemon's lock and its write.
             let holder = file.read_to_string(&mut text).ok().and_then(|_| Holder::parse(&text));
             let who = holder.map(|it| format!("pid {}, socket {}, ", it.pid, it.socket.display())).unwrap_or_default();
             return Err(LifecycleError::AlreadyRunning { who: format!("{who}lock {}", path.display()) });

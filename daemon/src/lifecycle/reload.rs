@@ -1,4 +1,4 @@
-//! SIGHUP: the settings are read again, and what can change while the daemon runs does.
+//! SIGHUP: reads the settings again and applies those that can change at runtime.
 
 use std::{io, path::PathBuf};
 
@@ -11,14 +11,14 @@ use crate::{logging::Logging, notify::ServiceManager, report::chain, settings::S
 pub struct Reloader {
     hangups: Signal,
     folder: PathBuf,
-    /// Those that the daemon was started with, but for the log.
+    /// The settings at startup, except for the current log settings.
     settings: Settings,
     logging: Logging,
     manager: ServiceManager,
 }
 
 impl Reloader {
-    /// From now on SIGHUP does not end the process.
+    /// Installs the handler: from now on SIGHUP does not end the process.
     pub fn new(folder: PathBuf, settings: Settings, logging: Logging, manager: ServiceManager) -> io::Result<Self> {
         Ok(Self { hangups: signal(SignalKind::hangup())?, folder, settings, logging, manager })
     }
@@ -35,7 +35,7 @@ impl Reloader {
         }
     }
 
-    /// Gives the new status.
+    /// Reloads; returns the new status.
     fn reload(&mut self) -> &'static str {
         if let Err(error) = self.logging.reopen() {
             tracing::error!(error = chain(&error), "the log could not be reopened");

@@ -1,16 +1,16 @@
-//! How the daemon is told to end.
+//! Stop signals for the daemon.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// After one stop signal, the daemon finishes work in progress; after a second one, it exits immediately.
+/// The first signal requests a graceful stop; the second one an immediate exit.
 #[derive(Clone, Default)]
 pub struct Stop {
-    /// Begin nothing new, and end.
+    /// Graceful stop: begin nothing new.
     pub soft: CancellationToken,
-    /// End at once.
+    /// Immediate exit.
     pub hard: CancellationToken,
 }
 

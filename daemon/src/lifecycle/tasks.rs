@@ -1,5 +1,4 @@
-//! The tasks that the daemon consists of. Should one end that nobody told to, the daemon ends too: half a daemon would
-//! look like a whole one.
+//! The tasks of the daemon. If one ends unexpectedly, the daemon exits: half a daemon would look like a whole one.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -12,12 +11,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
-    /// Tasks that have not ended by themselves are dropped then.
+    /// Drops tasks that have not ended in time.
     abandon: CancellationToken,
     failed: Arc<OnceLock<&'static str>>,
 }
 
-/// Takes a task for failed, unless it ends as it should.
+/// Marks a task as failed unless it ends as it should.
 struct Guard {
     tasks: Tasks,
     name: &'static str,
@@ -25,12 +24,12 @@ struct Guard {
 }
 
 impl Tasks {
-    /// Tasks that end once `stop` is cancelled, and cancel it if one of them fails.
+    /// Creates a set of tasks that end once `stop` is canceled, and cancel it if one of them fails.
     pub fn new(stop: CancellationToken) -> Self {
         Self { tracker: TaskTracker::new(), stop, abandon: CancellationToken::new(), failed: Arc::default() }
     }
 
-    /// Runs a task that is to go on until the daemon stops.
+    /// Runs a task that must not end before the daemon stops.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let (stop, abandon) = (self.stop.clone(), self.abandon.clone());
         let guard = Guard { tasks: self.clone(), name, ended: false };
@@ -53,7 +52,7 @@ impl Tasks {
         }
     }
 
-    /// The task that failed first.
+    /// Returns the task that failed first.
     pub fn failed(&self) -> Option<&'static str> {
         self.failed.get().copied()
     }
@@ -65,7 +64,7 @@ impl Drop for Guard {
             return;
         }
         tracing::error!(task = self.name, "a task of the daemon failed: the daemon ends");
-        // Only the first one is named.
+        // Keeps only the first name.
         let _ = self.tasks.failed.set(self.name);
         self.tasks.stop.cancel();
     }

@@ -1,4 +1,4 @@
-//! Sockets that a service manager has opened for the daemon (`LISTEN_PID`, `LISTEN_FDS`).
+//! Socket activation: sockets opened by a service manager (`LISTEN_PID`, `LISTEN_FDS`).
 
 use std::{
     net::TcpListener,
@@ -11,13 +11,13 @@ use rustix::net::sockopt::socket_acceptconn;
 use super::ListenError;
 use crate::loopback::LoopbackAddress;
 
-/// Where systemd's numbers of handed sockets begin.
+/// First descriptor number of systemd's socket activation.
 const FIRST_DESCRIPTOR: usize = 3;
 
-/// The sockets that were handed to this process, not looked at yet.
+/// The sockets passed to this process, not checked yet.
 pub struct Activation(ListenFd);
 
-/// The sockets of an activation that can be served.
+/// The usable sockets of an activation.
 #[derive(Default)]
 pub(super) struct Handed {
     pub unix: Vec<UnixListener>,
@@ -25,13 +25,12 @@ pub(super) struct Handed {
 }
 
 impl Activation {
-    /// Takes them, so that no child of this process does. To be called before there are threads, as it changes the
-    /// environment.
+    /// Takes the sockets, so that no child process does. Changes the environment, so call it before there are threads.
     pub fn from_environment() -> Self {
         Self(ListenFd::from_env())
     }
 
-    /// The sockets, all of which have to be such that the API may be served on them.
+    /// Returns the sockets; fails if the API must not be served on one of them.
     pub(super) fn take(mut self) -> Result<Handed, ListenError> {
         let mut handed = Handed::default();
         for index in 0..self.0.len() {

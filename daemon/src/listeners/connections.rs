@@ -1,4 +1,4 @@
-//! Connections: let in, limited in number and time, and ended.
+//! Accepts connections, limits their number and time, and closes them.
 
 use std::{io, pin::pin, sync::Arc, time::Duration};
 
@@ -16,22 +16,22 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Connections that one listener serves at once; further ones wait in the kernel's queue.
+/// Limit on connections per listener; further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 512;
-/// How long the head of a request may take from its first byte, and a connection may be idle.
+/// Time limit for the head of a request after its first byte, and for an idle connection.
 const HEAD_LIMIT: Duration = Duration::from_secs(15);
-/// Bytes of a request's head.
+/// Size limit of a request's head.
 const MAX_HEAD_BYTES: usize = 32 << 10;
-/// After a failure to accept, such as for want of file descriptors: others may be closed meanwhile.
+/// Pause after a failed accept, for example without free file descriptors: other connections may close meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A socket that takes connections.
+/// A socket that accepts connections.
 pub(super) trait Listener: Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// Why whoever has connected is not served.
+    /// Returns why this client is not served, if so.
     fn objection(stream: &Self::Stream) -> Option<String>;
 }
 
@@ -42,7 +42,7 @@ impl Listener for UnixListener {
         Ok(UnixListener::accept(self).await?.0)
     }
 
-    /// The daemon's user and root are served, whatever the mode of the socket's file has become.
+    /// Serves the daemon's user and root only, whatever the mode of the socket's file.
     fn objection(stream: &UnixStream) -> Option<String> {
         match stream.peer_cred() {
             Ok(peer) if peer.uid() == 0 || peer.uid() == geteuid().as_raw() => None,
@@ -57,18 +57,18 @@ impl Listener for TcpListener {
 
     async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = TcpListener::accept(self).await?;
-        // Answers are whole when they are written. Whoever has gone away already cannot be set so, and is noticed next.
+        // Responses are written as a whole. An error means that the client is gone, which the next read reports.
         stream.set_nodelay(true).ok();
         Ok(stream)
     }
 
-    /// Any user can connect to a port: the token tells who may use it.
+    /// Any user can connect to a port: the token authenticates them.
     fn objection(_: &TcpStream) -> Option<String> {
         None
     }
 }
 
-/// Serves whoever connects, until `stop`; then waits for the connections to end, or ends them with `ended`.
+/// Accepts connections until `stop`; then waits for them to end, or closes them on `ended`.
 pub(super) async fn accept<L: Listener>(listener: L, api: Router, stop: CancellationToken, ended: CancellationToken) {
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
@@ -99,7 +99,7 @@ pub(super) async fn accept<L: Listener>(listener: L, api: Router, stop: Cancella
     connections.wait().await;
 }
 
-/// Serves one connection to its end; once `stop` is cancelled, that is after the request under way.
+/// Serves one connection until it ends; after `stop`, only until the current request is done.
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, api: Router, stop: CancellationToken) {
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(MAX_HEAD_BYTES);
@@ -112,7 +112,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, api
         }
     };
     if let Err(error) = result {
-        // Clients go away, are too slow, or do not speak HTTP: no fault of the daemon.
+        // Clients disconnect, are too slow, or do not speak HTTP: not an error of the daemon.
         tracing::debug!(error = error.to_string(), "a connection ended");
     }
 }

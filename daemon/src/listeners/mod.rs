@@ -1,7 +1,7 @@
-//! Where the API is served: on a Unix socket, on a loopback port if asked for, and on what a service manager has opened.
+//! Where the API is served: on a Unix socket, optionally on a loopback port, and on sockets from a service manager.
 //!
-//! [`Listeners::open`] binds all of it or fails; [`Listeners::serve`] serves until it is told to stop. What a request has
-//! to show depends on the [`ListenerKind`] through which it comes.
+//! [`Listeners::open`] binds all of them or fails; [`Listeners::serve`] serves until stopped. The [`Door`] determines
+//! the authentication of a request.
 
 mod activation;
 mod connections;
@@ -50,7 +50,7 @@ pub enum ListenError {
 }
 
 impl ListenError {
-    /// Whether another start would fail in the same way.
+    /// Whether another start would fail for the same reason.
     pub fn is_lasting(&self) -> bool {
         matches!(self, Self::Address(_) | Self::Unusable { .. })
     }
@@ -58,11 +58,11 @@ impl ListenError {
 
 type Result<T, E = ListenError> = std::result::Result<T, E>;
 
-/// Everything on which the API is served.
+/// All sockets that serve the API.
 #[derive(Default)]
 pub struct Listeners {
     unix: Vec<UnixListener>,
-    /// The home's socket, if it is served. (The address of one with a long path says something else.)
+    /// The path of the home's socket, if it is served. (The address of a socket with a long path differs from it.)
     home_socket: Option<PathBuf>,
     tcp: Vec<(TcpListener, ListenerKind)>,
     /// What belongs to this daemon and goes with it: its socket, and the file that tells its address.
@@ -70,8 +70,8 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Takes over what was handed to this process and binds the rest: the home's socket unless a Unix socket was handed
-    /// over, and the port.
+    /// Takes over the passed sockets and binds the rest: the home's socket unless a Unix socket was passed, and the
+    /// port.
     pub fn open(home: &Home, port: Option<LoopbackAddress>, activation: Activation) -> Result<Self> {
         let mut listeners = Self::default();
         let handed = activation.take()?;
@@ -93,7 +93,7 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Serves on these sockets whoever has the token, and writes down where they are.
+    /// Serves these sockets with token authentication, and writes their addresses to a file.
     fn add_ports(&mut self, home: &Home, sockets: Vec<std::net::TcpListener>) -> Result<()> {
         let addresses = Removed(home.addresses());
         addresses.remove()?;
@@ -116,7 +116,7 @@ impl Listeners {
         Ok(())
     }
 
-    /// Where the API is served, for people.
+    /// Returns where the API is served, for messages.
     pub fn places(&self) -> Vec<String> {
         let path = |listener: &UnixListener| {
             let address = listener.local_addr().ok();
@@ -131,7 +131,7 @@ impl Listeners {
         self.unix.iter().map(path).chain(self.tcp.iter().map(port)).collect()
     }
 
-    /// Serves the API until `stop` is cancelled, and requests under way for as long as `grace` then.
+    /// Serves the API until `stop` is canceled; gives requests in progress another `grace`.
     pub async fn serve(self, api: Router, stop: CancellationToken, grace: Duration) {
         let tracker = TaskTracker::new();
         let ended = CancellationToken::new();
@@ -157,7 +157,7 @@ impl Listeners {
     }
 }
 
-/// A file that is removed with its owner.
+/// A file that is removed when this is dropped.
 struct Removed(PathBuf);
 
 impl Removed {
@@ -177,7 +177,7 @@ impl Drop for Removed {
     }
 }
 
-/// Binds the socket, over one that a killed daemon left behind: the home's lock says that nobody else serves it.
+/// Binds the socket and replaces one left by a killed daemon: holding the home's lock ensures that it is unused.
 fn bind_socket(path: &Path) -> Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(files("removing", path, source)),
@@ -185,7 +185,7 @@ fn bind_socket(path: &Path) -> Result<UnixListener> {
     }
     let bound = SocketPath::new(path).and_then(|short| UnixListener::bind(short.get()));
     let listener = bound.map_err(|source| files("binding", path, source))?;
-    // The folder is private already; this keeps the socket so if the folder is not.
+    // The folder is private already; this protects the socket even if the folder is not.
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(path, private).map_err(|source| files("protecting", path, source))?;
     Ok(listener)

@@ -1,4 +1,4 @@
-//! Lines for the journal of systemd: on stderr, each with its level in front.
+//! Log lines for systemd's journal: on stderr, each with a level prefix.
 
 use std::{
     io::{self, Write},
@@ -8,7 +8,7 @@ use std::{
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Whether stderr leads to the journal. (A shell that was started from a service inherits the variable, but not stderr.)
+/// Whether stderr is connected to the journal. (A shell started from a service inherits the variable, but not stderr.)
 pub fn is_stderr() -> bool {
     let Ok(expected) = std::env::var("JOURNAL_STREAM") else { return false };
     let found = rustix::fs::fstat(io::stderr().as_fd());
@@ -32,7 +32,7 @@ impl<'a> MakeWriter<'a> for Journal {
     }
 }
 
-/// The number that syslog has for it. Traces are as little worth keeping as what helps to debug.
+/// Returns the syslog number of a level. Traces have the same level as debug messages.
 fn level(level: &Level) -> u8 {
     match *level {
         Level::ERROR => 3,
@@ -43,7 +43,7 @@ fn level(level: &Level) -> u8 {
 }
 
 impl Entry {
-    /// An entry of several lines would be several entries: each has the level.
+    /// Prefixes each line with the level, as the journal treats each as an entry.
     fn lines(&self, text: &[u8]) -> Vec<u8> {
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.flat_map(|line| [format!("<{}>", self.0).as_bytes(), line, b"\n"].concat()).collect()

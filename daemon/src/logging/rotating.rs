@@ -1,4 +1,4 @@
-//! A log file that does not grow for ever: `airflowd.log`, and `airflowd.log.1` to `.4` with what was before.
+//! A log file of bounded size: `airflowd.log`, and older lines in `airflowd.log.1` to `.4`.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -25,7 +25,7 @@ struct Current {
 }
 
 impl RotatingFile {
-    /// Opens the file, or creates it for this user alone; what is in it stays.
+    /// Opens the file for appending; creates it readable for this user only.
     pub fn open(path: &Path) -> io::Result<Self> {
         Self::with_limit(path, FILE_BYTES)
     }
@@ -41,7 +41,7 @@ impl RotatingFile {
         &self.path
     }
 
-    /// Opens whatever is at the path now.
+    /// Reopens the path.
     pub fn reopen(&self) -> io::Result<()> {
         *self.lock() = Current::open(&self.path)?;
         Ok(())
@@ -57,7 +57,7 @@ impl RotatingFile {
         if current.size > 0 && current.size + line.len() as u64 > self.limit {
             match self.rotate() {
                 Ok(fresh) => *current = fresh,
-                // Bounded all the same: what is old is worth less than the disk.
+                // Stay within the limit: losing old lines is better than filling the disk.
                 Err(_) => current.clear()?,
             }
         }
@@ -125,7 +125,7 @@ mod tests {
         for number in 0..20 {
             (&log).write_all(format!("line {number:02}\n").as_bytes()).expect("written");
         }
-        // Two lines do not fit into one file.
+        // A file holds only one of these lines.
         assert_eq!((read(&path), read(&log.numbered(1))), ("line 19\n".into(), "line 18\n".into()));
         assert_eq!(read(&log.numbered(4)), "line 15\n");
         assert!(!log.numbered(5).exists());

@@ -13,7 +13,7 @@ pub(super) async fn connect(credentials: &Credentials) -> Result<Client, modal_c
     Client::connect(&credentials.server_url, &token).await
 }
 
-/// Stores credentials that the server takes.
+/// Checks the credentials with the server, unless asked not to, and stores them.
 pub async fn sign_in(
     file: &CredentialsFile,
     wanted: PutCredentials,

@@ -1,4 +1,4 @@
-//! Credentials for Modal's cloud, in a file that only the user can read.
+//! Credentials for Modal's cloud, in a file readable only by the user.
 
 use std::{
     io,
@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::private_file::{self, Unreadable};
 
-/// More is not read of a file that should hold a token and where it is for.
+/// Size limit of the file.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     pub token_id: String,
@@ -43,7 +43,7 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    /// Credentials from a request; `Malformed` if the id or the secret is not a Modal token.
+    /// Creates credentials from a request; `Malformed` if the id or the secret is not a Modal token.
     pub(super) fn new(wanted: PutCredentials, now: DateTime<Utc>) -> Result<Self, CredentialsError> {
         check("token_id", "ak-", &wanted.token_id)?;
         check("token_secret", "as-", wanted.token_secret.expose())?;
@@ -53,17 +53,17 @@ impl Credentials {
     }
 }
 
-/// The file and its place.
+/// The credentials file.
 #[derive(Clone, Debug)]
 pub struct CredentialsFile(PathBuf);
 
 impl CredentialsFile {
-    /// The one in this folder.
+    /// Returns the file in this folder.
     pub fn in_folder(folder: &Path) -> Self {
         Self(folder.join("credentials.json"))
     }
 
-    /// The credentials, if there are any.
+    /// Reads the credentials, if there are any.
     pub fn read(&self) -> Result<Option<Credentials>, CredentialsError> {
         let path = || self.0.display().to_string();
         let content = match private_file::read(&self.0, MAX_FILE_BYTES) {
@@ -79,7 +79,7 @@ impl CredentialsFile {
         serde_json::from_slice(&content).map(Some).map_err(|_| CredentialsError::Invalid { path: path() })
     }
 
-    /// Replaces the credentials, all or nothing.
+    /// Replaces the credentials atomically.
     pub(super) fn write(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
         let written = serde_json::to_vec_pretty(credentials).map_err(io::Error::from);
         let written = written.and_then(|text| private_file::replace(&self.0, &text));
@@ -89,7 +89,7 @@ impl CredentialsFile {
         })
     }
 
-    /// The stored credentials without their secret.
+    /// Returns the status of the credentials, without the secret.
     pub fn status(&self) -> Result<CredentialsStatus, CredentialsError> {
         Ok(match self.read()? {
             None => CredentialsStatus {
@@ -109,7 +109,7 @@ impl CredentialsFile {
         })
     }
 
-    /// Removes the credentials; tells whether there were any.
+    /// Removes the credentials; returns whether there were any.
     pub fn remove(&self) -> Result<bool, CredentialsError> {
         match std::fs::remove_file(&self.0) {
             Ok(()) => Ok(true),

@@ -17,7 +17,7 @@ pub struct LocalModal {
 }
 
 impl LocalModal {
-    /// Starts Local Modal; its containers will run in `interpreter`, which may be made later.
+    /// Starts Local Modal; its containers run in `interpreter`, which may be created later.
     pub async fn start(home: &Home, settings: &settings::LocalModal, interpreter: &Path) -> Result<Self, ModalError> {
         let listen = match (settings.listen, &settings.unix) {
             (Some(address), _) => Listen::Tcp(address),
@@ -44,12 +44,12 @@ impl LocalModal {
         Ok(Self { emulator, token })
     }
 
-    /// Its URL, and the token that it takes.
+    /// Returns its URL and token.
     pub(super) fn address(&self) -> (String, Token) {
         (self.emulator.server_url().to_owned(), self.token.clone())
     }
 
-    /// Cancelled when it ends although nobody stopped it.
+    /// Returns a token that is canceled when Local Modal ends unexpectedly.
     pub fn failed(&self) -> CancellationToken {
         self.emulator.failed()
     }
@@ -59,12 +59,12 @@ impl LocalModal {
         self.emulator.heartbeat()
     }
 
-    /// What ends its containers when there is no time to stop it.
+    /// Returns a handle that kills its containers when there is no time for a regular stop.
     pub fn kill_switch(&self) -> KillSwitch {
         self.emulator.kill_switch()
     }
 
-    /// Ends the containers and closes the server.
+    /// Stops the containers and closes the server.
     pub async fn stop(self) {
         self.emulator.shutdown().await;
     }

@@ -1,5 +1,5 @@
-//! Where environments run: Local Modal inside the daemon, or Modal's cloud. This is the one module that knows the
-//! emulator to be inside.
+//! Where environments run: Local Modal inside the daemon, or Modal's cloud. Only this module knows that the emulator is
+//! embedded.
 
 mod connect;
 mod credentials;
@@ -27,7 +27,7 @@ pub use self::{
     local::LocalModal,
 };
 
-/// How the SDK reaches a Modal server.
+/// How the SDK connects to a Modal server.
 #[derive(Clone)]
 pub struct Server {
     pub url: String,
@@ -42,7 +42,7 @@ pub struct Modal {
     local: Client,
     local_server: Server,
     credentials: CredentialsFile,
-    /// The connection that these credentials made.
+    /// The cached connection and the credentials it uses.
     cloud: Arc<Mutex<Option<(Credentials, Client)>>>,
 }
 
@@ -54,17 +54,17 @@ impl Modal {
         Ok(Self { local: client, local_server, credentials, cloud: Arc::default() })
     }
 
-    /// Where Local Modal is.
+    /// Returns the URL of Local Modal.
     pub fn local_server_url(&self) -> &str {
         &self.local_server.url
     }
 
-    /// Where an environment runs whose configuration does not say.
+    /// Returns the target of environments whose configuration does not name one.
     pub fn default_target(&self) -> Result<Target, ModalError> {
         Ok(if self.credentials.read()?.is_some() { Target::Modal } else { Target::Local })
     }
 
-    /// The client of an environment's server.
+    /// Returns the client of an environment's server.
     pub async fn client(&self, target: Target, config: &Config) -> Result<Client, ModalError> {
         match target {
             Target::Local => Ok(self.local.clone()),
@@ -72,12 +72,12 @@ impl Modal {
         }
     }
 
-    /// The client of Local Modal.
+    /// Returns the client of Local Modal.
     pub fn local(&self) -> Client {
         self.local.clone()
     }
 
-    /// A client for each Modal environment of the workspace; none without credentials.
+    /// Returns a client for each Modal environment of the workspace; empty without credentials.
     pub async fn cloud_environments(&self) -> Result<Vec<Client>, ModalError> {
         if self.credentials.read()?.is_none() {
             return Ok(Vec::new());
@@ -87,7 +87,7 @@ impl Modal {
         Ok(names.iter().map(|name| cloud.in_environment(name)).collect())
     }
 
-    /// How the SDK reaches an environment's server.
+    /// Returns how the SDK connects to an environment's server.
     pub fn server(&self, target: Target, config: &Config) -> Result<Server, ModalError> {
         match target {
             Target::Local => Ok(self.local_server.clone()),
@@ -100,7 +100,7 @@ impl Modal {
         }
     }
 
-    /// The connection to Modal's cloud; made anew when there are other credentials.
+    /// Returns the connection to Modal's cloud; reconnects if the credentials have changed.
     async fn cloud(&self) -> Result<Client, ModalError> {
         let mut cloud = self.cloud.lock().await;
         let credentials = self.credentials.read()?.ok_or(ModalError::NoCredentials)?;
@@ -114,25 +114,25 @@ impl Modal {
         Ok(client)
     }
 
-    /// Where Modal's cloud is, if there are credentials for it.
+    /// Returns the URL of Modal's cloud, if there are credentials for it.
     pub fn cloud_server_url(&self) -> Result<Option<String>, ModalError> {
         Ok(self.credentials.read()?.map(|credentials| credentials.server_url))
     }
 
-    /// Fails unless Modal's cloud takes the credentials.
+    /// Fails unless Modal's cloud accepts the credentials.
     pub async fn check_cloud(&self) -> Result<(), ModalError> {
         self.cloud().await?.workspace().await?;
         Ok(())
     }
 
-    /// What the clock of Modal's cloud says, if it tells.
+    /// Returns the time according to Modal's cloud, if it reports one.
     pub async fn cloud_time(&self) -> Result<Option<DateTime<Utc>>, ModalError> {
         let date = self.cloud().await?.date().await?;
         let time = date.and_then(|date| DateTime::parse_from_rfc2822(&date).ok());
         Ok(time.map(|time| time.to_utc()))
     }
 
-    /// Fails unless Local Modal answers.
+    /// Fails unless Local Modal responds.
     pub async fn check(&self) -> Result<(), ModalError> {
         Ok(self.local.hello().await?)
     }

@@ -1,4 +1,4 @@
-//! Types that the modules of the daemon share; they have no behavior.
+//! Types shared by the modules of the daemon; they have no behavior.
 
 mod desired;
 mod watched_file;
@@ -10,5 +10,5 @@ pub use self::{
     watched_file::{Digest, Name, Record, Records, Stamp},
 };
 
-/// The time, as a parameter: tests and replays choose it.
+/// The clock, as a parameter: tests and replays replace it.
 pub type Clock = fn() -> DateTime<Utc>;

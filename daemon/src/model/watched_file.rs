@@ -1,23 +1,23 @@
-//! What is known of files: how they are here, and as what they were uploaded.
+//! Records of files: their local state, and what was uploaded.
 
 use std::{collections::BTreeMap, fs::Metadata, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
 /// SHA-256 of a content.
 pub type Digest = [u8; 32];
 
-/// A path below the folder, with slashes, as the Volume has it below `dags/`.
+/// A path relative to the folder, with slashes, as on the Volume below `dags/`.
 pub type Name = Arc<str>;
 
-/// File systems give the same time to what happens within some milliseconds.
+/// Resolution of file times: changes within some milliseconds may get the same one.
 const CLOCK_STEP: Duration = Duration::from_millis(50);
 
-/// What tells without a look inside whether a file is still the one that it was.
+/// Detects a changed file without reading its content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     pub size: u64,
     /// Nanoseconds since the epoch.
     pub modified: i64,
-    /// Of its content or its attributes; no program can set it back.
+    /// Change time of content or attributes; programs cannot set it back.
     pub changed: i64,
     pub inode: u64,
 }
@@ -33,25 +33,25 @@ impl Stamp {
         }
     }
 
-    /// The stamp of a file that was read at `now` (nanoseconds since the epoch): equal to none if the file was changed
-    /// so shortly before that it could be changed once more without a trace.
+    /// Returns the stamp of a file that was read at `now` (nanoseconds since the epoch). It equals no other stamp if
+    /// the file changed so shortly before that another change could go unnoticed.
     pub fn read_at(self, now: i64) -> Self {
         let step = i64::try_from(CLOCK_STEP.as_nanos()).unwrap_or(i64::MAX);
         if self.changed > now.saturating_sub(step) { Self { changed: i64::MIN, ..self } } else { self }
     }
 }
 
-/// What was uploaded of a file.
+/// The record of an uploaded file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// `None` while the first upload may be under way.
     pub sha256: Option<Digest>,
-    /// Of the local file with that content.
+    /// Stamp of the local file with that content.
     pub stamp: Stamp,
     pub imports: Box<str>,
     /// Seconds since the epoch.
     pub uploaded_at: i64,
-    /// The time of the file on the Volume, in seconds since the epoch, once it was seen there.
+    /// The modification time on the Volume, in seconds since the epoch, once known.
     pub on_volume: Option<i64>,
 }
 

@@ -1,7 +1,7 @@
-//! Environments that are deployed although the registry does not know them: it was lost, or is another daemon's.
+//! Environments that are deployed but not registered: the registry was lost, or they belong to another daemon.
 //!
-//! Each environment's Volume has a description of it, which an adoption reads. Values of `env` and the connection string
-//! are not in it: they are in the Secret, where they stay.
+//! The Volume of each environment holds a description of it, which adoption reads. The description omits the values of
+//! `env` and the connection string: they stay in the Secret.
 
 use airflow_serverless_api::{
     config::{Config, PreviousConfig},
@@ -21,9 +21,9 @@ use crate::{
     report::chain,
 };
 
-/// Where the description is on the Volume.
+/// Path of the description on the Volume.
 const PATH: &str = "/data/environment.json";
-/// What the names of Apps begin with.
+/// Prefix of the names of Apps.
 const APP: &str = "airflow-serverless-";
 
 #[derive(Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub async fn describe(volume: &Volume, environment: &Environment) -> Result<()> 
     Ok(volume.put(vec![File { path: PATH.to_owned(), content: content.into() }]).await?)
 }
 
-/// The configuration of the environment as its Volume has it.
+/// Reads the configuration of an environment from its Volume.
 async fn described(client: &Client, name: &EnvironmentName) -> Result<Config> {
     let missing = || Error::Description("there is none".to_owned());
     let volume = client.find_volume(&name.volume()).await?.ok_or_else(missing)?;
@@ -55,7 +55,7 @@ async fn described(client: &Client, name: &EnvironmentName) -> Result<Config> {
 }
 
 impl Registry {
-    /// Environments that are deployed and not registered.
+    /// Lists environments that are deployed but not registered.
     pub async fn unregistered_environments(&self) -> Result<UnregisteredEnvironmentList> {
         let mut environments = self.unregistered(Target::Local, &self.modal.local()).await?;
         let error = match self.unregistered_in_the_cloud().await {
@@ -94,8 +94,8 @@ impl Registry {
         Ok(found)
     }
 
-    /// Registers an environment that is deployed, with the configuration that it was last deployed with, and deploys it
-    /// again. One that is registered is not an error: it is answered as it is.
+    /// Registers a deployed environment with the configuration of its last deployment, and redeploys it. An environment
+    /// that is registered already is returned as it is.
     pub async fn adopt_environment(&self, name: &EnvironmentName) -> Result<EnvironmentChange> {
         let _wishing = self.wishing.lock(name).await;
         if let Some(environment) = self.base.store.environment(name).await? {
@@ -108,7 +108,7 @@ impl Registry {
         self.started(name, (EventKind::EnvironmentCreated, json!({"adopted": true})), operation.id).await
     }
 
-    /// Where the environment is deployed. Modal's cloud is asked only for what Local Modal does not have.
+    /// Returns where the environment is deployed. Queries Modal's cloud only for what Local Modal does not have.
     async fn deployed(&self, name: &EnvironmentName) -> Result<Option<(Target, Client)>> {
         let app = name.app();
         let local = self.modal.local();

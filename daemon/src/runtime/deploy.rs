@@ -1,4 +1,4 @@
-//! Deploying the functions: the unmodified Modal SDK does it, in a process of its own.
+//! Deploys the functions with the unmodified Modal SDK, in a separate process.
 
 use std::process::Stdio;
 
@@ -19,12 +19,12 @@ impl Runtime {
         progress: &Progress,
     ) -> Result<(), RuntimeError> {
         let mut command = self.sdk_command("airflow_serverless.deploy", environment, config, server);
-        // It ends with this daemon, however that ends: an old deployment must not come after a newer one.
+        // It must end with this daemon, so that an old deployment cannot overwrite a newer one.
         command.arg("--attached").stdin(Stdio::piped());
         run("modal deploy", command, progress).await.map(|_| ())
     }
 
-    /// A module of the package that works with the SDK on a Modal server, for one environment.
+    /// Builds a command that runs a module of the package with the SDK, for one environment on a Modal server.
     pub(super) fn sdk_command(
         &self,
         module: &str,

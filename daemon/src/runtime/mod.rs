@@ -1,6 +1,6 @@
-//! The Python side on this machine: the pinned runtime, the functions that are deployed with it and the validator.
+//! The Python side on this machine: the pinned runtime, the functions to deploy, and the validator.
 //!
-//! The package `airflow_serverless` and its lock file are inside the binary, so that a daemon always deploys the
+//! The binary contains the package `airflow_serverless` and its lock file, so that a daemon always deploys the
 //! functions that it was built with.
 
 mod deploy;
@@ -28,7 +28,7 @@ pub use validator::{Fault, ValidationRequest, Validator, Verdict};
 
 use crate::progress::Progress;
 
-/// Longest time for one run of a tool, such as a deployment with an image to build.
+/// Time limit for one run of a tool, such as a deployment that builds an image.
 const LONGEST_RUN: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +48,16 @@ pub enum RuntimeError {
     Validator { file: String, reason: String },
 }
 
-/// The Python runtime's place on disk.
+/// The location of the Python runtime on disk.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     /// The virtual environment; its name carries the hash of the lock file.
     venv: PathBuf,
-    /// The folder that holds the package, for PYTHONPATH; its name carries the hash of the package. It lies beside the
-    /// virtual environment, so that who shares that shares what Python has compiled here.
+    /// The folder that holds the package, for PYTHONPATH; its name carries the hash of the package. It lies next to the
+    /// virtual environment, so that installations that share one also share compiled bytecode.
     functions: PathBuf,
     uv_cache: PathBuf,
-    /// What DAG files ask for beyond the runtime, as the validator has it.
+    /// Additional packages that DAG files require, managed by the validator.
     packages: PathBuf,
 }
 
@@ -73,17 +73,17 @@ impl Runtime {
         }
     }
 
-    /// Identifies the functions that this daemon deploys.
+    /// Returns a hash of the functions that this daemon deploys.
     pub fn functions_hash(&self) -> String {
         source::package_hash()
     }
 
-    /// The interpreter; it exists once [`Runtime::ensure`] has succeeded.
+    /// Returns the interpreter; it exists once [`Runtime::ensure`] has succeeded.
     pub fn interpreter(&self) -> PathBuf {
         self.venv.join("bin").join("python")
     }
 
-    /// With which packages are installed that DAG files ask for: from where the user's own environment says.
+    /// Returns the variables for installing additional packages, including the user's own settings for package indexes.
     fn package_variables(&self) -> Vec<(OsString, OsString)> {
         let is_theirs = |name: &OsString| name.to_str().is_some_and(variables::is_of_packages);
         let mut variables: Vec<_> = std::env::vars_os().filter(|(name, _)| is_theirs(name)).collect();
@@ -92,8 +92,8 @@ impl Runtime {
         variables
     }
 
-    /// A command of the runtime's Python with the package importable and an environment that holds nothing of the
-    /// user's: neither Modal credentials nor Airflow settings may leak into it.
+    /// Builds a command of the runtime's Python with the package importable and a clean environment: the user's Modal
+    /// credentials and Airflow settings must not leak into it.
     fn command(&self) -> Command {
         let mut command = Command::new(self.interpreter());
         command.env_clear().env("PYTHONPATH", &self.functions).env("PYTHONUNBUFFERED", "1");
@@ -107,14 +107,14 @@ impl Runtime {
     }
 }
 
-/// A tool that asks nothing.
+/// Builds a command without standard input.
 fn tool(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
     command
 }
 
-/// Runs a tool to its end, its stderr shown as progress; gives its stdout. One that hangs is killed.
+/// Runs a tool, shows its stderr as progress, and returns its stdout. Kills it at the time limit.
 async fn run(tool: &'static str, command: Command, progress: &Progress) -> Result<String, RuntimeError> {
     let late = || format!("it was not done within {} minutes", LONGEST_RUN.as_secs() / 60);
     let ended = timeout(LONGEST_RUN, run_to_its_end(tool, command, progress)).await;
@@ -125,7 +125,7 @@ async fn run_to_its_end(tool: &'static str, mut command: Command, progress: &Pro
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|source| RuntimeError::Start { tool, source })?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    // Held until its end: waiting for a child would close it.
+    // Held until the process ends, as `wait` would close it.
     let _stdin = child.stdin.take();
     let (stdout, last_words) = tokio::join!(
         async {
@@ -147,7 +147,7 @@ async fn run_to_its_end(tool: &'static str, mut command: Command, progress: &Pro
     }
 }
 
-/// Shows each line as progress; gives the last ones, which usually say why a tool failed.
+/// Shows each line as progress; returns the last ones, which usually have the reason for a failure.
 async fn follow(stream: Option<impl AsyncRead + Unpin>, progress: &Progress) -> String {
     const KEPT: usize = 5;
     let mut last = std::collections::VecDeque::with_capacity(KEPT);
@@ -155,7 +155,7 @@ async fn follow(stream: Option<impl AsyncRead + Unpin>, progress: &Progress) -> 
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             let line = line.trim_end();
-            // uv ends with the list of all packages; what it did before is of more use.
+            // uv ends with a list of all packages; its earlier lines are more useful.
             if line.is_empty() || line.starts_with(" + ") {
                 continue;
             }

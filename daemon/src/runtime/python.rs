@@ -1,4 +1,5 @@
-//! Making the runtime: a virtual environment with exactly the locked packages, and the package of functions beside it.
+//! Creates the runtime: a virtual environment with exactly the locked packages, and the package of functions next to
+//! it.
 
 use std::{
     ffi::OsString,
@@ -16,21 +17,21 @@ use uuid::Uuid;
 use super::{Runtime, RuntimeError, run, source, tool};
 use crate::{modal::UV, progress::Progress};
 
-/// Written last: a virtual environment without it was interrupted and is made again.
+/// Written last: a virtual environment without it is incomplete and is recreated.
 const COMPLETE: &str = ".complete";
 const OLDEST: (u32, u32) = (3, 11);
-/// Longest start of an interpreter: what takes longer hangs, as a wrapper may that waits for a network.
+/// Time limit for the start of an interpreter, in case it is a wrapper that waits for a network.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 impl Runtime {
-    /// Makes what is missing of the runtime. Repeating it costs one start of the interpreter.
+    /// Creates missing parts of the runtime. Repeating it costs one start of the interpreter.
     pub async fn ensure(&self, progress: &Progress) -> Result<(), RuntimeError> {
         self.unpack_functions()?;
         if self.is_complete().await {
             return Ok(());
         }
         let _lock = self.lock(progress).await?;
-        // Another daemon may have made it while this one waited.
+        // Another daemon may have created it in the meantime.
         if self.is_complete().await {
             return Ok(());
         }
@@ -57,12 +58,12 @@ impl Runtime {
         write(&self.venv.join(COMPLETE), b"")
     }
 
-    /// The interpreter from which the runtime is made.
+    /// Returns the interpreter from which the runtime is created.
     pub async fn base(&self) -> Result<PathBuf, RuntimeError> {
         find_python().await
     }
 
-    /// Held while the runtime is made: daemons that share it must not make it twice at once.
+    /// Takes the lock for creating the runtime, which daemons may share.
     async fn lock(&self, progress: &Progress) -> Result<File, RuntimeError> {
         let path = self.venv.with_extension("lock");
         let folder = path.parent().unwrap_or(&path);
@@ -78,7 +79,7 @@ impl Runtime {
         locked.map_err(io::Error::other).flatten().map_err(files("locking", &path))
     }
 
-    /// Whether all was installed and the interpreter still runs: an upgrade of the system's Python can take it away.
+    /// Whether all is installed and the interpreter still runs: an upgrade of the system's Python can break it.
     pub async fn is_complete(&self) -> bool {
         if !self.venv.join(COMPLETE).exists() {
             return false;
@@ -88,7 +89,7 @@ impl Runtime {
         matches!(timeout(ANSWER_LIMIT, ran).await, Ok(Ok(status)) if status.success())
     }
 
-    /// Whether there is nothing left to make.
+    /// Whether nothing is left to create.
     pub async fn is_ready(&self) -> bool {
         self.functions.exists() && self.is_complete().await
     }
@@ -97,7 +98,7 @@ impl Runtime {
         if self.functions.exists() {
             return Ok(());
         }
-        // Others may be about it, too: each in a folder of its own, of which the first takes the place.
+        // Other processes may do the same: each uses its own folder, and the first rename wins.
         let partial = self.functions.with_extension(format!("{}.partial", Uuid::now_v7()));
         let unpacked = source::package_files()
             .into_iter()

@@ -1,17 +1,17 @@
-//! The Python package and its lock file, as they are inside the binary.
+//! The Python package and its lock file, as contained in the binary.
 
 use include_dir::{Dir, File, include_dir};
 use sha2::{Digest, Sha256};
 
 static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../modal_functions/airflow_serverless");
 
-/// The pinned runtime: every package with its version and hashes.
+/// The pinned runtime: every package with version and hashes.
 pub(super) const LOCK: &str = include_str!("../../../modal_functions/requirements.lock");
 
 /// Name of the package's folder.
 pub(super) const PACKAGE_NAME: &str = "airflow_serverless";
 
-/// The package's files; compiled leftovers of the developer's Python are not part of it.
+/// Returns the package's files, without bytecode of the developer's Python.
 pub(super) fn package_files() -> Vec<&'static File<'static>> {
     let mut files = Vec::new();
     let mut folders = vec![&PACKAGE];

@@ -1,4 +1,4 @@
-//! The process that runs a UI on Modal, by the unmodified SDK, for as long as its standard input is open.
+//! The process that runs a UI on Modal with the unmodified SDK, as long as its standard input is open.
 
 use std::{process::Stdio, time::Duration};
 
@@ -14,24 +14,24 @@ use super::{Runtime, RuntimeError};
 use crate::modal::Server;
 
 const TOOL: &str = "modal run";
-/// How long it may take to end its app once its input has ended.
+/// Time limit for stopping its app after the end of its input.
 const END_LIMIT: Duration = Duration::from_secs(15);
 
-/// Its status if it says why it failed.
+/// Exit code of a process that has printed the reason for its failure.
 const FAILED: i32 = 1;
 
-/// What the process tells.
+/// A message of the process.
 pub enum UiWord {
     Progress(String),
-    /// The id of the app that it runs.
+    /// The id of its app.
     App(String),
-    /// Airflow answers there.
+    /// The URL at which Airflow responds.
     Url(String),
-    /// Why it ends by itself.
+    /// The reason why it ends on its own.
     End(String),
 }
 
-/// The form of the lines of its standard output.
+/// The format of its output lines.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
@@ -56,7 +56,7 @@ impl Runtime {
         server: &Server,
     ) -> Result<UiProcess, RuntimeError> {
         let mut command = self.sdk_command("airflow_serverless.serve_ui", environment, config, server);
-        // A Ctrl-C on the daemon's terminal is not meant for it: the daemon tells it when to end.
+        // Ctrl-C on the daemon's terminal must not reach it: the daemon decides when it ends.
         command.stdin(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(|source| RuntimeError::Start { tool: TOOL, source })?;
         let no_pipe = || RuntimeError::Tool { tool: TOOL, reason: "it has no pipes".to_owned() };
@@ -71,12 +71,12 @@ impl Runtime {
 }
 
 impl UiProcess {
-    /// Waits for the next word. Nothing is lost if the waiting is given up.
+    /// Waits for the next message. Cancel safe.
     pub async fn next(&mut self) -> UiWord {
         loop {
             let line = tokio::select! {
                 biased;
-                // Until its end: what a process prints last says why it ended.
+                // Read to the end: the last lines have the reason for a failure.
                 Ok(Some(line)) = self.stderr.next_line() => {
                     let line = line.trim();
                     if line.is_empty() {
@@ -91,13 +91,13 @@ impl UiProcess {
             match serde_json::from_str(&line) {
                 Ok(Line::AppId(id)) => return UiWord::App(id),
                 Ok(Line::Url(url)) => return UiWord::Url(url),
-                // It may hold the token, so it is not repeated.
+                // The line may contain the token, so it is not logged.
                 Err(_) => tracing::warn!("the process of a UI printed a line that is not understood"),
             }
         }
     }
 
-    /// Why it has ended by itself: its last words if they say so, or what became of it.
+    /// Returns why it has ended on its own: its last message, or else its exit status.
     async fn reason(&mut self) -> String {
         match self.child.wait().await {
             Ok(status) if status.code() == Some(FAILED) && !self.last_words.is_empty() => self.last_words.clone(),
@@ -106,10 +106,10 @@ impl UiProcess {
         }
     }
 
-    /// Asks the process to end, and makes it end if it does not. Tells whether it has ended its app.
+    /// Asks the process to end, and kills it at the time limit. Returns whether it has stopped its app.
     pub async fn end(mut self) -> bool {
         drop(self.stdin);
-        // Nobody listens any more, but it must be able to speak.
+        // Keep reading its output, so that it cannot block.
         let speech = async { while let Ok(Some(_)) = self.stderr.next_line().await {} };
         let ended = async { tokio::join!(self.child.wait(), speech).0 };
         match timeout(END_LIMIT, ended).await {

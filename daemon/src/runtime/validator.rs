@@ -1,8 +1,7 @@
-//! The warm validator: a Python process that has imported Airflow and forks a child for each file.
+//! The warm validator: a Python process that has imported Airflow and forks for each file.
 //!
-//! It starts with the first file (that one waits for the import), ends when nobody has asked it for a while, and is
-//! started again if it dies. Airflow reads many options when it is imported: environments with other options have
-//! another process.
+//! It starts with the first file (which waits for the import), ends when idle, and is restarted if it dies. Airflow
+//! reads many options at import time, so environments with different options have separate processes.
 
 mod process;
 
@@ -25,7 +24,7 @@ use tokio::{
 use self::process::{NoAnswer, Process};
 use super::{Runtime, RuntimeError};
 
-/// Files that are checked at once, if there are as many processors: each may take one, and much memory.
+/// Limit on concurrent validations, if there are as many processors: each may use one, and much memory.
 const MOST_AT_ONCE: usize = 4;
 
 /// A request to import a file of the DAG folder `root` as the scheduler does.
@@ -35,7 +34,7 @@ pub struct ValidationRequest<'a> {
     pub root: &'a Path,
     /// Whether the file is imported even if it does not mention DAGs.
     pub imports_all: bool,
-    /// The environment's Airflow options by their sections, without those that are secret.
+    /// The environment's Airflow options by section, without secret ones.
     pub options: &'a BTreeMap<String, Options>,
     /// The names of the environment variables that the user has set.
     pub names: &'a [String],
@@ -43,7 +42,7 @@ pub struct ValidationRequest<'a> {
     pub values: Option<&'a serde_json::Value>,
 }
 
-/// What the validator says of a file.
+/// The result of validating a file.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Verdict {
     pub dags: Vec<ValidatedDag>,
@@ -60,18 +59,18 @@ pub struct Fault {
     pub message: String,
 }
 
-/// Where the one validator of a daemon is to be had. Clones share it.
+/// The validator of a daemon. Clones share it.
 #[derive(Clone)]
 pub struct Validator(Arc<Inner>);
 
 struct Inner {
     runtime: Runtime,
-    /// Has a folder for each process. Whatever a process leaves there goes with it.
+    /// Has a folder for each process, which is removed with it.
     work: PathBuf,
     idle: Duration,
     at_once: usize,
     permits: Semaphore,
-    /// The processes by the options that they have, as JSON.
+    /// The processes by their options, as JSON.
     slots: Mutex<HashMap<String, Slot>>,
 }
 
@@ -81,8 +80,8 @@ struct Slot {
 }
 
 impl Validator {
-    /// `work` is a folder of its own: what is there was left by a daemon before, and is removed. A process that nobody
-    /// has asked for `idle` ends.
+    /// Creates a validator that starts no process yet. `work` must be a folder of its own: leftovers in it are removed.
+    /// A process ends after `idle` without a request.
     pub fn new(runtime: Runtime, work: PathBuf, idle: Duration) -> Self {
         if let Err(error) = std::fs::remove_dir_all(&work)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -110,7 +109,7 @@ impl Validator {
             Err(NoAnswer::Late) => "it gave no answer",
         };
         tracing::warn!(file = %path.display(), reason, "the validator is started again");
-        // It may have been another file that it died of; alone, there is only one that it can be.
+        // Another file may have killed the process; alone, only this one can.
         let all = u32::try_from(self.0.at_once).unwrap_or(1);
         let _alone = self.0.permits.acquire_many(all).await.map_err(closed)?;
         match self.attempt(&request).await? {
@@ -121,7 +120,7 @@ impl Validator {
         }
     }
 
-    /// How many files can be checked at once.
+    /// Returns how many files can be validated at once.
     pub fn at_once(&self) -> usize {
         self.0.at_once
     }
@@ -157,7 +156,7 @@ impl Validator {
         Ok(process)
     }
 
-    /// Ends the processes, for good.
+    /// Stops all processes for good.
     pub async fn stop(&self) {
         self.0.permits.close();
         let slots = std::mem::take(&mut *self.0.slots.lock().await);
@@ -165,7 +164,7 @@ impl Validator {
     }
 }
 
-/// Ends a process that nobody has asked for a while: it has more memory than all else here.
+/// Stops an idle process: it uses more memory than the rest of the daemon.
 async fn end_when_idle(validator: Weak<Inner>, options: String, process: Arc<Process>) {
     loop {
         let Some(inner) = validator.upgrade() else { return };

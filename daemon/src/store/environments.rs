@@ -1,4 +1,4 @@
-//! Environments: the wanted configuration and how far it has been reached.
+//! Environments: the desired configuration and the observed state.
 
 use airflow_serverless_api::{
     config::Config,
@@ -114,7 +114,7 @@ impl TryFrom<Row> for Environment {
             target: from_word("target", &row.target)?,
             state: row.state(),
             conditions,
-            // Registries of earlier versions have an empty text in place of each secret value.
+            // Registries of earlier versions have an empty string in place of each secret value.
             config: decode::<Config>("configuration", &row.config)?.without_secrets(),
             generation: row.generation,
             observed_generation: row.observed_generation,
@@ -143,9 +143,9 @@ impl TryFrom<Row> for DesiredState {
     }
 }
 
-/// How an attempt to reach a generation ended.
+/// The result of an attempt to reach a generation.
 pub enum Outcome<'a> {
-    /// These functions are deployed.
+    /// The deployed functions.
     Reached {
         functions: &'a str,
     },
@@ -156,14 +156,14 @@ pub enum Outcome<'a> {
     },
 }
 
-/// Whether an end was recorded.
+/// Whether a result was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     Recorded {
-        /// Whether there was an operation under way, which it has ended.
+        /// Whether an operation was running, which this has ended.
         was_running: bool,
     },
-    /// Something else is wanted by now.
+    /// There is a newer generation.
     Outdated,
 }
 
@@ -175,10 +175,10 @@ impl Store {
             .map_err(query("listing environments"))
     }
 
-    /// A page of the environments, by name, and how many there are.
+    /// Returns a page of the environments, by name, and the total number.
     pub async fn environments(&self, wanted: &ListEnvironments) -> Result<(Vec<Environment>, i64)> {
         let mut rows = self.rows().await?;
-        // The state is not a column, and environments are few.
+        // The state is not a column, and there are few environments.
         rows.retain(|row| wanted.state.is_none_or(|state| row.state() == state));
         let total = rows.len() as i64;
         let (offset, limit) = (wanted.offset.unwrap_or(0) as usize, limit(wanted.limit) as usize);
@@ -186,7 +186,7 @@ impl Store {
         Ok((page, total))
     }
 
-    /// What is wanted of each environment.
+    /// Returns the desired state of each environment.
     pub async fn wishes(&self) -> Result<Vec<DesiredState>> {
         self.rows().await?.into_iter().map(DesiredState::try_from).collect()
     }
@@ -227,7 +227,7 @@ impl Store {
         self.change_with_operation("creating an environment", insertion, name, operation, now).await
     }
 
-    /// Sets a new configuration, one generation on, together with the operation that will apply it.
+    /// Sets a new configuration and increments the generation, together with the operation that will apply it.
     pub async fn update_environment(
         &self,
         name: &EnvironmentName,
@@ -238,7 +238,7 @@ impl Store {
         self.wish(name, ("config", encode("configuration", config)?), operation, now).await
     }
 
-    /// Wants an environment gone, together with the operation that takes it down.
+    /// Marks an environment for deletion, together with the operation that carries it out.
     pub async fn delete_environment(
         &self,
         name: &EnvironmentName,
@@ -249,7 +249,8 @@ impl Store {
         self.wish(name, ("deletion", word("deletion", &deletion)?), operation, now).await
     }
 
-    /// Wants something else of an environment, one generation on: what is known of attempts is of the wish before.
+    /// Changes the desired state and increments the generation. Resets the attempts, which belong to the earlier
+    /// generation.
     async fn wish(
         &self,
         name: &EnvironmentName,
@@ -269,7 +270,7 @@ impl Store {
         self.change_with_operation("changing what is wanted of an environment", update, name, operation, now).await
     }
 
-    /// Carries out a change together with the operation that it begins.
+    /// Applies a change together with the operation that it starts.
     async fn change_with_operation(
         &self,
         what: &'static str,
@@ -289,7 +290,7 @@ impl Store {
         .await
     }
 
-    /// Carries out a change of one statement; gives how many environments it was of.
+    /// Applies a change of one statement; returns the number of affected environments.
     async fn change_by(&self, what: &'static str, statement: Statement) -> Result<u64> {
         let pool = self.pool.clone();
         self.change(async move {
@@ -299,7 +300,7 @@ impl Store {
         .await
     }
 
-    /// How the environment is to end, if it is.
+    /// Returns how the environment is to be deleted, if so.
     pub async fn deletion(&self, name: &EnvironmentName) -> Result<Option<Deletion>> {
         let wanted: Option<Option<String>> = sqlx::query_scalar("SELECT deletion FROM environment WHERE name = ?")
             .bind(name.as_str())
@@ -309,7 +310,7 @@ impl Store {
         wanted.flatten().map(|deletion| from_word("deletion", &deletion)).transpose()
     }
 
-    /// Forgets an environment that has been taken down as `generation` wants it, and ends the operation that has done so.
+    /// Forgets an environment that was taken down for `generation`, and ends the operation.
     pub async fn forget_environment(
         &self,
         name: &EnvironmentName,
@@ -321,9 +322,8 @@ impl Store {
         self.end("forgetting an environment", forget.bind(name.to_string()).bind(generation), ended, now).await
     }
 
-    /// Changes an environment and ends the operation that has come to that. A crash in between would leave an operation
-    /// that nobody has a reason to end. Where the environment is not changed, as something else is wanted of it since, so is
-    /// nothing.
+    /// Changes an environment and ends its operation, in one transaction: a crash in between would leave an operation
+    /// that nothing ends. If the environment has a newer generation, neither is changed.
     async fn end(
         &self,
         what: &'static str,
@@ -348,8 +348,8 @@ impl Store {
         .await
     }
 
-    /// Records how an attempt to reach `generation` ended, and with it its operation. What has been wanted since is none of
-    /// its business.
+    /// Records the result of an attempt to reach `generation`, and ends its operation. Does not affect a newer
+    /// generation.
     pub async fn observe_environment(
         &self,
         name: &EnvironmentName,
@@ -386,7 +386,7 @@ impl Store {
         self.end("recording an environment's state", change, ended, now).await
     }
 
-    /// Records how the scheduler is.
+    /// Records the condition of the scheduler.
     pub async fn observe_scheduler(&self, name: &EnvironmentName, condition: &Condition) -> Result<()> {
         let update = sqlx::query("UPDATE environment SET scheduler = ? WHERE name = ?")
             .bind(encode("condition", condition)?)
@@ -394,7 +394,7 @@ impl Store {
         self.change_by("recording the state of a scheduler", update).await.map(|_| ())
     }
 
-    /// Lets the work on the wanted generation rest, and ends its operation; the wish stays as it is.
+    /// Stops the work on the current generation, and ends its operation; the desired state stays.
     pub async fn cancel_environment(
         &self,
         name: &EnvironmentName,
@@ -410,8 +410,8 @@ impl Store {
         self.end("cancelling the work on an environment", rest, Some(cancelled), now).await
     }
 
-    /// At a start of the daemon: nothing waits for another attempt, and all environments are wanted anew that run other
-    /// functions than these (the daemon has been upgraded). Gives how many.
+    /// Called when the daemon starts: clears all retry times, and redeploys all environments whose functions differ
+    /// from these (after an upgrade of the daemon). Returns their number.
     pub async fn outdate_environments(&self, functions: &str, now: DateTime<Utc>) -> Result<u64> {
         let what = "looking for outdated environments";
         self.change_by(what, sqlx::query("UPDATE environment SET retry_at = NULL")).await?;

@@ -1,4 +1,4 @@
-//! Events: what has happened, in the order in which it was recorded.
+//! Events, in the order in which they were recorded.
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
@@ -53,7 +53,7 @@ impl Store {
         Ok(())
     }
 
-    /// The events behind that one, oldest first.
+    /// Returns the events after this one, oldest first.
     pub async fn events(&self, after: i64, environment: Option<&EnvironmentName>, limit: u32) -> Result<Vec<Event>> {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT * FROM event WHERE id > $1 AND ($2 IS NULL OR environment = $2) ORDER BY id LIMIT $3",
@@ -67,7 +67,7 @@ impl Store {
         rows.into_iter().map(Event::try_from).collect()
     }
 
-    /// The id of the newest event there ever was; 0 before the first.
+    /// Returns the id of the newest event ever recorded; 0 if there was none.
     pub async fn newest_event(&self) -> Result<i64> {
         let id: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'event'")
             .fetch_optional(&self.pool)
@@ -76,7 +76,7 @@ impl Store {
         Ok(id.unwrap_or(0))
     }
 
-    /// Removes events from before that time, and the oldest beyond so many.
+    /// Removes events from before that time, and the oldest ones above this number.
     pub async fn forget_events(&self, before: DateTime<Utc>, kept: u32) -> Result<u64> {
         let removed = sqlx::query("DELETE FROM event WHERE created_at < $1 OR id <= (SELECT max(id) FROM event) - $2")
             .bind(before)

@@ -1,4 +1,4 @@
-//! Answers to requests with an `Idempotency-Key`.
+//! Responses to requests with an `Idempotency-Key`.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use sqlite_schema::row;
 
 use super::{Result, Store, query};
 
-/// How long keys are remembered.
+/// How long keys are kept.
 pub const KEYS_KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 row! {
-    /// What is known of a key.
+    /// The record of a key.
     #[derive(Debug)]
     pub struct Known {
-        /// Hash of the request that had it first.
+        /// Hash of the first request with this key.
         pub request: String,
-        /// When that was.
+        /// Time of the first request.
         pub created_at: DateTime<Utc>,
         status: Option<u16>,
         location: Option<String>,
@@ -24,7 +24,7 @@ row! {
     }
 }
 
-/// An answer as it is kept.
+/// A recorded response.
 #[derive(Clone, Debug)]
 pub struct KeptAnswer {
     pub status: u16,
@@ -33,14 +33,14 @@ pub struct KeptAnswer {
 }
 
 impl Known {
-    /// The answer, if the request came to its end.
+    /// Returns the response, if the request has completed.
     pub fn answer(self) -> Option<KeptAnswer> {
         Some(KeptAnswer { status: self.status?, location: self.location, body: self.body.unwrap_or_default() })
     }
 }
 
 impl Store {
-    /// Records that a request with this key begins, unless there was one; gives what is known of the key now.
+    /// Records the start of a request with this key, unless there is one; returns the record of the key.
     pub async fn begin_idempotent(&self, key: &str, request: &str, now: DateTime<Utc>) -> Result<Known> {
         let failed = query("recording an idempotency key");
         sqlx::query("INSERT INTO idempotency (key, request, created_at) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING")
@@ -57,7 +57,7 @@ impl Store {
             .map_err(&failed)
     }
 
-    /// Keeps the answer.
+    /// Records the response.
     pub async fn end_idempotent(&self, key: &str, answer: &KeptAnswer) -> Result<()> {
         sqlx::query("UPDATE idempotency SET status = ?, location = ?, body = ? WHERE key = ?")
             .bind(answer.status)

@@ -1,4 +1,4 @@
-//! The registry on disk: SQLite in WAL mode. All SQL of the registry is below this module.
+//! The registry on disk: SQLite in WAL mode. All SQL of the registry is in this module and below.
 
 mod environments;
 mod events;
@@ -38,7 +38,7 @@ pub enum StoreError {
     Decode { what: &'static str, source: serde_json::Error },
 }
 
-/// What to do about a registry that is damaged.
+/// Returns what to do about a damaged registry.
 fn way_out(error: &sqlx::Error) -> &'static str {
     if sqlite_schema::is_damage(error) {
         ", because it is damaged. Replace it with a backup, or move it away with the files beside it whose names start \
@@ -62,7 +62,7 @@ fn migrations() -> Migrator {
     sqlite_schema::migrator(&MIGRATIONS)
 }
 
-/// Gives a query's error the name of what was being done.
+/// Adds the name of the operation to a query's error.
 fn query(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |source| StoreError::Query { operation, source }
 }
@@ -75,7 +75,7 @@ fn encode<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String> 
     serde_json::to_string(value).map_err(|source| StoreError::Decode { what, source })
 }
 
-/// A unit variant under its wire name, for columns that hold one word.
+/// Returns the serialized name of a unit variant, for columns with an enumeration.
 fn word<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String> {
     Ok(encode(what, value)?.trim_matches('"').to_owned())
 }
@@ -84,7 +84,7 @@ fn from_word<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> 
     decode(what, &format!("\"{text}\""))
 }
 
-/// A change, with all that it is about.
+/// A change with all its parameters.
 type Statement = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 #[derive(Clone)]
@@ -97,20 +97,20 @@ impl Store {
     pub async fn open(path: &Path) -> Result<Self> {
         let at = || path.display().to_string();
         let open = |source| StoreError::Open { path: at(), source };
-        // SQLite would make one that others can read, and gives what lies beside it the same mode.
+        // SQLite would create it readable for others; files next to it get the same mode.
         let private = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         drop(private.map_err(|error| open(error.into()))?);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
-            // The log of a busy hour does not stay as large as it was then.
+            // The WAL shrinks again after a busy hour.
             .pragma("journal_size_limit", JOURNAL_BYTES)
-            // What was deleted is not to be read in the file's free pages.
+            // Deleted data must not remain in free pages.
             .pragma("secure_delete", "ON")
-            // What was accepted survives a power cut.
+            // Accepted changes survive a power failure.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
-        // A connection to a file does not break: a look at it before each use would cost as much as the use.
+        // A connection to a file does not break: testing it before each use would double the cost.
         let pool = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
         let pool = pool.connect_with(options).await.map_err(open)?;
         let mut connection = pool.acquire().await.map_err(open)?;
@@ -125,7 +125,7 @@ impl Store {
         Ok(Self { pool, recent: recent::Recent::default() })
     }
 
-    /// A transaction that will write: it waits for its turn now, as one that began by reading could not.
+    /// Begins a write transaction, which waits for its turn now; upgrading a read transaction later could fail.
     async fn begin(
         &self,
         failed: impl Fn(sqlx::Error) -> StoreError,
@@ -133,8 +133,8 @@ impl Store {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed)
     }
 
-    /// Carries out a change of environments. It comes to its end even if nobody waits for it any more: what was read
-    /// before must not be taken for true after it.
+    /// Applies a change of environments. Completes even if the caller is dropped, so that the cache is invalidated
+    /// afterwards.
     async fn change<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         let recent = self.recent.clone();
         let change = tokio::spawn(async move {
@@ -142,11 +142,11 @@ impl Store {
             recent.forget();
             done
         });
-        // It is not aborted, so if it failed, it panicked; so does this then.
+        // The task is never aborted, so an error is its panic.
         change.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    /// Whether the registry answers.
+    /// Checks that the registry responds.
     pub async fn ping(&self) -> Result<()> {
         let answer = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM environment").fetch_one(&self.pool).await;
         answer.map(|_| ()).map_err(query("looking whether it answers"))
@@ -168,8 +168,8 @@ mod tests {
     use super::*;
     use crate::model::Deletion;
 
-    /// The registry of this schema, as a daemon of that time left it. Each release that changes the schema adds one:
-    /// `cargo run -p integration-tests --example freeze_registry`.
+    /// Opens the registry of this schema, as a daemon of that time left it. Each release that changes the schema adds
+    /// one: `cargo run -p integration-tests --example freeze_registry`.
     async fn frozen(schema: u32) -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("registry.db");
@@ -179,7 +179,7 @@ mod tests {
         (folder, store)
     }
 
-    /// A change of the schema without a frozen registry of it would never be tested by the changes after it.
+    /// Without a frozen registry, later changes would never be tested against this schema.
     #[test]
     fn the_newest_schema_is_frozen() {
         let newest = migrations().iter().map(|migration| migration.version).max().expect("migrations");
@@ -233,7 +233,7 @@ mod tests {
         store.close().await;
     }
 
-    /// What was wanted before cannot end what is wanted now.
+    /// The result for an earlier generation must not end the current operation.
     #[tokio::test]
     async fn an_end_is_of_the_generation_that_it_is_told_of() {
         let (_folder, store) = frozen(1).await;

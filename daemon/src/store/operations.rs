@@ -1,4 +1,4 @@
-//! Operations: long work and its steps.
+//! Operations: long-running work and its steps.
 
 use airflow_serverless_api::{
     environment::EnvironmentName,
@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use super::{Result, Statement, Store, StoreError, decode, encode, from_word, query, word};
 
-/// An operation that starts with the change it belongs to.
+/// An operation that starts together with a change.
 #[derive(Clone, Debug)]
 pub struct NewOperation {
     pub id: Uuid,
     pub kind: OperationKind,
 }
 
-/// How an operation stands now.
+/// The new state of an operation.
 #[derive(Clone, Copy)]
 pub struct OperationChange<'a> {
     pub id: Uuid,
@@ -61,7 +61,7 @@ impl TryFrom<Row> for Operation {
 }
 
 impl NewOperation {
-    /// Inserts it; whatever was under way on the environment has a successor now.
+    /// Inserts it; cancels an operation that is running on the environment.
     pub(super) async fn insert(
         &self,
         connection: &mut SqliteConnection,
@@ -96,7 +96,7 @@ impl NewOperation {
 }
 
 impl OperationChange<'_> {
-    /// Writes it, one revision on, if the operation runs; one that has ended stays as it is.
+    /// Builds the update of a running operation, with the next revision. Has no effect if it has ended.
     pub(super) fn statement(self, now: DateTime<Utc>) -> Result<Statement> {
         let statement = sqlx::query(
             "UPDATE operation SET state = ?, steps = ?, error = ?, updated_at = ?, revision = revision + 1
@@ -118,7 +118,7 @@ impl Store {
         row.map(Operation::try_from).transpose()
     }
 
-    /// A page of the operations, newest first, and how many there are.
+    /// Returns a page of the operations, newest first, and the total number.
     pub async fn operations(&self, wanted: &ListOperations) -> Result<(Vec<Operation>, i64)> {
         const MATCH: &str = "FROM operation WHERE ($1 IS NULL OR environment = $1) AND ($2 IS NULL OR state = $2)";
         let failed = query("listing operations");
@@ -142,7 +142,7 @@ impl Store {
         Ok((rows.into_iter().map(Operation::try_from).collect::<Result<_>>()?, total))
     }
 
-    /// The newest operation on an environment. (Clocks may be set back; numbers of rows grow.)
+    /// Returns the newest operation on an environment. (By row id, as clocks may be set back.)
     pub async fn latest_operation(&self, environment: &EnvironmentName) -> Result<Option<Operation>> {
         let row: Option<Row> =
             sqlx::query_as("SELECT * FROM operation WHERE environment = ? ORDER BY rowid DESC LIMIT 1")
@@ -153,13 +153,13 @@ impl Store {
         row.map(Operation::try_from).transpose()
     }
 
-    /// Writes how an operation stands; `false` if it has ended already.
+    /// Saves the state of an operation; returns `false` if it has ended already.
     pub async fn save_operation(&self, change: OperationChange<'_>, now: DateTime<Utc>) -> Result<bool> {
         let saved = change.statement(now)?.execute(&self.pool).await.map_err(query("saving an operation"))?;
         Ok(saved.rows_affected() > 0)
     }
 
-    /// Removes what ended before that time.
+    /// Removes operations that ended before that time.
     pub async fn forget_operations(&self, before: DateTime<Utc>) -> Result<u64> {
         let removed = sqlx::query("DELETE FROM operation WHERE state <> 'running' AND updated_at < ?")
             .bind(before)

@@ -1,11 +1,11 @@
-//! Environments as they were last read: nearly each request asks for one, and few change one.
+//! A cache of environments: nearly each request reads one, and few change one.
 
 use std::{collections::HashMap, sync::Arc};
 
 use airflow_serverless_api::environment::{Environment, EnvironmentName};
 use parking_lot::{Mutex, MutexGuard};
 
-/// What has been read since the last change. It is complete as the registry has no other writer.
+/// Environments read since the last change. Never stale, as the registry has no other writer.
 #[derive(Clone, Default)]
 pub struct Recent(Arc<Mutex<Read>>);
 
@@ -15,7 +15,7 @@ struct Read {
     environments: HashMap<EnvironmentName, Environment>,
 }
 
-/// How many changes there had been when something was read.
+/// The number of changes at the time of a read.
 #[derive(Clone, Copy)]
 pub struct Moment(u64);
 
@@ -24,13 +24,13 @@ impl Recent {
         self.0.lock()
     }
 
-    /// The environment, or the moment from which it may be read.
+    /// Returns the environment, or the moment to pass to [`Recent::keep`] after reading it.
     pub fn get(&self, name: &EnvironmentName) -> Result<Environment, Moment> {
         let read = self.lock();
         read.environments.get(name).cloned().ok_or(Moment(read.changes))
     }
 
-    /// Keeps what was read after that moment, unless something has changed since.
+    /// Caches what was read since that moment, unless something has changed.
     pub fn keep(&self, environment: &Environment, since: Moment) {
         let mut read = self.lock();
         if read.changes == since.0 {
@@ -38,7 +38,7 @@ impl Recent {
         }
     }
 
-    /// Something has changed.
+    /// Invalidates the cache after a change.
     pub fn forget(&self) {
         let mut read = self.lock();
         read.changes += 1;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::store::Store;
 
-    /// A registry, and the name of the environment in it.
+    /// Creates a registry; returns the name of the environment in it.
     async fn registry() -> (tempfile::TempDir, Store, EnvironmentName) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("registry.db");

@@ -1,4 +1,4 @@
-//! Watches, and what they have uploaded.
+//! Watches, and the files that they have uploaded.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Result, Store, StoreError, decode, encode, from_word, query};
 use crate::model::{Name, Record, Records, Stamp};
 
-/// A watch as it was asked for, and how far it has come.
+/// A watch as requested, and its progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchRow {
     pub id: Uuid,
@@ -19,22 +19,22 @@ pub struct WatchRow {
     pub directory: String,
     pub deletes: bool,
     pub patterns: Vec<String>,
-    /// Of the folder when it was last brought to the Volume.
+    /// Identity of the folder at the last sync.
     pub identity: Option<String>,
     pub uploads: i64,
     pub synced_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
 }
 
-/// What a round of a watch has changed.
+/// The changes made by a round of a watch.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// Files that are on the Volume now, with what is known of them.
+    /// Files that are now on the Volume, with their records.
     pub recorded: Vec<(Name, Record)>,
-    /// Files of which nothing is known any more.
+    /// Files whose records are to be removed.
     pub forgotten: Vec<Name>,
     pub uploads: i64,
-    /// Of the folder, if it is another one.
+    /// Identity of the folder, if it has changed.
     pub identity: Option<String>,
 }
 
@@ -99,7 +99,7 @@ impl From<FileRow> for (Name, Record) {
             inode: row.inode.cast_unsigned(),
         };
         let record = Record {
-            // A hash that is none is as good as no hash: the file is uploaded again.
+            // An invalid hash counts as no hash: the file is uploaded again.
             sha256: row.sha256.and_then(|hash| hash.try_into().ok()),
             stamp,
             imports: row.imports.into(),
@@ -110,11 +110,11 @@ impl From<FileRow> for (Name, Record) {
     }
 }
 
-/// SQLite takes some thousands of parameters in one statement.
+/// SQLite limits the parameters of a statement to some thousands.
 const ROWS_AT_A_TIME: usize = 1_000;
 
 impl Store {
-    /// All watches, oldest first.
+    /// Returns all watches, oldest first.
     pub async fn watches(&self) -> Result<Vec<WatchRow>> {
         let rows: Vec<Row> = sqlx::query_as("SELECT * FROM watch ORDER BY created_at, id")
             .fetch_all(&self.pool)
@@ -148,7 +148,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets a watch with all that it has uploaded; tells how many files those were.
+    /// Deletes a watch and the records of its uploads; returns the number of these files.
     pub async fn delete_watch(&self, id: Uuid) -> Result<u64> {
         let failed = query("removing a watch");
         let mut transaction = self.pool.begin().await.map_err(&failed)?;
@@ -167,7 +167,7 @@ impl Store {
         Ok(files)
     }
 
-    /// What a watch has uploaded.
+    /// Returns the records of a watch's uploads.
     pub async fn watched_files(&self, id: Uuid) -> Result<Records> {
         let rows: Vec<FileRow> = sqlx::query_as("SELECT * FROM watched_file WHERE watch = ?")
             .bind(id.to_string())
@@ -177,7 +177,7 @@ impl Store {
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
-    /// All paths that watches of an environment have uploaded.
+    /// Returns all paths that watches of an environment have uploaded.
     pub async fn watched_paths(&self, environment: &EnvironmentName) -> Result<HashSet<String>> {
         let paths: Vec<String> = sqlx::query_scalar("SELECT path FROM watched_file WHERE environment = ?")
             .bind(environment.as_str())
@@ -187,7 +187,7 @@ impl Store {
         Ok(paths.into_iter().collect())
     }
 
-    /// Of these paths, those that are of another watch of the environment.
+    /// Returns those of the paths that belong to another watch of the environment.
     pub async fn paths_of_other_watches(&self, watch: &WatchRow, paths: &[Name]) -> Result<Vec<(Name, String)>> {
         let failed = query("looking for files of other watches");
         let mut found = Vec::new();
@@ -209,7 +209,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Notes that these files may be on the Volume from now on; those that another watch has are left out.
+    /// Records that these files may be on the Volume from now on; skips files of other watches.
     pub async fn claim_files(&self, watch: &WatchRow, paths: &[Name]) -> Result<()> {
         if paths.is_empty() {
             return Ok(());
@@ -227,7 +227,7 @@ impl Store {
         transaction.commit().await.map_err(&failed)
     }
 
-    /// Writes down what a round has done, all of it at once.
+    /// Records the progress of a round in one transaction.
     pub async fn save_progress(&self, watch: &WatchRow, progress: &Progress, now: DateTime<Utc>) -> Result<()> {
         let failed = query("recording what a watch has done");
         let mut transaction = self.pool.begin().await.map_err(&failed)?;
@@ -337,7 +337,7 @@ mod tests {
         let taken = store.paths_of_other_watches(&other, &names).await.expect("paths");
         assert_eq!(taken, [("a.py".into(), "/one".to_owned())]);
 
-        // Nor can it be taken over by writing it down.
+        // Recording it cannot take it over either.
         let record = Record { sha256: Some([7; 32]), imports: "os".into(), on_volume: Some(3), ..Record::default() };
         let recorded = names.iter().map(|name| (name.clone(), record.clone())).collect();
         let progress = Progress { recorded, uploads: 1, identity: Some("1:2".to_owned()), ..Progress::default() };

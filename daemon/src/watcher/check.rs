@@ -1,4 +1,4 @@
-//! Trying changed files before they are uploaded: they are imported where they are, with all that is beside them.
+//! Validates changed files before they are uploaded. They are imported in place, next to the other files of the folder.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,27 +11,27 @@ use tokio::task::JoinSet;
 use super::{imports::Graph, local::Locals};
 use crate::{airflow::Deployed, error::Result, model::Name, runtime::Verdict};
 
-/// What is wrong with files; those that are fine are not in it.
+/// The faults of files; valid files have no entry.
 pub type Faults = BTreeMap<Name, Vec<InvalidFile>>;
 
-/// What came of trying files.
+/// The results of validating files.
 #[derive(Default)]
 pub struct Verdicts {
     pub faults: Faults,
     pub warnings: BTreeMap<Name, Vec<FileWarning>>,
-    /// The ids of the DAGs in files that were tried and found to be fine, and are not known to be on the Volume.
+    /// The ids of the DAGs in valid files that are not known to be on the Volume.
     pub dags: BTreeMap<Name, Vec<String>>,
 }
 
 impl Verdicts {
-    /// Forgets files that are not tried any more.
+    /// Forgets files that are no longer validated.
     pub fn retain(&mut self, is_tried: impl Fn(&Name) -> bool) {
         self.faults.retain(|path, _| is_tried(path));
         self.warnings.retain(|path, _| is_tried(path));
         self.dags.retain(|path, _| is_tried(path));
     }
 
-    /// Takes out the ids of the DAGs in files that are on the Volume now.
+    /// Removes and returns the ids of the DAGs in files that are now on the Volume.
     pub fn take_dags(&mut self, is_there: impl Fn(&Name) -> bool) -> Vec<(String, Vec<String>)> {
         let there: Vec<Name> = self.dags.keys().filter(|path| is_there(path)).cloned().collect();
         there.iter().filter_map(|path| Some((path.to_string(), self.dags.remove(path)?))).collect()
@@ -52,10 +52,10 @@ impl Verdicts {
     }
 }
 
-/// Messages of one file that are kept.
+/// Limit on the messages kept per file.
 const MOST_MESSAGES: usize = 20;
 
-/// Files that have to be tried because of what changed: the changed ones, and whatever imports them.
+/// Returns the files to validate after a change: the changed ones, and all that import them.
 pub fn affected<'a>(
     changed: impl IntoIterator<Item = &'a Name> + Clone,
     locals: &Locals,
@@ -67,7 +67,7 @@ pub fn affected<'a>(
     found
 }
 
-/// Tries the files, several at once, and writes down what there is to say of each of them now.
+/// Validates the files, several at once, and updates their verdicts.
 pub async fn check(environment: &Deployed, root: &Path, files: BTreeSet<Name>, verdicts: &mut Verdicts) -> Result<()> {
     let mut running = JoinSet::new();
     for file in files {
@@ -79,7 +79,7 @@ pub async fn check(environment: &Deployed, root: &Path, files: BTreeSet<Name>, v
             let path = folder.join(&*file);
             match environment.validate_file(&path, &folder, false).await {
                 Ok(verdict) => Ok((file, Some(verdict))),
-                // It was removed meanwhile, which the next round takes up.
+                // It was removed in the meantime; the next round handles that.
                 Err(_) if !path.is_file() => Ok((file, None)),
                 Err(error) => Err(error),
             }
@@ -103,7 +103,7 @@ fn note(checked: Checked, root: &Path, verdicts: &mut Verdicts) -> Result<()> {
             let (faults, warnings) = describe(&file, root, verdict);
             verdicts.set(file, faults, warnings, dags);
         }
-        // It is not aborted, so it panicked; so does this then.
+        // The task is never aborted, so this is its panic.
         Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
     }
     Ok(())

@@ -9,18 +9,18 @@ use tokio::{
 
 use crate::regular_file;
 
-/// How long there must be no change: programs save in several steps.
+/// Time without a change after which a burst is over: programs save in several steps.
 pub const QUIET: Duration = Duration::from_millis(200);
-/// Longest wait for that.
+/// Longest wait for the end of a burst.
 const LONGEST_BURST: Duration = Duration::from_secs(2);
-/// Longest wait for git, which removes its lock when it is done.
+/// Longest wait for git to finish and remove its lock.
 const LONGEST_CHECKOUT: Duration = Duration::from_secs(30);
 /// Waits until no change has come for [`QUIET`], within limits. `root` is the watched folder.
 pub async fn debounce(changes: &mut watch::Receiver<Instant>, root: &Path) {
     let started = Instant::now();
     loop {
         let folder = root.to_owned();
-        // The disk may be slow, or far away.
+        // The disk may be slow, or on the network.
         let checked = tokio::task::spawn_blocking(move || is_locked_by_git(&folder)).await;
         let is_checkout = checked.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let limit = if is_checkout { LONGEST_CHECKOUT } else { LONGEST_BURST };
@@ -32,19 +32,19 @@ pub async fn debounce(changes: &mut watch::Receiver<Instant>, root: &Path) {
         match remaining.is_zero() {
             true if is_checkout => tokio::time::sleep(QUIET).await,
             true => return,
-            // Whatever comes, the time of the last change counts.
+            // With or without another change: the time of the last one counts.
             false => drop(timeout(remaining, changes.changed()).await),
         }
     }
 }
 
-/// Of a file `.git`, which is a line with a path.
+/// Size limit of a `.git` file, which is a line with a path.
 const LONGEST_GIT_FILE: u64 = 16 << 10;
 
-/// Whether git is changing the files of the repository that the folder is in.
+/// Whether git is changing files in the repository that contains the folder.
 fn is_locked_by_git(root: &Path) -> bool {
     root.ancestors().map(|folder| folder.join(".git")).find(|git| git.exists()).is_some_and(|git| {
-        // In a worktree it is a file that names the place.
+        // In a worktree, `.git` is a file that names the git directory.
         let place = regular_file::read_text(&git, LONGEST_GIT_FILE).ok().and_then(|text| {
             let place = text.strip_prefix("gitdir:")?.trim().to_owned();
             Some(git.with_file_name(place))

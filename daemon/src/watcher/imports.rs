@@ -1,12 +1,13 @@
-//! What a Python file imports, and so which files may break when another one changes. Found by its words, without
-//! running it: too many are found rather than too few.
+//! Finds what a Python file imports, and which files a change may break. Parses the text without running it, and finds
+//! too many imports rather than too few.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::local::{Locals, Role};
 use crate::{airflow::PLUGINS, model::Name};
 
-/// The modules that a file imports, with blanks between them. `from a import b` may mean the module `a.b`, so both count.
+/// Returns the modules that a file imports, separated by spaces. `from a import b` may mean the module `a.b`: both
+/// count.
 pub fn imports(path: &str, content: &[u8]) -> Box<str> {
     if !path.ends_with(".py") {
         return "".into();
@@ -24,12 +25,12 @@ pub fn imports(path: &str, content: &[u8]) -> Box<str> {
             }
         }
     }
-    // Nobody's own module is called like Airflow's.
+    // User modules never have the name of Airflow's package.
     found.retain(|module| module != "airflow" && !module.starts_with("airflow."));
     found.into_iter().collect::<Vec<_>>().join(" ").into()
 }
 
-/// A statement with the lines on which it goes on.
+/// Joins a statement with its continuation lines.
 fn joined<'a>(start: &str, lines: &mut impl Iterator<Item = &'a str>) -> String {
     let mut statement = without_comment(start).to_owned();
     for _ in 0..1_000 {
@@ -49,7 +50,7 @@ fn without_comment(line: &str) -> &str {
     line.split('#').next().unwrap_or_default().trim_end()
 }
 
-/// The names of `a.b as c, d`.
+/// Returns the names in `a.b as c, d`.
 fn listed(text: &str) -> Vec<String> {
     let first = |item: &str| item.split_whitespace().next().unwrap_or_default().to_owned();
     let is_name =
@@ -63,7 +64,7 @@ fn from(path: &str, statement: &str, found: &mut BTreeSet<String>) {
     let dots = module.len() - module.trim_start_matches('.').len();
     let mut base: Vec<&str> = match dots {
         0 => Vec::new(),
-        // One dot is the package of the file, each more the one above.
+        // One dot is the package of the file; each further dot is one package up.
         _ => {
             let mut package: Vec<&str> = path.split('/').collect();
             package.truncate(package.len().saturating_sub(dots));
@@ -80,7 +81,7 @@ fn from(path: &str, statement: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The names by which a file can be imported. What is in the folder of the plugins can be without its name, too.
+/// Returns the names under which a file can be imported. Files in the plugin folder also have one without its name.
 fn modules(path: &str) -> Vec<String> {
     let Some(module) = path.strip_suffix(".py") else { return Vec::new() };
     let module = module.strip_suffix("/__init__").unwrap_or(module);
@@ -88,12 +89,12 @@ fn modules(path: &str) -> Vec<String> {
     std::iter::once(module.replace('/', ".")).chain(own).collect()
 }
 
-/// The folder that a file is in, with a slash at its end if it has a name.
+/// Returns the folder of a file, with a trailing slash unless it is the root.
 fn folder_of(path: &str) -> &str {
     path.rfind('/').map_or("", |end| &path[..=end])
 }
 
-/// Which file imports which. The requirements beside a DAG file are what it needs first, and count as imported.
+/// The import graph. The requirements file of a DAG file counts as imported by it.
 pub struct Graph {
     /// {file: the files that it imports}
     imported: HashMap<Name, Vec<Name>>,
@@ -102,7 +103,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Of the files in the folder, and of those that are `gone` but still on the Volume.
+    /// Builds the graph of the files in the folder and of those that are `gone` but still on the Volume.
     pub fn new(locals: &Locals, gone: &[Name]) -> Self {
         let mut places: HashMap<String, Vec<Name>> = HashMap::new();
         for path in locals.keys().chain(gone) {
@@ -114,7 +115,7 @@ impl Graph {
         for (path, local) in locals {
             let mut targets = BTreeSet::new();
             for module in local.imports.split(' ').filter(|module| !module.is_empty()) {
-                // Importing `a.b` runs `a/__init__.py`, too.
+                // Importing `a.b` also runs `a/__init__.py`.
                 let ends = module.match_indices('.').map(|(end, _)| end).chain([module.len()]);
                 targets.extend(ends.filter_map(|end| places.get(&module[..end])).flatten().cloned());
             }
@@ -132,17 +133,18 @@ impl Graph {
         graph
     }
 
-    /// All that import one of these, however indirectly; without these, unless they import each other.
+    /// Returns all direct and indirect importers of these files; excludes the files themselves unless they import each
+    /// other.
     pub fn dependents<'a>(&self, of: impl IntoIterator<Item = &'a Name>) -> BTreeSet<Name> {
         reach(&self.importing, of)
     }
 
-    /// Whether another file imports it.
+    /// Whether another file imports this one.
     pub fn is_imported(&self, path: &Name) -> bool {
         self.importing.contains_key(path)
     }
 
-    /// All that this one imports, however indirectly.
+    /// Returns all direct and indirect imports of a file.
     pub fn dependencies(&self, of: &Name) -> BTreeSet<Name> {
         reach(&self.imported, [of])
     }
@@ -169,7 +171,7 @@ pub(super) mod tests {
         watcher::local::{Local, Role},
     };
 
-    /// A folder of files with these contents.
+    /// Builds a folder of files with these contents.
     pub fn folder(files: &[(&str, &str)]) -> Locals {
         let local = |path: &str, text: &str| Local {
             stamp: Stamp::default(),

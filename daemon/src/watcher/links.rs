@@ -1,4 +1,4 @@
-//! Where links lead, and what has to stay as it is so that they lead there.
+//! Resolves symbolic links and reports the entries on the way.
 
 use std::{
     ffi::OsString,
@@ -8,17 +8,17 @@ use std::{
 
 use super::scan::Visitor;
 
-/// Links on the way to one file, as on Linux.
+/// Limit on links when a path is resolved, as on Linux.
 const MOST_LINKS: usize = 40;
 
-/// Resolves a path from the folder `from`, which has no links in its path, to one without links. The visitor learns of
-/// each entry on the way before it is read: whenever one of them changes, the path may lead elsewhere.
+/// Resolves a path from the folder `from`, whose path has no links, to one without links. Reports each entry on the way
+/// to the visitor before reading it: if one of them changes, the path may lead elsewhere.
 ///
 /// # Errors
-/// Those of the system: an entry does not exist or is no folder, or the links lead in a circle.
+/// Those of the system: an entry does not exist or is not a folder, or the links form a loop.
 pub fn resolve(from: &Path, path: &Path, visitor: &mut dyn Visitor) -> io::Result<PathBuf> {
     let mut place = from.to_owned();
-    // The next part is the last one.
+    // A stack: the next part is the last element.
     let mut ahead = parts(path);
     let mut links = 0;
     while let Some(part) = ahead.pop() {
@@ -48,7 +48,7 @@ enum Part {
     Name(OsString),
 }
 
-/// The parts of a path, the last one first.
+/// Returns the parts of a path, the last one first.
 fn parts(path: &Path) -> Vec<Part> {
     let part = |component| match component {
         Component::Prefix(_) | Component::CurDir => None,

@@ -1,4 +1,4 @@
-//! What is known of the files in a folder.
+//! Metadata of the files in a watched folder.
 
 use std::collections::BTreeMap;
 
@@ -9,25 +9,25 @@ use crate::model::{Digest, Name, Stamp};
 pub struct Local {
     pub stamp: Stamp,
     pub sha256: Digest,
-    /// Modules that it imports, with blanks between them; empty if it is not Python.
+    /// Imported modules, separated by spaces; empty if it is not Python.
     pub imports: Box<str>,
     pub role: Role,
 }
 
-/// What a file is to Airflow.
+/// The role of a file in Airflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Airflow looks for DAGs in it.
+    /// Airflow searches it for DAGs.
     Dags,
-    /// Python in the folder of the plugins.
+    /// Python in the plugin folder.
     Plugin,
-    /// Python that is only imported: `.airflowignore` says so.
+    /// Python that is only imported, according to `.airflowignore`.
     Module,
     Data,
 }
 
 impl Role {
-    /// Whether it has to be importable.
+    /// Whether it must be importable.
     pub fn is_imported(self) -> bool {
         matches!(self, Self::Dags | Self::Plugin)
     }

@@ -1,8 +1,9 @@
-//! Watches: what is saved in a folder comes to the Volume of an environment.
+//! Watches: sync folders to the Volumes of environments.
 //!
-//! An event never says what to upload. It wakes a [task](task), which runs a [round](round): a
-//! [snapshot](snapshot) of the whole folder, a [plan](plan) of what is missing on the Volume, a [check](check) of what would be parsed there, and one
-//! [upload](upload) of all that [need not wait](quarantine). A restart, a retry and a burst of saves are the same round.
+//! An event only wakes a [task](task), which runs a [round](round): a [snapshot](snapshot) of the whole folder, a
+//! [plan](plan) of the differences to the Volume, a [check](check) of the affected files, and one [upload](upload) of
+//! all changes that are not [quarantined](quarantine). A restart, a retry and a burst of saves all lead to the same
+//! round.
 
 mod check;
 mod debounce;
@@ -59,10 +60,10 @@ use crate::{
     store::WatchRow,
 };
 
-/// Each takes a thread and one of the user's inotify instances, of which there are 128 by default.
+/// Each watch takes a thread and one of the user's inotify instances, of which there are 128 by default.
 const MOST_WATCHES: usize = 100;
 
-/// Longest wait for a Volume whose files are listed beside those of the folder.
+/// Longest wait for the listing of a Volume when a watch is shown.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// All watches of the daemon.
@@ -71,7 +72,7 @@ pub struct Watchers {
     registry: Registry,
     airflow: Arc<Airflow>,
     settings: settings::Watch,
-    /// Where the daemon itself writes: [`Rules::own`].
+    /// Folders that the daemon writes to: [`Rules::own`].
     own: Arc<[PathBuf]>,
     running: Mutex<HashMap<Uuid, Running>>,
     stop: CancellationToken,
@@ -89,7 +90,7 @@ impl Watchers {
         Self { base, registry, airflow, settings, own, running: Mutex::default(), stop }
     }
 
-    /// Takes up all watches that there are.
+    /// Starts all recorded watches.
     pub async fn start(&self) -> Result<()> {
         let mut running = self.running.lock().await;
         for row in self.base.store.watches().await? {
@@ -102,7 +103,7 @@ impl Watchers {
         Ok(())
     }
 
-    /// Ends all of them; they go on at the daemon's next start.
+    /// Stops all watches; they resume at the daemon's next start.
     pub async fn stop(&self) {
         let running: Vec<_> = self.running.lock().await.drain().collect();
         for (_, running) in running {
@@ -110,15 +111,15 @@ impl Watchers {
         }
     }
 
-    /// Watches a folder; tells whether that is new. One that is watched as asked for is answered as it is.
+    /// Creates a watch; returns whether it is new. A watch that exists with the same options is returned as it is.
     pub async fn create_watch(&self, request: CreateWatch) -> Result<(bool, Watch)> {
         self.registry.wanted_environment(&request.environment).await?;
         let directory = self.directory(&request.directory)?;
         let invalid = |error: ignore::Error| Error::InvalidWatch(vec![Fault::new("patterns", error.to_string())]);
         let rules = Rules { patterns: Patterns::new(&request.patterns).map_err(invalid)?, own: self.own.clone() };
-        // Held to the end, so that of two requests for one folder only one begins to watch it.
+        // Held to the end, so that only one of two concurrent requests for a folder creates a watch.
         let mut running = self.running.lock().await;
-        // Those whose environments are gone.
+        // Drops watches whose environments are gone.
         running.retain(|_, running| !running.task.is_finished());
         let rows = self.base.store.watches().await?;
         for row in rows.iter().filter(|row| row.environment == request.environment) {
@@ -154,7 +155,7 @@ impl Watchers {
         };
         self.refuse_conflicts(&row, &directory, rules).await?;
         if let Err(error) = self.base.store.insert_watch(&row).await {
-            // It may have gone meanwhile.
+            // The environment may have been deleted in the meantime.
             self.registry.wanted_environment(&row.environment).await?;
             return Err(error.into());
         }
@@ -180,7 +181,7 @@ impl Watchers {
         Ok(self.watch_of(row).await)
     }
 
-    /// Watches a folder no more. What was uploaded stays where it is.
+    /// Removes a watch. Uploaded files stay on the Volume.
     pub async fn delete_watch(&self, id: Uuid) -> Result<WatchRemoval> {
         let mut all = self.running.lock().await;
         let row = self.base.store.watch(id).await?.ok_or(Error::WatchNotFound(id))?;
@@ -197,7 +198,7 @@ impl Watchers {
         Ok(WatchRemoval { id, environment: row.environment, directory: row.directory, files_kept })
     }
 
-    /// Begins to watch, and gives what is known of that.
+    /// Starts a watch; returns its shared status.
     fn begin_among(&self, running: &mut HashMap<Uuid, Running>, row: WatchRow) -> Result<Arc<Shared>> {
         let id = row.id;
         let begun = self.begin(row)?;
@@ -243,7 +244,7 @@ impl Watchers {
 
     async fn describe(&self, row: WatchRow, shared: Option<Arc<Shared>>) -> Watch {
         let Some(shared) = shared else { return describe(&row, Status::of(&row), None) };
-        // None before the environment is deployed.
+        // `None` before the environment is deployed.
         let environment = self.airflow.deployed(&row.environment).await.ok();
         let only_on_volume = match &environment {
             Some(environment) => self.only_on_volume(environment, &shared).await,
@@ -256,7 +257,7 @@ impl Watchers {
         describe(&row, status, only_on_volume)
     }
 
-    /// `None` if the Volume cannot be asked, of which the watch's own state tells more.
+    /// Returns `None` if the Volume cannot be listed; the state of the watch has the reason.
     async fn only_on_volume(&self, environment: &Deployed, shared: &Shared) -> Option<VolumeFiles> {
         let asked = async { upload::remotes(&environment.volume().await?).await };
         let remotes = timeout(ANSWER_LIMIT, asked).await.ok()?.ok()?;
@@ -278,7 +279,7 @@ impl Watchers {
         }
     }
 
-    /// Two watches of one environment cannot both say what a file is like.
+    /// Fails if the folder contains files that another watch of the environment syncs.
     async fn refuse_conflicts(&self, row: &WatchRow, directory: &Path, rules: Rules) -> Result<()> {
         let root = directory.to_owned();
         let scanned = tokio::task::spawn_blocking(move || scan(&root, &rules, &mut Nobody)).await;
@@ -298,7 +299,7 @@ impl Watchers {
     }
 }
 
-/// The path without links, as far as there is one.
+/// Resolves links in the path, if it exists.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

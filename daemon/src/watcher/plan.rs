@@ -1,5 +1,5 @@
-//! What has to be done so that the Volume has what the folder has: from how things are here, as what they were
-//! uploaded, and, if that was looked up, how they are there. Nothing here does anything.
+//! Plans how to make the Volume match the folder, from the local files, the records of uploads and, if listed, the
+//! files on the Volume. Pure: changes nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,10 +9,10 @@ use std::{
 use super::local::Locals;
 use crate::model::{Name, Record, Records};
 
-/// How much later than the upload began or ended the Volume may say that it was.
+/// Tolerance between the time of an upload here and on the Volume.
 const CLOCK_SKEW_SECONDS: i64 = 2;
 
-/// What is below `dags/` on the Volume.
+/// The files below `dags/` on the Volume.
 pub type Remotes = BTreeMap<Box<str>, Remote>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,35 +23,35 @@ pub struct Remote {
     pub modified: i64,
 }
 
-/// What to look at.
+/// The input of a plan.
 pub struct View<'a> {
     pub locals: &'a Locals,
     pub records: &'a Records,
-    /// `None` between the looks at the Volume: then it is taken to be as it was recorded.
+    /// `None` if the Volume was not listed: it is assumed to match the records.
     pub remotes: Option<&'a Remotes>,
-    /// Whether what is gone here goes there, too.
+    /// Whether local removals are applied to the Volume.
     pub deletes: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What is not on the Volume as it is here.
+    /// Files to upload: missing or different on the Volume.
     pub upload: Vec<Name>,
-    /// What may have been replaced there: its content tells.
+    /// Files that may have been replaced on the Volume; their content must be compared.
     pub verify: Vec<Name>,
-    /// What was uploaded, is gone here, and has to go there.
+    /// Uploaded files that were removed here and must be removed there.
     pub remove: Vec<Name>,
-    /// What was uploaded and is in the way of an upload, as it was a file and is a folder now, or the other way round.
+    /// Uploaded files that are in the way of an upload because a file became a folder, or the other way round.
     pub replace: Vec<Name>,
-    /// What cannot be uploaded for what others have put on the Volume, and why.
+    /// Files that conflict with files that others have put on the Volume, and why.
     pub blocked: Vec<(Name, String)>,
-    /// What was uploaded, and is gone here and there.
+    /// Uploaded files that are gone here and on the Volume.
     pub forget: Vec<Name>,
-    /// What is gone here and stays there.
+    /// Files that are gone here but stay on the Volume.
     pub keep: Vec<Name>,
 }
 
-/// The plan for all files but those that `hides` says may still be there unseen.
+/// Computes the plan for all files except those that may exist unseen according to `hides`.
 pub fn plan(view: &View<'_>, hides: impl Fn(&str) -> bool) -> Plan {
     let mut plan = Plan::default();
     for (path, local) in view.locals {
@@ -86,7 +86,7 @@ pub fn plan(view: &View<'_>, hides: impl Fn(&str) -> bool) -> Plan {
     plan
 }
 
-/// Whether the file on the Volume is the one that was put there.
+/// Whether the file on the Volume is still the uploaded one.
 fn is_unchanged(record: &Record, remote: &Remote) -> bool {
     let is_of_that_time = match record.on_volume {
         Some(seen) => remote.modified == seen,
@@ -95,7 +95,7 @@ fn is_unchanged(record: &Record, remote: &Remote) -> bool {
     remote.is_file && remote.size == record.stamp.size && is_of_that_time
 }
 
-/// Whether a file that was uploaded is where a folder has to be now, or in a folder where a file has to be.
+/// Whether an uploaded file is where a folder must be now, or inside a folder that must become a file.
 fn is_in_the_way(path: &str, locals: &Locals) -> bool {
     let below = format!("{path}/");
     let is_folder = locals.range::<str, _>(from(&below)).next().is_some_and(|(name, _)| name.starts_with(&below));
@@ -106,7 +106,7 @@ fn from(start: &str) -> (Bound<&str>, Bound<&str>) {
     (Bound::Included(start), Bound::Unbounded)
 }
 
-/// The paths of the folders that a path is in.
+/// Iterates over the parent folders of a path.
 fn above(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(end, _)| &path[..end])
 }
@@ -203,7 +203,7 @@ mod tests {
         let expected =
             Plan { upload: names(&["grown.py", "removed.py"]), verify: names(&["later.py"]), ..Plan::default() };
         assert_eq!(plan, expected);
-        // Once it was seen there, its time has to be that very one.
+        // Once its time on the Volume is recorded, it must match exactly.
         then.get_mut("later.py").expect("a record").on_volume = Some(2_000);
         then.get_mut("same.py").expect("a record").on_volume = Some(UPLOADED_AT);
         assert_eq!(planned(&here, &then, Some(&there), false).verify, names(&["same.py"]));

@@ -1,4 +1,4 @@
-//! The changes that a round has planned, and which of them can be applied.
+//! The planned changes of a round, and which of them can be applied.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,13 +21,13 @@ pub struct PlannedChanges {
     pub plan: Plan,
     pub graph: Graph,
     pub contents: HashMap<Name, Vec<u8>>,
-    /// What cannot be read here.
+    /// Local files that cannot be read.
     pub unreadable: Vec<InvalidFile>,
-    /// What cannot be uploaded for what is on the Volume, or belongs to another watch.
+    /// Files that cannot be uploaded because of a file on the Volume or of another watch.
     pub refused: BTreeMap<Name, String>,
 }
 
-/// What waits, and whether some of it because it was changed after it was looked at.
+/// The quarantined changes, and whether a file changed after it was validated.
 pub struct Held {
     pub why: BTreeMap<Name, Quarantined>,
     pub has_moved: bool,
@@ -41,12 +41,12 @@ impl PlannedChanges {
         (Self { plan, graph, contents, unreadable: snapshot.invalid, refused }, snapshot.locals)
     }
 
-    /// The changes that are planned.
+    /// Iterates over all planned changes.
     fn changes(&self) -> impl Iterator<Item = &Name> {
         self.plan.upload.iter().chain(&self.plan.remove).chain(&self.plan.replace)
     }
 
-    /// What is not as it was when files were last tried; without such a time, all that is planned.
+    /// Returns the files that differ from the last validation; all planned changes if there was none.
     pub fn fresh(&self, now: &Locals, tried: Option<&Locals>) -> BTreeSet<Name> {
         let Some(tried) = tried else { return self.changes().cloned().collect() };
         let is_new = |(path, local): &(&Name, &super::local::Local)| {
@@ -56,11 +56,11 @@ impl PlannedChanges {
         now.iter().filter(is_new).map(|(path, _)| path).chain(gone).cloned().collect()
     }
 
-    /// Which of the changes have to wait.
+    /// Returns the changes to quarantine.
     pub fn held(&self, root: &Path, locals: &Locals, records: &Records, faults: &Faults) -> Held {
         let changed: BTreeSet<Name> = self.changes().cloned().collect();
         let mut bad: BTreeSet<Name> = faults.keys().chain(self.refused.keys()).cloned().collect();
-        // A file is tried with what it imports: that, too, has to be what it was.
+        // A verdict also depends on the imported files: they must be unchanged, too.
         let imported = self.plan.upload.iter().flat_map(|path| self.graph.dependencies(path));
         let tried: BTreeSet<Name> = self.plan.upload.iter().cloned().chain(imported).collect();
         let is_moved = |path: &Name| locals.get(path).is_some_and(|local| !is_still(&root.join(&**path), local.stamp));
@@ -72,14 +72,14 @@ impl PlannedChanges {
         Held { why: quarantine(&Tried { changed: &changed, bad: &bad, graph: &self.graph }, is_live), has_moved }
     }
 
-    /// Takes out of the plan what was carried out.
+    /// Removes applied changes from the plan.
     pub fn remove_applied(&mut self, held: &BTreeMap<Name, Quarantined>) {
         for list in [&mut self.plan.upload, &mut self.plan.remove, &mut self.plan.replace] {
             list.retain(|path| held.contains_key(path));
         }
     }
 
-    /// What is on its way or waits, and what the user has to correct.
+    /// Returns the pending changes, and the files that the user must fix.
     pub fn describe(
         &self,
         held: &BTreeMap<Name, Quarantined>,
@@ -116,6 +116,6 @@ impl PlannedChanges {
 
 fn place_and_message(fault: &InvalidFile) -> String {
     let line = fault.line.map(|line| format!(":{line}")).unwrap_or_default();
-    // The rest is told of that file itself.
+    // The full message is shown for that file itself.
     format!("{}{line}: {}", fault.file, fault.message.lines().next().unwrap_or_default())
 }

@@ -1,7 +1,7 @@
 //! Quarantines changes that would break files on the Volume, and the changes that depend on them.
 //!
-//! What is on the Volume was good together, and what is in the folder was tried together. So whatever stays as it was
-//! keeps what it imports as it was, and whatever imports that stays as it was, too.
+//! The files on the Volume work together, and the files in the folder were validated together. So if a file stays at
+//! its old version, all that it imports and all that import it stay at theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,24 +11,24 @@ use crate::model::Name;
 /// Why a change is quarantined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Quarantined {
-    /// It is wrong itself, or was changed since it was tried.
+    /// The file is invalid itself, or changed since it was validated.
     Own,
-    /// This file, which is on the Volume as well, would not import any more.
+    /// It would break the import of this file, which is also on the Volume.
     Breaks(Name),
-    /// This one is not carried out either, and it imports that.
+    /// It imports this file, whose change is also quarantined.
     Waits(Name),
 }
 
-/// What was tried, and how.
+/// The validated changes and their result.
 pub struct Tried<'a> {
     /// Files that are new, changed or gone.
     pub changed: &'a BTreeSet<Name>,
-    /// Files, changed or not, that do not import, and changed ones that may not be uploaded for other reasons.
+    /// Files, changed or not, that fail to import, and changed ones that must not be uploaded for other reasons.
     pub bad: &'a BTreeSet<Name>,
     pub graph: &'a Graph,
 }
 
-/// The quarantined changes. `is_live` tells whether an older version of a file is on the Volume.
+/// Returns the quarantined changes. `is_live` tells whether an older version of a file is on the Volume.
 pub fn quarantine(tried: &Tried<'_>, is_live: impl Fn(&Name) -> bool) -> BTreeMap<Name, Quarantined> {
     let mut held = BTreeMap::new();
     let mut ahead: Vec<Name> = tried.bad.iter().cloned().collect();
@@ -36,7 +36,7 @@ pub fn quarantine(tried: &Tried<'_>, is_live: impl Fn(&Name) -> bool) -> BTreeMa
         held.insert(file.clone(), Quarantined::Own);
     }
     while let Some(file) = ahead.pop() {
-        // It stays as it is on the Volume, and so does what it imports.
+        // The old version stays on the Volume, and so must what it imports.
         if is_live(&file) {
             for imported in tried.graph.dependencies(&file) {
                 add(tried, &mut held, &mut ahead, imported, Quarantined::Breaks(file.clone()));
@@ -101,13 +101,13 @@ mod tests {
 
     #[test]
     fn what_a_live_file_imports_waits_with_it() {
-        // The old report has never been tried with the new format.
+        // The old report was never validated with the new format.
         let found = held(&["format.py", "helper.py", "report.py"], &["report.py"], &["report.py"]);
         let why = Quarantined::Breaks("report.py".into());
         let expected =
             [("format.py".into(), why.clone()), ("helper.py".into(), why), ("report.py".into(), Quarantined::Own)];
         assert_eq!(found, expected);
-        // A new one has no old version that could break.
+        // A new file has no old version that could break.
         assert_eq!(held(&["format.py", "report.py"], &["report.py"], &[]), [("report.py".into(), Quarantined::Own)]);
     }
 

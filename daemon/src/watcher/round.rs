@@ -1,5 +1,5 @@
-//! One round of a watch: look, plan, try, upload, remove, wake the scheduler, write it down. Any step can be the last
-//! one before the daemon is killed: the next round finds out what is left to do by looking again.
+//! One round of a watch: scan, plan, validate, upload, remove, wake the scheduler, record. The daemon may be killed
+//! after any step: the next round scans again and finds the remaining work.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +38,7 @@ use crate::{
     store::{Progress, Store, WatchRow},
 };
 
-/// What a round works with, and what it knows from those before.
+/// A round's tools, and its state from earlier rounds.
 pub struct Round {
     pub store: Store,
     pub airflow: Arc<Airflow>,
@@ -51,54 +51,53 @@ pub struct Round {
     pub memory: Memory,
 }
 
-/// What rounds leave to the next one.
+/// State kept between rounds.
 #[derive(Default)]
 pub struct Memory {
-    /// What was uploaded; `None` before it was read from the registry.
+    /// Records of uploads; `None` before they are read from the registry.
     records: Option<Arc<Records>>,
-    /// The folder as it was when files were last tried, and those that did not import.
+    /// The folder at the time of the last validation.
     tried: Option<Arc<Locals>>,
     verdicts: Verdicts,
-    /// Whether it was asked which files define which DAGs.
+    /// Whether the published DAG definitions were loaded.
     knows_definitions: bool,
-    /// Looks in a row at a folder that somebody was writing to.
+    /// Consecutive rounds that were postponed because of ongoing writes.
     postponed_rounds: u32,
-    /// How long the last look took.
+    /// How long the last snapshot took.
     pub snapshot_took: Duration,
 }
 
-/// Somebody who writes all the time does not keep others from being uploaded.
+/// Limit on postponed rounds, so that constant writes to some files do not block the upload of others.
 const MOST_POSTPONED_ROUNDS: u32 = 10;
 
-/// A folder in which so long no file was changed has all that belongs there, if it is a new one: a clone, or another
-/// branch's.
+/// A replaced folder (a new clone, for example) counts as complete once no file has changed for this long.
 const FILLED_AFTER: Duration = Duration::from_secs(5);
 
-/// Names, and warnings, in an event.
+/// Limit on the names, and on the warnings, in an event.
 const MOST_NAMES: usize = 100;
 
-/// Longest wait for what the scheduler has published of the DAGs in files.
+/// Longest wait for the DAG definitions that the scheduler has published.
 const DEFINITIONS_LIMIT: Duration = Duration::from_secs(3);
 
 /// How a round ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All that can be done is done.
+    /// All possible work is done.
     Done,
-    /// Something changed meanwhile.
+    /// Something changed during the round.
     Again,
-    /// The folder is another one than it was, and may not be complete yet.
+    /// The folder was replaced and may not be complete yet.
     Filling,
-    /// The folder is not there, or not the one that was.
+    /// The folder does not exist, or is not the original one.
     Missing(String),
-    /// The environment is not there yet, or is about to go.
+    /// The environment does not exist yet, or is being deleted.
     Waiting(String),
-    /// The watch was removed, or its environment was.
+    /// The watch or its environment was removed.
     Gone,
 }
 
 impl Round {
-    /// Runs a round. `compares`: whether to list the Volume; otherwise it is assumed to be as the last round left it.
+    /// Runs a round. `compares`: whether to list the Volume instead of assuming that it matches the records.
     pub async fn run(&mut self, compares: bool) -> Result<Outcome> {
         match self.store.watch(self.row.id).await? {
             Some(row) => self.row = row,
@@ -118,7 +117,7 @@ impl Round {
         let is_another = self.row.identity.as_ref().is_some_and(|known| *known != identity);
         let is_unreported = is_another || self.is_polling();
         if snapshot.has_recent_changes() && is_unreported && self.memory.postponed_rounds < MOST_POSTPONED_ROUNDS {
-            // Nobody tells when a save is finished, so the next look does.
+            // No event reports the end of a save here, so another round is needed.
             self.memory.postponed_rounds += 1;
             return Ok(Outcome::Again);
         }
@@ -127,7 +126,7 @@ impl Round {
             let message = "the folder is empty, and not the one that was there; is something not mounted?";
             return Ok(Outcome::Missing(message.to_owned()));
         }
-        // While somebody fills it, what is missing may be on its way.
+        // While a folder is being filled, missing files may still arrive.
         let is_filled = !(is_another && self.row.deletes) || snapshot.quiet_for >= FILLED_AFTER;
         let is_new = self.row.identity.as_ref() != Some(&identity);
         let progress = Progress { identity: (is_new && is_filled).then_some(identity), ..Progress::default() };
@@ -145,7 +144,7 @@ impl Round {
         }
     }
 
-    /// After a failure nothing is taken for granted: what it was about may have happened or not.
+    /// Discards the cached records after a failure: the failed step may have taken effect or not.
     pub fn invalidate_cache(&mut self) {
         self.memory.records = None;
     }
@@ -173,7 +172,7 @@ impl Round {
         });
         let taken = taken.await;
         self.memory.snapshot_took = started.elapsed();
-        // It is not aborted, so if it failed, it panicked; so does this then.
+        // The task is never aborted, so an error is its panic.
         taken.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
@@ -197,14 +196,14 @@ impl Round {
         let later = self.validate_affected(environment, &found, &locals, compares).await?;
         let mut again = self.apply(&mut found, &locals, environment, progress).await?;
         if !later.is_empty() {
-            // What did not import before may have lacked what has just come.
+            // Files that failed to import may have needed the ones just uploaded.
             check(environment, &self.root, later, &mut self.memory.verdicts).await?;
             again |= self.apply(&mut found, &locals, environment, Progress::default()).await?;
         }
         Ok(if again { Outcome::Again } else { Outcome::Done })
     }
 
-    /// The plan, where the contents decide whether something was replaced on the Volume.
+    /// Computes the plan; compares contents to find files that were replaced on the Volume.
     async fn plan(
         &self,
         (snapshot, records): (&Snapshot, &Records),
@@ -217,7 +216,7 @@ impl Round {
             plan(&view, |path| snapshot.hides(path))
         };
         let mut plan = planned(None);
-        // To clear the way for something it takes a look at what is in it.
+        // Clearing the way for an upload requires a listing of the Volume.
         if compares || !plan.replace.is_empty() {
             let volume = environment.volume().await?;
             let remotes = upload::remotes(&volume).await?;
@@ -237,7 +236,7 @@ impl Round {
         Ok(plan)
     }
 
-    /// What the user has to clear away before it can be uploaded.
+    /// Returns the files that conflict with others, which the user must resolve first.
     async fn refused(&self, plan: &Plan, records: &Records) -> Result<BTreeMap<Name, String>> {
         let mut refused: BTreeMap<_, _> = plan.blocked.iter().cloned().collect();
         for (path, directory) in
@@ -248,7 +247,8 @@ impl Round {
         Ok(refused)
     }
 
-    /// Tries what may import otherwise than the last time; gives what did not import then, and is to be tried later.
+    /// Validates files that may import differently than last time; returns earlier failures, which are to be retried
+    /// later.
     async fn validate_affected(
         &mut self,
         environment: &Deployed,
@@ -260,7 +260,7 @@ impl Round {
         let verdicts = &mut self.memory.verdicts;
         verdicts.retain(|path| locals.get(path).is_some_and(|local| local.role.is_imported()));
         let affected = affected(&fresh, locals, &found.graph);
-        // What was wrong may have passed, as a package index does that was not reached.
+        // A failure may be temporary, such as an unreachable package index.
         let is_later = |path: &&Name| (compares || !fresh.is_empty()) && !affected.contains(*path);
         let later = verdicts.faults.keys().filter(is_later).cloned().collect();
         check(environment, &self.root, affected, verdicts).await?;
@@ -268,7 +268,7 @@ impl Round {
         Ok(later)
     }
 
-    /// Uploads and removes what need not wait. Returns whether something changed meanwhile.
+    /// Uploads and removes all that is not quarantined. Returns whether something changed in the meantime.
     async fn apply(
         &mut self,
         found: &mut PlannedChanges,
@@ -277,7 +277,7 @@ impl Round {
         mut progress: Progress,
     ) -> Result<bool> {
         let (records, volume) = (self.records().await?, environment.volume().await?);
-        // It looks at files once more.
+        // Blocking: checks files on disk again.
         let held =
             tokio::task::block_in_place(|| found.held(&self.root, locals, &records, &self.memory.verdicts.faults));
         let free = |list: &[Name]| list.iter().filter(|path| !held.why.contains_key(*path)).cloned().collect();
@@ -287,14 +287,14 @@ impl Round {
         let new = unrecorded(&uploads, &records);
         self.store.claim_files(&self.row, &new).await?;
         if !self.store.paths_of_other_watches(&self.row, &new).await?.is_empty() {
-            // Another watch was a moment quicker: the next round tells.
+            // Another watch was faster; the next round reports the conflict.
             return Ok(true);
         }
         let mut uploaded = Vec::new();
         let mut batches = upload::batches(uploads, locals, &found.graph).into_iter().peekable();
         while let Some(names) = batches.next() {
             let Some(files) = upload::contents(&self.root, names, locals, &mut found.contents).await? else {
-                // Its stamp may not tell that it has changed: the next look reads what is not on the Volume.
+                // Its stamp may hide the change: the next scan rereads all files that are not on the Volume.
                 self.shared.set_locals(Arc::default());
                 self.save(progress).await?;
                 return Ok(true);
@@ -306,13 +306,13 @@ impl Round {
                 self.save(std::mem::take(&mut progress)).await?;
             }
         }
-        // What is back by now was not meant to go.
+        // A file that is back by now must not be removed.
         let (back, removals): (Vec<Name>, Vec<Name>) =
             tokio::task::block_in_place(|| removals.into_iter().partition(|path| !is_absent(&self.root.join(&**path))));
         upload::remove(&volume, &removals).await?;
         let removed: Vec<Name> = removals.into_iter().chain(in_the_way).collect();
         if progress.uploads > 0 || !removed.is_empty() {
-            // Before it is written down: whoever is killed in between does it again.
+            // Before saving the progress, so that a daemon killed in between does it again.
             environment.dags_changed().await?;
         }
         let is_there = |path: &Name| locals.contains_key(path) && !held.why.contains_key(path);
@@ -329,7 +329,7 @@ impl Round {
         Ok(held.has_moved || !back.is_empty())
     }
 
-    /// What there is to warn of uploaded files. `ids` are those of the DAGs in files that were uploaded or removed.
+    /// Returns warnings about uploaded files. `ids` are those of the DAGs in uploaded or removed files.
     async fn warnings(
         &mut self,
         environment: &Deployed,
@@ -344,7 +344,7 @@ impl Round {
                 let uploaded: BTreeSet<&str> = uploaded.iter().map(|path| &**path).collect();
                 warnings.extend(shared_dags(&shared, |path| uploaded.contains(path)));
             }
-            // They are uploaded, whatever is known of others.
+            // The upload succeeded even if the other files are unknown.
             Err(error) => tracing::warn!(error = chain(&error), "files that define the same DAGs are not known"),
         }
         warnings
@@ -360,7 +360,7 @@ impl Round {
         let is_asked = !uploaded.is_empty() || !self.memory.knows_definitions;
         let uploaded: Vec<&str> = uploaded.iter().map(|path| &**path).collect();
         if is_asked && environment.needs_definitions(&uploaded) {
-            // Without an answer in time, what was known before has to do.
+            // Without a response in time, the earlier definitions are used.
             if let Ok(loaded) = timeout(DEFINITIONS_LIMIT, environment.load_definitions()).await {
                 loaded?;
             }
@@ -380,7 +380,7 @@ impl Round {
         }
     }
 
-    /// Writes down what was done, and knows it from then on.
+    /// Records the progress and updates the cache.
     async fn save(&mut self, done: Progress) -> Result<()> {
         let now = (self.clock)();
         if !done.is_empty() {
@@ -399,7 +399,7 @@ impl Round {
         Ok(())
     }
 
-    /// Before the environment is there, nothing is.
+    /// Before the environment is ready, all files are pending.
     fn publish_all_pending(&self, locals: &Locals) {
         let pending = |path: &Name| PendingFile { file: path.to_string(), action: PendingAction::Upload, reason: None };
         self.shared.update(|status| {
@@ -435,7 +435,7 @@ fn unrecorded(paths: &[Name], records: &Records) -> Vec<Name> {
     paths.iter().filter(|path| !records.contains_key(*path)).cloned().collect()
 }
 
-/// Files that were touched, but are what they were: the next look need not read them.
+/// Updates the records of touched but unchanged files, so that the next scan need not read them.
 fn refresh(locals: &Locals, records: &Records, progress: &mut Progress) {
     let known: BTreeSet<Name> = progress.recorded.iter().map(|(path, _)| path.clone()).collect();
     for (path, local) in locals.iter().filter(|(path, _)| !known.contains(*path)) {

@@ -1,4 +1,4 @@
-//! Which files belong on the Volume: what a DAG may need, and nothing of what tools leave beside it.
+//! Which files belong on the Volume: those that a DAG may need, without the leftovers of tools.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,16 +7,16 @@ use std::{
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-/// Largest file. The folder is parsed again and again: a file near this size is data in the wrong place.
+/// Size limit of a file. The folder is parsed repeatedly: a file near this size is data in the wrong place.
 pub const MAX_FILE_BYTES: u64 = crate::airflow::MAX_FILE_BYTES as u64;
 
-/// Longest path, and longest part of one, as file systems have them.
+/// Limits for a path and for each of its parts, as file systems have them.
 const MAX_PATH_BYTES: usize = 1_000;
 const MAX_NAME_BYTES: usize = 255;
 
 pub const IGNORE_FILE: &str = ".airflowignore";
 
-/// Ends of names that tools give to what they have not finished, or keep beside a file.
+/// Suffixes that tools use for unfinished or backup files.
 const UNFINISHED: [&str; 15] = [
     "~",
     ".tmp",
@@ -35,22 +35,22 @@ const UNFINISHED: [&str; 15] = [
     ".pyo",
 ];
 
-/// Whether anybody but the tool that made it has a use for a file or folder of this name.
+/// Whether a file or folder with this name is useful to anything but the tool that made it.
 pub fn is_of_use(name: &str) -> bool {
     if name.starts_with('.') {
         return name == IGNORE_FILE;
     }
     let is_emacs = name.starts_with('#') && name.ends_with('#');
     let is_jetbrains = ["___jb_tmp___", "___jb_old___", "___jb_bak___"].iter().any(|mark| name.contains(mark));
-    // Of libraries that write atomically: the name, `.tmp-` and a number.
+    // Libraries that write atomically use the name, `.tmp-` and a number.
     let is_atomic = name.contains(".tmp-");
     let is_unfinished = UNFINISHED.iter().any(|end| name.ends_with(end));
     !(name == "__pycache__" || is_emacs || is_jetbrains || is_atomic || is_unfinished)
 }
 
-/// Whether only a program has a use for a file of this name, for a moment. A folder may be called so.
+/// Whether this is the name of a temporary file of a program. A folder may have such a name.
 pub fn is_passing_file(name: &str) -> bool {
-    // vim tries with this one whether it can write to the folder.
+    // vim creates this file to test whether the folder is writable.
     let is_vim = name == "4913";
     let is_sed = name.len() == 9 && name.starts_with("sed") && name[3..].bytes().all(|c| c.is_ascii_alphanumeric());
     is_vim || is_sed
@@ -61,7 +61,7 @@ pub fn is_virtual_environment(folder: &Path) -> bool {
     folder.join("pyvenv.cfg").is_file()
 }
 
-/// Why a file of this path cannot be on the Volume, if it cannot.
+/// Returns why a file with this path cannot be on the Volume, if so.
 pub fn refusal(path: &str, bytes: u64) -> Option<String> {
     if path.len() > MAX_PATH_BYTES || path.split('/').any(|name| name.len() > MAX_NAME_BYTES) {
         Some("its path is too long for the Volume".to_owned())
@@ -77,27 +77,27 @@ pub fn refusal(path: &str, bytes: u64) -> Option<String> {
     }
 }
 
-/// What a watch leaves out.
+/// The exclusions of a watch.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     pub patterns: Patterns,
-    /// Where the daemon itself writes, without links in the paths: watching that would never end.
+    /// Folders that the daemon itself writes to, without links in the paths: watching them would cause an endless loop.
     pub own: Arc<[PathBuf]>,
 }
 
 impl Rules {
-    /// Whether the daemon writes to this folder, below it, or to one that it is in.
+    /// Whether the daemon writes to this folder, to one below it, or to one above it.
     pub fn has_own_files(&self, real: &Path) -> bool {
         self.own.iter().any(|own| own.starts_with(real) || real.starts_with(own))
     }
 }
 
-/// What the user restricts a watch to.
+/// The user's patterns for a watch.
 #[derive(Clone, Debug, Default)]
 pub struct Patterns(Option<Gitignore>);
 
 impl Patterns {
-    /// In the syntax of `.gitignore`; the error is that of the first pattern that is none.
+    /// Parses patterns in the syntax of `.gitignore`; fails at the first invalid one.
     pub fn new(patterns: &[String]) -> Result<Self, ignore::Error> {
         if patterns.is_empty() {
             return Ok(Self(None));
@@ -111,7 +111,7 @@ impl Patterns {
 
     pub fn allow(&self, path: &str) -> bool {
         let Some(patterns) = &self.0 else { return true };
-        // It says which files are parsed, whatever is uploaded.
+        // This file controls what is parsed, whatever is uploaded.
         let says_what_is_parsed = path.rsplit('/').next() == Some(IGNORE_FILE);
         says_what_is_parsed || patterns.matched_path_or_any_parents(path, false).is_ignore()
     }
@@ -122,13 +122,13 @@ impl Patterns {
 pub struct Ignores(Vec<Gitignore>);
 
 impl Ignores {
-    /// Enters a folder with this `.airflowignore`. Lines that are not patterns say nothing, as on Airflow.
+    /// Enters a folder with this `.airflowignore`. Invalid lines are ignored, as in Airflow.
     pub fn push(&mut self, folder: &Path, text: &str) {
         let mut builder = GitignoreBuilder::new(folder);
         for line in text.lines() {
-            // To Airflow a comment can begin anywhere in a line.
+            // In Airflow a comment can begin anywhere in a line.
             let pattern = line.split_once('#').map_or(line, |(pattern, _)| pattern.trim_end());
-            // What is not a pattern is for the log of Airflow, which will complain as well.
+            // Airflow reports invalid patterns in its own log.
             let _ = builder.add_line(None, pattern);
         }
         if let Ok(ignore) = builder.build() {
@@ -136,7 +136,7 @@ impl Ignores {
         }
     }
 
-    /// How many there are; [`Ignores::truncate`] to it leaves the folders entered since.
+    /// Returns the current depth; pass it to [`Ignores::truncate`] to leave the folders entered since.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -145,7 +145,7 @@ impl Ignores {
         self.0.truncate(len);
     }
 
-    /// Whether the last line that says something about this path says that it is ignored.
+    /// Whether the last line that matches this path ignores it.
     pub fn ignore(&self, path: &Path, is_folder: bool) -> bool {
         let said = self.0.iter().rev().map(|ignore| ignore.matched(path, is_folder)).find(|said| !said.is_none());
         said.is_some_and(|said| said.is_ignore())
@@ -185,7 +185,7 @@ mod tests {
         for name in leftovers {
             assert!(!is_of_use(name), "{name}");
         }
-        // A folder may be called so.
+        // A folder may have such a name.
         for name in ["4913", "sedAb12Cd", "sediments"] {
             assert!(is_of_use(name) && is_passing_file(name), "{name}");
         }

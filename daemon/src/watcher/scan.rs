@@ -23,14 +23,14 @@ use crate::{
     regular_file,
 };
 
-/// Most files, and most folders. A folder with more is none of DAGs: somebody watches a home directory.
+/// Limit on files, and on folders. A larger folder does not hold DAGs: somebody watches a home directory.
 const MOST_FILES: usize = 100_000;
 const DEEPEST: usize = 64;
 
 const TO_OWN_FILES: &str = "the link leads to files of the daemon";
 
-/// What tells a folder or file from all others, whatever its name: its device, its number there, which is given anew when
-/// it is gone, and when it was made (seconds and nanoseconds since the epoch), if the file system knows that.
+/// Identifies a file or folder independently of its name: device, inode number (which can be reused after a removal)
+/// and creation time (seconds and nanoseconds since the epoch, if the file system has it).
 pub type Identity = (u64, u64, (u64, u32));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,19 +39,19 @@ pub struct Found {
     pub role: Role,
 }
 
-/// What is in the folder.
+/// The files in the folder.
 #[derive(Debug)]
 pub struct Scan {
     pub identity: Identity,
     pub files: BTreeMap<Name, Found>,
-    /// What cannot be uploaded as it is.
+    /// Entries that cannot be uploaded as they are.
     pub invalid: Vec<InvalidFile>,
-    /// Paths below which nothing could be seen: what was there may still be.
+    /// Paths that could not be read: earlier files below them may still exist.
     pub hidden: Vec<String>,
 }
 
 impl Scan {
-    /// Whether a file of this path would not have been seen.
+    /// Whether a file with this path could exist unseen.
     pub fn hides(&self, path: &str) -> bool {
         let is_below = |folder: &String| path.strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'));
         self.hidden.iter().any(|hidden| hidden == path || is_below(hidden))
@@ -72,7 +72,7 @@ pub enum ScanError {
     TooManyBehind(String),
 }
 
-/// Learns which folders a scan depends on, each before it is read. Paths have no links in them.
+/// Learns which folders a scan depends on, each before it is read. The paths have no links.
 pub trait Visitor {
     /// A folder whose files belong on the Volume.
     fn folder(&mut self, path: &Path, identity: Identity);
@@ -80,7 +80,7 @@ pub trait Visitor {
     fn step(&mut self, folder: &Path, name: &OsStr);
 }
 
-/// Looks at all files below the folder. Links are followed wherever they lead.
+/// Lists all files below the folder. Follows links wherever they lead.
 pub fn scan(root: &Path, rules: &Rules, visitor: &mut dyn Visitor) -> Result<Scan, ScanError> {
     let is_absence = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     let failed = |error| if is_absence(&error) { ScanError::Missing } else { ScanError::Read(error) };
@@ -132,7 +132,7 @@ struct Walk<'a> {
 
 enum FolderError {
     Read(io::Error),
-    /// Behind this link, if any.
+    /// The folder is too large; names the link that leads to it, if any.
     TooMany(Option<String>),
 }
 
@@ -140,7 +140,7 @@ impl Walk<'_> {
     fn folder(&mut self, place: Place<'_>, identity: Identity, ignored: bool) -> Result<(), FolderError> {
         self.folders += 1;
         self.check_limit()?;
-        // First the watch, then the look: nothing can come in between unseen.
+        // Watch before reading, so that no change in between is missed.
         self.visitor.folder(place.real, identity);
         let entries = fs::read_dir(place.real).map_err(FolderError::Read)?;
         let outer = self.ignores.len();
@@ -157,7 +157,7 @@ impl Walk<'_> {
         walked
     }
 
-    /// The text of the `.airflowignore` in a folder. What is wrong with that is noted with its entry.
+    /// Returns the text of the `.airflowignore` in a folder. Errors are reported with its entry.
     fn ignore_file(&self, folder: &Path) -> Option<String> {
         let path = folder.join(IGNORE_FILE).canonicalize().ok()?;
         if self.rules.has_own_files(&path) { None } else { regular_file::read_text(&path, rules::MAX_FILE_BYTES).ok() }
@@ -184,7 +184,7 @@ impl Walk<'_> {
         };
         let (real, metadata) = match found {
             Ok(found) => found,
-            // It has just been removed.
+            // It was just removed.
             Err(error) if !is_link && error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => {
                 let what = if is_link { "the link leads nowhere" } else { "it cannot be read" };
@@ -235,7 +235,7 @@ impl Walk<'_> {
         }
         let ignored = ignored || self.ignores.ignore(place.path, true);
         match self.folder(place, identity, ignored) {
-            // It has just been removed, or a part of it.
+            // The folder or a part of it was just removed.
             Err(FolderError::Read(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(FolderError::Read(error)) => {
                 self.unseen(place.name.to_owned(), format!("the folder cannot be read: {}", plain(&error)));
@@ -264,20 +264,20 @@ impl Walk<'_> {
         self.scan.files.insert(below.into(), Found { stamp: Stamp::of(metadata), role });
     }
 
-    /// Something is there, but cannot be uploaded; so what was there before is not gone.
+    /// Records an entry that exists but cannot be uploaded, so that an earlier version does not count as removed.
     fn unseen(&mut self, file: String, message: String) {
         self.scan.invalid.push(InvalidFile { file: file.clone(), line: None, message });
         self.scan.hidden.push(file);
     }
 }
 
-/// An error of the system without its number.
+/// Formats an error of the system without its number.
 pub fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-/// A visitor that wants to know nothing.
+/// A visitor that ignores everything.
 pub struct Nobody;
 
 impl Visitor for Nobody {
@@ -285,7 +285,7 @@ impl Visitor for Nobody {
     fn step(&mut self, _folder: &Path, _name: &OsStr) {}
 }
 
-/// The folder as the user gave it, without what only makes it longer; `None` if it is not absolute or leads up.
+/// Normalizes the folder given by the user; `None` if it is not absolute or contains `..`.
 pub fn normal(directory: &str) -> Option<PathBuf> {
     use std::path::Component;
     let path = Path::new(directory);
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(told, [("all", above), ("circle", circle), ("data", own), ("state", own), ("up", above)]);
     }
 
-    /// Each folder has two links to the next one, so that there are twice as many paths with each.
+    /// Each folder has two links to the next one, so the number of paths doubles with each.
     #[test]
     fn folders_have_a_limit_that_names_the_link() {
         let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));

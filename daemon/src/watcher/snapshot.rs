@@ -23,7 +23,7 @@ use crate::{
     regular_file,
 };
 
-/// Contents that are kept from the snapshot to the upload; what is beyond is read a second time.
+/// Bytes of content kept from the snapshot to the upload; files beyond that are read a second time.
 const MOST_BYTES_KEPT: usize = 16 << 20;
 
 /// What is in the folder.
@@ -34,23 +34,23 @@ pub struct Snapshot {
     pub contents: Vec<(Name, Vec<u8>)>,
     pub invalid: Vec<InvalidFile>,
     scan: Scan,
-    /// How long before it the last file was changed.
+    /// Time since the last change of a file.
     pub quiet_for: Duration,
 }
 
 impl Snapshot {
-    /// Whether something was changed so shortly before that it may still be being written.
+    /// Whether a file changed so recently that it may still be being written.
     pub fn has_recent_changes(&self) -> bool {
         self.quiet_for < QUIET
     }
 
-    /// Whether a file of this path may be there unseen.
+    /// Whether a file with this path could exist unseen.
     pub fn hides(&self, path: &str) -> bool {
         self.scan.hides(path)
     }
 }
 
-/// Takes a snapshot of the folder; blocking. Reads files that have changed since the last snapshot and since the records.
+/// Takes a snapshot of the folder; blocking. Reads only files that differ from the last snapshot and from the records.
 pub fn take_snapshot(
     root: &Path,
     rules: &Rules,
@@ -87,7 +87,7 @@ pub fn take_snapshot(
             }
         }
     }
-    // A file of the future was not changed just now.
+    // A modification time in the future does not count as a recent change.
     let quiet_for = u64::try_from(now.saturating_sub(newest)).map_or(Duration::MAX, Duration::from_nanos);
     let invalid = std::mem::take(&mut scan.invalid);
     Ok(Snapshot { identity: scan.identity, locals, contents, invalid, scan, quiet_for })
@@ -105,7 +105,7 @@ pub fn digest(content: &[u8]) -> Digest {
     Sha256::digest(content).into()
 }
 
-/// A file and its stamp, which is of this very content or equal to none.
+/// Reads a file. Its stamp belongs to exactly this content, or equals no other stamp.
 pub fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
     let (file, metadata) = regular_file::open(path)?;
     let before = Stamp::of(&metadata);
@@ -119,11 +119,11 @@ pub fn read(path: &Path) -> io::Result<(Stamp, Vec<u8>)> {
     Ok((stamp, content))
 }
 
-/// Whether a file is, by its stamp, still the one that was read.
+/// Whether a file is still the one that was read, according to its stamp.
 pub fn is_still(path: &Path, stamp: Stamp) -> bool {
     path.metadata().is_ok_and(|metadata| {
         let found = Stamp::of(&metadata);
-        // One that could not be trusted is compared by what else there is.
+        // Without a reliable change time, the other fields are compared.
         let changed = if stamp.changed == i64::MIN { i64::MIN } else { found.changed };
         Stamp { changed, ..found } == stamp
     })

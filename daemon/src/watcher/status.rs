@@ -1,4 +1,4 @@
-//! How a watch stands, for those who ask.
+//! The status of a watch, as the API shows it.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
     store::WatchRow,
 };
 
-/// Entries of each list in an answer.
+/// Limit on the entries of each list in a response.
 const MOST_ENTRIES: usize = 100;
 
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl Status {
     }
 }
 
-/// What a watch at work and those who ask about it share.
+/// State shared by a running watch and the API.
 pub struct Shared {
     status: RwLock<Status>,
     locals: RwLock<Arc<Locals>>,
@@ -83,7 +83,7 @@ impl Shared {
         *self.locals.write() = locals;
     }
 
-    /// The files of the Volume that are not in the folder. `is_of_another` tells what other watches have put there.
+    /// Returns the files on the Volume that are not in the folder. `is_of_another` tells which belong to other watches.
     pub fn only_on_volume(&self, remotes: &Remotes, is_of_another: impl Fn(&str) -> bool) -> VolumeFiles {
         let (locals, status) = (self.locals(), self.status());
         let kept: HashSet<&str> = status.kept.iter().map(|path| &**path).collect();
@@ -106,7 +106,7 @@ impl Shared {
     }
 }
 
-/// Warnings of files that define a DAG of another file, if one of the two `is_of_interest`.
+/// Returns warnings about files that define a DAG of another file, if `is_of_interest` for one of the two.
 pub fn shared_dags(shared: &[SharedId], is_of_interest: impl Fn(&str) -> bool) -> Vec<FileWarning> {
     shared_id_warnings(shared.iter().flat_map(|shared| {
         let counting = shared.owner.as_ref().unwrap_or(&shared.files[0]);
@@ -116,7 +116,7 @@ pub fn shared_dags(shared: &[SharedId], is_of_interest: impl Fn(&str) -> bool) -
     }))
 }
 
-/// The answer to whoever asks.
+/// Builds the API's representation of a watch.
 pub fn describe(row: &WatchRow, status: Status, only_on_volume: Option<VolumeFiles>) -> Watch {
     let (total_pending, total_invalid) = (status.pending.len() as u64, status.invalid.len() as u64);
     Watch {

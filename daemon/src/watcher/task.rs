@@ -1,4 +1,4 @@
-//! The life of a watch: it waits until something may have changed, and runs rounds until nothing is left to do.
+//! The life cycle of a watch: waits for a possible change, and runs rounds until no work is left.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -24,18 +24,18 @@ use crate::{
     settings,
 };
 
-/// A look at folder and Volume without an event, for whatever the events and others have missed.
+/// Period of a full comparison of folder and Volume without an event, in case events were lost.
 const PERIOD: Duration = Duration::from_secs(900);
-/// How often it is made sure that the folder is still the one that is watched: of a mount nobody tells.
+/// Period of the check that the folder is still the watched one: mounts cause no events.
 const IDENTITY_PERIOD: Duration = Duration::from_secs(60);
-/// How often a folder that is gone is looked for.
+/// Period of the check whether a missing folder is back.
 const ABSENCE_PERIOD: Duration = Duration::from_secs(2);
-/// How often a folder is looked at that somebody fills.
+/// Period of the scans while a folder is being filled.
 const FILLING_PERIOD: Duration = Duration::from_secs(1);
-/// The environment's own news come at once; this is for those that get lost.
+/// Retry period while the environment is not ready, as its notifications may get lost.
 const WAITING_PERIOD: Duration = Duration::from_secs(30);
 const RETRIES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
-/// A polled folder is scanned for at most 1/50 of the time: the pause is this many times the last scan.
+/// Scans of a polled folder take at most one part in this many of the time.
 const POLLING_SHARE: u32 = 50;
 
 pub struct Task {
@@ -45,20 +45,20 @@ pub struct Task {
     pub environments: watch::Receiver<u64>,
     pub settings: settings::Watch,
     pub failures: u32,
-    /// The state that was last told of, other than on the way to another one.
+    /// The last state that was reported, without intermediate ones.
     pub reported: WatchState,
 }
 
 /// What comes after a round.
 struct Next {
     pause: Duration,
-    /// Whether the next round looks at the Volume even if an event starts it.
+    /// Whether the next round compares with the Volume even if an event starts it.
     compares: bool,
     waits_for_environment: bool,
 }
 
 impl Task {
-    /// Runs until cancelled, or until the watch is gone. A round under way is abandoned then: the next one repeats it.
+    /// Runs until canceled, or until the watch is removed. Abandons the current round: the next one repeats it.
     pub async fn run(mut self, cancelled: CancellationToken) {
         tokio::select! {
             () = cancelled.cancelled() => {}
@@ -86,7 +86,7 @@ impl Task {
         }
     }
 
-    /// Runs a round. One that panics has failed like any other, and the next one starts from nothing.
+    /// Runs a round. A panic counts as a failure, and the next round starts from scratch.
     async fn round(&mut self, compares: bool) -> Result<Outcome> {
         match AssertUnwindSafe(self.round.run(compares)).catch_unwind().await {
             Ok(outcome) => outcome,
@@ -98,7 +98,7 @@ impl Task {
         }
     }
 
-    /// Has the system tell of changes, if it will.
+    /// Starts the system's file events, unless the settings ask for polling.
     fn open_eyes(&self) {
         let mut directory = self.round.directory.lock();
         if self.settings.polling {
@@ -108,7 +108,7 @@ impl Task {
         }
     }
 
-    /// Publishes how a round ended; `None` if there are to be no more.
+    /// Publishes how a round ended; `None` if it was the last one.
     fn conclude(&mut self, outcome: Result<Outcome>) -> Option<Next> {
         let name = self.round.row.directory.clone();
         if outcome.is_ok() {
@@ -158,7 +158,7 @@ impl Task {
         Some(next)
     }
 
-    /// Records that the watch has got into trouble, or out of it.
+    /// Emits an event if the state has changed, except to pending.
     async fn emit_event(&mut self) {
         let Status { state, message, .. } = self.round.shared.status();
         if state == WatchState::Pending || state == self.reported {
@@ -176,7 +176,7 @@ impl Task {
         delay
     }
 
-    /// Waits for a reason to run another round. Returns whether it is time to look at the Volume, too.
+    /// Waits for a reason to run another round. Returns whether the round also compares with the Volume.
     async fn wait(&mut self, next: &Next, period_ends: Instant) -> bool {
         let until = Instant::now() + next.pause;
         let watched = self.identity().await;
@@ -197,7 +197,7 @@ impl Task {
                         return true;
                     }
                     if self.identity().await != watched {
-                        // Whoever has brought the folder may be about to fill it.
+                        // A folder that has just appeared may still be being filled.
                         debounce(&mut self.changes, &self.round.root).await;
                         return false;
                     }
@@ -215,7 +215,7 @@ impl Task {
     }
 }
 
-/// Keeps a watch at work.
+/// The handle on a running watch.
 pub struct Running {
     pub shared: Arc<super::status::Shared>,
     pub cancel: CancellationToken,
@@ -223,7 +223,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Ends the watch; when this returns, nothing is under way any more.
+    /// Stops the watch and waits until its task has ended.
     pub async fn stop(self) {
         self.cancel.cancel();
         if let Err(error) = self.task.await {

@@ -1,4 +1,4 @@
-//! The Volume's side of a watch: what is there, and bringing files there.
+//! The Volume side of a watch: listing, uploading and removing files.
 
 use std::{collections::HashMap, path::Path};
 
@@ -18,12 +18,12 @@ use crate::{
     model::{Name, Record},
 };
 
-/// All of an upload is in memory, and all of it appears at once.
+/// Limits of one upload, which is held in memory and appears atomically.
 const MOST_BYTES: u64 = 16 << 20;
 const MOST_FILES: usize = 5_000;
 const REMOVALS_AT_A_TIME: usize = 16;
 
-/// What is below `dags/` now.
+/// Lists the files below `dags/`.
 pub async fn remotes(volume: &Volume) -> Result<Remotes> {
     let entries = volume.list(&format!("/{DAGS}"), true).await?;
     let below = format!("{DAGS}/");
@@ -45,17 +45,17 @@ pub async fn remove(volume: &Volume, names: &[Name]) -> Result<()> {
     Ok(removals.buffer_unordered(REMOVALS_AT_A_TIME).try_collect().await?)
 }
 
-/// Removes what this watch has uploaded from where uploads have to go now.
+/// Removes files of this watch that are in the way of uploads.
 pub async fn clear_way(volume: &Volume, in_the_way: &[Name], uploads: &[Name]) -> Result<()> {
     remove(volume, in_the_way).await?;
-    // Of their folders nothing is left that is anybody's: the plan has made sure.
+    // The plan ensures that no other files are left in these folders.
     for path in uploads.iter().filter(|path| in_the_way.iter().any(|old| old.starts_with(&format!("{path}/")))) {
         volume.remove_folder(&on_volume(path)).await?;
     }
     Ok(())
 }
 
-/// The uploads in which the files go: one, unless they are too many. What others import goes first.
+/// Splits the uploads: a single batch unless there are too many files. Imported files go first.
 pub fn batches(mut files: Vec<Name>, locals: &Locals, graph: &Graph) -> Vec<Vec<Name>> {
     let rank = |path: &Name| match locals.get(path).map(|local| local.role) {
         Some(Role::Dags) if graph.is_imported(path) => 1,
@@ -78,7 +78,7 @@ pub fn batches(mut files: Vec<Name>, locals: &Locals, graph: &Graph) -> Vec<Vec<
     batches
 }
 
-/// The contents of the files; `None` if one of them is not what it was when it was tried.
+/// Reads the contents of the files; `None` if one of them has changed since it was validated.
 pub async fn contents(
     root: &Path,
     names: Vec<Name>,
@@ -104,7 +104,7 @@ pub async fn contents(
     Ok(Some(files))
 }
 
-/// Uploads the files, all of them or none; gives what there is to record of them.
+/// Uploads the files, all or nothing; returns the records to save.
 pub async fn put(
     environment: &Deployed,
     files: Vec<(Name, Vec<u8>)>,

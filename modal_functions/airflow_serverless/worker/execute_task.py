@@ -26,8 +26,8 @@ def execute_task(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Run the launch that `payload` describes, unless it is obsolete or another call runs it.
 
     `payload`: {"key": key of its task entry, "launch", "generation": least generation of the snapshot, "workload":
-    Airflow's ExecuteTask}, or what `execute_callback` or `task_packages.install` takes. Returns {"status": SUCCESS, FAILED
-    or the reason why nothing was done}.
+    Airflow's ExecuteTask}, or what `execute_callback` or `task_packages.install` takes. Returns {"status": SUCCESS,
+    FAILED or the reason why nothing was done}.
     """
     worker = Worker.of_process()
     with Processes() as processes:

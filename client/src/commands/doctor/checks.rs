@@ -1,4 +1,4 @@
-//! The checks: each judges something that was found.
+//! The checks: each judges one finding.
 
 use std::{
     fs,
@@ -18,13 +18,13 @@ use serde::Serialize;
 
 use crate::{daemon_status::DaemonStatus, error::CliError, printer::counted};
 
-/// Crons that starter plans of Modal allow; each environment has one.
+/// Limit on crons in Modal's starter plans; each environment has one.
 const CRONS: usize = 5;
-/// Clocks may be this far apart, in seconds.
+/// Tolerated difference between clocks, in seconds.
 const SKEW: i64 = 5;
 const LITTLE_SPACE: u64 = 2 << 30;
 const NO_SPACE: u64 = 200 << 20;
-/// A round trip that takes longer than this, in seconds, is worth a word.
+/// A round trip longer than this, in seconds, causes a warning.
 const SLOW: f64 = 5.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -58,7 +58,7 @@ fn failure(name: impl Into<String>, detail: impl Into<String>, fix: impl Into<St
 
 /// The daemon's program.
 pub fn binary(path: &Path) -> Check {
-    // A bare name is looked for when it is started.
+    // A bare name is searched in the PATH when it is started.
     if path.components().count() == 1 || path.is_file() {
         return ok("program", path.display().to_string());
     }
@@ -66,7 +66,7 @@ pub fn binary(path: &Path) -> Check {
     failure("program", format!("there is no {}", path.display()), fix)
 }
 
-/// The folders can be found and used.
+/// Checks that the daemon's folders are private.
 pub fn settings_folder(home: &Home) -> Check {
     let mode = |path: &Path| fs::metadata(path).ok().map(|found| found.permissions().mode() & 0o077);
     let open: Vec<_> =
@@ -114,7 +114,7 @@ pub fn versions(daemon: &Version) -> Check {
     warning("versions", detail, "run `airflow-serverless daemon restart`, or update the older of the two")
 }
 
-/// What the system allows this user of inotify, and what all processes of the user have of it.
+/// Checks the user's inotify limits against the usage of all processes of the user.
 pub fn inotify() -> Check {
     let name = "folder watches";
     let limit = |what: &str| {
@@ -130,7 +130,7 @@ pub fn inotify() -> Check {
     let setting = |what: &str, more: usize| format!("fs.inotify.max_user_{what}={more}");
     let settings: Vec<_> = [
         is_little(watches, most_watches).then(|| setting("watches", most_watches.saturating_mul(4).max(524_288))),
-        // Each watched folder takes one, with all that is below it.
+        // Each watch takes one instance, whatever the number of its subfolders.
         is_little(instances, most_instances).then(|| setting("instances", most_instances.saturating_mul(4).max(1024))),
     ]
     .into_iter()
@@ -142,7 +142,7 @@ pub fn inotify() -> Check {
     warning(name, detail, format!("`sudo sysctl {}`, and the same in /etc/sysctl.d", settings.join(" ")))
 }
 
-/// Instances and watches of inotify that processes of this user have, as far as they can be seen.
+/// Counts inotify instances and watches of this user's processes, as far as they are visible.
 fn inotify_used() -> (usize, usize) {
     let user = rustix::process::getuid().as_raw();
     let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
@@ -159,7 +159,7 @@ fn inotify_used() -> (usize, usize) {
     watches.fold((0, 0), |(instances, all), watches| (instances + 1, all + watches))
 }
 
-/// The watches that the system does not tell of changes.
+/// Reports the watches without file events.
 pub fn polling(watches: &[Watch]) -> Option<Check> {
     let polled: Vec<_> = watches.iter().filter(|watch| watch.mode == WatchMode::Polling).collect();
     let first = polled.first()?;
@@ -172,7 +172,7 @@ pub fn polling(watches: &[Watch]) -> Option<Check> {
     Some(warning("polled folders", detail, fix))
 }
 
-/// What the daemon found, asked for between two times.
+/// Judges the daemon's diagnostics, which were requested between two times.
 pub fn diagnosed(found: &Diagnostics, asked: DateTime<Utc>, answered: DateTime<Utc>) -> Vec<Check> {
     let mut checks = vec![
         runtime(&found.runtime),
@@ -208,7 +208,7 @@ fn runtime(found: &RuntimeDiagnosis) -> Check {
     }
 }
 
-/// Others may have deployed to the same workspace; whatever is on Local Modal is this daemon's own.
+/// Others may have deployed to the same workspace; everything on Local Modal is this daemon's own.
 fn registry(found: &UnregisteredEnvironmentList) -> Check {
     let name = "registry";
     let (local, others): (Vec<_>, Vec<_>) = found.environments.iter().partition(|it| it.target == Target::Local);
@@ -243,7 +243,7 @@ fn credentials(found: Option<&ModalDiagnosis>) -> Check {
     }
 }
 
-/// The daemon's clock, beside the one of this program and that of Modal's cloud.
+/// Compares the daemon's clock with those of this program and of Modal's cloud.
 fn clock(daemon: DateTime<Utc>, (asked, answered): (DateTime<Utc>, DateTime<Utc>), ahead: Option<i64>) -> Check {
     let skew = (asked - daemon).max(daemon - answered).num_seconds();
     let fix = "set both clocks by NTP (`timedatectl set-ntp true`)";
@@ -268,7 +268,7 @@ fn crons(environments: &[EnvironmentDiagnosis]) -> Check {
     if in_cloud <= CRONS {
         return ok("crons", detail);
     }
-    // Neither the plan is known here nor what else the workspace has.
+    // Neither the plan nor the workspace's other crons are known here.
     let fix = format!("starter plans allow {CRONS} crons per workspace; delete environments if yours is one");
     warning("crons", detail, fix)
 }

@@ -1,4 +1,4 @@
-//! One Python process: questions go in, answers come out in any order, until it ends.
+//! One Python process: requests go in, responses come out in any order.
 
 use std::{
     collections::HashMap,
@@ -28,25 +28,25 @@ use super::{Runtime, RuntimeError, ValidationRequest, Verdict};
 /// Longest import of one file.
 const FILE_LIMIT: Duration = Duration::from_secs(30);
 const MEMORY_LIMIT_MB: u32 = 2048;
-/// How often a validator that owes an answer is resumed.
+/// Period at which a validator with a pending response is resumed (SIGCONT).
 const RESUME_PERIOD: Duration = Duration::from_secs(2);
-/// The validator keeps the limits itself, that of an installation of packages included; this is for one that hangs.
+/// The validator enforces its own limits, including the one for package installations; this one is for a hung process.
 const ANSWER_LIMIT: Duration = Duration::from_secs(330);
 /// Importing Airflow takes some ten seconds on a slow machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// How long it may take to end its children once its input has ended.
+/// Time limit for ending its children after the end of its input.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// The validator shortens what it says of a file; this is for one that is not what it was.
+/// The validator truncates its messages; this limit is for a process that user code has broken.
 const LONGEST_LINE: u64 = 16 << 20;
 
-/// Why there is no verdict.
+/// Why there is no response.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
     /// The process ended before it answered.
     Ended,
-    /// It did not answer in time.
+    /// It did not respond in time.
     Late,
-    /// It answered that it cannot.
+    /// It reported an error.
     Said(String),
 }
 
@@ -71,8 +71,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts a process and waits until it has imported Airflow with its `options`, in JSON. It works in a folder of its
-    /// own below `work`.
+    /// Starts a process and waits until it has imported Airflow with its `options`, in JSON. It works in its own folder
+    /// below `work`.
     pub async fn start(runtime: &Runtime, work: &Path, options: &str, at_once: usize) -> Result<Self, RuntimeError> {
         const TOOL: &str = "the DAG validator";
         let failed = |reason: String| RuntimeError::Tool { tool: TOOL, reason };
@@ -85,10 +85,10 @@ impl Process {
             .args(["-m", "airflow_serverless.dags.validator", "--workers", &at_once.to_string()])
             .env("AIRFLOW_SERVERLESS_SETTINGS", format!(r#"{{"environment": "validator", "airflow": {options}}}"#))
             .envs(runtime.package_variables())
-            // All temporary files, those of the users' code included, go with the folder.
+            // All temporary files, including those of user code, are removed with the folder.
             .env("TMPDIR", &folder.0)
             .stdin(Stdio::piped())
-            // A Ctrl-C on the daemon's terminal is not meant for it.
+            // Ctrl-C on the daemon's terminal must not reach it.
             .process_group(0);
         let mut child = command.spawn().map_err(|source| RuntimeError::Start { tool: TOOL, source })?;
         let no_pipe = || failed("it has no pipes".to_owned());
@@ -129,7 +129,7 @@ impl Process {
             "memory_mb": MEMORY_LIMIT_MB,
         });
         let written = self.stdin.lock().await.write_all(format!("{question}\n").as_bytes()).await;
-        // It may have ended after the last look: then nobody answers any more.
+        // It may have ended since the last check: then no response will come.
         if written.is_err() || !self.is_running() {
             return Err(NoAnswer::Ended);
         }
@@ -142,7 +142,7 @@ impl Process {
         }
     }
 
-    /// Waits for an answer. A file can suspend the validator while it is imported, which then goes on.
+    /// Waits for a response. Imported code can suspend the validator, so it is resumed periodically.
     async fn resumed_until<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, oneshot::error::RecvError> {
         tokio::pin!(answer);
         loop {
@@ -154,13 +154,13 @@ impl Process {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        // It may have ended a moment ago, and is not reaped before its end is noted.
+        // Not reaped before its end is recorded, so the pid is still its own.
         if let Some(pid) = self.pid.filter(|_| self.is_running()) {
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
-    /// Ends the process, and returns when it and its files are gone.
+    /// Stops the process, and returns once it and its files are gone.
     pub async fn stop(&self) {
         self.stop.cancel();
         if let Some(supervisor) = self.supervisor.lock().await.take()
@@ -171,7 +171,7 @@ impl Process {
     }
 }
 
-/// Nobody waits any more for an answer that nobody wants.
+/// Removes the waiter of a dropped request.
 struct Forget<'a> {
     waiting: &'a Waiting,
     id: u64,
@@ -183,7 +183,7 @@ impl Drop for Forget<'_> {
     }
 }
 
-/// A folder that goes with its owner.
+/// A folder that is removed when this is dropped.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -196,7 +196,7 @@ impl Drop for Folder {
     }
 }
 
-/// Hands on the answers until the process ends, by itself or because it is told to.
+/// Delivers responses until the process ends or is stopped.
 async fn supervise(
     mut child: Child,
     mut stdout: BufReader<ChildStdout>,
@@ -210,7 +210,7 @@ async fn supervise(
         loop {
             match line(&mut stdout).await {
                 Ok(Some(line)) if deliver(&waiting, &line) => {}
-                // Whoever waits for that answer would wait in vain.
+                // Not a valid response: its waiter would wait forever.
                 Ok(Some(_)) => return,
                 Ok(None) => return,
                 Err(error) => return tracing::warn!(%error, "the validator cannot be understood"),
@@ -224,7 +224,7 @@ async fn supervise(
     ended.cancel();
     waiting.lock().clear();
     if is_told {
-        // It ends its children first when it is asked to; when it is killed, they end by themselves.
+        // On SIGTERM it stops its children first; if it is killed, they end on their own.
         if let Some(pid) = pid.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
@@ -241,7 +241,7 @@ async fn supervise(
     drop(folder);
 }
 
-/// Hands on an answer; false if it is none.
+/// Delivers a response; `false` if the line is not one.
 fn deliver(waiting: &Waiting, line: &str) -> bool {
     match serde_json::from_str::<Answer>(line) {
         Ok(answer) => {
@@ -259,7 +259,7 @@ fn deliver(waiting: &Waiting, line: &str) -> bool {
     }
 }
 
-/// The next line; `None` at the end, an error for one that is too long to be an answer.
+/// Reads the next line; `None` at the end, an error for one that is too long to be a response.
 async fn line(stream: &mut (impl AsyncBufReadExt + Unpin)) -> std::io::Result<Option<String>> {
     let mut line = String::new();
     let read = stream.take(LONGEST_LINE).read_line(&mut line).await?;
@@ -270,7 +270,7 @@ async fn line(stream: &mut (impl AsyncBufReadExt + Unpin)) -> std::io::Result<Op
     }
 }
 
-/// What it says beside its answers, for whoever looks for the reason of a failure.
+/// Logs its other output, for debugging.
 async fn log(stream: impl AsyncRead + Unpin) {
     const LONGEST: u64 = 8 << 10;
     let mut stream = BufReader::new(stream);

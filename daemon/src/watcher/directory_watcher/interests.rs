@@ -1,4 +1,4 @@
-//! Which events matter: those about files that belong on the Volume, and about what leads to them.
+//! Filters events: only those about files that belong on the Volume, and about the path to them, are relevant.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,16 +15,16 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::super::rules;
 
-/// The interests in the watched folders, by their paths.
+/// The interests in the watched folders, by path.
 #[derive(Clone, Default)]
 pub struct Interests(Arc<Mutex<HashMap<PathBuf, Interest>>>);
 
-/// What matters in one folder.
+/// Which entries of a folder are relevant.
 #[derive(Default)]
 pub struct Interest {
-    /// Whether all of its files matter, as they may belong on the Volume.
+    /// Whether all of its files are relevant, as they may belong on the Volume.
     pub has_files: bool,
-    /// Entries that matter in any case: links, and folders on the path to their targets.
+    /// Entries that are always relevant: links, and folders on the path to their targets.
     pub entries: HashSet<OsString>,
 }
 

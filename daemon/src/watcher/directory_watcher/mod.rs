@@ -1,5 +1,5 @@
-//! Learns that something in a watched folder changed. Which file it was does not matter: every change leads to a scan of
-//! the whole folder, so lost, repeated and late events make no difference.
+//! Detects that something in a watched folder has changed. Every change leads to a scan of the whole folder, so lost,
+//! repeated and late events make no difference.
 
 mod interests;
 mod removals;
@@ -24,25 +24,25 @@ use self::{
 };
 use super::scan::{Identity, Visitor, identity};
 
-/// How long after a refusal the system is not asked again: each try uses up more of its limits.
+/// Pause before the system is asked again after a refusal: each attempt uses up more of its limits.
 const REFUSAL_PERIOD: Duration = Duration::from_secs(300);
-/// Publishes when something last may have changed.
+/// Publishes the time of the last possible change.
 pub type ChangeSender = watch::Sender<Instant>;
 
-/// Watches the folders of one watch with the system's file events (inotify on Linux): those with its files, and those on
-/// the path to them.
+/// Watches the folders of one watch with the system's file events (inotify on Linux): those with its files, and those
+/// on the path to them.
 pub struct DirectoryWatcher {
     changes: ChangeSender,
     root: PathBuf,
     watcher: Option<RecommendedWatcher>,
     /// Why the folder is polled.
     warning: Option<String>,
-    /// When the system refused.
+    /// When the system last refused to report changes.
     refused_at: Option<Instant>,
     watched: Watched,
     removals: Removals,
     interests: Interests,
-    /// The folders that the current scan has visited. The system watches a folder by its identity, under one path.
+    /// The folders visited by the current scan. The system watches a folder by its identity, under one path.
     seen: HashMap<Identity, PathBuf>,
 }
 
@@ -62,7 +62,7 @@ impl DirectoryWatcher {
         }
     }
 
-    /// Asks the system to report changes. If it refuses, the folder is polled, with a warning.
+    /// Asks the system to report changes. If it refuses, falls back to polling, with a warning.
     pub fn start(&mut self) {
         if self.watcher.is_some() || self.refused_at.is_some_and(|at| at.elapsed() < REFUSAL_PERIOD) {
             return;
@@ -124,14 +124,14 @@ impl DirectoryWatcher {
         self.watched.retain(|path| {
             let is_seen = self.interests.lock().contains_key(path);
             if !is_seen {
-                // Usually the system has stopped already.
+                // The system has usually stopped watching it already.
                 let _ = watcher.unwatch(path);
             }
             is_seen
         });
     }
 
-    /// Watches a folder if it is not watched yet, and updates its interest.
+    /// Watches a folder unless it is watched already, and updates its interest.
     fn watch(&mut self, path: &Path, identity: Identity, update: impl FnOnce(&mut Interest)) {
         let Some(watcher) = &mut self.watcher else { return };
         let is_new = !self.seen.contains_key(&identity);
@@ -168,7 +168,7 @@ impl Visitor for DirectoryWatcher {
     }
 
     fn step(&mut self, folder: &Path, name: &OsStr) {
-        // A folder that does not exist is reported by its parent.
+        // The parent reports a folder that does not exist.
         let Ok(metadata) = folder.metadata() else { return };
         let name = name.to_owned();
         self.watch(folder, identity(&metadata), move |interest| {
@@ -187,9 +187,9 @@ fn is_absence(error: &notify::Error) -> bool {
     }
 }
 
-/// The warning for the user when the system refuses to report changes.
+/// Returns the warning for the user if the system refuses to report changes.
 fn warning(error: &notify::Error) -> String {
-    /// Of the system: "too many open files", which here are instances of inotify.
+    /// "Too many open files", which here means inotify instances.
     const EMFILE: i32 = 24;
     let raise = |limit: &str| {
         format!(

@@ -1,4 +1,4 @@
-//! What was removed from the watched folders since the last scan.
+//! Paths removed from the watched folders since the last scan.
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
@@ -8,7 +8,7 @@ use notify::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
-/// Most removed paths that are remembered until the next scan.
+/// Limit on the removed paths that are remembered until the next scan.
 const MOST_PATHS: usize = 10_000;
 
 /// Paths that were removed or moved away since the last scan. The system drops their watches without a report.
@@ -18,12 +18,12 @@ pub struct Removals(Arc<Mutex<Removed>>);
 #[derive(Default)]
 pub struct Removed {
     pub paths: HashSet<PathBuf>,
-    /// Whether there may be more than `paths`.
+    /// Whether paths are missing because there were too many.
     pub is_incomplete: bool,
 }
 
 impl Removals {
-    /// Returns the paths, and forgets them.
+    /// Returns the paths and clears them.
     pub fn take(&self) -> Removed {
         std::mem::take(&mut *self.lock())
     }

@@ -25,7 +25,7 @@ fn a_refusal_of_the_system_leads_to_polling() {
     assert_eq!(watcher.warning(), None);
     watcher.fall_back_to_polling(&notify::Error::new(notify::ErrorKind::MaxFilesWatch));
     assert!(watcher.watcher.is_none() && watcher.warning().is_some());
-    // A scan works without it.
+    // A scan also works without an active watcher.
     watcher.folder(Path::new("/d"), (1, 1, (1, 0)));
     watcher.finish_scan(true);
 }
@@ -68,7 +68,7 @@ async fn a_folder_with_two_names_is_watched_by_the_one_that_is_left() {
     }
 }
 
-/// A folder that is moved away and back is watched again, even if it is the same one.
+/// A folder that is moved away and back is watched again, even with the same identity.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_was_moved_away_and_back_is_watched_again() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -105,7 +105,7 @@ async fn targets_of_links_are_watched() {
         std::fs::write(at(path), "").expect("a file");
     };
     let link = |target: &str, path: &str| {
-        // By rename, as all do who switch links under load.
+        // By rename, as is usual for switching links atomically.
         std::os::unix::fs::symlink(target, at("new")).expect("a link");
         std::fs::rename(at("new"), at(path)).expect("switched");
     };
@@ -160,7 +160,7 @@ async fn targets_of_links_are_watched() {
             scan_all(&mut watcher, &mut receiver);
         }
     }
-    // Former targets of links do not matter.
+    // Former targets of links are not relevant.
     for path in ["releases/old/etl.py", "packages/1/x.py", "releases/old/..data_1/map.py", "files/two.py"] {
         write(path);
     }

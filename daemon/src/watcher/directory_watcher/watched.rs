@@ -25,7 +25,7 @@ impl Watched {
         self.by_path.insert(path, identity);
     }
 
-    /// Forgets the folder that was watched at the path, and the path at which this folder was watched. Returns both paths.
+    /// Forgets the folder that was watched at this path, and the former path of this folder. Returns both paths.
     pub fn forget(&mut self, path: &Path, identity: Identity) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> = self.by_identity.remove(&identity).into_iter().collect();
         if let Some(before) = self.by_path.get(path).filter(|before| **before != identity) {
