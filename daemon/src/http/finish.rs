@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_hangs_up_does_not_end_a_change() {
+    async fn change_completes_after_the_client_disconnects() {
         assert!(survives(Method::POST).await && survives(Method::DELETE).await);
         assert!(!survives(Method::GET).await, "nobody needs the answer");
     }

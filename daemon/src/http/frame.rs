@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn panics_are_problems() {
+    async fn panic_becomes_an_internal_problem() {
         async fn handler() -> &'static str {
             panic!("the password is hunter2")
         }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_ended() {
+    async fn slow_request_ends_with_504() {
         let limit = from_fn_with_state(Duration::from_millis(5), limits::within);
         let slow = Router::new().route("/", get(std::future::pending::<&'static str>)).layer(limit);
         let (status, _, problem) = answer(slow).await;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_choose_plain_ids() {
+    fn only_plain_request_ids_are_accepted() {
         let chosen = |id: &str| {
             let id = HeaderValue::from_str(id).expect("a value");
             id_of(&HeaderMap::from_iter([(REQUEST_ID, id)])).is_some()

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_names_that_lead_here_only() {
+    fn only_loopback_hosts_are_accepted() {
         let door = port("127.0.0.5:8793");
         for own in ["localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]", "[::1]:8793", "127.0.0.5:8793"] {
             assert!(door.is_own_host(own), "{own}");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_the_page_of_this_listener() {
+    fn only_origins_of_this_listener_are_accepted() {
         let own = |door: &Door, origin: &'static str| door.is_own_origin(&HeaderValue::from_static(origin));
         let door = port("127.0.0.1:8793");
         assert!(own(&door, "http://127.0.0.1:8793") && own(&door, "http://localhost:8793"));
