@@ -145,8 +145,8 @@ conformance: build .venv/complete
 coverage-table: export LOCAL_MODAL_RPCS := $(CURDIR)/target/rpcs.jsonl
 coverage-table: build .venv/complete
 	rm -f $(LOCAL_MODAL_RPCS)
-	.venv/bin/pytest tests/python -n auto --dist loadfile --deselect tests/python/test_local_modal_coverage.py::test_the_table_is_true \
-		--deselect tests/python/test_local_modal_features.py::test_the_table_has_the_rows
+	.venv/bin/pytest tests/python -n auto --dist loadfile --deselect tests/python/test_local_modal_coverage.py::test_coverage_table_is_current \
+		--deselect tests/python/test_local_modal_features.py::test_coverage_table_has_all_rows
 	cd tests/python && ../../.venv/bin/python coverage_table.py
 
 # Runs 2,000 generated DAG files, plugins and commands beside a canary, on each database. Takes hours. To repeat a run:

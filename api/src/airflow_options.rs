@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_files_say_is_read() {
+    fn reserved_options_are_known_to_airflow() {
         assert!(KNOWN.len() > 20 && RESERVED.len() > 80);
         let is_known = |name: &str| {
             let (section, option) = name.split_once('.').expect("section.option");
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_options_are_refused_with_the_nearest_name() {
+    fn unknown_options_are_refused_with_a_suggestion() {
         for (section, option, part) in [
             ("core", "max_map_lenght", "did you mean `max_map_length`?"),
             ("core", "backend", "`secrets`"),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_dags_need_are_taken() {
+    fn options_for_dags_are_accepted_and_type_checked() {
         for (section, option, value) in [
             ("core", "allowed_deserialization_classes", r"my\..*"),
             ("core", "default_task_retries", "2"),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_what_airflow_or_only_a_provider_says() {
+    fn sensitive_and_provider_options_are_secret() {
         let secret = [("secrets", "backend_kwargs"), ("secrets", "backend_kwarg__token"), ("aws", "session_factory")];
         assert!(secret.iter().all(|(section, option)| is_secret(section, option)));
         let plain = [("core", "max_map_length"), ("secrets", "backend"), ("secrets", "backend_kwargs_cmd")];

@@ -465,7 +465,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_name_their_keys() {
+    fn validation_errors_name_the_key() {
         let mut config = Config::default();
         config.scheduler.interval_seconds = 0;
         config.database.kind = DatabaseKind::Postgres;
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_said_once() {
+    fn omitted_secrets_are_refused_if_known_to_be_unset() {
         let database = Database { kind: DatabaseKind::Postgres, ..Database::default() };
         let env = BTreeMap::from([("API_TOKEN".to_owned(), None)]);
         let config = Config { database, env, ..Config::default() };
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_airflow_are_texts_and_their_secrets_are_said_once() {
+    fn airflow_options_are_strings_and_their_secrets_are_redacted() {
         let read = |text: &str| serde_json::from_str::<Airflow>(text);
         let airflow = read(
             r#"{"core": {"max_map_length": 4096, "rerun_with_latest_version": true}, "sensors": {"default_timeout": 0.5},
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_strings_cannot_be_misread() {
+    fn ambiguous_connection_strings_are_refused() {
         for good in [
             "postgresql://user:pass@host:5432/db",
             "postgres://u:p%40%2F@[::1]:5432/db?sslmode=require",
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn root_certificates_are_certificates() {
+    fn invalid_root_certificates_are_refused() {
         let fault = |pem: &str, options: &str| {
             let string = format!("postgresql://u:p@h/d{options}");
             let database = Database {
@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_hidden_and_stripped() {
+    fn secrets_are_redacted_in_debug_and_serialized_output() {
         let config = Config {
             connection_string: Some(Secret::new("postgresql://u:hunter2@h/d")),
             env: BTreeMap::from([("API_TOKEN".to_owned(), Some(Secret::new("hunter2")))]),

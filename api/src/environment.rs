@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_keep_to_what_modal_accepts() {
+    fn names_that_modal_would_refuse_are_refused() {
         for good in ["dev", "a", "team-1", &"x".repeat(32)] {
             assert!(good.parse::<EnvironmentName>().is_ok(), "{good}");
         }

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_lock_says_can_be_read_again() {
+    fn lock_holder_round_trips_through_text() {
         let holder = Holder { pid: 7, socket: "/run/user/1000/a b/airflowd.sock".into() };
         assert_eq!(Holder::parse(&holder.to_string()), Some(holder));
         for text in ["", "7\n", "7\nrelative\n", "x\n/socket\n"] {

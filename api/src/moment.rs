@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_may_be_short() {
+    fn short_dates_are_parsed_and_invalid_ones_refused() {
         let date = |text| parse(text).map(|date| date.to_rfc3339());
         for (text, expected) in [
             ("2026-01-31", "2026-01-31T00:00:00+00:00"),

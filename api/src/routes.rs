@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_encoded_in_their_places() {
+    fn path_parameters_are_percent_encoded() {
         assert_eq!(VERSION.path([]), "/v1/version");
         assert_eq!(BACKUPS.path(["dev"]), "/v1/environments/dev/backups");
         let path = DAG_RUN.path(["dev", "a/b\n", "manual__2026-01-01T00:00:00+00:00"]);

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_hidden_wherever_they_stand() {
+    fn credentials_in_urls_are_redacted() {
         let cases = [
             (
                 "unknown variant `postgresql://u:p@w`rd@h/d`, expected x",
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_repeats_what_was_read() {
+    fn deserialization_errors_do_not_repeat_values() {
         #[derive(Debug, Deserialize)]
         #[serde(rename_all = "snake_case")]
         enum Word {

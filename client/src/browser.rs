@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_stays_in_its_place() {
+    fn url_is_escaped_in_the_html_page() {
         let page = page("http://127.0.0.1:1/?a=\"><script>&b");
         assert!(page.contains("url=http://127.0.0.1:1/?a=&quot;>&lt;script>&amp;b\">"), "{page}");
     }

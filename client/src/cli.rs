@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grammar_is_sound() {
+    fn clap_definition_is_valid() {
         super::Cli::command().debug_assert();
     }
 

@@ -220,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn the_specified_file_is_read() {
+    fn config_equal_to_the_defaults_is_parsed() {
         let text = "database:\n  type: sqlite # or 'postgres'\nscheduler:\n  interval_seconds: 60\nexecutor:\n  parallelism: 16\n  task_timeout: 3600\n";
         assert_eq!(parse(text, &|_| None, PreviousConfig::Nothing).expect("valid"), Config::default());
     }
 
     #[test]
-    fn faults_have_lines_and_next_steps() {
+    fn config_errors_have_a_line_and_a_hint() {
         let cases = [
             ("", Some(1), "empty"),
             ("database: [", Some(1), ""),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_with_several_entries_is_told_apart() {
+    fn errors_in_flow_style_lines_name_the_entry() {
         let text = "{database: {type: sqlite}, scheduler: {interval_seconds: often}}\n";
         let found = fault(text);
         assert_eq!((found.location.as_str(), found.line), ("interval_seconds", Some(1)), "{found:?}");
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_reach_numbers_and_secrets() {
+    fn variables_are_expanded_in_numbers_and_secrets() {
         let text = "database:\n  type: sqlite\nscheduler:\n  interval_seconds: ${EVERY}\n# ${UNSET}\n";
         let config =
             parse(text, &|name| (name == "EVERY").then(|| "15".to_owned()), PreviousConfig::Nothing).expect("valid");

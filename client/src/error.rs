@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_daemon_tells_of_a_failure_is_passed_on() {
+    fn problem_of_the_daemon_is_kept_and_sets_the_exit_code() {
         let problem = |status| Problem {
             kind: format!("{}modal-unreachable", Problem::NAMESPACE),
             title: "Modal cannot be reached".to_owned(),

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_failed_is_the_cause() {
+    fn earliest_failed_task_is_the_cause() {
         let tasks = [
             task("never", "failed", None),
             task("later", "failed", Some("2026-01-31T00:00:02Z")),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_can_be_pasted() {
+    fn suggested_commands_are_shell_quoted() {
         assert_eq!(
             command(&["tasks", "logs"], &["--run-id", "it's $HOME", "--task-id", "load"]),
             "airflow-serverless tasks logs --run-id \"it's \"'$HOME' --task-id load"

@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_drawn_has_room() {
+    fn output_is_cut_to_the_terminal_size() {
         let text = "TASK\nfirst\nsecond\nthird";
         for (rows, expected) in [
             (50, text),

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_followed_into_the_next_file() {
+    fn tail_follows_rotated_and_truncated_files() {
         let path = std::env::temp_dir().join(format!("airflowd-{}.log", uuid::Uuid::new_v4()));
         std::fs::write(&path, "one\ntwo\nthr").expect("written");
         let mut tail = Tail::open(&path).expect("a file");

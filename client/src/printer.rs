@@ -265,14 +265,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_have_one_line_that_moves_no_cursor() {
+    fn cells_are_cut_to_one_line_without_control_characters() {
         assert_eq!(cell("How\n much?\t\u{1b}[2JNow"), "How much? [2JNow");
         assert_eq!(cell(&"ä".repeat(60)), "ä".repeat(60));
         assert_eq!(cell(&"ä".repeat(61)), format!("{}…", "ä".repeat(60)));
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_shown() {
+    fn control_characters_are_escaped() {
         for (text, shown) in [
             ("plain ünïcode ✓", "plain ünïcode ✓"),
             ("two\n\tlines", "two\n\tlines"),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_have_their_number() {
+    fn counted_nouns_are_singular_or_plural() {
         assert_eq!([0, 1, 2].map(|count| counted(count, "task")), ["0 tasks", "1 task", "2 tasks"]);
     }
 }

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retries_become_rare_and_never_end() {
+    fn retry_delay_doubles_up_to_the_limit() {
         let backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(300) };
         for (failures, seconds) in [(0, 5.0), (1, 10.0), (3, 40.0), (9, 300.0), (u32::MAX, 300.0)] {
             let delay = backoff.delay(failures).as_secs_f64();

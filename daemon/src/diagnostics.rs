@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_ours_and_old_is_left_over() {
+    fn only_own_old_temporary_files_are_leftovers() {
         let folder = tempfile::tempdir().expect("a folder");
         let make = |name: &str, days: u64| {
             let path = folder.path().join(name);
@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_right_that_is_between_question_and_answer() {
+    fn clock_within_the_round_trip_is_not_ahead() {
         let at = |seconds| DateTime::from_timestamp(seconds, 0).expect("a time");
         let ahead = [90, 100, 105, 110, 117].map(|server| ahead(at(server), at(100), at(110)));
         assert_eq!(ahead, [10, 0, 0, 0, -7]);
     }
 
     #[test]
-    fn the_disk_is_looked_at() {
+    fn disk_space_is_read_and_missing_path_is_an_error() {
         let found = disk(Path::new("/"));
         assert!(found.error.is_none() && found.total_bytes >= found.free_bytes && found.total_bytes > 0, "{found:?}");
         assert!(disk(Path::new("/nowhere/at/all")).error.is_some());

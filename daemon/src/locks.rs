@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_environment_has_its_own() {
+    async fn each_environment_has_its_own_lock() {
         let (locks, name) = (Locks::default(), |name: &str| name.parse::<EnvironmentName>().expect("a name"));
         let held = locks.lock(&name("dev")).await;
         assert!(locks.lock(&name("dev")).now_or_never().is_none());

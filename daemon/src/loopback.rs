@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_listened_to() {
+    fn only_loopback_addresses_are_accepted() {
         for good in ["127.0.0.1:0", "127.8.9.1:80", "[::1]:8793", "localhost:8793"] {
             assert!(good.parse::<LoopbackAddress>().is_ok(), "{good}");
         }

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_openmetrics() {
+    fn metrics_are_in_openmetrics_format() {
         let metrics = Metrics::new();
         metrics.request("GET", "/v1/health", 200, Duration::from_millis(2));
         metrics.operation(OperationKind::Create, OperationState::Failed);

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_have_defaults() {
+    fn missing_settings_have_defaults() {
         let folder = tempfile::tempdir().expect("a folder");
         assert_eq!(Settings::read(folder.path()).expect("settings"), Settings::default());
         assert_eq!(read("# nothing\n").expect("settings"), Settings::default());
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_documentation_are_the_defaults() {
+    fn documented_settings_are_the_defaults() {
         let page = include_str!("../../docs/src/reference/airflowd.md");
         let (_, block) = page.split_once("```yaml\n").expect("a block");
         let (settings, _) = block.split_once("```").expect("its end");
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_settings_are_refused_with_the_reason() {
         for (text, named) in [
             ("local_modal:\n  volume: strict\n", "volume"),
             ("local_modal:\n  volumes: loose\n", "loose"),

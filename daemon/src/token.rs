@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_made_once_and_replaced_on_demand() {
+    fn token_is_created_once_and_replaced_by_rotate() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("data/token");
         let first = read_or_make(&path).expect("a token");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_others_can_read_is_none() {
+    fn exposed_or_malformed_token_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("token");
         let secret = read_or_make(&path).expect("a token");

@@ -51,7 +51,7 @@ impl Database {
 }
 
 #[tokio::test]
-async fn what_was_there_is_kept_before_a_migration() {
+async fn database_is_backed_up_before_a_migration() {
     let it = Database::new();
     assert_eq!(it.upgrade(1).await.expect("a new database"), Upgrade::None);
     assert_eq!(it.upgrade(1).await.expect("the same again"), Upgrade::None);
@@ -67,7 +67,7 @@ async fn what_was_there_is_kept_before_a_migration() {
 }
 
 #[tokio::test]
-async fn three_backups_are_kept() {
+async fn newest_three_backups_are_kept() {
     let it = Database::new();
     for version in 1..=4 {
         it.upgrade(version).await.expect("an upgrade");
@@ -82,7 +82,7 @@ async fn three_backups_are_kept() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_refused() {
+async fn newer_schema_is_refused() {
     let it = Database::new();
     it.upgrade(1).await.expect("a new database");
     it.upgrade(3).await.expect("an upgrade");
@@ -95,7 +95,7 @@ async fn a_newer_schema_is_refused() {
 }
 
 #[tokio::test]
-async fn without_a_backup_nothing_is_migrated() {
+async fn failed_backup_leaves_the_database_unchanged() {
     let it = Database::new();
     it.upgrade(1).await.expect("a new database");
     let mut connection = it.open().await;

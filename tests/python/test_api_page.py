@@ -92,7 +92,7 @@ def test_all_operations_are_shown(page: Any, daemon: Daemon) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than its window"
 
 
-def test_operations_are_tried(page: Any, daemon: Daemon) -> None:
+def test_operations_can_be_sent_from_the_page(page: Any, daemon: Daemon) -> None:
     version = opened(page, "get_version")
     version.get_by_role("button", name="Send GET").click()
     version.get_by_text("401 Unauthorized").wait_for()
@@ -119,7 +119,7 @@ def test_operations_are_tried(page: Any, daemon: Daemon) -> None:
     assert page.input_value("#token") == daemon.token
 
 
-def test_operations_are_found(page: Any) -> None:
+def test_search_filters_operations(page: Any) -> None:
     contents = page.locator("#contents")
     if not contents.evaluate("contents => contents.open"):
         contents.locator("> summary").click()

@@ -159,12 +159,12 @@ def run(daemon: Daemon, document: dict, url: str, checks: list[str], *arguments:
     assert f"Tested: {operations}" in done.stdout, done.stdout
 
 
-def test_the_port_keeps_the_promises(daemon: Daemon) -> None:
+def test_port_conforms_to_the_openapi_document(daemon: Daemon) -> None:
     document = daemon.ask("GET", "/openapi.json")[1]
     run(daemon, document, daemon.url, [*CHECKS, "ignored_auth"], "--header", f"Authorization: Bearer {daemon.token}")
 
 
-def test_the_socket_keeps_the_promises(daemon: Daemon) -> None:
+def test_socket_conforms_to_the_openapi_document(daemon: Daemon) -> None:
     # Who may connect needs no token here. What lies behind is that of the port, so a few requests for each are enough.
     document = daemon.ask("GET", "/openapi.json")[1]
     del document["security"]

@@ -45,17 +45,17 @@ def outcome(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("dag_id", RECORDED["dags"])
-def test_a_dag_ends_as_on_stock_airflow(outcome: dict[str, Any], request: pytest.FixtureRequest, dag_id: str) -> None:
+def test_dag_ends_like_on_stock_airflow(outcome: dict[str, Any], request: pytest.FixtureRequest, dag_id: str) -> None:
     if reason := NOT_YET.get(dag_id):
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     assert outcome["dags"].get(dag_id) == RECORDED["dags"][dag_id]
 
 
-def test_no_dag_runs_that_does_not_on_stock_airflow(outcome: dict[str, Any]) -> None:
+def test_only_dags_recorded_on_stock_airflow_run(outcome: dict[str, Any]) -> None:
     assert outcome["dags"].keys() - RECORDED["dags"].keys() == set()
 
 
-def test_the_same_files_fail_to_import(outcome: dict[str, Any]) -> None:
+def test_import_errors_match_stock_airflow(outcome: dict[str, Any]) -> None:
     assert outcome["import_errors"] == RECORDED["import_errors"]
 
 

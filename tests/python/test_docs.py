@@ -190,14 +190,14 @@ COMMANDS = commands()
 
 
 @pytest.mark.parametrize("page", COMMANDS)
-def test_commands_of_a_page_do_what_it_says(machine: Machine, page: str) -> None:
+def test_documented_commands_succeed_with_the_expected_output(machine: Machine, page: str) -> None:
     done = machine.run(page, script_of(COMMANDS[page]))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     missing = [part for part in EXPECTED.get(page, []) if part not in done.stdout + done.stderr]
     assert not missing, f"{missing} not in\n{done.stdout}\n{done.stderr}"
 
 
-def test_all_of_the_volume_is_documented(machine: Machine) -> None:
+def test_folders_of_the_volume_are_documented(machine: Machine) -> None:
     text = (documents.BOOK / "reference/state.md").read_text()
     volumes = machine.home.glob(".local/share/airflow-serverless/modal/volumes/*")
     found = {path.name for volume in volumes if (volume / "data/airflow.db").exists() for path in volume.iterdir()}
@@ -218,7 +218,7 @@ def test_all_metrics_are_documented(machine: Machine) -> None:
     assert [name for name, _ in documented - served if f'"{name.removesuffix("_total")}"' not in source] == []
 
 
-def test_blocks_that_are_not_run_are_few_and_say_why(machine: Machine) -> None:
+def test_skipped_blocks_are_few_and_have_a_reason(machine: Machine) -> None:
     blocks = [block for page in documents.pages() for block in documents.blocks(page)]
     assert {block.text for block in blocks if block.is_prepared} == PREPARED
     left_out = [block for block in blocks if block.not_run]

@@ -48,12 +48,12 @@ def test_generated_parts_are_current() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_resolve() -> None:
     done = script("check_links.py")
     assert done.returncode == 0, done.stderr
 
 
-def test_links_of_built_pages_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+def test_broken_links_of_built_pages_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text('<a href="b.html#here">good</a><a href="b.html#there">bad</a><img src="c.png">')
     (tmp_path / "b.html").write_text('<h1 id="here">Here</h1>')
     done = script("check_links.py", tmp_path)
@@ -62,7 +62,7 @@ def test_links_of_built_pages_that_lead_nowhere_are_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("page", documents.pages(), ids=documents.name)
-def test_blocks_are_what_they_say(page: Path) -> None:
+def test_code_blocks_parse_in_their_language(page: Path) -> None:
     for block in documents.blocks(page):
         assert block.language in documents.LANGUAGES, block
         if documents.INCLUDE in block.text:
@@ -161,7 +161,7 @@ def test_keys_of_the_dict_are_documented() -> None:
     assert documented == single | prefixes
 
 
-def test_the_table_of_features_has_the_whole_corpus() -> None:
+def test_feature_table_covers_the_corpus() -> None:
     table = (documents.BOOK / "explanation/airflow.md").read_text()
     files = [path.name for path in (corpus.CORPUS / "dags").iterdir() if path.name != "__pycache__"]
     assert [name for name in [*files, "archive"] if f"`{name}`" not in table] == []

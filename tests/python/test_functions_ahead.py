@@ -39,7 +39,7 @@ QUEUED_TIMEOUT = 15
 STATES = "SELECT task_id, state FROM task_instance ORDER BY task_id"
 
 
-def test_a_task_that_is_queued_ahead_is_not_stuck(tmp_path: Path) -> None:
+def test_task_queued_behind_the_parallelism_limit_is_not_stuck(tmp_path: Path) -> None:
     functions = shutil.copytree(FUNCTIONS, tmp_path / "functions")
     with (functions / "airflow_serverless/scheduler/reconcile.py").open("a") as reconcile:
         # On a busy machine the next tick comes later than that.

@@ -55,7 +55,7 @@ def layer(module: str) -> str:
     return module.split(".")[1]
 
 
-def test_parts_import_lower_layers_only() -> None:
+def test_modules_import_lower_layers_only() -> None:
     wrong = []
     files = sorted((FUNCTIONS / PACKAGE).rglob("*.py"))
     for path in files:
@@ -70,7 +70,7 @@ def test_parts_import_lower_layers_only() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_two_files_have_one_name_with_two_meanings() -> None:
+def test_module_names_are_unique() -> None:
     """Apart from commands, which are named after what they change."""
     shared = {"__init__", "backend"}
     names: dict[str, list[Path]] = {}

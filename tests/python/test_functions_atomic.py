@@ -143,7 +143,7 @@ def content(environment: Environment) -> dict[str, list[tuple[Any, ...]]]:
     return {table: environment.query(query) for table, query in TABLES.items()}
 
 
-def test_a_refused_command_has_changed_nothing(environment: Environment) -> None:
+def test_refused_commands_change_nothing(environment: Environment) -> None:
     commands = REFUSED | (REFUSED_BY_POSTGRES if environment.connection_string else {})
     before = content(environment)
     replies = carry_out(environment, commands)
@@ -152,7 +152,7 @@ def test_a_refused_command_has_changed_nothing(environment: Environment) -> None
     assert after == before, {table: set(after[table]) ^ set(before[table]) for table in TABLES}
 
 
-def test_commands_beside_a_refused_one_are_carried_out(environment: Environment) -> None:
+def test_commands_beside_a_refused_one_succeed(environment: Environment) -> None:
     commands: dict[str, dict[str, Any]] = {
         "before": {"kind": "put_variables", "variables": [{"key": "before", "value": "1"}]},
         "refused": {"kind": "trigger", "dag_id": "undue", "run_id": "refused"},

@@ -84,7 +84,7 @@ def is_cancelled(environment: Environment, identifier: int) -> bool:
     return completed(environment, identifier) and bool(is_paused)
 
 
-def test_runs_of_backfills(environment: Environment) -> None:
+def test_backfill_is_paused_and_completed(environment: Environment) -> None:
     go = environment.modal.root / "go"
     wanted = {"dag_id": "held", **FOUR_DAYS, "max_active_runs": 2, "dag_run_conf": {"go": str(go), "word": "first"}}
     foreseen = result(environment, "b-1", kind="dry_run_backfill", **wanted, run_backwards=True)
@@ -112,7 +112,7 @@ def test_runs_of_backfills(environment: Environment) -> None:
         assert (refused["reason"], refused["error"]) == ("conflict", f"backfill {first} is completed"), refused
 
 
-def test_runs_that_exist_are_run_again_if_asked_for(environment: Environment) -> None:
+def test_existing_runs_are_reprocessed_on_request(environment: Environment) -> None:
     """Goes on where the test before has ended."""
     go = environment.modal.root / "go"
     go.unlink()
@@ -144,7 +144,7 @@ def test_runs_that_exist_are_run_again_if_asked_for(environment: Environment) ->
     assert environment.query(starts, again) == [("01",), ("02",), ("03",)]
 
 
-def test_a_backfill_that_is_completed_while_it_is_paused_is_not_cancelled(environment: Environment) -> None:
+def test_backfill_completed_while_paused_is_not_canceled(environment: Environment) -> None:
     """Goes on where the test before has ended."""
     go = environment.modal.root / "go"
     go.unlink()
@@ -158,14 +158,14 @@ def test_a_backfill_that_is_completed_while_it_is_paused_is_not_cancelled(enviro
     assert not is_cancelled(environment, paused)
 
 
-def test_partitions(environment: Environment) -> None:
+def test_backfill_creates_one_run_for_each_partition(environment: Environment) -> None:
     made = result(environment, "p-1", kind="create_backfill", dag_id="parts", **FOUR_DAYS)["id"]
     wait_until(lambda: completed(environment, made), "the end of the backfill", 60)
     runs = environment.query("SELECT partition_key, state FROM dag_run WHERE dag_id = 'parts' ORDER BY partition_key")
     assert runs == [(f"2026-01-0{day}T00:00:00", "success") for day in (1, 2, 3, 4)]
 
 
-def test_a_long_row_of_runs_goes_on_by_itself(environment: Environment) -> None:
+def test_long_sequential_backfill_completes_by_itself(environment: Environment) -> None:
     """Each run begins when the one before has ended, which makes more passes than a round of a tick has."""
     hour = {"from_date": "2026-01-01T00:00", "to_date": "2026-01-01T01:00", "max_active_runs": 1}
     made = result(environment, "h-1", kind="create_backfill", dag_id="often", **hour)["id"]
@@ -174,7 +174,7 @@ def test_a_long_row_of_runs_goes_on_by_itself(environment: Environment) -> None:
     assert runs == [("success", 61)]
 
 
-def test_what_cannot_be_done_is_refused(environment: Environment) -> None:
+def test_invalid_backfills_are_refused(environment: Environment) -> None:
     cases: dict[str, tuple[str, str, dict[str, Any]]] = {
         "x-1": ("not_found", "no DAG 'absent'", {"dag_id": "absent"}),
         "x-2": ("invalid", "non-periodic schedule", {"dag_id": "never"}),

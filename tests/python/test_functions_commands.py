@@ -149,7 +149,7 @@ def test_cleared_tasks_run_again(environment: Environment) -> None:
     assert environment.query(tries)[:2] == [("first", -1, 2), ("fragile", 0, 2)]
 
 
-def test_a_running_task_is_stopped_by_clear_and_mark(environment: Environment) -> None:
+def test_running_task_is_stopped_by_clear_and_mark(environment: Environment) -> None:
     go, key = environment.modal.root / "go", "task:long:sleeps:l"
     run = {"dag_id": "long", "run_id": "l"}
     result(environment, "l-1", kind="trigger", **run, conf={"go": str(go)})
@@ -190,7 +190,7 @@ def runs(pid: str) -> bool:
     return command_line.exists() and bool(command_line.read_bytes())
 
 
-def test_secrets_are_kept_encrypted_and_masked(environment: Environment) -> None:
+def test_secrets_are_encrypted_and_masked(environment: Environment) -> None:
     variables = [
         {"key": "api_token", "value": TOKEN, "description": "of the API"},
         {"key": "from_env_secret", "value": "short-5521"},
@@ -229,7 +229,7 @@ def test_secrets_are_kept_encrypted_and_masked(environment: Environment) -> None
         assert secret not in str(environment.state()), f"{secret} was left in the Dict"
 
 
-def test_a_reply_that_nobody_takes_goes(environment: Environment) -> None:
+def test_unread_reply_expires(environment: Environment) -> None:
     result(environment, "f-1", kind="put_variables", variables=[{"key": "forgotten", "value": "forgotten-83"}])
     for identifier in "f-2", "f-3":
         environment.command(identifier, kind="get_variable", key="forgotten", hide_sensitive=False)
@@ -244,7 +244,7 @@ def test_a_reply_that_nobody_takes_goes(environment: Environment) -> None:
     assert "reply:f-3" in environment.state()
 
 
-def test_what_cannot_be_written_is_refused(environment: Environment) -> None:
+def test_invalid_writes_are_refused(environment: Environment) -> None:
     one = [{"connection_id": "c", "conn_type": "http", "host": "h"}]
     result(environment, "r-1", kind="put_connections", connections=one)
     result(environment, "r-2", kind="put_pools", pools=[{"name": "few", "slots": 2, "include_deferred": True}])

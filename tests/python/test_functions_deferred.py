@@ -160,7 +160,7 @@ def test_deferred_tasks_resume(environment: Environment) -> None:
     assert environment.query("SELECT count(*) FROM trigger") == [(0,)]
 
 
-def test_a_triggerer_that_is_lost_is_replaced(environment: Environment) -> None:
+def test_lost_triggerer_is_replaced(environment: Environment) -> None:
     trigger(environment, "outlasts")
     note = wait_until(lambda: (n := environment.state().get("triggerer")) and n["call_id"] and n, "a triggerer", 60)
     environment.modal.sdk(f"""
@@ -188,7 +188,7 @@ def test_callbacks_of_runs_are_executed_once(environment: Environment) -> None:
     wait_until(lambda: not [key for key in environment.state() if "callback" in key], "the end of their entries")
 
 
-def test_callbacks_of_deadlines(environment: Environment) -> None:
+def test_deadline_callbacks_are_executed(environment: Environment) -> None:
     trigger(environment, "is_late")
     assert end(environment, "is_late") == "success"
     wait_until(lambda: len(lines(environment, "late")) == 2, "the callbacks of the deadlines", 60)

@@ -12,7 +12,7 @@ from environment import Environment
 from local_modal import REPOSITORY, LocalModal
 
 
-def test_a_deployment_ends_with_who_has_asked_for_it() -> None:
+def test_attached_deployment_ends_when_its_stdin_closes() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environment = {
             "PATH": os.environ["PATH"],
@@ -42,7 +42,7 @@ def test_a_deployment_ends_with_who_has_asked_for_it() -> None:
             process.wait()
 
 
-def test_a_tick_before_the_database_is_no_failure_and_without_it_later_is() -> None:
+def test_tick_without_a_database_fails_only_after_initialization() -> None:
     with LocalModal() as modal:
         modal.start()
         environment = Environment(modal)

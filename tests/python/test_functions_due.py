@@ -42,7 +42,7 @@ def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
         yield environment
 
 
-def test_one_gate_waits(environment: Environment) -> None:
+def test_only_one_gate_waits(environment: Environment) -> None:
     """Crons that come while a gate waits look and end; a due time that moves is followed."""
     gate = environment.modal.sdk(
         GATES
@@ -55,7 +55,7 @@ def test_one_gate_waits(environment: Environment) -> None:
     assert gate == {"spawned": True, "reason": "something is due"}
 
 
-def test_gate_that_waits_leaves_the_work_to_a_tick_that_has_begun(environment: Environment) -> None:
+def test_waiting_gate_spawns_nothing_if_a_tick_has_begun(environment: Environment) -> None:
     gate = environment.modal.sdk(
         GATES
         + """
@@ -83,7 +83,7 @@ def test_next_due_time_is_known(environment: Environment) -> None:
 
 
 @pytest.mark.parametrize("name", ["dagrun_timeout", "reschedule"])
-def test_what_is_due_happens_without_cron(environment: Environment, name: str) -> None:
+def test_due_work_happens_without_cron(environment: Environment, name: str) -> None:
     kind, run_id = KINDS[name], f"near_{name}"
     trigger(environment, run_id, kind, NEAR_SECONDS)
     happened = wait_until(lambda: kind.happened(environment, run_id), f"what is due: {name}", 90)
@@ -107,7 +107,7 @@ with DAG("takes", schedule=[made]):
 ENDED = "SELECT count(*) FROM dag_run WHERE dag_id = 'takes' AND state = 'success'"
 
 
-def test_runs_of_an_asset_begin_within_seconds(environment: Environment) -> None:
+def test_asset_triggered_runs_start_within_seconds(environment: Environment) -> None:
     """Also those whose `run_after` is in the second of the pass that has created them. Most are: three are tried."""
     environment.upload("assets.py", ASSETS)
     environment.command("refresh assets", kind="refresh")

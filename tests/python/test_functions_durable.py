@@ -149,12 +149,12 @@ def killed(environment: Environment) -> Path:
 
 
 @pytest.mark.parametrize(("key", "found"), WRITES.items())
-def test_a_write_survives_a_container_killed_right_after(killed: Path, key: str, found: object) -> None:
+def test_write_survives_an_immediate_container_kill(killed: Path, key: str, found: object) -> None:
     expected = {"state": None, "asset": None, "variable": None, "deleted": "there"}
     assert json.loads((killed / key).read_text()) == {**expected, key: found}
 
 
-def test_an_xcom_survives_a_container_killed_right_after(environment: Environment) -> None:
+def test_xcom_survives_an_immediate_container_kill(environment: Environment) -> None:
     book = environment.modal.root / "book_lost"
     run(environment, "lost", "lost", book=str(book))
     done = {"reads": "success", "writes": "failed"}
@@ -162,7 +162,7 @@ def test_an_xcom_survives_a_container_killed_right_after(environment: Environmen
     assert json.loads(book.read_text()) == {"id": 1}
 
 
-def test_a_running_task_sees_what_another_running_task_writes(environment: Environment) -> None:
+def test_running_task_sees_writes_of_another_running_task(environment: Environment) -> None:
     root = environment.modal.root
     run(environment, "siblings", "siblings", key="siblings", ready=str(root / "ready"), book=str(root / "siblings"))
     wait_until(lambda: "running" in states(environment, "siblings").values(), "the tasks to begin")
@@ -171,7 +171,7 @@ def test_a_running_task_sees_what_another_running_task_writes(environment: Envir
     wait_until(lambda: set(states(environment, "siblings").values()) == {"success"}, "the end of the tasks")
 
 
-def test_a_task_that_only_returns_writes_no_more_often(environment: Environment) -> None:
+def test_task_without_writes_has_two_journals(environment: Environment) -> None:
     if environment.connection_string:
         pytest.skip("no journals are written with PostgreSQL")
     run(environment, "plain", "plain")

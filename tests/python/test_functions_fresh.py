@@ -135,7 +135,7 @@ def looks(environment: Environment) -> list[dict[str, Any]]:
     return found
 
 
-def test_no_two_tasks_draw_the_same(looks: list[dict[str, Any]]) -> None:
+def test_random_values_differ_between_tasks(looks: list[dict[str, Any]]) -> None:
     drawn = [look["differs"] for look in looks]
     same = {name for name in drawn[0] if len({one[name] for one in drawn}) < len(drawn)}
     assert not same
@@ -147,7 +147,7 @@ def test_temporary_files_are_in_the_containers_own_folder(looks: list[dict[str, 
         assert Path(look["differs"]["folder of multiprocessing"]).parent == Path(look["own folder"])
 
 
-def test_a_task_begins_without_the_state_of_other_processes(looks: list[dict[str, Any]]) -> None:
+def test_task_starts_without_inherited_process_state(looks: list[dict[str, Any]]) -> None:
     fresh = {"tracker": None, "threads": 1, "handlers": [], "wakeup": -1, "blocked": [], "loop": False, "left": None}
     for look in looks:
         assert look["state"] == {**fresh, "cwd": look["state"]["cwd"], "umask": looks[0]["state"]["umask"]}

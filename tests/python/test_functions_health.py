@@ -97,7 +97,7 @@ def scrambled(content: bytes) -> bytes:
     ("damage", "words"),
     [(empty, "it is empty"), (cut, "bytes"), (without_header, "not a SQLite database"), (scrambled, "malformed")],
 )
-def test_a_damaged_database_is_named(environment: Environment, damage: Callable[[bytes], bytes], words: str) -> None:
+def test_damaged_database_is_reported(environment: Environment, damage: Callable[[bytes], bytes], words: str) -> None:
     at_rest(environment)
     [published] = environment.volumes("data/airflow.db")
     content = published.read_bytes()
@@ -129,7 +129,7 @@ def write(path: Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def test_a_missing_database_is_named(environment: Environment) -> None:
+def test_missing_database_is_reported(environment: Environment) -> None:
     at_rest(environment)
     [published] = environment.volumes("data/airflow.db")
     content = published.read_bytes()
@@ -140,7 +140,7 @@ def test_a_missing_database_is_named(environment: Environment) -> None:
     assert health(environment)["failure"] is None
 
 
-def test_a_backup_takes_the_place_of_a_damaged_database(environment: Environment) -> None:
+def test_damaged_database_is_replaced_by_a_backup(environment: Environment) -> None:
     gate = environment.modal.root / "gate"
     run(environment, "late")
     trigger(environment, "interrupted", gate=str(gate))
@@ -175,7 +175,7 @@ def test_a_backup_takes_the_place_of_a_damaged_database(environment: Environment
     assert not gate.exists()
 
 
-def test_a_missing_database_is_named_before_the_first_publication() -> None:
+def test_missing_database_without_a_backup_is_reported() -> None:
     with deployed("sqlite") as environment:
         environment.upload("waits.py", DAG)
         [published] = environment.volumes("data/airflow.db")
@@ -184,7 +184,7 @@ def test_a_missing_database_is_named_before_the_first_publication() -> None:
         assert "there is no backup" in failing_tick(environment, "database_missing")
 
 
-def test_a_lost_database_is_not_replaced_by_an_empty_one() -> None:
+def test_lost_database_is_not_initialized_again() -> None:
     with deployed("sqlite") as environment:
         environment.upload("waits.py", DAG)
         run(environment, "kept")
@@ -203,7 +203,7 @@ def test_a_lost_database_is_not_replaced_by_an_empty_one() -> None:
         assert not environment.call("initialize_database")["created"]
 
 
-def test_a_roll_back_can_be_undone(environment: Environment) -> None:
+def test_roll_back_can_be_undone(environment: Environment) -> None:
     run(environment, "before-the-roll-back")
     at_rest(environment)
     first = environment.volumes("data/backups/*Z-*.db")[0].name
@@ -224,7 +224,7 @@ print(heads[-2])
 """
 
 
-def test_the_database_before_a_migration_is_kept() -> None:
+def test_database_is_backed_up_before_a_migration() -> None:
     with deployed("sqlite") as environment:
         environment.upload("waits.py", DAG)
         run(environment, "before-the-migration")
@@ -259,7 +259,7 @@ def test_the_database_before_a_migration_is_kept() -> None:
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_a_database_of_a_newer_version_is_refused(database: str) -> None:
+def test_newer_database_is_refused(database: str) -> None:
     with deployed(database) as environment:
         environment.upload("waits.py", DAG)
         run(environment, "first")
@@ -285,7 +285,7 @@ def test_a_database_of_a_newer_version_is_refused(database: str) -> None:
             run(environment, "third")
 
 
-def test_quarantined_things_are_told(environment: Environment) -> None:
+def test_quarantined_files_are_reported(environment: Environment) -> None:
     [dags] = environment.volumes("dags")
     (dags / "asset.py").write_text(
         "from airflow.sdk import DAG, Asset, task\n"
@@ -303,7 +303,7 @@ def test_quarantined_things_are_told(environment: Environment) -> None:
     assert health(environment)["quarantined"] == []
 
 
-def test_reasons_of_errors(tmp_path: Path) -> None:
+def test_errors_are_classified_by_reason(tmp_path: Path) -> None:
     from sqlalchemy import NullPool, create_engine, text
     from sqlalchemy.exc import DBAPIError
 

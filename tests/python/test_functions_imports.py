@@ -30,7 +30,7 @@ assert not gc.isenabled(), "it was off before"
 """
 
 
-def test_quick_imports_restore_the_process_also_after_an_error() -> None:
+def test_quick_imports_restore_the_process_after_an_error() -> None:
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
     done = subprocess.run(command, env={"PYTHONPATH": str(FUNCTIONS)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -48,13 +48,13 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_an_interrupted_request_raises_and_the_next_is_answered(client: httpx.Client) -> None:
+def test_request_after_an_interrupted_one_is_answered(client: httpx.Client) -> None:
     with pytest.raises(Interrupted):
         client.get("/raises")
     assert client.get("/answers").json() == "yes"
 
 
-def test_a_request_that_waits_is_ended_by_an_interruption(client: httpx.Client) -> None:
+def test_waiting_request_is_ended_by_an_interruption(client: httpx.Client) -> None:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupted
 
@@ -70,6 +70,6 @@ def test_a_request_that_waits_is_ended_by_an_interruption(client: httpx.Client) 
     assert client.get("/answers").json() == "yes"
 
 
-def test_an_application_that_breaks_answers_with_a_server_error(client: httpx.Client) -> None:
+def test_application_error_is_answered_with_500(client: httpx.Client) -> None:
     assert client.get("/breaks").status_code == 500
     assert client.get("/answers").json() == "yes"

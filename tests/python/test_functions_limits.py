@@ -82,7 +82,7 @@ def environment() -> Iterator[Environment]:
         yield environment
 
 
-def test_a_file_that_was_written_to_the_volume_is_refused_as_at_its_upload(environment: Environment) -> None:
+def test_file_written_to_the_volume_is_refused_like_an_upload(environment: Environment) -> None:
     environment.upload("refused.py", (REPOSITORY / "tests/corpus/refused.py").read_text())
     environment.command("refresh", kind="refresh")
     environment.call("run_tick", "test")
@@ -95,7 +95,7 @@ def test_a_file_that_was_written_to_the_volume_is_refused_as_at_its_upload(envir
     assert {dag["dag_id"] for dag in reply["dags"]} == {"long", "waits", "sleeps"}
 
 
-def test_a_task_that_takes_longer_than_the_environment_allows_is_told_so(environment: Environment) -> None:
+def test_task_beyond_the_environment_timeout_fails_with_a_reason(environment: Environment) -> None:
     environment.command("long", kind="trigger", dag_id="long", run_id="long")
     environment.call("run_tick", "test")
 
@@ -112,7 +112,7 @@ def test_a_task_that_takes_longer_than_the_environment_allows_is_told_so(environ
     assert words in environment.state()["task:long:stays:long"]["error"]
 
 
-def test_wait_without_a_process_has_no_limit(environment: Environment) -> None:
+def test_waiting_without_a_process_has_no_timeout(environment: Environment) -> None:
     environment.command("waits", kind="trigger", dag_id="waits", run_id="waits")
     environment.call("run_tick", "test")
     query = "SELECT task_id, state, trigger_timeout IS NULL FROM task_instance WHERE run_id = 'waits'"

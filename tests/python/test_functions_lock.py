@@ -22,7 +22,7 @@ def run(modal: LocalModal, script: str) -> object:
     return modal.sdk(PRELUDE.format(functions=str(FUNCTIONS)) + script)
 
 
-def test_a_held_lock_is_not_had(shared_modal: LocalModal) -> None:
+def test_held_lock_cannot_be_acquired(shared_modal: LocalModal) -> None:
     script = """
 one, two = DictLock(store, "s"), DictLock(store, "s")
 first = [one.acquire(0), two.acquire(0), one.is_held(), two.is_held()]
@@ -33,7 +33,7 @@ two.release()
     assert run(shared_modal, script) == [[True, False, True, False], False, True, True, False]
 
 
-def test_an_expired_lock_has_one_successor(shared_modal: LocalModal) -> None:
+def test_expired_lock_is_acquired_once(shared_modal: LocalModal) -> None:
     script = """
 from concurrent.futures import ThreadPoolExecutor
 dead = DictLock(store, "s")
@@ -47,7 +47,7 @@ answer([won.count(True), dead.is_held(), [lock.is_held() for lock in locks].coun
     assert run(shared_modal, script) == [1, False, 1]
 
 
-def test_a_lease_is_renewed_while_held(shared_modal: LocalModal) -> None:
+def test_lease_is_renewed_while_held(shared_modal: LocalModal) -> None:
     script = """
 import time
 dict_lock.RENEW_SECONDS = 0.05
@@ -64,7 +64,7 @@ answer([renewed, store["lock:s:1"]["expires_at"], DictLock(store, "s").acquire(0
     assert run(shared_modal, script) == [True, 0.0, True, 41]
 
 
-def test_a_lost_answer_does_not_lose_the_lock(shared_modal: LocalModal) -> None:
+def test_lost_reply_does_not_lose_the_lock(shared_modal: LocalModal) -> None:
     script = """
 class Lossy:
     def __getattr__(self, name): return getattr(store, name)
@@ -76,7 +76,7 @@ answer(DictLock(Lossy(), "s").acquire(0))
     assert run(shared_modal, script) is True
 
 
-def test_a_call_that_comes_again_succeeds_itself(shared_modal: LocalModal) -> None:
+def test_redelivered_call_takes_over_its_own_lock(shared_modal: LocalModal) -> None:
     script = """
 lost, again, other = DictLock(store, "s", "fc-1"), DictLock(store, "s", "fc-1"), DictLock(store, "s", "fc-2")
 assert lost.acquire(0)

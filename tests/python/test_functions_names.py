@@ -176,7 +176,7 @@ def log(environment: Environment, dag_id: str) -> str:
     return "".join(path.read_text() for path in environment.volumes(f"logs/dag_id={dag_id}/**/*.log"))
 
 
-def test_each_name_is_one_of_its_own(environment: Environment) -> None:
+def test_special_names_do_not_collide(environment: Environment) -> None:
     assert run(environment, "names") == "success", log(environment, "names")
     assert book(environment, "names", "writes") == []
     assert book(environment, "names", "reads") == []
@@ -184,7 +184,7 @@ def test_each_name_is_one_of_its_own(environment: Environment) -> None:
     assert keys == set(NAMES)
 
 
-def test_a_name_that_is_given_is_found_by_tasks_and_templates(environment: Environment) -> None:
+def test_variables_with_special_names_are_found_by_tasks(environment: Environment) -> None:
     entries = [{"key": name, "value": f"given {number}"} for number, name in enumerate(NAMES)]
     environment.command("put", kind="put_variables", variables=entries)
     assert run(environment, "given") == "success", log(environment, "given")
@@ -192,7 +192,7 @@ def test_a_name_that_is_given_is_found_by_tasks_and_templates(environment: Envir
     assert book(environment, "given", "given") == [expected, expected]
 
 
-def test_what_cannot_be_kept_is_refused(environment: Environment) -> None:
+def test_values_that_cannot_be_stored_are_refused(environment: Environment) -> None:
     assert run(environment, "refusals") == "success", log(environment, "refusals")
     assert book(environment, "refusals", "kept")
     refused = book(environment, "refusals", "refused")
@@ -201,7 +201,7 @@ def test_what_cannot_be_kept_is_refused(environment: Environment) -> None:
     assert refused["text NaN"] is None
 
 
-def test_connections_with_a_hash_in_their_names_are_two(environment: Environment) -> None:
+def test_connection_names_with_a_hash_do_not_collide(environment: Environment) -> None:
     if not environment.connection_string:
         pytest.skip("only the Airflow UI makes connections with such names, and it is read-only with SQLite")
     for number in (1, 2):
@@ -213,12 +213,12 @@ def test_connections_with_a_hash_in_their_names_are_two(environment: Environment
     assert book(environment, "connections", "hosts") == ["host1", "host2"]
 
 
-def test_a_run_is_not_triggered_under_a_part_of_its_id(environment: Environment) -> None:
+def test_run_is_not_triggered_under_a_truncated_id(environment: Environment) -> None:
     run(environment, "triggers")
     runs = environment.query("SELECT run_id FROM dag_run WHERE dag_id = 'connections' AND run_id LIKE 'cut%'")
     assert runs in ([], [("cut off#here",)])
 
 
-def test_an_event_with_a_number_that_is_none_fails_its_task(environment: Environment) -> None:
+def test_event_with_nan_fails_its_task(environment: Environment) -> None:
     assert run(environment, "events") == "failed"
     assert "NaN cannot be stored" in log(environment, "events")

@@ -98,12 +98,12 @@ with DAG("options", schedule=None, start_date=datetime(2026, 1, 1), description=
 """
 
 
-def test_the_list_of_known_options_is_that_of_the_pinned_airflow() -> None:
+def test_known_options_match_the_pinned_airflow() -> None:
     known = json.loads((OPTIONS / "known.json").read_text())
     assert known == known_options(), "run `make airflow-options`"
 
 
-def test_what_the_product_sets_is_reserved() -> None:
+def test_options_set_by_the_product_are_reserved() -> None:
     reserved = json.loads((OPTIONS / "reserved.json").read_text())
     source = "".join(path.read_text() for path in (REPOSITORY / "modal_functions").rglob("*.py"))
     source += (REPOSITORY / "daemon/src/vault.rs").read_text()
@@ -151,7 +151,7 @@ def description(environment: Environment) -> str | None:
     return None if found is None else str(found)
 
 
-def test_options_take_effect_with_an_update(environment: Environment) -> None:
+def test_options_take_effect_after_an_update(environment: Environment) -> None:
     assert serialized(environment)["dag"].get("description") == "none"
     update(environment, AIRFLOW, **{KWARGS: '{"owner": "me"}'})
     wait_until(lambda: description(environment) == "vaulted of me", "the tick that parses the DAG file again", 60)
@@ -183,7 +183,7 @@ def test_options_take_effect_with_an_update(environment: Environment) -> None:
     assert found["options"] == ["77", "4"], "an option that the product depends on was another one"
 
 
-def test_a_secrets_backend_that_cannot_be_imported_stops_no_tick(environment: Environment) -> None:
+def test_broken_secrets_backend_does_not_stop_ticks(environment: Environment) -> None:
     update(environment, {"secrets": {"backend": "nowhere.Vault"}})
     environment.command("v", kind="put_variables", variables=[{"key": "set", "value": "1"}])
     environment.call("run_tick", "test")

@@ -119,7 +119,7 @@ def task_log(environment: Environment, task_id: str) -> Path:
     return log
 
 
-def test_what_is_printed_and_logged_is_in_order(environment: Environment) -> None:
+def test_prints_and_log_lines_are_in_order(environment: Environment) -> None:
     logs = environment.volumes("logs/dag_id=ordered/run_id=ordered/task_id=speaks/map_index=*/attempt=1.log")
     assert len(logs) == TASKS
     wrong = {}
@@ -133,7 +133,7 @@ def test_what_is_printed_and_logged_is_in_order(environment: Environment) -> Non
     assert not wrong, f"{len(wrong)} of {TASKS} logs, such as {next(iter(wrong.values()))}"
 
 
-def test_streams_have_the_names_and_levels_of_airflow(environment: Environment) -> None:
+def test_streams_have_airflow_logger_names_and_levels(environment: Environment) -> None:
     log = environment.volumes("logs/dag_id=ordered/run_id=ordered/task_id=speaks/map_index=0/attempt=1.log")[0]
     found = {line["event"]: (line["logger"], line["level"]) for line in lines(log) if "step 0" in line["event"]}
     assert found["step 0 0 printed"] == found["step 0 3 echoed"] == ("task.stdout", "info")
@@ -141,27 +141,27 @@ def test_streams_have_the_names_and_levels_of_airflow(environment: Environment) 
     assert found["step 0 4 logged"] == ("own", "warning")
 
 
-def test_what_a_command_prints_is_in_order(environment: Environment) -> None:
+def test_command_output_is_in_order(environment: Environment) -> None:
     found = events(task_log(environment, "bash"))
     printed = [f"line {number}" for number in range(1, 51)]
     assert [event for event in found if event.startswith("line ")] == printed
     assert found.index("line 50") < found.index("::group::Post Execute")
 
 
-def test_what_is_printed_at_exit_is_kept(environment: Environment) -> None:
+def test_output_at_exit_is_kept(environment: Environment) -> None:
     found = events(task_log(environment, "last_words"))
     assert found.index("said before") < found.index("::group::Post Execute")
     assert "".join(found[-2:]).replace("unfinished", "") == "said at exit" or "unfinishedsaid at exit" in found
 
 
-def test_long_lines_and_other_bytes_are_kept(environment: Environment) -> None:
+def test_long_lines_and_invalid_utf8_are_kept(environment: Environment) -> None:
     found = events(task_log(environment, "long_words"))
     start = found.index("x" * 300_000)
     assert found[start + 1] == "logged " + "y" * 300_000
     assert found[start + 2 : start + 7] == ["a", "", "b", "� not UTF-8", "end"]
 
 
-def test_a_stream_that_is_redirected_goes_where_the_task_wants(environment: Environment) -> None:
+def test_redirected_stream_is_not_logged(environment: Environment) -> None:
     assert (environment.modal.root / "redirected").read_text() == "into the file\n"
     found = events(task_log(environment, "redirects"))
     assert "into the log" in found and "into the file" not in found
@@ -173,7 +173,7 @@ def test_prints_of_forked_processes_are_in_order(environment: Environment) -> No
     assert [event for event in found if event in said] == said
 
 
-def test_the_last_words_of_a_killed_task_come_before_its_end(environment: Environment) -> None:
+def test_last_output_of_a_killed_task_precedes_its_end(environment: Environment) -> None:
     found = events(task_log(environment, "dies"))
     killed = next(i for i, event in enumerate(found) if event.startswith("Process terminated by signal"))
     assert found.index("the last print") < killed and found.index("the last write") < killed

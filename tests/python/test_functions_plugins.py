@@ -191,7 +191,7 @@ def notes(environment: Environment) -> list[str]:
     return environment.notes.read_text().splitlines()  # type: ignore[attr-defined]
 
 
-def said(environment: Environment, run_id: str) -> str:
+def returned_text(environment: Environment, run_id: str) -> str:
     [path] = environment.volumes(f"xcom/listed/{run_id}/told/return_value")
     return path.read_text()
 
@@ -200,7 +200,7 @@ def remove(environment: Environment, path: str) -> None:
     environment.modal.sdk(f'modal.Volume.from_name("airflow-dags-test").remove_file("/dags/{path}")')
 
 
-def test_a_custom_timetable_plans_runs(environment: Environment) -> None:
+def test_custom_timetable_schedules_runs(environment: Environment) -> None:
     query = "SELECT run_id, data_interval_start, data_interval_end, state FROM dag_run ORDER BY run_after"
 
     def three() -> list[tuple[Any, ...]]:
@@ -211,7 +211,7 @@ def test_a_custom_timetable_plans_runs(environment: Environment) -> None:
     hours = [(int(str(start)[11:13]), int(str(end)[11:13])) for _, start, end, _ in rows]
     assert hours == [(0, 1), (1, 3), (3, 6)]
     for (run_id, *_), (start, end) in zip(rows, hours, strict=True):
-        assert said(environment, run_id) == f'"version 1 {start}-{end}"'
+        assert returned_text(environment, run_id) == f'"version 1 {start}-{end}"'
         assert notes(environment).count(f"1 listed {run_id} told") == 1
         assert notes(environment).count(f"1 listed {run_id}") == 1
     assert notes(environment).count("1 changed-asset") == 3, "whom an asset concerns was not told once for each change"
@@ -224,12 +224,12 @@ def due(environment: Environment) -> float:
     return environment.state()["due"]["next_due"]
 
 
-def test_a_changed_plugin_is_seen_by_all_that_follows(environment: Environment) -> None:
+def test_changed_plugin_applies_to_later_runs(environment: Environment) -> None:
     # A module that the plugin imports, and no plugin itself.
     environment.upload("plugins/words.py", "VERSION = 2\n")
     environment.upload("plugins/listed.py", PLUGIN.format(next="2097, 1, 1"))
     assert run(environment, "listed", "changed", "2026-03-03T09:00:00Z") == "success"
-    assert said(environment, "changed") == '"version 2 9-9"'
+    assert returned_text(environment, "changed") == '"version 2 9-9"'
     told = [note for note in notes(environment) if "changed" in note and "changed-asset" not in note]
     assert sorted(told) == ["2 listed changed", "2 listed changed told"]
     assert environment.query("SELECT timetable_summary FROM dag WHERE dag_id = 'listed'") == [("listed 2",)]
@@ -239,7 +239,7 @@ def test_a_changed_plugin_is_seen_by_all_that_follows(environment: Environment) 
     )
 
 
-def test_a_trigger_is_of_the_code_that_is_there_when_it_begins(environment: Environment) -> None:
+def test_trigger_uses_the_plugin_code_at_its_start(environment: Environment) -> None:
     """The process of the triggers, which has the old code, runs another one all the while."""
     first, second = environment.modal.root / "first", environment.modal.root / "second"
     second.touch()
@@ -260,7 +260,7 @@ def test_a_trigger_is_of_the_code_that_is_there_when_it_begins(environment: Envi
     assert results == ['"new"', '"new"']
 
 
-def test_a_broken_plugin_is_an_import_error(environment: Environment) -> None:
+def test_broken_plugin_is_an_import_error(environment: Environment) -> None:
     environment.upload("plugins/broken.py", "def f():\n    return 1 / 0\nf()\n")
     found = errors(environment)
     assert found.keys() == {"plugins/broken.py"}
@@ -268,7 +268,7 @@ def test_a_broken_plugin_is_an_import_error(environment: Environment) -> None:
     assert run(environment, "listed", "beside_a_broken_one") == "success"
 
 
-def test_a_plugin_that_would_end_the_scheduler_does_not(environment: Environment) -> None:
+def test_plugin_that_exits_does_not_stop_the_scheduler(environment: Environment) -> None:
     environment.upload("plugins/broken.py", "import sys\nsys.exit(3)\n")
     found = errors(environment)
     assert "sys.exit(3)" in found["plugins/broken.py"]
@@ -279,7 +279,7 @@ def test_a_plugin_that_would_end_the_scheduler_does_not(environment: Environment
     assert errors(environment) == {}
 
 
-def test_a_plugin_that_is_gone_takes_nothing_else_with_it(environment: Environment) -> None:
+def test_deleted_plugin_breaks_only_its_dags(environment: Environment) -> None:
     gate = environment.modal.root / "gate"
     for dag_id in ("held", "failing"):
         environment.command(dag_id, kind="trigger", dag_id=dag_id, run_id=dag_id, conf={"gate": str(gate)})

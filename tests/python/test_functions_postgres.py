@@ -120,7 +120,7 @@ def run(server: Postgres, database: str, script: str) -> Any:
     return ast.literal_eval(done.stdout)
 
 
-def test_the_lock_has_one_holder(server: Postgres) -> None:
+def test_lock_has_one_holder(server: Postgres) -> None:
     script = """
     first = [one.acquire_lock("s", 0), two.acquire_lock("s", 0), two.acquire_lock("another", 0)]
     other = Backend("other").acquire_lock("s", 0)
@@ -131,7 +131,7 @@ def test_the_lock_has_one_holder(server: Postgres) -> None:
     assert run(server, "lock", script) == [[True, False, True], True, True, False]
 
 
-def test_a_lost_session_is_a_lost_lock(server: Postgres) -> None:
+def test_lost_session_loses_the_lock(server: Postgres) -> None:
     """Whoever has it next, and whatever the next statement of a driver that connects anew would say."""
     script = """
     make("test")
@@ -150,7 +150,7 @@ def test_a_lost_session_is_a_lost_lock(server: Postgres) -> None:
     assert (before, taken, loaded, published) == (1, True, 1, 2)
 
 
-def test_a_database_has_one_owner(server: Postgres) -> None:
+def test_database_of_another_environment_is_refused(server: Postgres) -> None:
     script = """
     empty = [one.exists(), fault(one.load)]
     make("test")
@@ -164,7 +164,7 @@ def test_a_database_has_one_owner(server: Postgres) -> None:
     assert "belongs to another Airflow" in run(server, "foreign_airflow", "answer(fault(one.exists))")
 
 
-def test_connection_strings() -> None:
+def test_connection_strings_are_parsed_or_refused() -> None:
     parsed = ConnectionString.parse("postgres://u%40x:p%25%24%2F@[::1]:5433/my%20db?sslmode=require")
     assert parsed.for_libpq() == {
         **DEFAULTS,
@@ -181,7 +181,7 @@ def test_connection_strings() -> None:
     assert "hunter2" not in repr(ConnectionString.parse("postgresql://u:hunter2@h/d"))
 
 
-def test_a_restart_of_the_server_loses_nothing(environment: Environment, server: Postgres) -> None:
+def test_server_restart_loses_no_results(environment: Environment, server: Postgres) -> None:
     """Neither the result of a task that ended meanwhile, nor what warm containers do next."""
     folder = environment.modal.root / "folder"
     folder.mkdir()
@@ -225,7 +225,7 @@ def test_a_restart_of_the_server_loses_nothing(environment: Environment, server:
     """)
 
 
-def test_a_tick_leaves_the_database_to_another(environment: Environment, server: Postgres) -> None:
+def test_tick_skips_a_locked_database(environment: Environment, server: Postgres) -> None:
     key = PostgresBackend("test", cast("modal.Volume", None))._key(SCHEDULER_LOCK)
     with (
         contextlib.closing(psycopg2.connect(cast("str", environment.connection_string))) as session,
@@ -240,7 +240,7 @@ def test_a_tick_leaves_the_database_to_another(environment: Environment, server:
     assert environment.state()["reply:refresh"]["ok"]
 
 
-def test_the_database_knows_an_obsolete_launch(environment: Environment) -> None:
+def test_obsolete_launch_is_refused_by_the_database(environment: Environment) -> None:
     """Before the Dict does: the next launch of a task that was cleared is committed there first."""
     entry = environment.state()["task:patient:gives:one"]
     late = {**entry, "status": "QUEUED", "launch": "late", "dag_id": "ghost"}
@@ -250,7 +250,7 @@ def test_the_database_knows_an_obsolete_launch(environment: Environment) -> None
     assert environment.state()["task:ghost"]["status"] == "QUEUED"
 
 
-def test_nothing_gives_the_connection_string_away(environment: Environment) -> None:
+def test_connection_string_is_in_no_file_or_log(environment: Environment) -> None:
     """A task that prints its environment, and all that containers printed."""
     written = [*environment.volumes("**/*"), *environment.modal.data.glob("logs/**/*")]
     texts = [path.read_text(errors="replace") for path in written if path.is_file()]

@@ -157,7 +157,7 @@ STOPS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("how", STOPS)
-def test_a_task_that_is_marked_or_cleared_leaves_nothing(environment: Environment, how: str) -> None:
+def test_marked_or_cleared_task_leaves_no_processes(environment: Environment, how: str) -> None:
     stop, state, words = STOPS[how]
     folder = begin(environment, "stays", how)
     wait_until((folder / "ready").exists, "the task to have begun", 60)
@@ -180,14 +180,14 @@ def test_a_task_that_is_marked_or_cleared_leaves_nothing(environment: Environmen
         ("dies", "Process terminated by signal"),
     ],
 )
-def test_a_task_that_times_out_or_fails_leaves_nothing(environment: Environment, dag_id: str, words: str) -> None:
+def test_failed_task_leaves_no_processes(environment: Environment, dag_id: str, words: str) -> None:
     folder = begin(environment, dag_id, dag_id)
     wait_for_run(environment, dag_id, "failed")
     assert (folder / "ready").exists() and not running(folder)
     assert words in log_of(environment, dag_id, dag_id)
 
 
-def test_background_processes_of_a_task_that_ends_by_itself_go_on_until_the_next(environment: Environment) -> None:
+def test_background_processes_run_until_the_next_task(environment: Environment) -> None:
     first = begin(environment, "leaves", "first")
     wait_for_run(environment, "first", "success")
     assert len(running(first)) == 1
@@ -197,7 +197,7 @@ def test_background_processes_of_a_task_that_ends_by_itself_go_on_until_the_next
     assert not running(first) and len(running(second)) == 1
 
 
-def test_the_log_of_a_task_whose_container_was_killed_says_so(environment: Environment) -> None:
+def test_killed_container_is_named_in_the_task_log(environment: Environment) -> None:
     folder = begin(environment, "stays", "lost")
     wait_until((folder / "ready").exists, "the task to have begun", 60)
     os.kill(int((folder / "container").read_text()), signal.SIGKILL)
@@ -206,7 +206,7 @@ def test_the_log_of_a_task_whose_container_was_killed_says_so(environment: Envir
     assert "the container was lost while the task ran" in log_of(environment, "stays", "lost")
 
 
-def test_the_log_of_a_task_whose_call_is_gone_says_so(environment: Environment) -> None:
+def test_lost_call_is_named_in_the_task_log(environment: Environment) -> None:
     """The worker can say nothing any more, so the scheduler does."""
     folder = begin(environment, "stays", "gone")
     wait_until((folder / "ready").exists, "the task to have begun", 60)

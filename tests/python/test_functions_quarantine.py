@@ -102,7 +102,7 @@ def tick_until(environment: Environment, run_id: str) -> bool:
     return environment.query("SELECT state FROM dag_run WHERE run_id = ?", run_id) == [("success",)]
 
 
-def test_files_that_cannot_be_stored_stop_nothing_else(environment: Environment) -> None:
+def test_unstorable_files_do_not_block_others(environment: Environment) -> None:
     [dags] = environment.volumes("dags")
     for name, source in UNSTORABLE.items():
         environment.upload(name, IMPORTS + source)
@@ -129,7 +129,7 @@ def test_files_that_cannot_be_stored_stop_nothing_else(environment: Environment)
             path.unlink()
 
 
-def test_a_line_that_is_no_pattern_leaves_nothing_out(environment: Environment) -> None:
+def test_invalid_pattern_excludes_no_files(environment: Environment) -> None:
     [dags] = environment.volumes("dags")
     (dags / "team").mkdir()
     lines = b"left_out.py\n!\n# a comment\n[z-a]\n\\\nnot-utf-8-\x80.py\n"
@@ -147,7 +147,7 @@ def test_a_line_that_is_no_pattern_leaves_nothing_out(environment: Environment) 
     assert ("file", "team/.airflowignore") not in quarantined(environment)
 
 
-def test_pipes_are_named_and_never_read(environment: Environment) -> None:
+def test_pipes_are_reported_and_never_read(environment: Environment) -> None:
     [dags] = environment.volumes("dags")
     (dags / "piped").mkdir()
     for name in ("piped/.airflowignore", "piped/pipe.py", "piped/data.csv"):
@@ -291,7 +291,7 @@ for name, schedule in (("unscheduled", None), ("unstarted", None), ("eventful", 
 """
 
 
-def test_a_run_whose_retries_have_no_date_stops_nothing_else(environment: Environment) -> None:
+def test_run_with_failing_retry_dates_does_not_block_others(environment: Environment) -> None:
     environment.upload("retried.py", RETRIED)
     environment.command("retried", kind="trigger", dag_id="retried", run_id="retried")
     waiting = "SELECT 1 FROM task_instance WHERE dag_id = 'retried' AND state = 'up_for_retry'"
@@ -308,7 +308,7 @@ def test_a_run_whose_retries_have_no_date_stops_nothing_else(environment: Enviro
     assert ("run", "retried/retried") not in quarantined(environment)
 
 
-def test_whatever_raises_for_a_dag_stops_no_other(environment: Environment) -> None:
+def test_dag_that_raises_does_not_block_others(environment: Environment) -> None:
     environment.upload("stopped.py", STOPPED)
     environment.command("look", kind="refresh")
     environment.call("run_tick", "test")
@@ -349,7 +349,7 @@ def dag_files(environment: Environment, *dag_ids: str) -> dict[str, str]:
     return {dag_id: place for dag_id, place in rows if dag_id in dag_ids}
 
 
-def test_of_files_with_one_id_the_first_counts_until_it_goes(environment: Environment) -> None:
+def test_first_of_files_with_one_dag_id_defines_the_dag(environment: Environment) -> None:
     [dags] = environment.volumes("dags")
     original, other = CANARY.replace("canary", "original"), CANARY.replace("canary", "other")
     environment.upload("one.py", original)
@@ -367,7 +367,7 @@ def test_of_files_with_one_id_the_first_counts_until_it_goes(environment: Enviro
     assert dag_files(environment, "original", "other") == {"original": "b_copy.py", "other": "a_copy.py"}
 
 
-def test_what_is_saved_last_is_what_counts(environment: Environment) -> None:
+def test_run_uses_the_last_saved_version(environment: Environment) -> None:
     source = """
 from airflow.sdk import DAG, task
 
@@ -384,7 +384,7 @@ with DAG("saved", schedule=None):
         assert tasks == [(name,)]
 
 
-def test_tables_that_an_earlier_version_lacks_are_added(environment: Environment) -> None:
+def test_missing_tables_are_added_on_upgrade(environment: Environment) -> None:
     environment.call("run_tick", "test")
     environment.execute("DROP TABLE airflow_serverless_quarantine")
     environment.execute("DROP TABLE airflow_serverless_definition")

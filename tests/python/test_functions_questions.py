@@ -104,7 +104,7 @@ def test_refused_answers_change_nothing(environment: Environment) -> None:
     assert late["reason"] == "conflict" and "does not wait for an answer" in late["error"]
 
 
-def test_answered_tasks_go_on(environment: Environment) -> None:
+def test_answered_tasks_resume(environment: Environment) -> None:
     begin(environment, "answered")
     answers: dict[tuple[str, int], dict[str, Any]] = {
         ("one", -1): {"chosen_options": ["b"], "params_input": {"amount": 5, "reason": "r"}, "user": BEN},

@@ -134,7 +134,7 @@ def tasks(environment: Environment, dag_id: str) -> set[str]:
     return {task_id for (task_id,) in environment.query(found, run_id)}
 
 
-def test_values_of_the_environment_are_seen(environment: Environment) -> None:
+def test_changed_variables_and_connections_update_the_dag(environment: Environment) -> None:
     wait_for_description(environment, "values", "none")
     assert environment.query("SELECT name FROM dag_tag WHERE dag_id = 'values'") == [("one.internal",)]
     assert environment.query("SELECT timetable_summary FROM dag WHERE dag_id = 'values'") == [("0 0 * * *",)]
@@ -196,7 +196,7 @@ dag = DAG("odd", schedule=None, description=Variable.get("\\udc80", default="non
     assert "`lost` isn't defined" in errors["lost.py"]
 
 
-def test_a_change_has_the_files_parsed_again_that_read_it(environment: Environment) -> None:
+def test_changed_file_causes_a_parse_of_the_files_that_read_it(environment: Environment) -> None:
     upload(environment, "both.py", "shared.py", "generated.py", "configs/first.txt", "calm.py")
     wait_for_description(environment, "both", "alpha")
     wait_for_description(environment, "first", "first")

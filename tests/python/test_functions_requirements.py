@@ -72,7 +72,7 @@ def refresh(environment: Environment, name: str) -> Any:
     return environment.call("run_tick", "test")
 
 
-def test_each_file_has_what_it_asks_for(environment: Environment) -> None:
+def test_each_file_gets_its_own_requirements(environment: Environment) -> None:
     top = "import greetings"
     environment.upload("one.py", ASKS.format("greetings==1.0") + DAG.format(dag_id="one", imports=top))
     environment.upload("two.py", ASKS.format("greetings>=1.5") + DAG.format(dag_id="two", imports=""))
@@ -88,7 +88,7 @@ def test_each_file_has_what_it_asks_for(environment: Environment) -> None:
     assert not environment.volumes("venvs/.installing*")
 
 
-def test_a_failing_install_fails_the_task_with_the_reason(environment: Environment) -> None:
+def test_failed_install_fails_the_task_with_the_reason(environment: Environment) -> None:
     environment.upload("late.py", ASKS.format("greetings==9.9") + DAG.format(dag_id="late", imports=""))
     refresh(environment, "second")
     assert run(environment, "late") == ("failed", [])
@@ -140,7 +140,7 @@ def import_error(environment: Environment, name: str) -> str:
     return str(rows[0][0]) if rows else ""
 
 
-def test_an_installation_that_failed_is_tried_again(environment: Environment, packages: Path) -> None:
+def test_failed_install_is_retried_with_backoff(environment: Environment, packages: Path) -> None:
     forget_others(environment)
     source = ASKS.format("greetings==3.0") + DAG.format(dag_id="again", imports="import greetings")
     environment.upload("again.py", source)
@@ -168,7 +168,7 @@ def test_an_installation_that_failed_is_tried_again(environment: Environment, pa
     assert import_error(environment, "again.py") == ""
 
 
-def test_files_that_wait_for_packages_have_no_others_parsed(environment: Environment) -> None:
+def test_files_waiting_for_packages_cause_no_parsing(environment: Environment) -> None:
     forget_others(environment)
     environment.upload("broken.py", "import dag_that_is_not_there\n")
     source = ASKS.format("greetings==4.0") + DAG.format(dag_id="waits", imports="")
@@ -189,7 +189,7 @@ def moment(at: float) -> str:
     return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(" ", "seconds")
 
 
-def test_declarations(tmp_path: Path) -> None:
+def test_declarations_are_parsed_or_refused(tmp_path: Path) -> None:
     file = tmp_path / "dag.py"
     cases: dict[str, str | tuple[str, ...]] = {
         "import os\n": (),
@@ -222,7 +222,7 @@ def test_declarations(tmp_path: Path) -> None:
     assert declared(file, tmp_path) == ()
 
 
-def test_files_that_a_requirements_file_includes(tmp_path: Path) -> None:
+def test_included_requirements_files_are_read(tmp_path: Path) -> None:
     file, beside = tmp_path / "team/dag.py", tmp_path / "team/requirements.txt"
     file.parent.mkdir()
     file.write_text("import os\n")
@@ -250,7 +250,7 @@ def test_files_that_a_requirements_file_includes(tmp_path: Path) -> None:
             declared(file, tmp_path)
 
 
-def test_uv_reads_the_files_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uv_installs_from_the_declared_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheels = {}
     for name, version in (("greetings", "1.0"), ("greetings", "2.0"), ("farewells", "1.0")):
         wheel = make_wheel(tmp_path / "wheels", name, version)
@@ -289,7 +289,7 @@ def test_uv_reads_the_files_as_they_are(tmp_path: Path, monkeypatch: pytest.Monk
         installed(hashed.format(wheels["greetings", "1.0"]) + "farewells==1.0\n")
 
 
-def test_what_nothing_asks_for_goes_after_a_while(tmp_path: Path) -> None:
+def test_unused_packages_are_deleted_after_a_while(tmp_path: Path) -> None:
     environments = Environments(tmp_path)
     for name in ("used", "new", "old"):
         (tmp_path / name).mkdir()

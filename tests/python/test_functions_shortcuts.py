@@ -52,7 +52,7 @@ def asked(original: Path, how: str) -> Any:
         return json.loads(python(home, str(SCRIPT), how).partition("RESULT")[2])
 
 
-def test_shortcuts_answer_as_the_api_does() -> None:
+def test_shortcuts_answer_like_the_api() -> None:
     with tempfile.TemporaryDirectory(prefix="asks-") as name:
         home = Path(name)
         (home / "dags").mkdir()

@@ -117,7 +117,7 @@ def ended(environment: Environment, run_id: str) -> str | None:
     return states[0][0] if states and states[0][0] in ("success", "failed") else None
 
 
-def test_tasks_end_in_every_way(environment: Environment) -> None:
+def test_tasks_and_runs_end_in_the_expected_states(environment: Environment) -> None:
     """All at once: commands do not get in each other's way, and results wake the scheduler by themselves."""
     book = environment.modal.root / "book"
     for dag_id in ENDINGS:
@@ -161,7 +161,7 @@ def seconds(moment: str | datetime.datetime) -> float:
     return moment.timestamp()
 
 
-def test_commands_are_refused_with_a_reason(environment: Environment) -> None:
+def test_invalid_commands_are_refused_with_a_reason(environment: Environment) -> None:
     cases: dict[str, tuple[dict[str, Any], str, str]] = {
         "unknown": ({"dag_id": "absent"}, "not_found", "no DAG 'absent'"),
         "twice": ({"dag_id": "configured", "run_id": "configured"}, "conflict", "already"),
@@ -185,7 +185,7 @@ def test_commands_are_refused_with_a_reason(environment: Environment) -> None:
     assert dated["result"]["logical_date"] == "2026-02-03T04:05:06+00:00"
 
 
-def test_a_call_that_comes_twice_runs_nothing(environment: Environment) -> None:
+def test_redelivered_call_runs_nothing(environment: Environment) -> None:
     """Of a launch that has ended, and of one that another call has claimed."""
     key = "task:configured:show:configured"
     entry = environment.state()[key]
@@ -206,7 +206,7 @@ def test_a_call_that_comes_twice_runs_nothing(environment: Environment) -> None:
     assert environment.state()[key] == entry
 
 
-def test_a_replayed_journal_changes_nothing(environment: Environment) -> None:
+def test_replayed_journal_changes_nothing(environment: Environment) -> None:
     """A tick may die after it has published and before it has removed the journal that it published."""
     if environment.connection_string:
         pytest.skip("no journals are written with PostgreSQL")
@@ -230,7 +230,7 @@ def test_a_replayed_journal_changes_nothing(environment: Environment) -> None:
     assert "journal:again" not in environment.state()
 
 
-def test_the_folder_and_the_database_agree(environment: Environment) -> None:
+def test_dag_folder_and_database_agree(environment: Environment) -> None:
     good = (
         "from airflow.sdk import DAG\nfrom helper import NAMES\nDAGS = [globals().update({n: DAG(n)}) for n in NAMES]"
     )
@@ -278,7 +278,7 @@ def names(environment: Environment, identifier: str) -> set[str]:
     return {dag["dag_id"] for dag in reply(environment, identifier, kind="refresh")["result"]["dags"]}
 
 
-def test_an_idle_tick_does_nothing(environment: Environment) -> None:
+def test_idle_tick_does_nothing(environment: Environment) -> None:
     tick(environment)
     wait_until(lambda: not environment.state()["due"]["active"], "quiet")
     environment.modal.sdk('modal.Dict.from_name("airflow-state-test").pop("wake", None)')

@@ -106,7 +106,7 @@ def kill_tick(environment: Environment, fault: str, prepare: Callable[[int], Non
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_killed_tick_is_made_good(environment: Environment, fault: str) -> None:
+def test_next_tick_recovers_from_a_killed_tick(environment: Environment, fault: str) -> None:
     name = fault.replace(" ", "-")
     book = environment.modal.root / f"{name}.book"
 
@@ -136,7 +136,7 @@ def test_a_killed_tick_is_made_good(environment: Environment, fault: str) -> Non
     )
 
 
-def test_an_uploaded_file_is_found_after_its_tick_was_killed(environment: Environment) -> None:
+def test_uploaded_file_is_found_after_its_tick_was_killed(environment: Environment) -> None:
     """Only the wake mark, which that tick has removed, announced the upload."""
 
     def upload(attempt: int) -> None:
@@ -169,7 +169,7 @@ with DAG("retried", schedule=None):
 """
 
 
-def test_what_is_due_and_cannot_be_done_does_not_keep_the_scheduler_busy(environment: Environment) -> None:
+def test_blocked_due_work_does_not_keep_the_scheduler_busy(environment: Environment) -> None:
     gate = environment.modal.root / "gate"
     environment.upload("backlog.py", BACKLOG.format(gate=str(gate)))
 

@@ -89,7 +89,9 @@ def is_let_in(server: Postgres, string: ConnectionString) -> list[bool]:
     return found
 
 
-def test_both_drivers_mean_the_same(server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_drivers_apply_the_same_tls_options(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     root, other = tmp_path / "root", tmp_path / "other"
     root.write_text(server.certificate)
@@ -126,7 +128,7 @@ def test_both_drivers_mean_the_same(server: Postgres, tmp_path: Path, monkeypatc
         assert is_let_in(server, string) == [expected, expected], (host, options, certificate)
 
 
-def test_an_environment_on_a_server_that_takes_nothing_else(server: Postgres) -> None:
+def test_environment_runs_on_a_tls_only_server(server: Postgres) -> None:
     string = server.create("encrypted").replace("127.0.0.1", "localhost")
     modal = LocalModal()
     modal.start()

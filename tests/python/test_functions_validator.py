@@ -203,7 +203,7 @@ def validator() -> Iterator[Validator]:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_an_import_error(validator: Validator, tmp_path: Path, name: str) -> None:
+def test_hostile_file_is_an_import_error(validator: Validator, tmp_path: Path, name: str) -> None:
     source, words, line = HOSTILE[name]
     path = tmp_path / f"{name}.py"
     path.write_text(source)
@@ -215,7 +215,7 @@ def test_a_hostile_file_is_an_import_error(validator: Validator, tmp_path: Path,
     assert list(tmp_path.iterdir()) == [path], "the import left files behind"
 
 
-def test_a_file_that_does_not_mention_dags_is_not_imported(validator: Validator, tmp_path: Path) -> None:
+def test_file_that_does_not_mention_dags_is_not_imported(validator: Validator, tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     for source in ("import sys\nsys.exit(3)\n", "def broken(:\n", "import os, signal\nos.kill(os.getppid(), 9)\n"):
         path.write_text(source)
@@ -230,7 +230,7 @@ def test_a_file_that_does_not_mention_dags_is_not_imported(validator: Validator,
     assert len(validator.validate(plugin, root=str(tmp_path))["import_errors"]) == 1
 
 
-def test_an_error_has_its_whole_text_and_the_frames_of_the_user(validator: Validator, tmp_path: Path) -> None:
+def test_import_error_has_the_full_text_and_user_frames(validator: Validator, tmp_path: Path) -> None:
     path = tmp_path / "tells.py"
     (tmp_path / "helper.py").write_text(HELPER)
     path.write_text("import helper\n\nhelper.load()  # for a DAG\n")
@@ -251,7 +251,7 @@ def test_an_error_has_its_whole_text_and_the_frames_of_the_user(validator: Valid
     assert f'File "{tmp_path}/helper.py", line 1\n    x = (' in error["message"]
 
 
-def test_a_good_file_is_described(validator: Validator, tmp_path: Path) -> None:
+def test_valid_file_is_described(validator: Validator, tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text("NAME = 'helped'")
     path = tmp_path / "good.py"
     path.write_text(
@@ -268,7 +268,7 @@ def test_a_good_file_is_described(validator: Validator, tmp_path: Path) -> None:
     assert any("careful" in warning for warning in answer["warnings"])
 
 
-def test_what_cannot_work_here_is_refused_by_name(validator: Validator) -> None:
+def test_unsupported_features_are_refused_by_name(validator: Validator) -> None:
     answer = validator.validate(REPOSITORY / "tests/corpus/refused.py")
     found = {error["line"]: error["message"] for error in answer["import_errors"]}
     assert found.keys() == REFUSED.keys()
@@ -278,7 +278,7 @@ def test_what_cannot_work_here_is_refused_by_name(validator: Validator) -> None:
 
 
 @pytest.mark.parametrize("what", UNSTORABLE)
-def test_what_cannot_be_stored_is_refused(validator: Validator, tmp_path: Path, what: str) -> None:
+def test_dag_that_cannot_be_stored_is_refused(validator: Validator, tmp_path: Path, what: str) -> None:
     of_dag, of_task, words = UNSTORABLE[what]
     path = tmp_path / "stored.py"
     path.write_text(STORED.replace("OF_DAG", of_dag).replace("OF_TASK", of_task))
@@ -290,7 +290,7 @@ def test_what_cannot_be_stored_is_refused(validator: Validator, tmp_path: Path, 
     assert [dag["dag_id"] for dag in validator.validate(path)["dags"]] == ["stored"]
 
 
-def test_what_is_no_request_is_refused(validator: Validator, tmp_path: Path) -> None:
+def test_invalid_requests_are_refused(validator: Validator, tmp_path: Path) -> None:
     assert "not a valid request" in validator.ask("nonsense")["error"]
     assert "not a valid request" in validator.ask("[1]")["error"]
     assert "no such file" in validator.validate(tmp_path / "absent.py")["error"]

@@ -93,7 +93,7 @@ def test_several_files_are_imported_at_once(validator: Validator, tmp_path: Path
     assert {answer["id"]: answer["dags"][0]["dag_id"] for answer in answers} == {0: "dag_0", 1: "dag_1", 2: "dag_2"}
 
 
-def test_what_nothing_survives_is_told_and_others_go_on(validator: Validator, tmp_path: Path) -> None:
+def test_file_that_kills_the_validator_is_reported(validator: Validator, tmp_path: Path) -> None:
     (tmp_path / "killer.py").write_text(
         "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nwhile True: pass  # for a DAG\n"
     )
@@ -116,7 +116,7 @@ def test_long_answers_are_shortened(validator: Validator, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("end", ["input", "term", "kill", "worker"])
-def test_nothing_is_left_behind(validator: Validator, tmp_path: Path, end: str) -> None:
+def test_no_processes_are_left_behind(validator: Validator, tmp_path: Path, end: str) -> None:
     path = tmp_path / "lingering.py"
     path.write_text(LINGERING)
     validator.send(json.dumps({"path": str(path), "timeout_seconds": 300}))
@@ -149,7 +149,7 @@ def test_nothing_is_left_behind(validator: Validator, tmp_path: Path, end: str) 
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_nothing_that_a_file_starts_outlives_its_verdict(validator: Validator, tmp_path: Path, end: str) -> None:
+def test_processes_of_a_file_end_before_its_answer(validator: Validator, tmp_path: Path, end: str) -> None:
     path = tmp_path / "detached.py"
     path.write_text(DETACHED.format(end=ENDS[end]))
     answer = validator.validate(path, timeout_seconds=1)

@@ -111,7 +111,7 @@ def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
 
 
 @pytest.mark.parametrize("fault", EXPECTED)
-def test_a_killed_worker_is_made_good(environment: Environment, fault: str) -> None:
+def test_task_of_a_killed_worker_is_recovered(environment: Environment, fault: str) -> None:
     book = environment.modal.root / f"{fault}.book"
     conf = {"book": str(book), "seconds": 0.2}
     environment.command(fault, kind="trigger", dag_id="counted", run_id=fault, conf=conf)

@@ -100,7 +100,7 @@ def read(reference: dict[str, Any]) -> Any:
     return VolumeXComBackend.deserialize_value(SimpleNamespace(value=reference))
 
 
-def test_each_key_has_a_file_of_its_own_below_its_task(volume: Path) -> None:
+def test_each_key_has_its_own_file_below_its_task(volume: Path) -> None:
     references = {key: write(f"value of {key}", key) for key in KEYS}
     assert {key: read(reference) for key, reference in references.items()} == {key: f"value of {key}" for key in KEYS}
     files = [path for path in (volume / "xcom").rglob("*") if path.is_file()]
@@ -108,19 +108,19 @@ def test_each_key_has_a_file_of_its_own_below_its_task(volume: Path) -> None:
     assert {path.parent for path in files} == {volume / "xcom/dag/run/task"}
 
 
-def test_an_identifier_with_a_slash_is_not_two_folders(volume: Path) -> None:
+def test_slash_in_an_identifier_is_encoded(volume: Path) -> None:
     one, other = write(1, "c", dag_id="a/b"), write(2, "c", dag_id="a")
     assert (read(one), read(other)) == (1, 2)
     assert len(list((volume / "xcom").iterdir())) == 2
 
 
-def test_mapped_tasks_have_files_of_their_own(volume: Path) -> None:
+def test_mapped_tasks_have_separate_files(volume: Path) -> None:
     references = [write(index, map_index=index) for index in (-1, 0, 1)]
     assert [read(reference) for reference in references] == [-1, 0, 1]
     assert all(one != other for one, other in combinations(references, 2))
 
 
-def test_a_reference_that_leads_elsewhere_is_refused(volume: Path) -> None:
+def test_reference_outside_the_xcom_folder_is_refused(volume: Path) -> None:
     (volume / "secret").write_text('"secret"')
     for path in ("../secret", str(volume / "secret")):
         with pytest.raises(ValueError, match="outside of the XCom folder"):
@@ -128,7 +128,7 @@ def test_a_reference_that_leads_elsewhere_is_refused(volume: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=str)
-def test_a_moment_is_pulled_as_it_was_pushed(volume: Path, moment: datetime.datetime) -> None:
+def test_datetime_round_trips(volume: Path, moment: datetime.datetime) -> None:
     pulled = read(write([moment]))[0]
     assert type(pulled) is type(moment)
     assert pulled.replace(tzinfo=None) == moment.replace(tzinfo=None)
@@ -136,14 +136,14 @@ def test_a_moment_is_pulled_as_it_was_pushed(volume: Path, moment: datetime.date
 
 
 @pytest.mark.parametrize("value", OTHERS, ids=repr)
-def test_a_value_is_pulled_as_it_was_pushed(volume: Path, value: object) -> None:
+def test_value_round_trips(volume: Path, value: object) -> None:
     pulled = read(write(value))
     # No two NaNs are equal, and numbers of different types are.
     assert pulled == value if isinstance(value, Decimal) else repr(pulled) == repr(value)
     assert type(pulled) is type(value)
 
 
-def test_dataclasses_in_a_dataclass_are_pulled_as_such(volume: Path) -> None:
+def test_nested_dataclasses_round_trip(volume: Path) -> None:
     from airflow.sdk.serde import allow_class
 
     for written in (Inner, Outer):
@@ -161,12 +161,12 @@ def test_dataclasses_in_a_dataclass_are_pulled_as_such(volume: Path) -> None:
         (1j, "imaginary part"),
     ],
 )
-def test_what_cannot_be_pulled_as_it_is_is_refused(volume: Path, value: object, words: str) -> None:
+def test_values_that_would_not_round_trip_are_refused(volume: Path, value: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         write(value)
 
 
-def test_keys_that_become_text_are_named_in_the_log(volume: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_dict_keys_converted_to_text_are_logged(volume: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As on stock Airflow, but that the log says so: DAGs rely on it."""
     with caplog.at_level(logging.WARNING):
         assert read(write([{1: "a", (2, 3): "b", "c": "d"}])) == [{"1": "a", "(2, 3)": "b", "c": "d"}]

@@ -52,7 +52,7 @@ def accepted(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_no_accepted_case_stops_the_scheduler(accepted: list[Case], database: str) -> None:
+def test_accepted_cases_do_not_stop_the_scheduler(accepted: list[Case], database: str) -> None:
     outcome = Outcome()
     with deployed(database) as environment:
         canary = Canary(environment)

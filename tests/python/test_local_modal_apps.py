@@ -76,7 +76,7 @@ def printed(server: LocalModal, *arguments: object, fails: bool = False) -> str:
     return done.stdout + done.stderr
 
 
-def test_versions_can_be_gone_back_to(server: LocalModal) -> None:
+def test_rollback_restores_a_version(server: LocalModal) -> None:
     deploy(server, "versions", 1, NEW, "--tag", "first")
     deploy(server, "versions", 2)
     assert call(server, "versions", "version") == 2
@@ -121,7 +121,7 @@ answer([found, missing])
 """
 
 
-def test_handles_of_a_version_stay_with_it(server: LocalModal) -> None:
+def test_pinned_handles_keep_their_version(server: LocalModal) -> None:
     for version, more in enumerate([NEW + CLASS, CLASS, ""], start=1):
         deploy(server, "pinned", version, more.replace("VERSION", str(version)))
     found, missing = server.sdk(PINNED)
@@ -137,7 +137,7 @@ def test_handles_of_a_version_stay_with_it(server: LocalModal) -> None:
     assert server.sdk(f"answer(failure(lambda: exec({PINNED!r}, globals())))") == "NotFoundError"
 
 
-def test_containers_are_replaced_on_demand(server: LocalModal) -> None:
+def test_rollover_replaces_containers(server: LocalModal) -> None:
     deploy(server, "rolled", 1)
     call(server, "rolled", "version")
     before = containers(server, "rolled")
@@ -182,7 +182,7 @@ def test_logs_are_followed(server: LocalModal) -> None:
     assert log.read_text().count("early to stdout") == 1
 
 
-def test_what_a_container_printed_last_is_in_the_error(server: LocalModal) -> None:
+def test_exit_code_is_in_the_error_and_output_in_the_log(server: LocalModal) -> None:
     write_app(server, "dying", 1, TALKS)
     script = """
     import dying
@@ -195,7 +195,7 @@ def test_what_a_container_printed_last_is_in_the_error(server: LocalModal) -> No
     assert printed(server, "app", "logs", app_id).count("dead to stdout") == 3
 
 
-def test_apps_are_described(server: LocalModal) -> None:
+def test_app_state_functions_and_tags_are_listed(server: LocalModal) -> None:
     deploy(server, "described", 1)
     apps = {entry["description"]: entry for entry in json.loads(printed(server, "app", "list", "--json"))}
     assert apps["described"]["state"] == "deployed"
@@ -211,7 +211,7 @@ def test_apps_are_described(server: LocalModal) -> None:
     assert "local" in printed(server, "token", "info")
 
 
-def test_clients_say_hello_and_images_have_ids(server: LocalModal) -> None:
+def test_client_hello_succeeds_and_images_are_found_by_id(server: LocalModal) -> None:
     script = """
     client = modal.Client.from_env()
     client.hello()
@@ -228,7 +228,7 @@ def test_clients_say_hello_and_images_have_ids(server: LocalModal) -> None:
     assert server.sdk(script) == ["b", True, "NotFoundError"]
 
 
-def test_environments_are_apart(server: LocalModal) -> None:
+def test_environments_are_isolated(server: LocalModal) -> None:
     path = write_app(server, "placed", 1)
     refused = printed(server, "deploy", "--env", "staging", path, fails=True)
     assert "staging" in refused

@@ -74,7 +74,7 @@ asyncio.run(main())
 """
 
 
-def test_everything_can_be_awaited(sample_modal: LocalModal) -> None:
+def test_async_calls_return_the_expected_results(sample_modal: LocalModal) -> None:
     found = sample_modal.sdk(ASYNC)
     assert found.pop("gone") in {"NotFoundError", "alive"}
     assert found == {
@@ -94,7 +94,7 @@ def test_everything_can_be_awaited(sample_modal: LocalModal) -> None:
     }
 
 
-def test_values_around_every_limit(sample_modal: LocalModal) -> None:
+def test_values_around_size_limits_round_trip(sample_modal: LocalModal) -> None:
     # The limits of the SDK are of pickled values, which are a few bytes longer.
     script = """
     echo, make = [modal.Function.from_name("sample", name) for name in ("echo", "make_large")]

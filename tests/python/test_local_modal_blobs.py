@@ -31,7 +31,7 @@ answer({
 """
 
 
-def test_arguments_and_results_of_any_size(sample_modal: LocalModal) -> None:
+def test_large_arguments_and_results_round_trip(sample_modal: LocalModal) -> None:
     found = sample_modal.sdk(CALLS)
     five = 5 << 20
     assert found == {
@@ -45,7 +45,7 @@ def test_arguments_and_results_of_any_size(sample_modal: LocalModal) -> None:
     }
 
 
-def test_blobs_outlive_the_server_as_long_as_a_call_needs_them(local_modal: LocalModal) -> None:
+def test_blobs_of_calls_survive_a_restart(local_modal: LocalModal) -> None:
     assert local_modal.deploy(APPS / "sample_app.py").returncode == 0
     begin = """
     import hashlib
@@ -69,7 +69,7 @@ def test_blobs_outlive_the_server_as_long_as_a_call_needs_them(local_modal: Loca
     assert local_modal.sdk(finish) == [digest, digest]
 
 
-def test_what_nobody_refers_to_goes(local_modal: LocalModal) -> None:
+def test_unreferenced_blobs_are_deleted_at_start(local_modal: LocalModal) -> None:
     upload = """
     import io
     with modal.Volume.ephemeral(version=1) as v:
@@ -90,7 +90,7 @@ def test_what_nobody_refers_to_goes(local_modal: LocalModal) -> None:
     assert not list(files.glob("*/*")) and not list((local_modal.data / "uploads").iterdir())
 
 
-def test_uploads_are_checked(sample_modal: LocalModal) -> None:
+def test_invalid_uploads_are_refused(sample_modal: LocalModal) -> None:
     script = """
     import base64, hashlib
     from modal._utils.async_utils import synchronizer
@@ -137,7 +137,7 @@ def test_uploads_are_checked(sample_modal: LocalModal) -> None:
     assert send(completion.replace("/up-", "/..%2Fup-"), b"", "POST")[0] == 404
 
 
-def test_large_files_in_a_mount(local_modal: LocalModal, tmp_path: Path) -> None:
+def test_large_mounted_files_are_readable(local_modal: LocalModal, tmp_path: Path) -> None:
     (tmp_path / "large.bin").write_bytes(os.urandom(6 << 20))
     (tmp_path / "large_app.py").write_text(
         f"""

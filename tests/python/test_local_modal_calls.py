@@ -37,7 +37,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-def test_results_and_reuse(shared_modal: LocalModal) -> None:
+def test_results_are_returned_and_containers_reused(shared_modal: LocalModal) -> None:
     results = run(
         shared_modal,
         """
@@ -72,7 +72,7 @@ def test_large_arguments_and_results_need_no_blobs(shared_modal: LocalModal) -> 
     assert run(shared_modal, script) is True
 
 
-def test_a_poll_of_a_running_call_times_out(shared_modal: LocalModal) -> None:
+def test_poll_of_a_running_call_times_out(shared_modal: LocalModal) -> None:
     script = """
     call = fn("hold").spawn("poll", 60)
     wait_for("poll")
@@ -85,7 +85,7 @@ def test_a_poll_of_a_running_call_times_out(shared_modal: LocalModal) -> None:
     assert cancelled[0] != "ok"
 
 
-def test_exceptions_come_back_as_they_were(shared_modal: LocalModal) -> None:
+def test_exceptions_keep_their_type_and_message(shared_modal: LocalModal) -> None:
     script = (
         'sys.path.insert(0, os.environ["PYTHONPATH"]); answer(outcome(lambda: fn("fail_until").remote("never", 99)))'
     )
@@ -97,7 +97,7 @@ def test_retries_end_with_the_first_success(shared_modal: LocalModal) -> None:
     assert run(shared_modal, 'answer(fn("fail_until").remote("soon", 2))') == 2
 
 
-def test_a_timeout_ends_the_container_too(shared_modal: LocalModal) -> None:
+def test_timeout_ends_the_container(shared_modal: LocalModal) -> None:
     script = """
     result = outcome(lambda: fn("too_slow").remote("slow"))
     answer([result, notes["slow"]])
@@ -107,7 +107,7 @@ def test_a_timeout_ends_the_container_too(shared_modal: LocalModal) -> None:
     assert not alive(pid)
 
 
-def test_nothing_that_a_timed_out_container_started_goes_on(shared_modal: LocalModal) -> None:
+def test_timeout_ends_child_processes(shared_modal: LocalModal) -> None:
     script = """
     result = outcome(lambda: fn("detach").remote("detached"))
     answer([result[0], notes["detached"]])
@@ -117,7 +117,7 @@ def test_nothing_that_a_timed_out_container_started_goes_on(shared_modal: LocalM
     assert pid not in shared_modal.containers()
 
 
-def test_waiting_calls_are_cancelled_at_once_and_running_ones_when_they_stop(
+def test_queued_and_running_calls_are_canceled(
     shared_modal: LocalModal,
 ) -> None:
     script = """
@@ -137,7 +137,7 @@ def test_waiting_calls_are_cancelled_at_once_and_running_ones_when_they_stop(
     assert same_container, "cancelling an input does not cost the container"
 
 
-def test_a_call_that_ignores_cancellation_ends_with_its_container(shared_modal: LocalModal) -> None:
+def test_call_that_ignores_cancellation_ends_with_its_container(shared_modal: LocalModal) -> None:
     script = """
     call = fn("stubborn").spawn("stubborn")
     pid = wait_for("stubborn")
@@ -149,14 +149,14 @@ def test_a_call_that_ignores_cancellation_ends_with_its_container(shared_modal: 
     assert not alive(pid)
 
 
-def test_inputs_of_a_dead_container_are_run_again(shared_modal: LocalModal) -> None:
+def test_inputs_of_a_dead_container_run_again(shared_modal: LocalModal) -> None:
     assert run(shared_modal, 'answer(fn("die").remote("often", 3))') == 3
     logs = shared_modal.modal("app", "logs", "sample").stdout
     for seconds in (1, 2, 4):
         assert f"the container exited with code 0 while it ran this input; it runs again in {seconds} s" in logs
 
 
-def test_an_app_that_is_not_deployed_gives_up_inputs_whose_containers_die(shared_modal: LocalModal) -> None:
+def test_ephemeral_app_fails_inputs_after_three_dead_containers(shared_modal: LocalModal) -> None:
     script = """
     import sample_app
     with sample_app.app.run():
@@ -177,7 +177,7 @@ def test_classes_keep_their_state(shared_modal: LocalModal) -> None:
     assert run(shared_modal, script) == [1, 3, 6]
 
 
-def test_surroundings_are_clean(shared_modal: LocalModal) -> None:
+def test_container_environment_is_isolated(shared_modal: LocalModal) -> None:
     found = run(shared_modal, 'answer(fn("surroundings").remote())')
     assert found["SAMPLE_SECRET"] == "hush"
     assert found["files"] == "from-container"
@@ -187,13 +187,13 @@ def test_surroundings_are_clean(shared_modal: LocalModal) -> None:
     assert listed == ["from-container"]
 
 
-def test_idle_containers_go_after_the_window(shared_modal: LocalModal) -> None:
+def test_idle_containers_end_after_the_scaledown_window(shared_modal: LocalModal) -> None:
     pid = run(shared_modal, 'answer(fn("brief").remote())')
     assert alive(pid)
     wait_until(lambda: not alive(pid), "the idle container to end", limit=20)
 
 
-def test_unknown_things_are_named(shared_modal: LocalModal) -> None:
+def test_unknown_functions_and_rpcs_are_named_in_errors(shared_modal: LocalModal) -> None:
     name, message = run(shared_modal, 'answer(outcome(lambda: fn("nothing").remote()))')
     assert name == "NotFoundError"
     assert "sample/nothing" in message

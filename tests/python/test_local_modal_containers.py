@@ -45,7 +45,7 @@ def run(server: LocalModal, script: str) -> object:
     return server.sdk(PRELUDE + textwrap.dedent(script))
 
 
-def test_files_are_where_modal_has_them(either: LocalModal) -> None:
+def test_files_are_at_the_same_paths_as_on_modal(either: LocalModal) -> None:
     found = run(either, 'answer(fn("files").remote())')
     assert isinstance(found, dict)
     assert found.pop("user") == os.geteuid()
@@ -76,13 +76,13 @@ def test_volumes_are_committed_and_reloaded(either: LocalModal) -> None:
     assert run(either, script) == ["first", "second", "second", None]
 
 
-def test_read_only_volumes(either: LocalModal) -> None:
+def test_write_to_a_read_only_volume_fails(either: LocalModal) -> None:
     mounted = run(either, 'answer(fn("files").remote()["mounted"])')
     found = run(either, 'answer(fn("write_to_read_only").remote())')
     assert not mounted or found == "OSError30"
 
 
-def test_snapshots_start_from_one_import(either: LocalModal) -> None:
+def test_containers_from_a_snapshot_share_one_import(either: LocalModal) -> None:
     script = """
     calls = [fn("from_snapshot").spawn(0.5) for _ in range(3)]
     answer([call.get() for call in calls])
@@ -110,14 +110,14 @@ def test_without_snapshots_each_container_imports_its_function(either: LocalModa
         assert len(set(values)) == 3, values
 
 
-def test_functions_that_import_the_same_share_a_snapshot(either: LocalModal) -> None:
+def test_functions_with_equal_imports_share_a_snapshot(either: LocalModal) -> None:
     script = 'answer([fn("from_snapshot").remote()["imported_by"], fn("sibling").remote(), *fn("stranger").remote()])'
     first, sibling, stranger, given = run(either, script)  # type: ignore[misc]
     assert first == sibling != stranger
     assert given == "other"
 
 
-def test_snapshots_have_volumes(either: LocalModal) -> None:
+def test_containers_from_a_snapshot_see_volumes(either: LocalModal) -> None:
     script = """
     snapshot = cls("Snapshot")
     seen = [snapshot.write.remote("forked-1"), snapshot.write.remote("forked-2")]
@@ -129,7 +129,7 @@ def test_snapshots_have_volumes(either: LocalModal) -> None:
     assert {"forked-1", "forked-2"} <= set(second)
 
 
-def test_the_death_of_a_forked_container_is_told(either: LocalModal) -> None:
+def test_signal_that_killed_a_forked_container_is_reported(either: LocalModal) -> None:
     script = """
     import containers_app
     with containers_app.app.run():
@@ -139,7 +139,7 @@ def test_the_death_of_a_forked_container_is_told(either: LocalModal) -> None:
     assert "killed by signal 9" in message
 
 
-def test_what_needs_too_much_memory_ends(either: LocalModal) -> None:
+def test_container_above_its_memory_limit_is_killed(either: LocalModal) -> None:
     script = """
     import containers_app
     with containers_app.app.run():
@@ -150,7 +150,7 @@ def test_what_needs_too_much_memory_ends(either: LocalModal) -> None:
     assert "memory limit of 256 MiB" in message, name
 
 
-def test_a_deployed_function_outlives_exhausted_memory(either: LocalModal) -> None:
+def test_deployed_input_is_retried_after_exhausted_memory(either: LocalModal) -> None:
     assert run(either, 'answer(fn("swell_at_first").remote("swollen", 3))') == 4
     assert (
         "exceeded its memory limit of 256 MiB while it ran this input"
@@ -158,7 +158,7 @@ def test_a_deployed_function_outlives_exhausted_memory(either: LocalModal) -> No
     )
 
 
-def test_strict_volumes_show_only_what_was_committed(strict: LocalModal) -> None:
+def test_strict_volumes_show_only_committed_files(strict: LocalModal) -> None:
     script = """
     one, two = cls("One"), cls("Two")
     two.read.remote("b")
@@ -184,7 +184,7 @@ def test_strict_volumes_are_committed_in_the_background(strict: LocalModal) -> N
     wait_until(lambda: "c" in strict.sdk(script), "the background commit")
 
 
-def test_the_way_to_package_indexes_is_that_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containers_inherit_index_and_proxy_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificates = tmp_path / "ca.pem"
     certificates.touch()
     given = {

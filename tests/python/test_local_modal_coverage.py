@@ -11,7 +11,7 @@ from coverage_table import IMPLEMENTED, METHODS, PARTLY, TABLE, UNIMPLEMENTED, i
 from local_modal import LocalModal, binary
 
 
-def test_the_table_is_true(local_modal: LocalModal) -> None:
+def test_coverage_table_is_current(local_modal: LocalModal) -> None:
     table = read_table()
     refresh = "; run `make coverage-table`"
     assert set(table) == set(METHODS), "the SDK's RPCs are others" + refresh

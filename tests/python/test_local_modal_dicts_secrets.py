@@ -17,7 +17,7 @@ def run(server: LocalModal, *arguments: object, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def test_dict_commands(sample_modal: LocalModal) -> None:
+def test_dict_commands_create_read_and_delete(sample_modal: LocalModal) -> None:
     def dicts(*arguments: object, code: int = 0) -> str:
         return run(sample_modal, "dict", *arguments, code=code)
 
@@ -35,7 +35,7 @@ def test_dict_commands(sample_modal: LocalModal) -> None:
     dicts("delete", "cli", "--yes", "--allow-missing")
 
 
-def test_large_dicts_and_their_limits(local_modal: LocalModal) -> None:
+def test_large_dicts_survive_and_oversized_updates_are_refused(local_modal: LocalModal) -> None:
     script = """
     import hashlib
     d = modal.Dict.from_name("limits", create_if_missing=True)
@@ -66,7 +66,7 @@ def test_large_dicts_and_their_limits(local_modal: LocalModal) -> None:
     assert local_modal.sdk(again) == [digest, 10_001, 17]
 
 
-def test_secret_commands(sample_modal: LocalModal, tmp_path: Path) -> None:
+def test_secret_commands_create_list_and_delete(sample_modal: LocalModal, tmp_path: Path) -> None:
     def secrets(*arguments: object, code: int = 0) -> str:
         return run(sample_modal, "secret", *arguments, code=code)
 
@@ -92,7 +92,7 @@ def test_secret_commands(sample_modal: LocalModal, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["dotenv", "environment"])
-def test_secrets_from_the_callers_side(sample_modal: LocalModal, tmp_path: Path, how: str) -> None:
+def test_local_secrets_reach_the_container(sample_modal: LocalModal, tmp_path: Path, how: str) -> None:
     (tmp_path / ".env").write_text("FROM_FILE=yes\n")
     source = f"from_dotenv({str(tmp_path)!r})" if how == "dotenv" else 'from_local_environ(["FROM_FILE"])'
     script = f"""

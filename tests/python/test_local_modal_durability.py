@@ -88,7 +88,7 @@ def create_secret(server: LocalModal) -> None:
 
 
 @pytest.mark.parametrize("mode", ["bind", "strict"])
-def test_nothing_that_was_acknowledged_is_lost(local_modal: LocalModal, mode: str) -> None:
+def test_acknowledged_writes_survive_kills(local_modal: LocalModal, mode: str) -> None:
     local_modal.stop()
     local_modal.start("--volumes", mode)
     create_secret(local_modal)
@@ -117,9 +117,7 @@ def scrambled(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [lambda content: b"no database at all" * 9, scrambled], ids=["text", "scrambled"])
-def test_a_damaged_database_is_named_with_the_way_out(
-    local_modal: LocalModal, damage: Callable[[bytes], bytes]
-) -> None:
+def test_damaged_database_is_reported_with_a_hint(local_modal: LocalModal, damage: Callable[[bytes], bytes]) -> None:
     local_modal.sdk("""
     with modal.Volume.from_name("kept", create_if_missing=True).batch_upload() as batch:
         import io
@@ -139,7 +137,7 @@ def test_a_damaged_database_is_named_with_the_way_out(
     assert [path.read_bytes() for path in local_modal.data.glob("volumes/*/file")] == [b"content"]
 
 
-def test_deployments_lose_no_inputs_and_new_ones_get_new_code(local_modal: LocalModal) -> None:
+def test_redeployment_loses_no_inputs_and_runs_new_code(local_modal: LocalModal) -> None:
     create_secret(local_modal)
     deploy(local_modal, 1)
     script = """

@@ -48,53 +48,53 @@ def run(server: LocalModal, script: str) -> Any:
     return server.sdk(PRELUDE + script)
 
 
-def test_a_failure_that_passes_goes_unnoticed(server: LocalModal) -> None:
+def test_transient_failure_is_retried(server: LocalModal) -> None:
     set_faults(server, {"rpc": "DictGet", "action": "fail", "code": 14, "message": "not now", "times": 2})
     assert run(server, 'answer(notes.get("nothing", "default"))') == "default"
 
 
-def test_a_failure_that_stays_is_told(server: LocalModal) -> None:
+def test_permanent_failure_is_reported(server: LocalModal) -> None:
     set_faults(server, {"rpc": "DictGet", "action": "fail", "code": 9, "message": "no way"})
     script = 'try: notes.get("x")\nexcept Exception as error: answer([type(error).__name__, str(error)])'
     name, message = run(server, script)
     assert "no way" in message, name
 
 
-def test_a_delay_delays(server: LocalModal) -> None:
+def test_injected_delay_slows_the_request(server: LocalModal) -> None:
     set_faults(server, {"rpc": "DictLen", "action": "delay", "seconds": 1.5})
     assert run(server, "t = time.monotonic(); notes.len(); answer(time.monotonic() - t)") >= 1.5
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_cut_connection_does_not_repeat_a_call(server: LocalModal, when: str) -> None:
+def test_disconnect_does_not_repeat_a_call(server: LocalModal, when: str) -> None:
     set_faults(server, {"rpc": "FunctionMap", "action": "disconnect", "when": when})
     assert run(server, f'answer(count.remote("cut {when}"))') == 1
     assert run(server, f'answer(notes["cut {when}"])') == 1
 
 
-def test_a_lost_reply_does_not_lose_a_result(server: LocalModal) -> None:
+def test_lost_reply_does_not_lose_a_result(server: LocalModal) -> None:
     set_faults(server, {"rpc": "FunctionPutOutputs", "action": "disconnect", "when": "after"})
     # The second one waits until the container has got over the loss.
     assert run(server, 'answer([count.remote("lost"), count.remote("next"), notes["lost"]])') == [1, 1, 1]
 
 
-def test_a_container_that_dies_with_its_result_runs_again(server: LocalModal) -> None:
+def test_input_runs_again_if_its_container_dies_before_the_result(server: LocalModal) -> None:
     set_faults(server, {"rpc": "FunctionPutOutputs", "action": "kill", "when": "before"})
     assert run(server, 'answer(count.remote("killed before"))') == 2
 
 
-def test_a_result_outlives_its_container(server: LocalModal) -> None:
+def test_result_survives_its_container(server: LocalModal) -> None:
     set_faults(server, {"rpc": "FunctionPutOutputs", "action": "kill", "when": "after"})
     assert run(server, 'answer([count.remote("killed after"), notes["killed after"]])') == [1, 1]
 
 
-def test_a_preempted_input_goes_to_another_container(server: LocalModal) -> None:
+def test_preempted_input_runs_in_another_container(server: LocalModal) -> None:
     # The input is delivered, and while it runs its container's next heartbeat has it preempted.
     set_faults(server, {"rpc": "DictUpdate", "action": "preempt"})
     assert run(server, 'answer(count.remote("preempted", 1.0))') == 2
 
 
-def test_a_request_without_the_token_takes_no_fault_and_is_not_counted() -> None:
+def test_unauthenticated_request_takes_no_fault_and_is_not_counted() -> None:
     with LocalModal() as server:
         server.start("--listen", "127.0.0.1:0")
         set_faults(server, {"rpc": "DictGetOrCreate", "action": "fail", "code": 9, "message": "for the client"})
@@ -110,7 +110,7 @@ def test_a_request_without_the_token_takes_no_fault_and_is_not_counted() -> None
         assert server.status()["rpcs"]["DictGetOrCreate"] == 1
 
 
-def test_the_next_of_several(server: LocalModal) -> None:
+def test_fault_skips_the_first_request(server: LocalModal) -> None:
     set_faults(server, {"rpc": "DictContains", "action": "fail", "code": 9, "message": "the second", "skip": 1})
     script = """
 for _ in range(2):
@@ -121,12 +121,12 @@ answer(outcome)
     assert "the second" in run(server, script)
 
 
-def test_faults_that_make_no_sense_are_refused(server: LocalModal) -> None:
+def test_invalid_faults_are_refused(server: LocalModal) -> None:
     assert "explode" in admin(server, "faults", "-", given='[{"rpc": "A", "action": "explode"}]', fails=True)
     assert "refused" in admin(server, "faults", "-", given="nonsense", fails=True)
 
 
-def test_the_status_shows_what_runs(server: LocalModal) -> None:
+def test_status_shows_running_apps_and_containers(server: LocalModal) -> None:
     script = """
 call = count.spawn("status", 20.0)
 waiting = count.spawn("status")
@@ -149,7 +149,7 @@ answer([call.object_id, waiting.object_id])
         server.sdk(f'modal.FunctionCall.from_id("{call}").cancel(terminate_containers=True)')
 
 
-def test_no_server_is_told(server: LocalModal) -> None:
+def test_status_without_a_server_fails_with_a_hint(server: LocalModal) -> None:
     command = [binary(), "status", "--data-dir", server.root / "nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 1 and "modal-local serve" in done.stderr

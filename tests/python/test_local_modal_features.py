@@ -105,7 +105,7 @@ answer(json.loads(json.dumps(answers, default=repr)))
 
 
 @pytest.mark.parametrize("key", ROWS)
-def test_a_feature_is_as_its_row_says(answers: dict[str, Any], key: str) -> None:
+def test_feature_matches_its_row(answers: dict[str, Any], key: str) -> None:
     row, found = ROWS[key], answers[key]
     if row.state == REFUSED:
         assert row.seen in str(found) and "Local Modal" in str(found)
@@ -118,7 +118,7 @@ def test_a_feature_is_as_its_row_says(answers: dict[str, Any], key: str) -> None
         assert found == row.seen
 
 
-def test_the_table_has_the_rows() -> None:
+def test_coverage_table_has_all_rows() -> None:
     assert render() in TABLE.read_text(), "the table has other features; run `make coverage-table`"
 
 

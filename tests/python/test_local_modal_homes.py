@@ -71,7 +71,7 @@ def call(server: LocalModal, *calls: str) -> Any:
     return server.sdk(f"fn = lambda name: modal.Function.from_name('homes', name)\nanswer([{', '.join(calls)}])")
 
 
-def test_what_a_step_writes_into_its_home_and_relative_paths_stays_in_the_image(local_modal: LocalModal) -> None:
+def test_files_written_by_a_build_step_stay_in_the_image(local_modal: LocalModal) -> None:
     outside = local_modal.root / "user"
     outside.mkdir()
     code, said = deploy(local_modal, outside)
@@ -101,9 +101,7 @@ def test_what_a_step_writes_into_its_home_and_relative_paths_stays_in_the_image(
     assert len(list((local_modal.data / "homes").iterdir())) == 4, "only what images refer to"
 
 
-def test_containers_have_a_home_of_their_own_and_never_write_into_the_users(
-    local_modal: LocalModal, monkeypatch: Any
-) -> None:
+def test_containers_never_write_to_the_users_home(local_modal: LocalModal, monkeypatch: Any) -> None:
     outside = local_modal.root / "user"
     outside.mkdir()
     (outside / "seen").write_text("readable")
@@ -123,7 +121,7 @@ def test_containers_have_a_home_of_their_own_and_never_write_into_the_users(
         assert sorted(path.name for path in outside.iterdir()) == ["seen"]
 
 
-def test_a_home_at_the_place_of_the_users_shows_no_hidden_files(local_modal: LocalModal) -> None:
+def test_users_hidden_files_are_not_visible_in_containers(local_modal: LocalModal) -> None:
     home = Path("/root")
     secret, name = home / ".lm-secret", f"lm-{os.getpid()}"
     if not os.access(home, os.W_OK):
@@ -141,7 +139,7 @@ def test_a_home_at_the_place_of_the_users_shows_no_hidden_files(local_modal: Loc
         (home / "seen").unlink(missing_ok=True)
 
 
-def test_a_server_may_have_its_files_and_its_socket_in_the_home(local_modal: LocalModal, monkeypatch: Any) -> None:
+def test_server_files_and_socket_can_be_in_the_home(local_modal: LocalModal, monkeypatch: Any) -> None:
     local_modal.stop()
     outside = local_modal.root / "user"
     outside.mkdir()

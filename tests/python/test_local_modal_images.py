@@ -78,7 +78,7 @@ def environments(server: LocalModal) -> list[Path]:
     return sorted(path.parent for path in (server.data / "images").glob("*/complete.json"))
 
 
-def test_what_the_interpreter_has_is_not_installed_again(builder: LocalModal) -> None:
+def test_installed_packages_are_not_installed_again(builder: LocalModal) -> None:
     before = environments(builder)
     said = deploy_well(
         builder,
@@ -93,7 +93,7 @@ def test_what_the_interpreter_has_is_not_installed_again(builder: LocalModal) ->
     assert remote(builder, "where") == [sys.prefix]
 
 
-def test_missing_packages_come_into_an_environment_of_their_own(builder: LocalModal) -> None:
+def test_missing_packages_are_installed_into_a_separate_venv(builder: LocalModal) -> None:
     said = deploy_well(
         builder,
         """
@@ -130,7 +130,7 @@ def test_missing_packages_come_into_an_environment_of_their_own(builder: LocalMo
     assert first[7] == with_secret[7] != second[7]
 
 
-def test_equal_recipes_share_what_was_built(builder: LocalModal) -> None:
+def test_equal_recipes_share_a_build(builder: LocalModal) -> None:
     app = """
     image = base.{how}("lm_one=={version}", extra_options=LOCAL){more}
     @app.function(image=image)
@@ -156,7 +156,7 @@ def test_equal_recipes_share_what_was_built(builder: LocalModal) -> None:
     assert remote(builder, "where") == [forced]
 
 
-def test_files_variables_and_folders(builder: LocalModal) -> None:
+def test_files_variables_and_workdir_are_applied(builder: LocalModal) -> None:
     folder = builder.root / "files"
     (folder / "sub").mkdir(parents=True, exist_ok=True)
     (folder / "sub" / "deep.txt").write_text("deep")
@@ -211,7 +211,7 @@ def test_files_variables_and_folders(builder: LocalModal) -> None:
     assert dockered == ["hello", "/a b", "inner", "deep"]
 
 
-def test_projects_of_uv(builder: LocalModal) -> None:
+def test_uv_and_pyproject_dependencies_are_installed(builder: LocalModal) -> None:
     project = builder.root / "project"
     project.mkdir(exist_ok=True)
     (project / "pyproject.toml").write_text(
@@ -253,7 +253,7 @@ REFUSED = {
 }
 
 
-def test_failed_builds_say_why_and_change_nothing(builder: LocalModal) -> None:
+def test_failed_build_gives_the_reason_and_changes_nothing(builder: LocalModal) -> None:
     deploy_well(builder, "@app.function()\ndef version(): return 1\n")
     for image, message in REFUSED.items():
         said = refused(builder, f"@app.function(image={image})\ndef version(): return 2\n")
@@ -287,7 +287,7 @@ for name, image in images.items():
 
 
 @pytest.mark.parametrize("version", ["2023.12", "2024.04", "2024.10", "2025.06", "2026.10"])
-def test_recipes_of_every_image_builder_are_understood(builder: LocalModal, version: str) -> None:
+def test_recipes_of_every_image_builder_version_are_built(builder: LocalModal, version: str) -> None:
     before = environments(builder)
     deploy_well(builder, EVERY_WAY, MODAL_IMAGE_BUILDER_VERSION=version)
     # uv was asked about two of them.
@@ -299,7 +299,7 @@ def test_recipes_of_every_image_builder_are_understood(builder: LocalModal, vers
     assert ignored[3] == sys.prefix
 
 
-def test_packages_that_are_part_of_the_image(builder: LocalModal) -> None:
+def test_packages_copied_into_the_image_are_installed(builder: LocalModal) -> None:
     wheel = next((builder.root / "wheels").glob("lm_one-1.0*"))
     deploy_well(
         builder,
@@ -320,7 +320,7 @@ def test_packages_that_are_part_of_the_image(builder: LocalModal) -> None:
     assert remote(builder, "look") == [["1.0", "1.0"]]
 
 
-def test_functions_as_steps_of_a_build(builder: LocalModal) -> None:
+def test_run_function_is_executed_once_as_a_build_step(builder: LocalModal) -> None:
     app = """
     volume = modal.Volume.from_name("models", create_if_missing=True)
     def download(name, size=1):
@@ -342,7 +342,7 @@ def test_functions_as_steps_of_a_build(builder: LocalModal) -> None:
     assert remote(builder, "stored") == ["xxxxx"]
 
 
-def test_secrets_of_builds_are_used_and_never_shown(local_modal: LocalModal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_secrets_are_used_and_never_printed(local_modal: LocalModal, monkeypatch: pytest.MonkeyPatch) -> None:
     # Nothing leaves this machine: there is no such proxy.
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy-user:proxy-password@127.0.0.1:9")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
@@ -380,7 +380,7 @@ def look():
 """
 
 
-def test_commands_are_run_if_the_user_says_so(local_modal: LocalModal) -> None:
+def test_commands_run_with_unsafe_run_commands(local_modal: LocalModal) -> None:
     local_modal.stop()
     local_modal.start("--unsafe-run-commands")
     said = deploy_well(local_modal, UNSAFE)
@@ -399,7 +399,7 @@ def version(): return {version}
 """
 
 
-def test_a_build_is_done_once_for_all_and_again_after_a_crash(local_modal: LocalModal) -> None:
+def test_build_is_shared_and_repeated_after_a_crash(local_modal: LocalModal) -> None:
     go, ends = local_modal.root / "go", local_modal.root / "ends"
 
     def begun() -> bool:

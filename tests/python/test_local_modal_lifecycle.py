@@ -64,7 +64,7 @@ def ticks(server: LocalModal, mark: str) -> int:
     return server.sdk(NOTES + f"answer(sum(v == {mark!r} for v in notes.values()))")
 
 
-def test_redeployments_keep_ids_and_failed_ones_change_nothing(local_modal: LocalModal) -> None:
+def test_redeployment_keeps_ids_and_failed_one_changes_nothing(local_modal: LocalModal) -> None:
     deploy_well(local_modal, 1)
     first = function_id(local_modal)
     assert version(local_modal) == 1
@@ -93,7 +93,7 @@ def test_import_errors_reach_the_caller(local_modal: LocalModal) -> None:
     assert seconds < 20
 
 
-def test_stopping_ends_everything(local_modal: LocalModal) -> None:
+def test_stopped_app_ends_calls_containers_and_schedules(local_modal: LocalModal) -> None:
     deploy_well(local_modal, 1, TICKING.format(seconds=1, mark="x"))
     wait_until(lambda: ticks(local_modal, "x"), "a tick")
     script = NOTES + 'answer(modal.Function.from_name("life", "work").spawn("w", 60).object_id)'
@@ -114,7 +114,7 @@ def test_stopping_ends_everything(local_modal: LocalModal) -> None:
         version(local_modal)
 
 
-def test_schedules_fire_are_replaced_and_resume(local_modal: LocalModal) -> None:
+def test_schedules_are_replaced_and_resume_after_a_restart(local_modal: LocalModal) -> None:
     deploy_well(local_modal, 1, TICKING.format(seconds=1, mark="old"))
     wait_until(lambda: ticks(local_modal, "old") >= 2, "two ticks")
     deploy_well(local_modal, 1, TICKING.format(seconds=1, mark="new"))
@@ -131,7 +131,7 @@ def test_schedules_fire_are_replaced_and_resume(local_modal: LocalModal) -> None
     assert ticks(local_modal, "new") <= new + 1, "only one that was already on its way"
 
 
-def test_a_missed_time_is_made_up_for_once(local_modal: LocalModal) -> None:
+def test_missed_schedule_fires_once_after_a_restart(local_modal: LocalModal) -> None:
     deploy_well(local_modal, 1, TICKING.format(seconds=3600, mark="m"))
     assert ticks(local_modal, "m") == 0
     local_modal.stop()
@@ -143,7 +143,7 @@ def test_a_missed_time_is_made_up_for_once(local_modal: LocalModal) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_everything_survives_a_restart(local_modal: LocalModal, how: signal.Signals) -> None:
+def test_calls_and_objects_survive_a_restart(local_modal: LocalModal, how: signal.Signals) -> None:
     deploy_well(local_modal, 7)
     script = (
         NOTES
@@ -186,7 +186,7 @@ def test_everything_survives_a_restart(local_modal: LocalModal, how: signal.Sign
     assert version(local_modal) == 7
 
 
-def test_what_containers_start_dies_with_a_killed_server(local_modal: LocalModal) -> None:
+def test_child_processes_of_a_killed_server_end_at_restart(local_modal: LocalModal) -> None:
     assert local_modal.deploy(APPS / "sample_app.py").returncode == 0
     script = """
     notes = modal.Dict.from_name("sample-notes", create_if_missing=True)
@@ -202,7 +202,7 @@ def test_what_containers_start_dies_with_a_killed_server(local_modal: LocalModal
     assert not set(family) & set(local_modal.containers())
 
 
-def test_what_a_run_prints_is_shown(local_modal: LocalModal) -> None:
+def test_output_of_a_run_is_shown(local_modal: LocalModal) -> None:
     path = local_modal.root / "printing.py"
     path.write_text(
         "import modal\napp = modal.App('printing')\n"
@@ -214,7 +214,7 @@ def test_what_a_run_prints_is_shown(local_modal: LocalModal) -> None:
     assert "said inside" in done.stdout
 
 
-def test_a_second_server_on_the_same_data_refuses(local_modal: LocalModal) -> None:
+def test_second_server_on_the_same_data_is_refused(local_modal: LocalModal) -> None:
     second = local_modal.popen("--listen", "127.0.0.1:0")
     assert second.wait(20) != 0
     assert "another server uses the data folder" in local_modal.log.read_text()
@@ -227,14 +227,14 @@ def test_a_second_server_on_the_same_data_refuses(local_modal: LocalModal) -> No
         (["--unix", "/tmp/" + "x" * 110], "at most 107 fit"),
     ],
 )
-def test_bad_addresses_are_refused(local_modal: LocalModal, arguments: list[str], message: str) -> None:
+def test_invalid_addresses_are_refused(local_modal: LocalModal, arguments: list[str], message: str) -> None:
     local_modal.stop()
     refused = local_modal.popen(*arguments)
     assert refused.wait(20) != 0
     assert message in local_modal.log.read_text()
 
 
-def test_the_socket_and_the_data_are_private(local_modal: LocalModal) -> None:
+def test_socket_and_data_are_private(local_modal: LocalModal) -> None:
     socket = Path(local_modal.url.removeprefix("unix://"))
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(local_modal.data.stat().st_mode) == 0o700
@@ -242,7 +242,7 @@ def test_the_socket_and_the_data_are_private(local_modal: LocalModal) -> None:
     assert not socket.exists()
 
 
-def test_loopback_and_ephemeral_data(local_modal: LocalModal) -> None:
+def test_port_requires_the_stored_token(local_modal: LocalModal) -> None:
     local_modal.stop()
     local_modal.start("--listen", "127.0.0.1:0")
     assert local_modal.url.startswith("http://127.0.0.1:")
@@ -254,7 +254,7 @@ def test_loopback_and_ephemeral_data(local_modal: LocalModal) -> None:
     assert stat.S_IMODE((local_modal.data / "token").stat().st_mode) == 0o600
 
 
-def test_run_executes_an_app_that_is_gone_afterwards(local_modal: LocalModal) -> None:
+def test_containers_end_after_an_ephemeral_run(local_modal: LocalModal) -> None:
     script = """
     app = modal.App("passing")
     @app.function(serialized=True)

@@ -48,7 +48,7 @@ def run(server: LocalModal, script: str) -> Any:
     return server.sdk(PRELUDE + textwrap.dedent(script))
 
 
-def visits_told(server: LocalModal, pid: int) -> list[Any]:
+def recorded_visits(server: LocalModal, pid: int) -> list[Any]:
     """What a Visitor left behind: in the Dict, and on the Volume."""
     return run(
         server,
@@ -60,7 +60,7 @@ def visits_told(server: LocalModal, pid: int) -> list[Any]:
     )
 
 
-def test_failures_are_tried_again_after_their_delays(plain: LocalModal) -> None:
+def test_failures_are_retried_after_their_delays(plain: LocalModal) -> None:
     script = """
     try: fn("flaky").remote("delayed")
     except ValueError as error: said = str(error)
@@ -74,7 +74,7 @@ def test_failures_are_tried_again_after_their_delays(plain: LocalModal) -> None:
     assert (default, slow, too_slow, tries) == (2, 2, "FunctionTimeoutError", 2)
 
 
-def test_containers_that_do_not_begin_in_time(plain: LocalModal) -> None:
+def test_startup_timeout_fails_the_call(plain: LocalModal) -> None:
     script = """
     begin = time.monotonic()
     try: modal.Cls.from_name("lifespan", "Late")().visit.remote()
@@ -85,7 +85,7 @@ def test_containers_that_do_not_begin_in_time(plain: LocalModal) -> None:
     assert seconds < 60, "not its 60 s, three times over"
 
 
-def test_a_container_is_kept_warm_and_others_go(plain: LocalModal) -> None:
+def test_warm_container_stays_and_single_use_containers_end(plain: LocalModal) -> None:
     def warm() -> int:
         return run(plain, 'answer(fn("warm").get_current_stats().num_total_runners)')
 
@@ -97,7 +97,7 @@ def test_a_container_is_kept_warm_and_others_go(plain: LocalModal) -> None:
     wait_until(lambda: not set(single) & set(plain.containers()), "containers of one input to end")
 
 
-def test_a_process_ends_as_pythons_do(plain: LocalModal) -> None:
+def test_open_files_are_flushed_when_a_process_ends(plain: LocalModal) -> None:
     path = plain.root / "book"
     run(plain, f'fn("leaves_it_to_the_end").remote({str(path)!r})')
     assert path.read_text() == ""
@@ -118,7 +118,7 @@ def writes():
 """
 
 
-def test_files_of_frozen_imports_are_written_at_the_end(plain: LocalModal, tmp_path: Path) -> None:
+def test_files_of_frozen_imports_are_flushed_when_a_process_ends(plain: LocalModal, tmp_path: Path) -> None:
     """A module may freeze what it has imported; the files that it has opened are written by each fork all the same."""
     ledger = tmp_path / "ledger"
     (tmp_path / "frozen.py").write_text(FROZEN.format(path=str(ledger)))
@@ -128,9 +128,9 @@ def test_files_of_frozen_imports_are_written_at_the_end(plain: LocalModal, tmp_p
     wait_until(lambda: ledger.read_text() == "written", "the file to be written at the end")
 
 
-def test_exit_handlers_run_after_the_window(server: LocalModal) -> None:
+def test_exit_handlers_run_after_the_scaledown_window(server: LocalModal) -> None:
     pid = run(server, "answer([visitor().visit.remote() for _ in range(2)][-1])")
-    assert wait_until(lambda: (told := visits_told(server, pid))[0] and told[1] and told, "the exit") == [2, "2"]
+    assert wait_until(lambda: (told := recorded_visits(server, pid))[0] and told[1] and told, "the exit") == [2, "2"]
     wait_until(lambda: pid not in server.containers(), "the end of the container")
 
 
@@ -146,11 +146,11 @@ def test_exit_handlers_run_when_containers_are_stopped(server: LocalModal, mode:
     server.stop()
     assert pid not in server.containers()
     server.start("--volumes", mode)
-    assert visits_told(server, pid) == [1, "1"]
+    assert recorded_visits(server, pid) == [1, "1"]
 
 
 def test_stopping_an_app_runs_exit_handlers(server: LocalModal) -> None:
     pid = run(server, "answer(visitor().visit.remote())")
     assert server.modal("app", "stop", "--yes", "lifespan").returncode == 0
-    assert wait_until(lambda: (told := visits_told(server, pid))[0] and told[1] and told, "the exit") == [1, "1"]
+    assert wait_until(lambda: (told := recorded_visits(server, pid))[0] and told[1] and told, "the exit") == [1, "1"]
     wait_until(lambda: not server.containers(), "all containers to end, the warm one too")

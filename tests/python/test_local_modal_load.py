@@ -39,7 +39,7 @@ def deploy(server: LocalModal) -> None:
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
 
 
-def test_a_large_map_keeps_order_and_exceptions(loaded: LocalModal) -> None:
+def test_large_map_keeps_order_and_exceptions(loaded: LocalModal) -> None:
     script = """
     check = modal.Function.from_name("load", "check")
     found = list(check.map(range(2000), return_exceptions=True, wrap_returned_exceptions=False))
@@ -48,7 +48,7 @@ def test_a_large_map_keeps_order_and_exceptions(loaded: LocalModal) -> None:
     assert loaded.sdk(script) == [f"not {n}" if n % 100 == 7 else n for n in range(2000)]
 
 
-def test_many_calls_of_which_some_are_cancelled(loaded: LocalModal) -> None:
+def test_canceled_calls_do_not_affect_others(loaded: LocalModal) -> None:
     script = """
     import asyncio
     function = modal.Function.from_name("load", "when_told")
@@ -118,7 +118,7 @@ answer({"results": results, "entries": dict(entries.items()), "items": queue.get
 """
 
 
-def test_what_was_acknowledged_survives_kill_after_kill(local_modal: LocalModal, mode: str) -> None:
+def test_acknowledged_writes_survive_repeated_kills(local_modal: LocalModal, mode: str) -> None:
     seed = int(os.environ.get("LOAD_SEED", random.randrange(1 << 32)))
     print(f"LOAD_SEED={seed}")
     local_modal.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 from local_modal import LocalModal
 
 
-def test_dicts(shared_modal: LocalModal) -> None:
+def test_dict_methods_return_the_expected_values(shared_modal: LocalModal) -> None:
     script = """
     try: modal.Dict.from_name("d").len(); missing = "found"
     except modal.exception.NotFoundError as error: missing = str(error)
@@ -38,7 +38,7 @@ def test_dicts(shared_modal: LocalModal) -> None:
     }
 
 
-def test_dicts_are_removed_and_environments_kept_apart(shared_modal: LocalModal) -> None:
+def test_dicts_are_deleted_and_isolated_by_environment(shared_modal: LocalModal) -> None:
     script = """
     for name in ("one", "two"): modal.Environment.objects.create(name)
     one = modal.Dict.from_name("apart", create_if_missing=True, environment_name="one")
@@ -52,7 +52,7 @@ def test_dicts_are_removed_and_environments_kept_apart(shared_modal: LocalModal)
     assert shared_modal.sdk(script) == [False, ["apart"]]
 
 
-def test_one_of_many_gets_a_lock(shared_modal: LocalModal) -> None:
+def test_only_one_concurrent_put_if_absent_succeeds(shared_modal: LocalModal) -> None:
     script = """
     import asyncio
     async def main():
@@ -65,7 +65,7 @@ def test_one_of_many_gets_a_lock(shared_modal: LocalModal) -> None:
     assert shared_modal.sdk(script) == [1, True]
 
 
-def test_volumes(shared_modal: LocalModal, tmp_path: Path) -> None:
+def test_volume_files_are_uploaded_listed_and_read(shared_modal: LocalModal, tmp_path: Path) -> None:
     (tmp_path / "folder/sub").mkdir(parents=True)
     (tmp_path / "folder/one.txt").write_text("one")
     (tmp_path / "folder/sub/two.txt").write_text("two")
@@ -148,7 +148,7 @@ def test_large_files_are_read_in_blocks(shared_modal: LocalModal) -> None:
     assert shared_modal.sdk(read) == hashlib.sha256(data).hexdigest()
 
 
-def test_a_new_volume_of_the_same_name_is_empty(shared_modal: LocalModal) -> None:
+def test_new_volume_with_a_deleted_name_is_empty(shared_modal: LocalModal) -> None:
     script = """
     import io
     v = modal.Volume.from_name("again", create_if_missing=True)
@@ -160,7 +160,7 @@ def test_a_new_volume_of_the_same_name_is_empty(shared_modal: LocalModal) -> Non
     assert shared_modal.sdk(script) == [True, []]
 
 
-def test_secrets(shared_modal: LocalModal) -> None:
+def test_secrets_are_created_listed_and_required(shared_modal: LocalModal) -> None:
     script = """
     modal.Secret.objects.create("s", {"A": "1", "B": "2"})
     answer([
@@ -175,7 +175,7 @@ def test_secrets(shared_modal: LocalModal) -> None:
     assert shared_modal.sdk(script) == ["AlreadyExistsError", None, "NotFoundError", "NotFoundError", ["s"]]
 
 
-def test_infos_name_who_made_an_object(shared_modal: LocalModal) -> None:
+def test_object_infos_name_the_creator(shared_modal: LocalModal) -> None:
     found = shared_modal.sdk(
         """
         made = [getattr(modal, kind).from_name("made-" + kind, create_if_missing=True).hydrate()

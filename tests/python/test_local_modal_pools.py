@@ -29,7 +29,7 @@ def sdk(server: LocalModal, script: str) -> Any:
     return server.sdk(NAMED + textwrap.dedent(script))
 
 
-def test_parameters_make_pools_of_their_own(pools: LocalModal) -> None:
+def test_each_parameter_set_has_its_own_pool(pools: LocalModal) -> None:
     found = sdk(
         pools,
         """
@@ -50,7 +50,7 @@ def test_parameters_make_pools_of_their_own(pools: LocalModal) -> None:
     assert found[5] == ["InvalidError", "TypeError", "InvalidError"]
 
 
-def test_options_make_pools_of_their_own(pools: LocalModal) -> None:
+def test_each_option_set_has_its_own_pool(pools: LocalModal) -> None:
     found = sdk(
         pools,
         """
@@ -73,7 +73,7 @@ def test_options_make_pools_of_their_own(pools: LocalModal) -> None:
     assert options[0] != plain[0]
 
 
-def test_bound_functions_follow_their_base(pools: LocalModal) -> None:
+def test_bound_functions_are_updated_with_their_base(pools: LocalModal) -> None:
     script = """
         other = named("which").with_options(timeout=50)
         named("which").hydrate(), other.hydrate()
@@ -109,7 +109,7 @@ def test_inputs_share_containers_up_to_their_limits(pools: LocalModal) -> None:
     assert six == 3
 
 
-def test_batches_fill_up_or_go_when_their_time_comes(pools: LocalModal) -> None:
+def test_batches_run_when_full_or_after_the_wait_time(pools: LocalModal) -> None:
     found = sdk(
         pools,
         """
@@ -142,7 +142,7 @@ def test_batches_fill_up_or_go_when_their_time_comes(pools: LocalModal) -> None:
     assert method == [3, 3, 3]
 
 
-def test_the_autoscaler_can_be_told(pools: LocalModal) -> None:
+def test_autoscaler_settings_can_be_updated(pools: LocalModal) -> None:
     begin = sdk(
         pools,
         """
@@ -183,7 +183,7 @@ def test_the_autoscaler_can_be_told(pools: LocalModal) -> None:
     assert sdk(pools, "answer(named('nap').autoscaler.settings().max_containers)") is None
 
 
-def test_calls_know_where_they_come_from(pools: LocalModal) -> None:
+def test_call_graph_has_parents_and_children(pools: LocalModal) -> None:
     found = sdk(
         pools,
         """
@@ -202,7 +202,7 @@ def test_calls_know_where_they_come_from(pools: LocalModal) -> None:
     ]
 
 
-def test_maps_of_every_kind(pools: LocalModal) -> None:
+def test_map_variants_return_all_results(pools: LocalModal) -> None:
     found = sdk(
         pools,
         """
@@ -224,7 +224,7 @@ def test_maps_of_every_kind(pools: LocalModal) -> None:
     assert rest == [True, True, [2, 3], 700, list(range(691, 701)), 4]
 
 
-def test_results_that_cannot_travel_and_polls(pools: LocalModal) -> None:
+def test_unpicklable_result_fails_and_poll_times_out(pools: LocalModal) -> None:
     found = sdk(
         pools,
         """
@@ -247,7 +247,7 @@ def test_results_that_cannot_travel_and_polls(pools: LocalModal) -> None:
 
 
 @pytest.mark.parametrize("with_container", [False, True])
-def test_cancelling(pools: LocalModal, with_container: bool) -> None:
+def test_canceled_calls_raise_remote_error(pools: LocalModal, with_container: bool) -> None:
     marker = f"sleepy-{with_container}"
     found = sdk(
         pools,
@@ -273,7 +273,7 @@ def test_cancelling(pools: LocalModal, with_container: bool) -> None:
         assert found[1] == "cancelled"
 
 
-def test_runs_take_parameters(pools: LocalModal) -> None:
+def test_run_accepts_entrypoint_parameters(pools: LocalModal) -> None:
     done = pools.modal("run", f"{APPS / 'pool_app.py'}::main", "--word", "ab", "--times", "3")
     assert done.returncode == 0, done.stderr
     assert "entry ababab 4" in done.stdout
@@ -282,7 +282,7 @@ def test_runs_take_parameters(pools: LocalModal) -> None:
     assert "entry cdcd 3" in done.stdout
 
 
-def test_a_detached_app_ends_when_its_calls_have(pools: LocalModal, tmp_path: Path) -> None:
+def test_detached_app_ends_after_its_calls(pools: LocalModal, tmp_path: Path) -> None:
     (tmp_path / "later.py").write_text("""
 import time
 import modal

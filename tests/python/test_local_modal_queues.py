@@ -43,7 +43,7 @@ answer(found)
 """
 
 
-def test_queues(sample_modal: LocalModal) -> None:
+def test_queue_methods_return_the_expected_values(sample_modal: LocalModal) -> None:
     assert sample_modal.sdk(USE) == {
         "lens": [4, 1, 0, 5],
         "iterated": ["some value", 1, {"two": 2}, None],
@@ -65,7 +65,7 @@ def test_queues(sample_modal: LocalModal) -> None:
     }
 
 
-def test_full_queues_and_items_that_do_not_fit(sample_modal: LocalModal) -> None:
+def test_full_queue_and_oversized_items_are_refused(sample_modal: LocalModal) -> None:
     script = """
     import threading
     with modal.Queue.ephemeral() as q:
@@ -99,7 +99,7 @@ def test_partitions_expire(sample_modal: LocalModal) -> None:
     assert sample_modal.sdk(script) == [2, 2, "anew", ["long"]]
 
 
-def test_many_getters_share_what_is_put(sample_modal: LocalModal) -> None:
+def test_each_item_goes_to_one_of_many_getters(sample_modal: LocalModal) -> None:
     script = """
     import asyncio
     async def main():
@@ -118,7 +118,7 @@ def test_many_getters_share_what_is_put(sample_modal: LocalModal) -> None:
     assert sample_modal.sdk(script) == [True, 0]
 
 
-def test_queues_between_a_container_and_its_caller(sample_modal: LocalModal) -> None:
+def test_queues_connect_a_container_and_its_caller(sample_modal: LocalModal) -> None:
     script = """
     q = modal.Queue.from_name("to-caller", create_if_missing=True).hydrate()
     with modal.Queue.ephemeral() as own:
@@ -129,7 +129,7 @@ def test_queues_between_a_container_and_its_caller(sample_modal: LocalModal) -> 
     assert sample_modal.sdk(script) == [1, 2, 2]
 
 
-def test_nothing_is_lost_or_got_twice_when_the_server_is_killed(local_modal: LocalModal) -> None:
+def test_queue_items_are_delivered_once_across_a_kill(local_modal: LocalModal) -> None:
     fill = """
     q = modal.Queue.from_name("durable", create_if_missing=True)
     q.put_many(list(range(100)))
@@ -151,7 +151,7 @@ def test_nothing_is_lost_or_got_twice_when_the_server_is_killed(local_modal: Loc
     assert (other, left) == ("p", 0)
 
 
-def test_queue_commands(sample_modal: LocalModal) -> None:
+def test_queue_commands_create_read_and_delete(sample_modal: LocalModal) -> None:
     def run(*arguments: str, code: int = 0) -> str:
         done = sample_modal.modal("queue", *arguments)
         assert done.returncode == code, done.stdout + done.stderr
@@ -170,7 +170,7 @@ def test_queue_commands(sample_modal: LocalModal) -> None:
     run("len", "from-cli", code=1)
 
 
-def test_lists_of_many_come_in_pages(sample_modal: LocalModal) -> None:
+def test_listings_beyond_one_page_are_complete(sample_modal: LocalModal) -> None:
     script = """
     import asyncio
     async def main():

@@ -91,7 +91,7 @@ def deploy(server: LocalModal, app: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("feature", REFUSED)
-def test_features_that_cannot_work_are_refused_by_name_when_deployed(refusing: LocalModal, feature: str) -> None:
+def test_unsupported_features_are_refused_by_name_at_deployment(refusing: LocalModal, feature: str) -> None:
     lines = REFUSED[feature].splitlines()
     code, said = deploy(refusing, PRELUDE + "\n".join(line[8:] for line in lines) + "\n")
     assert code != 0, said
@@ -99,14 +99,14 @@ def test_features_that_cannot_work_are_refused_by_name_when_deployed(refusing: L
     assert "Local Modal does not" in said, said
 
 
-def test_options_of_classes_are_refused_alike(refusing: LocalModal) -> None:
+def test_unsupported_class_options_are_refused(refusing: LocalModal) -> None:
     app = "import modal\napp = modal.App('classes')\n@app.cls()\nclass C:\n @modal.method()\n def f(self): return 1\n"
     code, said = deploy(refusing, app)
     assert code == 0, said
     assert "CloudBucketMount" in refusing.sdk(OPTIONS)
 
 
-def test_env_leads_status_and_faults_to_the_server_from_any_folder(tmp_path: Path) -> None:
+def test_env_output_selects_the_server_from_any_folder(tmp_path: Path) -> None:
     server = LocalModal()
     server.data = server.root / "da ta'"
     server.start()
@@ -137,9 +137,7 @@ def test_env_leads_status_and_faults_to_the_server_from_any_folder(tmp_path: Pat
         ("#!/bin/sh\necho hello\n", "it printed: hello"),
     ],
 )
-def test_an_interpreter_that_does_not_run_is_named_with_what_it_printed(
-    local_modal: LocalModal, shim: str, said: str
-) -> None:
+def test_broken_interpreter_is_reported_with_its_output(local_modal: LocalModal, shim: str, said: str) -> None:
     local_modal.stop()
     python = local_modal.root / "python3"
     python.write_text(shim)

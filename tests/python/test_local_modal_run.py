@@ -152,7 +152,7 @@ def test_entry_points_and_functions_take_arguments(server: LocalModal, tmp_path:
     wait_until(lambda: not server.containers(), "their containers to end")
 
 
-def test_modules_and_environments(server: LocalModal, tmp_path: Path) -> None:
+def test_modules_run_and_deploy_in_an_environment(server: LocalModal, tmp_path: Path) -> None:
     package = tmp_path / "packed"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -188,7 +188,9 @@ def test_modules_and_environments(server: LocalModal, tmp_path: Path) -> None:
         (["::nothing"], 1, ["nothing"]),
     ],
 )
-def test_failures_are_told_and_counted(server: LocalModal, what: list[str], code: int, said: list[str]) -> None:
+def test_failed_run_reports_the_error_and_exit_code(
+    server: LocalModal, what: list[str], code: int, said: list[str]
+) -> None:
     done = run(server, f"{server.root / 'runs.py'}{what[0]}", *what[1:], code=code)
     for words in said:
         assert words in done.stdout + done.stderr
@@ -196,7 +198,7 @@ def test_failures_are_told_and_counted(server: LocalModal, what: list[str], code
 
 
 @pytest.mark.parametrize("how", ["interrupted", "stopped from outside", "container stopped"])
-def test_runs_can_be_ended(server: LocalModal, how: str) -> None:
+def test_interrupted_or_stopped_run_ends_its_containers(server: LocalModal, how: str) -> None:
     marker = how.replace(" ", "-")
     client, log = begin(server, "run", f"{server.root / 'runs.py'}::long", "--marker", marker)
     try:
@@ -227,7 +229,7 @@ def test_runs_can_be_ended(server: LocalModal, how: str) -> None:
 
 
 @pytest.mark.parametrize("snapshot", [False, True])
-def test_containers_that_end_while_they_start_print_nothing(server: LocalModal, snapshot: bool) -> None:
+def test_containers_stopped_during_startup_print_no_traceback(server: LocalModal, snapshot: bool) -> None:
     app = server.root / f"quiet_{snapshot}.py"
     app.write_text(QUIET.replace("SECONDS", "1.0").replace("SNAPSHOT", str(snapshot)))
     # Each ends the containers at another point of their start: Python, the SDK, a fork, the module, `enter`.
@@ -240,7 +242,7 @@ def test_containers_that_end_while_they_start_print_nothing(server: LocalModal, 
 
 
 @pytest.mark.parametrize("stopped", ["container", "server"])
-def test_inputs_in_threads_end_with_their_container_silently(stopped: str) -> None:
+def test_stopped_threaded_inputs_print_no_traceback(stopped: str) -> None:
     with LocalModal() as server:
         server.start()
         app = server.root / "talkative.py"
@@ -258,7 +260,7 @@ def test_inputs_in_threads_end_with_their_container_silently(stopped: str) -> No
     assert printed and "Traceback" not in printed and "rror" not in printed, printed
 
 
-def test_what_a_build_prints_is_shown_once(server: LocalModal) -> None:
+def test_build_output_is_shown_once(server: LocalModal) -> None:
     app = server.root / "builds.py"
     app.write_text(
         "import modal\ndef step(): print('printed by a step')\n"
@@ -269,7 +271,7 @@ def test_what_a_build_prints_is_shown_once(server: LocalModal) -> None:
     assert [done.stdout.count(f"printed by a {what}") for what in ("step", "function")] == [1, 1]
 
 
-def test_what_there_is_not_is_named(server: LocalModal) -> None:
+def test_unimplemented_commands_are_named(server: LocalModal) -> None:
     for arguments in (["shell"], ["nfs", "list"], ["endpoint", "list"]):
         done = server.modal(*arguments)
         assert done.returncode != 0, arguments

@@ -42,7 +42,7 @@ def next_time(hour: int, minute: int, zone: str) -> datetime:
     return time if time > now else (time + timedelta(days=1)).replace(hour=hour, minute=minute)
 
 
-def test_times_follow_zones_and_deployments(local_modal: LocalModal) -> None:
+def test_next_schedule_times_follow_time_zones_and_deployments(local_modal: LocalModal) -> None:
     def hour_from_now(zone: str, hours: int) -> int:
         return (datetime.now(ZoneInfo(zone)) + timedelta(hours=hours)).hour
 

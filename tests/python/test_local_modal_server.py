@@ -83,7 +83,7 @@ def servers() -> Iterator[Servers]:
     servers.modal.close()
 
 
-def test_a_server_begins_with_its_first_request(servers: Servers) -> None:
+def test_server_starts_with_its_first_request(servers: Servers) -> None:
     assert all(url and url in servers.deployed for url in servers.urls.values()), servers.deployed
     assert not servers.modal.status()["containers"]
     first = servers.get("Site")
@@ -97,20 +97,20 @@ def test_a_server_begins_with_its_first_request(servers: Servers) -> None:
     assert servers.get("Site", headers={"Host": "example.com"}).status_code == 421
 
 
-def test_a_server_is_not_asked_before_it_listens(servers: Servers) -> None:
+def test_server_is_unavailable_until_it_listens(servers: Servers) -> None:
     # Its container is through with `enter` a second before.
     assert servers.get("Patient").status_code == 503
     assert servers.started("Patient")["path"] == "/"
 
 
-def test_a_server_that_has_answered_runs_its_exit_handlers_when_it_is_stopped(servers: Servers) -> None:
+def test_stopped_server_runs_its_exit_handlers(servers: Servers) -> None:
     task = servers.started("Hesitating")["task"]
     assert servers.modal.modal("container", "stop", "--yes", task).returncode == 0
     wait_until(lambda: not servers.running("Hesitating"), "the container to end")
     assert servers.note(task) == "ended well"
 
 
-def test_both_directions_stream_and_too_many_requests_are_refused(servers: Servers) -> None:
+def test_bodies_stream_and_excess_requests_are_refused(servers: Servers) -> None:
     servers.started("Site")
     host, _, port = servers.urls["Site"].removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=60) as echo:
@@ -132,7 +132,7 @@ def test_both_directions_stream_and_too_many_requests_are_refused(servers: Serve
         assert next(parts[1]) == b"last"
 
 
-def test_websockets_pass(servers: Servers) -> None:
+def test_websockets_are_proxied(servers: Servers) -> None:
     servers.started("Site")
 
     async def talk() -> Any:
@@ -143,7 +143,7 @@ def test_websockets_pass(servers: Servers) -> None:
     assert asyncio.run(talk()) == "HELLO"
 
 
-def test_http2_and_trailers_pass(servers: Servers) -> None:
+def test_http2_and_trailers_are_proxied(servers: Servers) -> None:
     async def shout() -> str:
         host, _, port = servers.urls["Remote"].removeprefix("http://").partition(":")
         channel = Channel(host, int(port))
@@ -158,7 +158,7 @@ def test_http2_and_trailers_pass(servers: Servers) -> None:
     assert asyncio.run(shout()) == "HELLO"
 
 
-def test_a_server_asks_for_a_proxy_token_unless_told_otherwise(servers: Servers) -> None:
+def test_server_requires_a_proxy_token_by_default(servers: Servers) -> None:
     assert servers.get("Guarded").status_code == 401
     assert not servers.running("Guarded"), "a stranger starts no container"
     token = json.loads(servers.modal.modal("workspace", "proxy-tokens", "create", "--name", "t", "--json").stdout)
@@ -166,7 +166,7 @@ def test_a_server_asks_for_a_proxy_token_unless_told_otherwise(servers: Servers)
     assert servers.started("Guarded", headers=keys)["path"] == "/"
 
 
-def test_an_idle_server_ends_with_its_exit_handlers_and_begins_again(servers: Servers) -> None:
+def test_idle_server_runs_exit_handlers_and_starts_again(servers: Servers) -> None:
     first = servers.started("Site")["task"]
     wait_until(lambda: not servers.running("Site"), "the container to end when it is idle", 60)
     assert servers.note(first) == "1"
@@ -174,7 +174,7 @@ def test_an_idle_server_ends_with_its_exit_handlers_and_begins_again(servers: Se
 
 
 @pytest.mark.parametrize("end", ["/die", "/close"])
-def test_a_server_that_has_failed_starts_again(servers: Servers, end: str) -> None:
+def test_failed_server_starts_again(servers: Servers, end: str) -> None:
     first = servers.started("Site")["task"]
     failed = servers.get("Site", end)
     # A server that is closed has answered, and its container is there: its exit handlers run.
@@ -188,7 +188,7 @@ def test_a_server_that_has_failed_starts_again(servers: Servers, end: str) -> No
     assert servers.note(first) == (None if end == "/die" else "1")
 
 
-def test_why_a_server_does_not_start_is_in_its_answers(servers: Servers) -> None:
+def test_startup_failure_of_a_server_is_in_its_responses(servers: Servers) -> None:
     with ThreadPoolExecutor() as pool:
         for call in [
             pool.submit(servers.refused, "Broken", "nothing to serve"),
@@ -202,7 +202,7 @@ def test_why_a_server_does_not_start_is_in_its_answers(servers: Servers) -> None
     assert servers.note("silent") == "ended well"
 
 
-def test_a_port_that_is_taken_is_named(servers: Servers) -> None:
+def test_port_in_use_is_named(servers: Servers) -> None:
     wait_until(lambda: not servers.running("Site"), "the container to end when it is idle", 60)
     with socket.create_server(("127.0.0.1", servers.port)):
         servers.refused("Site", f"listens on {servers.port}")
@@ -214,7 +214,7 @@ def test_a_port_that_is_taken_is_named(servers: Servers) -> None:
         assert (answer.status_code, f"listens on {servers.port + 7}" in answer.text) == (500, True), answer.text
 
 
-def test_settings_of_the_autoscaler_are_kept(servers: Servers) -> None:
+def test_autoscaler_settings_are_applied(servers: Servers) -> None:
     wait_until(lambda: not servers.running("Site"), "the container to end when it is idle", 60)
     settings = servers.modal.ask("""
         import dataclasses
@@ -229,7 +229,7 @@ def test_settings_of_the_autoscaler_are_kept(servers: Servers) -> None:
     wait_until(lambda: [c for c in servers.running("Site") if c["state"] == "idle"], "a container without a request")
 
 
-def test_a_new_version_takes_over(servers: Servers) -> None:
+def test_new_version_replaces_the_running_server(servers: Servers) -> None:
     first = servers.started("Site")["task"]
     servers.started("Patient")
     with (
@@ -253,7 +253,7 @@ def test_a_new_version_takes_over(servers: Servers) -> None:
     assert servers.started("Site")["version"] == "2"
 
 
-def test_urls_outlive_the_server_of_local_modal(servers: Servers) -> None:
+def test_urls_survive_a_restart_of_local_modal(servers: Servers) -> None:
     first = servers.started("Site")["task"]
     servers.modal.stop()
     servers.modal.start()
@@ -265,7 +265,7 @@ def test_urls_outlive_the_server_of_local_modal(servers: Servers) -> None:
     assert servers.started("Site")["version"] == "2"
 
 
-def test_a_stopped_app_ends_its_servers(servers: Servers) -> None:
+def test_stopped_app_ends_its_servers(servers: Servers) -> None:
     first = servers.started("Site")["task"]
     assert servers.modal.modal("app", "stop", "--yes", "servers").returncode == 0
     wait_until(lambda: servers.note(first) == "2", "the exit handlers to run")
@@ -279,7 +279,7 @@ def test_a_stopped_app_ends_its_servers(servers: Servers) -> None:
     wait_until(is_closed, "the port to be closed")
 
 
-def test_an_app_that_is_only_run_has_servers(servers: Servers) -> None:
+def test_ephemeral_app_has_servers(servers: Servers) -> None:
     script = f"""
     import urllib.error, urllib.request
     os.environ.update(SERVER_APP_PORT={str(servers.port)!r}, SERVER_APP_VERSION="3")

@@ -136,7 +136,7 @@ def test_each_deployment_warns_once_and_names_each_skipped_step(skipping: LocalM
     assert not (skipping.root / "ran").exists()
 
 
-def test_errors_name_the_skipped_step_that_would_have_installed_what_is_missing(skipping: LocalModal) -> None:
+def test_errors_name_the_skipped_step_that_caused_them(skipping: LocalModal) -> None:
     deploy(skipping)
     for name, (kind, text, message) in failures(skipping, *NAMED).items():
         expected_kind, step = NAMED[name]

@@ -19,7 +19,7 @@ def streams() -> Iterator[LocalModal]:
     server.close()
 
 
-def test_values_come_in_order_and_exceptions_in_the_middle(streams: LocalModal) -> None:
+def test_values_arrive_in_order_before_an_exception(streams: LocalModal) -> None:
     found = streams.sdk("""
         import asyncio
         from stream_app import OddError
@@ -60,7 +60,7 @@ def test_values_come_in_order_and_exceptions_in_the_middle(streams: LocalModal) 
     }
 
 
-def test_values_come_as_they_are_yielded(streams: LocalModal) -> None:
+def test_values_arrive_as_they_are_yielded(streams: LocalModal) -> None:
     found = streams.sdk("""
         notes = modal.Dict.from_name("stream-notes")
         seen = []
@@ -72,7 +72,7 @@ def test_values_come_as_they_are_yielded(streams: LocalModal) -> None:
     assert found == [0, 1, 2]
 
 
-def test_much_data_passes_and_the_consumer_may_stop(streams: LocalModal) -> None:
+def test_large_streams_arrive_and_can_be_abandoned(streams: LocalModal) -> None:
     found = streams.sdk("""
         named = lambda name: modal.Function.from_name("streams", name)
         sizes = [len(block) for block in named("blocks").remote_gen(20, 3 << 20)]
@@ -88,7 +88,7 @@ def test_much_data_passes_and_the_consumer_may_stop(streams: LocalModal) -> None
     assert found == [[3 << 20] * 20, [[40 << 20, True]] * 2, 10]
 
 
-def test_a_generator_does_not_run_far_ahead_of_its_reader(streams: LocalModal) -> None:
+def test_generator_pauses_when_far_ahead_of_its_reader(streams: LocalModal) -> None:
     reader = streams.begin_sdk("""
         next(iter(modal.Function.from_name("streams", "unread").remote_gen("unread")))
         os._exit(0)

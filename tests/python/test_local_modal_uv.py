@@ -152,7 +152,7 @@ def test_uv_is_installed_once_for_all_builds(
 
 
 @pytest.mark.parametrize("variable", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX"])
-def test_uv_comes_from_the_index_of_the_environment(
+def test_uv_is_installed_from_the_configured_index(
     variable: str, without_uv: LocalModal, simple_index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PIP_NO_INDEX")
@@ -165,7 +165,7 @@ def test_uv_comes_from_the_index_of_the_environment(
     assert installations(without_uv) == 1
 
 
-def test_without_an_index_the_error_says_what_to_do(without_uv: LocalModal, index: Path) -> None:
+def test_missing_index_is_reported_with_a_hint(without_uv: LocalModal, index: Path) -> None:
     without_uv.start()
     printed = deploy(without_uv, "lm_one")
     assert printed.startswith("1 "), printed

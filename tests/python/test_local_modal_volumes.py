@@ -55,7 +55,7 @@ answer(found)
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_files(sample_modal: LocalModal, tmp_path: Path, version: int) -> None:
+def test_volume_files_are_uploaded_read_and_removed(sample_modal: LocalModal, tmp_path: Path, version: int) -> None:
     (tmp_path / "folder/sub").mkdir(parents=True)
     (tmp_path / "folder/one").write_text("one")
     (tmp_path / "folder/sub/two").write_text("two")
@@ -115,7 +115,7 @@ def test_copies_follow_the_rules_of_cp(sample_modal: LocalModal) -> None:
     assert modes == [0o755, 0o600]
 
 
-def test_copies_within_a_volume_of_the_first_version(sample_modal: LocalModal) -> None:
+def test_copies_work_in_a_version_1_volume(sample_modal: LocalModal) -> None:
     script = """
     import io
     with modal.Volume.ephemeral(version=1) as v:
@@ -132,7 +132,7 @@ def test_copies_within_a_volume_of_the_first_version(sample_modal: LocalModal) -
     assert (read, refused) == ("b", ["NotFoundError", "NotFoundError"])
 
 
-def test_volume_commands(sample_modal: LocalModal, tmp_path: Path) -> None:
+def test_volume_commands_upload_list_and_delete(sample_modal: LocalModal, tmp_path: Path) -> None:
     def run(*arguments: object, code: int = 0) -> str:
         done = sample_modal.modal("volume", *arguments)
         assert done.returncode == code, done.stdout + done.stderr
@@ -170,7 +170,7 @@ def test_volume_commands(sample_modal: LocalModal, tmp_path: Path) -> None:
     run("ls", "renamed", code=1)
 
 
-def test_an_acknowledged_upload_outlives_a_kill(local_modal: LocalModal) -> None:
+def test_acknowledged_upload_survives_a_kill(local_modal: LocalModal) -> None:
     upload = """
     import io
     for version in (1, 2):
@@ -189,7 +189,7 @@ def test_an_acknowledged_upload_outlives_a_kill(local_modal: LocalModal) -> None
     assert not list((local_modal.data / "volumes").rglob("*.partial"))
 
 
-def test_a_failed_upload_leaves_nothing(sample_modal: LocalModal) -> None:
+def test_failed_upload_leaves_no_files(sample_modal: LocalModal) -> None:
     script = """
     import io
     v = modal.Volume.from_name("whole", create_if_missing=True, version=VERSION)
@@ -204,7 +204,7 @@ def test_a_failed_upload_leaves_nothing(sample_modal: LocalModal) -> None:
         assert sample_modal.sdk(script.replace("VERSION", version)) == ["FileExistsError", ["b"]]
 
 
-def test_what_was_downloaded_takes_no_room(sample_modal: LocalModal) -> None:
+def test_replaced_files_are_released_after_download(sample_modal: LocalModal) -> None:
     """A file that is replaced while it is on offer is kept for that offer, which ends when all of it was sent."""
     script = """
     import io, urllib.error, urllib.request

@@ -76,7 +76,7 @@ def site() -> Iterator[Site]:
     site.server.close()
 
 
-def test_urls_are_printed_and_answer(site: Site) -> None:
+def test_printed_urls_answer(site: Site) -> None:
     for name in FUNCTIONS:
         assert site.urls[name] in site.deployed.stdout
     assert site.get("hello", params={"name": "me"}).json() == {"hello": "me"}
@@ -91,7 +91,7 @@ def test_urls_are_printed_and_answer(site: Site) -> None:
         assert (head.status_code, head.content, head.headers["x-method"]) == (201, b"", "HEAD")
 
 
-def test_requests_and_answers_keep_their_parts(site: Site) -> None:
+def test_requests_and_responses_are_passed_unchanged(site: Site) -> None:
     answer = site.get("site", "/scope/%C3%A9%2F?q=a%20b&q2=", headers=[("X-Twice", "1"), ("X-Twice", "2")])
     found = answer.json()
     assert answer.status_code == 203
@@ -100,7 +100,7 @@ def test_requests_and_answers_keep_their_parts(site: Site) -> None:
     assert answer.headers.get_list("set-cookie") == ["a=1; Path=/; SameSite=lax", "b=2; Path=/; SameSite=lax"]
 
 
-def test_large_bodies_pass_both_ways(site: Site) -> None:
+def test_large_bodies_stream_in_both_directions(site: Site) -> None:
     piece, pieces = b"0123456789abcdef" * (1 << 16), 100
     answer = httpx.post(site.urls["site"] + "/digest", content=(piece for _ in range(pieces)), timeout=LIMIT).json()
     assert answer["size"] == pieces << 20
@@ -118,7 +118,7 @@ def test_large_bodies_pass_both_ways(site: Site) -> None:
     assert peak < 150 << 10, f"{peak} KiB"
 
 
-def test_both_directions_stream(site: Site) -> None:
+def test_request_and_response_bodies_stream(site: Site) -> None:
     with site.connect("raw") as echo:
         head = "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         echo.sendall(head.encode() + b"5\r\nfirst\r\n")
@@ -130,7 +130,7 @@ def test_both_directions_stream(site: Site) -> None:
     wait_until(lambda: site.get("site", "/left").json(), "the app to notice that its client left")
 
 
-def test_many_requests_at_once(site: Site) -> None:
+def test_concurrent_requests_run_in_parallel(site: Site) -> None:
     begin = time.monotonic()
     with ThreadPoolExecutor(30) as pool:
         answers = list(pool.map(lambda _: site.get("site", "/slow/1").json(), range(30)))
@@ -138,7 +138,7 @@ def test_many_requests_at_once(site: Site) -> None:
     assert time.monotonic() - begin < 15, "one after the other"
 
 
-def test_failures_of_the_app(site: Site) -> None:
+def test_app_failures_become_http_errors(site: Site) -> None:
     broken = site.get("site", "/broken")
     assert (broken.status_code, broken.text) == (500, "Internal Server Error")
     with httpx.Client(base_url=site.urls["raw"], timeout=LIMIT) as client:
@@ -155,12 +155,12 @@ def test_failures_of_the_app(site: Site) -> None:
         assert client.get("/fail").status_code == 500, "there is another container"
 
 
-def test_other_names_are_not_answered(site: Site) -> None:
+def test_foreign_host_names_are_refused(site: Site) -> None:
     assert site.get("hello", headers={"Host": "example.com"}).status_code == 421
     assert site.get("hello", headers={"Host": "localhost:1234"}).status_code == 200
 
 
-def test_proxy_tokens(site: Site) -> None:
+def test_proxy_tokens_grant_access_until_deleted(site: Site) -> None:
     def ask(**headers: str) -> httpx.Response:
         return httpx.post(site.urls["guarded"], json={"a": 1, "b": 2}, headers=headers, timeout=LIMIT)
 
@@ -182,7 +182,7 @@ def test_proxy_tokens(site: Site) -> None:
     assert ask(**{"Modal-Key": key, "Modal-Secret": secret}).status_code == 401
 
 
-def test_websockets(site: Site) -> None:
+def test_websockets_pass_messages_and_close_codes(site: Site) -> None:
     url = site.urls["site"].replace("http", "ws") + "/chat"
 
     async def talk() -> dict[str, Any]:
@@ -224,7 +224,7 @@ def test_websockets(site: Site) -> None:
     assert wait_until(lambda: site.note("chat"), "the app to see the end") == 4321
 
 
-def test_a_request_whose_client_leaves_the_queue_never_runs(site: Site) -> None:
+def test_queued_request_of_a_disconnected_client_never_runs(site: Site) -> None:
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(site.get, "one_at_a_time", "/hold")
         wait_until(lambda: site.note("running") == "/hold", "the first request to run")
@@ -241,7 +241,7 @@ def test_a_request_whose_client_leaves_the_queue_never_runs(site: Site) -> None:
 
 
 @pytest.mark.parametrize("ends", ["half", "whole"])
-def test_a_cut_upload_gives_its_place_free(site: Site, ends: str) -> None:
+def test_aborted_upload_frees_its_place(site: Site, ends: str) -> None:
     upload = b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nbegin"
 
     def cut(connection: socket.socket) -> None:
@@ -264,7 +264,7 @@ def test_a_cut_upload_gives_its_place_free(site: Site, ends: str) -> None:
         assert done.text == "all of it"
 
 
-def test_the_rows_of_a_stream_before_a_failure_arrive(site: Site) -> None:
+def test_rows_streamed_before_a_failure_arrive(site: Site) -> None:
     rows = b"".join(b"row %d\n" % n for n in range(2_000))
     assert site.get("rows", "/2000").content == rows
     received = b""
@@ -282,7 +282,7 @@ def test_the_rows_of_a_stream_before_a_failure_arrive(site: Site) -> None:
         assert list(parts) == [b"the end\n"]
 
 
-def test_classes_answer_with_their_parameters(site: Site) -> None:
+def test_class_endpoints_use_query_parameters(site: Site) -> None:
     assert [site.get("up").json(), site.get("up").json()] == [1, 2]
     assert site.server.sdk('answer(list(modal.Cls.from_name("web", "Counter")().numbers.remote_gen(2)))') == [2, 3]
     (line,) = [line for line in site.deployed.stdout.splitlines() if "Shop.sign" in line]
@@ -296,7 +296,7 @@ def test_classes_answer_with_their_parameters(site: Site) -> None:
     assert same == large, "the same parameters lead to the same containers"
 
 
-def test_a_server_in_a_container_is_reached_through_its_port(site: Site) -> None:
+def test_web_server_in_a_container_is_proxied(site: Site) -> None:
     def ask(path: str, body: str) -> tuple[int, list[str]]:
         answer = httpx.post(site.urls["served"] + path, content=body, timeout=LIMIT)
         return answer.status_code, answer.text.split()
@@ -339,7 +339,7 @@ def word() -> str:
         wait_until(lambda: httpx.get(url, timeout=LIMIT) is None, "the port to be closed")
 
 
-def test_urls_stay_over_redeploys_and_restarts(site: Site) -> None:
+def test_urls_stay_the_same_after_redeploy_and_restart(site: Site) -> None:
     before = site.urls
     assert site.deploy().returncode == 0
     assert site.find() == before

@@ -92,7 +92,7 @@ def oneof(message: DescriptorProto, field: FieldDescriptorProto) -> str | None:
     return message.oneof_decl[field.oneof_index].name
 
 
-def test_messages_and_enums(ours: list[FileDescriptorProto], theirs: FileDescriptorProto) -> None:
+def test_messages_and_enums_match_the_sdk(ours: list[FileDescriptorProto], theirs: FileDescriptorProto) -> None:
     relayed = {(message, field): real for file in ours for message, field, real in relayed_fields(file)}
     real_messages = messages_of([theirs])
     messages = messages_of(ours)
@@ -143,7 +143,7 @@ def test_messages_and_enums(ours: list[FileDescriptorProto], theirs: FileDescrip
     assert not relayed, f"marks that belong to no field: {relayed}"
 
 
-def test_methods(ours: list[FileDescriptorProto], theirs: FileDescriptorProto) -> None:
+def test_methods_match_the_sdk(ours: list[FileDescriptorProto], theirs: FileDescriptorProto) -> None:
     (service,) = [service for file in ours for service in file.service]
     (real_service,) = [s for s in theirs.service if s.name == service.name]
     real_methods = {method.name: method for method in real_service.method}
@@ -156,7 +156,7 @@ def test_methods(ours: list[FileDescriptorProto], theirs: FileDescriptorProto) -
     assert not wrong
 
 
-def test_the_sdk_is_the_one_the_subset_follows() -> None:
+def test_subset_follows_the_installed_sdk() -> None:
     import modal
 
     source = Path(REPOSITORY, "modal/proto/src/lib.rs").read_text()

@@ -157,7 +157,7 @@ def check_answer(document: Any, path: str, stream: Stream) -> None:
     assert "content-length" not in stream.answer.headers
 
 
-def test_events_are_as_described(daemon: Daemon, document: Any) -> None:
+def test_event_stream_matches_the_openapi_document(daemon: Daemon, document: Any) -> None:
     stream = Stream(daemon, "/v1/events?after=0&follow=false")
     check_answer(document, "/v1/events", stream)
     kinds = set()
@@ -170,7 +170,7 @@ def test_events_are_as_described(daemon: Daemon, document: Any) -> None:
     stream.close()
 
 
-def test_events_are_taken_up_where_they_broke_off(daemon: Daemon) -> None:
+def test_event_stream_resumes_after_last_event_id(daemon: Daemon) -> None:
     # More than are read from the registry at once.
     with closing(sqlite3.connect(daemon.home / "data/registry.db", timeout=30)) as registry, registry:
         row = ("dag_files.removed", "many", json.dumps({"filenames": []}), "2026-01-01T00:00:00+00:00")
@@ -201,7 +201,7 @@ def test_events_are_taken_up_where_they_broke_off(daemon: Daemon) -> None:
     assert until_now(daemon, f"after={ids[-1]}") == [a, *missed, d]
 
 
-def test_what_containers_print_is_as_described(daemon: Daemon, document: Any) -> None:
+def test_log_stream_matches_the_openapi_document(daemon: Daemon, document: Any) -> None:
     path = "/v1/environments/{environment}/logs/stream"
     status, printed = daemon.ask("GET", "/v1/environments/dev/logs?tail=1000")
     assert status == 200 and printed["lines"], "the scheduler has printed nothing"
@@ -219,7 +219,7 @@ def test_what_containers_print_is_as_described(daemon: Daemon, document: Any) ->
     stream.close()
 
 
-def test_the_ui_is_as_described(daemon: Daemon, document: Any) -> None:
+def test_ui_stream_matches_the_openapi_document(daemon: Daemon, document: Any) -> None:
     path = "/v1/environments/{environment}/ui"
     stream = Stream(daemon, path.format(environment="dev"), "POST")
     check_answer(document, path, stream)
@@ -241,12 +241,12 @@ def test_the_ui_is_as_described(daemon: Daemon, document: Any) -> None:
     wait_until(lambda: not daemon.ask("GET", "/v1/uis")[1]["uis"], "the end of the UI", GONE_LIMIT)
 
 
-def test_events_have_a_sign_of_life(quiet: Stream) -> None:
+def test_event_stream_sends_heartbeats(quiet: Stream) -> None:
     """Again and again while nothing happens, or only to others: here, while the other tests do what they do."""
     assert [quiet.next(with_heartbeats=True) for _ in range(2)] == [HEARTBEAT, HEARTBEAT]
 
 
-def test_a_registry_that_cannot_be_read_is_not_ready(daemon: Daemon, document: Any) -> None:
+def test_unreadable_registry_is_not_ready(daemon: Daemon, document: Any) -> None:
     """It is damaged for a moment: what the daemon asks for lies on a page that is not there."""
     assert daemon.ask("GET", "/v1/ready") == (200, {"status": "ok"})
     damage = "UPDATE sqlite_schema SET rootpage = ? WHERE name = 'sqlite_sequence'"
@@ -279,7 +279,7 @@ def test_a_registry_that_cannot_be_read_is_not_ready(daemon: Daemon, document: A
     assert daemon.ask("GET", "/v1/ready") == (200, {"status": "ok"})
 
 
-def test_streams_end_with_their_environment(daemon: Daemon) -> None:
+def test_log_stream_ends_with_its_environment(daemon: Daemon) -> None:
     printed = Stream(daemon, "/v1/environments/dev/logs/stream?tail=0")
     events = Stream(daemon, "/v1/events?environment=dev")
     status, answer = daemon.ask("DELETE", "/v1/environments/dev?purge=true")

@@ -137,7 +137,7 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
-def test_a_creation_is_drawn_on_a_terminal(created: Created) -> None:
+def test_creation_progress_is_animated_on_a_terminal(created: Created) -> None:
     assert created.code == 0, created.terminal.said
     # Lines are drawn again in their places, and what is left in the end is what lines in a pipe tell.
     assert "\x1b[2K" in created.terminal.said and SPINNER.search(created.terminal.said)
@@ -146,7 +146,7 @@ def test_a_creation_is_drawn_on_a_terminal(created: Created) -> None:
     assert created.terminal.shown == [line.replace("spare", "dev") for line in expected]
 
 
-def test_a_creation_is_lines_in_a_pipe(created: Created) -> None:
+def test_creation_progress_is_plain_lines_in_a_pipe(created: Created) -> None:
     assert created.piped.returncode == 0, created.piped
     assert created.piped.stdout == "environment spare is ready\n"
     said = created.piped.stderr
@@ -157,7 +157,7 @@ def test_a_creation_is_lines_in_a_pipe(created: Created) -> None:
     assert len(set(titles)) == len(titles) > 5, said
 
 
-def test_a_run_is_followed_in_place(created: Created, daemon: Daemon) -> None:
+def test_run_is_updated_in_place_on_a_terminal(created: Created, daemon: Daemon) -> None:
     with created.run() as terminal:
         # One table, however often it was drawn.
         terminal.wait_until(lambda: [FIRST, "running", "1", "-"] in rows_of(terminal.shown), "row of the first task")
@@ -173,7 +173,7 @@ def test_a_run_is_followed_in_place(created: Created, daemon: Daemon) -> None:
     assert {(row[0], row[1]) for row in rows_of(table)[1:]} == {(task, "success") for task in TASKS}
 
 
-def test_a_run_is_followed_in_lines_in_a_pipe(created: Created, daemon: Daemon) -> None:
+def test_run_is_followed_as_plain_lines_in_a_pipe(created: Created, daemon: Daemon) -> None:
     done = created.followed
     told, *changes = done.stderr.splitlines()
     assert told == "run lines" and f"{FIRST} running" in changes, done.stderr
@@ -194,7 +194,7 @@ def test_small_terminals_show_one_table(small: Terminal) -> None:
     assert small.text.count("TASK ") == 1, "\n".join(small.shown)
 
 
-def test_colours_are_for_terminals_that_want_them(daemon: Daemon, created: Created) -> None:
+def test_colors_are_used_only_on_color_terminals(daemon: Daemon, created: Created) -> None:
     listed = ("runs", "list", "--env", "dev")
     wrong = ("runs", "list", "--env", "nowhere")
     cases: list[tuple[dict[str, Any], bool]] = [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
@@ -211,7 +211,7 @@ def test_colours_are_for_terminals_that_want_them(daemon: Daemon, created: Creat
             assert without == said, variables
 
 
-def test_a_dumb_terminal_is_told_in_lines_of_a_run(created: Created, daemon: Daemon) -> None:
+def test_dumb_terminal_gets_plain_lines(created: Created, daemon: Daemon) -> None:
     with created.run(TERM="dumb") as terminal:
         pass
     assert terminal.code == 0, terminal.said
@@ -235,7 +235,7 @@ def test_all_steps_are_shown(settings: dict[str, Any], daemon: Daemon) -> None:
     assert not missing, terminal.shown
 
 
-def test_the_environment_of_the_shell(daemon: Daemon) -> None:
+def test_environment_variable_selects_the_environment(daemon: Daemon) -> None:
     """It stands in for `--env`, which goes before it."""
     runs = answer(piped(daemon, "runs", "list", "--env", "dev", "--json"))["total_entries"]
     assert runs > 0
@@ -258,7 +258,7 @@ def test_the_environment_of_the_shell(daemon: Daemon) -> None:
         assert (wrong.returncode, "no environment nowhere" in wrong.stderr) == (1, True), wrong
 
 
-def test_what_an_environment_costs(daemon: Daemon) -> None:
+def test_cost_estimate_adds_up(daemon: Daemon) -> None:
     def cost(*options: str) -> Any:
         estimate = answer(piped(daemon, "cost", "--env", "dev", *options, "--json"))
         parts = [estimate["tasks"], estimate["scheduler"], estimate["gate"]]
@@ -311,7 +311,7 @@ def make_older(daemon: Daemon, name: str, age: timedelta) -> None:
     daemon.start()
 
 
-def test_a_deletion_is_meant(daemon: Daemon) -> None:
+def test_deletion_requires_confirmation(daemon: Daemon) -> None:
     """On a terminal it is asked for, twice if data would be lost; nobody is asked elsewhere."""
     delete = ("env", "delete", "--env", "spare", "--purge")
     sure, name, kept = (

@@ -170,7 +170,7 @@ def page(ui: Ui) -> Iterator[Any]:
         launched.close()
 
 
-def test_nobody_is_let_in_without_the_token(ui: Ui, daemon: Daemon) -> None:
+def test_requests_without_the_token_are_refused(ui: Ui, daemon: Daemon) -> None:
     name, value = next(iter(ui.client.cookies.items()))
     cookies = [{}, {name: "wrong"}, {"_token": value}, {name: value[:-1]}]
     for path in ("/", "/api/v2/dags", "/ui/config", "/static/pin_32.png", "/?token=", "/?token=wrong", "/auth/token"):
@@ -196,7 +196,7 @@ def test_nobody_is_let_in_without_the_token(ui: Ui, daemon: Daemon) -> None:
             assert ui.token.encode() not in command.read_bytes()
 
 
-def test_pages_show_what_there_is(ui: Ui, page: Any) -> None:
+def test_pages_show_dags_xcoms_and_code(ui: Ui, page: Any) -> None:
     elsewhere: list[str] = []
     own = (ui.url, f"blob:{ui.url}", "data:")
     page.on("request", lambda asked: None if asked.url.startswith(own) else elsewhere.append(asked.url))
@@ -217,7 +217,7 @@ def test_pages_show_what_there_is(ui: Ui, page: Any) -> None:
     assert (elsewhere, faults) == ([], [])
 
 
-def test_the_api_of_the_pages_shows_what_there_is(ui: Ui) -> None:
+def test_api_of_the_ui_returns_dags_logs_and_xcoms(ui: Ui) -> None:
     assert [dag["dag_id"] for dag in ui.get("/api/v2/dags")["dags"]] == ["shown"]
     log = ui.get(f"{FIRST}/taskInstances/say/logs/1")["content"]
     assert "what the log says" in [line["event"] for line in log]
@@ -233,7 +233,7 @@ def test_the_api_of_the_pages_shows_what_there_is(ui: Ui) -> None:
     assert (listed.status_code, listed.json()["total_entries"]) == (200, 2)
 
 
-def test_what_happens_elsewhere_is_seen(ui: Ui, daemon: Daemon) -> None:
+def test_runs_triggered_elsewhere_appear(ui: Ui, daemon: Daemon) -> None:
     assert ui.state("second") is None
     trigger(daemon, "second")
     wait_until(lambda: ui.state("second") == "success", "a run of the command line in the UI", 60.0)
@@ -241,7 +241,7 @@ def test_what_happens_elsewhere_is_seen(ui: Ui, daemon: Daemon) -> None:
     assert "what the log says" in [line["event"] for line in log]
 
 
-def test_many_look_at_once(ui: Ui, daemon: Daemon) -> None:
+def test_concurrent_readers_see_no_errors_during_reloads(ui: Ui, daemon: Daemon) -> None:
     """While the database under them is replaced again and again."""
     stop = threading.Event()
     faults: list[str] = []
@@ -268,7 +268,7 @@ def test_many_look_at_once(ui: Ui, daemon: Daemon) -> None:
     assert not faults, faults[0]
 
 
-def test_what_would_write(ui: Ui, database: str) -> None:
+def test_writes_are_refused_with_sqlite_and_work_with_postgres(ui: Ui, database: str) -> None:
     writes = {
         ("POST", RUNS): {"dag_run_id": "from-the-ui", "logical_date": None},
         ("PATCH", "/api/v2/dags/shown"): {"is_paused": False},
@@ -291,7 +291,7 @@ def test_what_would_write(ui: Ui, database: str) -> None:
     assert ui.state("from-the-ui") is None
 
 
-def test_there_are_not_too_many(ui: Ui, daemon: Daemon) -> None:
+def test_number_of_uis_is_limited(ui: Ui, daemon: Daemon) -> None:
     def listed() -> list[str]:
         return [entry["id"] for entry in daemon.ask("GET", "/v1/uis")[1]["uis"]]
 
@@ -315,7 +315,7 @@ def test_there_are_not_too_many(ui: Ui, daemon: Daemon) -> None:
     assert ui.state("first") == "success"
 
 
-def test_its_own_process_may_die(ui: Ui) -> None:
+def test_killed_ui_process_is_reported_and_cleaned_up(ui: Ui) -> None:
     """Then the command says so, and nothing is left; the other UI goes on."""
     [own] = ui.serving()
     command = ui.command()
@@ -331,7 +331,7 @@ def test_its_own_process_may_die(ui: Ui) -> None:
     assert ui.state("first") == "success"
 
 
-def test_the_command_ends_it(ui: Ui, database: str) -> None:
+def test_ui_ends_with_its_command(ui: Ui, database: str) -> None:
     if database == "sqlite":
         ui.process.send_signal(signal.SIGINT)
         _, said = ui.process.communicate(timeout=GONE_LIMIT)

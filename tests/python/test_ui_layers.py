@@ -36,7 +36,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "INTERVAL_SECONDS", 0.0)
 
 
-def test_a_reload_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_reload_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     outcomes = [OSError("there are open files"), None, None]
     done = []
 
@@ -55,7 +55,7 @@ def test_a_reload_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) ->
     assert (len(done), caplog.text.count("there are open files")) == (3, 1)
 
 
-def test_nobody_reads_files_during_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_read_during_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
     readers, reloads, clashes = 0, 0, []
     monkeypatch.setattr(refresh, "READERS_SECONDS", 30.0)
 
@@ -82,7 +82,7 @@ def test_nobody_reads_files_during_a_reload(monkeypatch: pytest.MonkeyPatch) -> 
     assert reloads > 1 and not any(clashes)
 
 
-def test_a_slow_reader_does_not_stop_reloads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_reader_does_not_stop_reloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "READERS_SECONDS", 0.01)
     reloads: list[int] = []
 
@@ -115,7 +115,7 @@ def asked(app: App, ask: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]
     return asyncio.run(run())
 
 
-def test_cookies_are_secure_where_they_can_be() -> None:
+def test_cookies_are_secure_over_https() -> None:
     gate = Access(good, "secret")
     name, value = cookie("secret")
     given = asked(gate, lambda client: client.get("/dags?x=%2F&token=secret"))
@@ -130,7 +130,7 @@ def test_cookies_are_secure_where_they_can_be() -> None:
         assert posted.status_code == status, site
 
 
-def test_a_websocket_needs_the_cookie() -> None:
+def test_websocket_without_the_cookie_is_refused() -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -144,14 +144,14 @@ def test_a_websocket_needs_the_cookie() -> None:
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
-def test_what_writes() -> None:
+def test_writing_requests_are_recognized() -> None:
     reads = [("GET", "/x"), ("HEAD", "/x"), ("POST", "/api/v2/dags/~/dagRuns/list"), ("POST", "/auth/token")]
     writes = [("POST", "/api/v2/list"), ("DELETE", "/auth/x"), ("PATCH", "/api/v2/x/list"), ("POST", "/ui/auth/token")]
     assert not [asked for asked in reads if is_write(*asked)]
     assert [asked for asked in writes if is_write(*asked)] == writes
 
 
-def test_a_connection_keeps_the_copy_that_it_has_opened(tmp_path: Path) -> None:
+def test_open_connection_keeps_its_snapshot(tmp_path: Path) -> None:
     from sqlalchemy import create_engine
 
     paths: Any = SimpleNamespace(published_database=tmp_path / "published.db", local_database=tmp_path / "copy.db")

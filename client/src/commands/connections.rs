@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_exported_is_imported_as_it_was() {
+    fn exported_values_round_trip_through_import() {
         let odd = [
             "",
             " ",
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_uris_or_fields() {
+    fn connections_are_read_from_uris_or_fields() {
         let made = from_file("c".to_owned(), json!("http://h")).expect("valid");
         assert_eq!(made.uri.expect("a URI").expose(), "http://h");
         let made = from_file("c".to_owned(), json!([{"conn_type": "http", "port": "80", "extra": {"a": 1}}]));

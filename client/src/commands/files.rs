@@ -213,14 +213,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_that_would_change_are_found() {
+    fn json_numbers_that_lose_precision_are_found() {
         let json = "{\"a\": 18446744073709551615,\n\"b 99999999999999999999\": [-9223372036854775808],\n\
                     \"c\\\"\": 99999999999999999999, \"d\": 1e99,\n\"e\": {\"f\":-9223372036854775809}}";
         assert_eq!(inexact_numbers(json), [3, 4]);
     }
 
     #[test]
-    fn only_what_is_no_file_yet_is_written_without_force() {
+    fn existing_file_is_overwritten_only_with_force() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         write(&path("new"), "one", false).expect("written");
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn env_files_have_a_name_and_a_value_on_each_line() {
+    fn invalid_env_file_lines_are_reported_by_number() {
         let entries = parse_env("# a\n\nA=1\nB = x=y\n").expect("valid");
         assert_eq!(entries, serde_json::json!({"A": "1", "B": " x=y"}));
         let faults = parse_env("A=1\nA=2\nhunter2\n").expect_err("two faults");

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exported_is_imported_as_it_was() {
+    fn exported_values_round_trip_through_import() {
         let texts =
             ["plain", "", " ", "7", "-0", "1.10", "1e5", "1e-05", "123456789012345678901234567890", "null", "True"];
         let json = ["true", "\"quoted\"", "{\n  \"a\": 1\n}", "{\"a\":1}", "{\"b\": 1, \"a\": 2}", "[]", " [1]"];

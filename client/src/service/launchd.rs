@@ -128,7 +128,7 @@ mod tests {
 
     /// Checked with an independent property list parser.
     #[test]
-    fn the_agent_says_what_is_meant() {
+    fn agent_plist_is_valid_with_special_characters() {
         let home = Home::below("/Users/a & b/<home>".into());
         let variables = vec![("AIRFLOW_SERVERLESS_HOME".to_owned(), "/Users/a & b/<home>".to_owned())];
         let plan = Plan { home: &home, daemon: Path::new("/opt/airflowd"), variables };
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_is_loaded_is_only_started() {
+    fn loaded_agent_is_kickstarted_instead_of_bootstrapped() {
         let folder = std::env::temp_dir().join(format!("launchd-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&folder).expect("a folder");
         let program = folder.join("launchctl");

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_have_the_paths_of_the_installation() {
+    fn units_contain_escaped_paths_of_the_installation() {
         let home = Home::below("/srv/100% of it".into());
         let variables = [("AIRFLOW_SERVERLESS_HOME", "/srv/100% of it"), ("PATH", "/bin:/$a\"b")]
             .map(|(n, v)| (n.into(), v.into()));

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_backups_are_backups() {
+    fn partial_and_damaged_files_are_not_backups() {
         let found = backup("data/backups/20261129T120000Z-417.db", 9).expect("a backup");
         assert_eq!((found.name.as_str(), found.bytes), ("20261129T120000Z-417.db", 9));
         assert_eq!(found.created_at.to_rfc3339(), "2026-11-29T12:00:00+00:00");

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_are_used_again_while_they_wait() {
+    fn idle_containers_are_reused_in_the_estimate() {
         type Case<'a> = (&'a [(f64, f64)], usize, f64);
         let cases: [Case<'_>; 6] = [
             (&[], 9, 0.0),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_without_tasks_costs_its_cron() {
+    fn environment_without_tasks_costs_only_the_gate() {
         let to = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
         let cost = estimate(Vec::new(), (to - TimeDelta::days(30), to), 60.0);
         assert_eq!((cost.tasks, cost.gate.calls), (CostItem::default(), 43_200));

@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_chosen_by_their_dags_and_errors() {
+    fn files_are_filtered_by_dags_and_import_errors() {
         let dag = |dag_id: &str, is_paused| Dag {
             dag_id: dag_id.to_owned(),
             relative_fileloc: None,

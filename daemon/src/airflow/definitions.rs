@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_define_one_id_are_found_before_and_after_they_are_parsed() {
+    fn duplicate_dag_ids_are_found_before_and_after_parsing() {
         let shared = |known: &Known| {
             let all = known.shared();
             let told = warnings(all.iter().map(|it| (it, "b.py", "a.py")));

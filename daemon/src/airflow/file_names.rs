@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_names_are_taken() {
+    fn unsafe_file_names_and_paths_are_refused() {
         assert!(check_name("etl_2.daily-run.py").is_ok() && check_name("plugins/workday.py").is_ok());
         let long = format!("{}.py", "x".repeat(200));
         let strange = ["plugins/a.csv", "plugins/../etl.py", "plugins/a/b.py", "plugins/.py"];

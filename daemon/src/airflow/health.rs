@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_all_ticks_goes_before_what_is_left_out() {
+    fn failure_takes_precedence_over_quarantine() {
         let quarantined = json!([{"kind": "file", "name": "a.py", "error": "ValueError: no"}]);
         let failure = json!({"reason": "disk_full", "message": "no space", "traceback": ""});
         let both = json!({"failure": failure, "quarantined": quarantined, "quarantined_count": 3});
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_tick_is_overdue_from_the_first_look_that_finds_it_so() {
+    async fn overdue_time_counts_from_the_first_overdue_observation() {
         let (overdue, name) = (Overdue::default(), "dev".parse().expect("a name"));
         assert_eq!(overdue.observe(&name, true), Some(Duration::ZERO));
         tokio::time::advance(Duration::from_secs(130)).await;

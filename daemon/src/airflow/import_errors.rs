@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_line_of_the_file_is_found() {
+    fn line_of_the_file_is_found_in_the_traceback() {
         let trace =
             "  File \"/vol/dags/a.py\", line 3, in <module>\n  File \"/vol/dags/b.py\", line 7, in f\nKeyError: 1";
         assert_eq!((line_of("a.py", trace), line_of("b.py", trace), line_of("c.py", trace)), (Some(3), Some(7), None));

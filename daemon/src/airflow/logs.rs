@@ -136,14 +136,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_airflows() {
+    fn log_paths_match_airflow() {
         let path = log_path("etl", "manual__2026-01-01T00:00:00+00:00", "load", -1, 2);
         assert_eq!(path, "/logs/dag_id=etl/run_id=manual__2026-01-01T00:00:00+00:00/task_id=load/attempt=2.log");
         assert!(log_path("etl", "r", "load", 3, 1).ends_with("/task_id=load/map_index=3/attempt=1.log"));
     }
 
     #[test]
-    fn files_are_merged_by_time() {
+    fn log_files_are_merged_by_time() {
         let line = |second, event| format!(r#"{{"timestamp":"2026-01-01T00:00:0{second}Z","event":"{event}"}}"#);
         let worker = format!("{}\nplain\n{}\n{}", line("1", "deferred"), line("5.5", "resumed"), line("5", "late"));
         let trigger = format!("{}\n{}", line("2", "starting"), line("5.25", "fired"));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_keep_their_frames() {
+    fn exception_frames_are_kept_in_log_lines() {
         let line = r#"{"event":"Task failed","level":"error","error_detail":[{"exc_type":"ValueError","exc_value":"boom",
             "frames":[{"filename":"a.py","lineno":3,"name":"f"}]}]}"#;
         let event = log_line(&line.replace('\n', "")).event;

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plugins_that_may_change_unseen_are_not_kept() {
+    fn recent_changed_and_large_plugins_are_not_cached() {
         let at = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
         let plugin = |path: &str, age: u64, size: u64| {
             let modified = at.timestamp().cast_unsigned() - age;

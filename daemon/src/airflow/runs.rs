@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn run_ids_are_names_of_folders() {
+    fn run_ids_that_are_unsafe_as_paths_are_refused() {
         for good in ["manual__2026-01-31T00:00:00+00:00", "a.b", &"x".repeat(LONGEST_RUN_ID)] {
             assert!(check_run_id(good).is_ok(), "{good:?}");
         }

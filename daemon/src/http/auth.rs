@@ -23,27 +23,16 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// The listener that received a request.
 #[derive(Clone)]
-<<<<<<< HEAD:daemon/src/http/auth.rs
 pub enum ListenerKind {
-    /// A Unix socket: who can connect has shown already who they are.
-=======
-pub enum Door {
     /// A Unix socket: only the daemon's user and root are served there.
->>>>>>> comments:daemon/src/http/guard.rs
     Socket,
     /// A loopback port, which every user of the machine and every web page can reach.
     Port { address: SocketAddr, token: Arc<Token> },
 }
 
-<<<<<<< HEAD:daemon/src/http/auth.rs
-/// Lets a request in, or answers why not.
+/// Passes on a request, or responds with the reason for its refusal.
 pub(super) async fn authorize(State(listener): State<ListenerKind>, request: Request, next: Next) -> Response {
     match listener.admit(&request) {
-=======
-/// Passes on a request, or responds with the reason for its refusal.
-pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
-    match door.admit(&request) {
->>>>>>> comments:daemon/src/http/guard.rs
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
@@ -145,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_names_that_lead_here_only() {
+    fn only_loopback_hosts_are_accepted() {
         let listener = port("127.0.0.5:8793");
         for own in ["localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]", "[::1]:8793", "127.0.0.5:8793"] {
             assert!(listener.is_own_host(own), "{own}");
@@ -175,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_the_page_of_this_listener() {
+    fn only_origins_of_this_listener_are_accepted() {
         let own =
             |listener: &ListenerKind, origin: &'static str| listener.is_own_origin(&HeaderValue::from_static(origin));
         let listener = port("127.0.0.1:8793");

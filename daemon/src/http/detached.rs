@@ -4,13 +4,8 @@
 use axum::{extract::Request, middleware::Next, response::Response};
 use tracing::Instrument;
 
-<<<<<<< HEAD:daemon/src/http/detached.rs
 /// Answers what changes something in a task of its own.
 pub(super) async fn run_to_completion(request: Request, next: Next) -> Response {
-=======
-/// Handles unsafe requests in a detached task.
-pub(super) async fn finish(request: Request, next: Next) -> Response {
->>>>>>> comments:daemon/src/http/finish.rs
     if request.method().is_safe() {
         return next.run(request).await;
     }
@@ -56,7 +51,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_hangs_up_does_not_end_a_change() {
+    async fn change_completes_after_the_client_disconnects() {
         assert!(survives(Method::POST).await && survives(Method::DELETE).await);
         assert!(!survives(Method::GET).await, "nobody needs the answer");
     }

@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_operation_says_everything() {
+    fn every_operation_is_fully_described() {
         let (_, mut document) = split(super::super::routes());
         let tags: Vec<_> = document.tags.clone().unwrap_or_default().into_iter().map(|tag| tag.name).collect();
         let kinds: usize = document
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn references_lead_somewhere() {
+    fn openapi_references_resolve() {
         let document = json!(split(super::super::routes()).1);
         let mut found = Vec::new();
         references(&document, &mut found);

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn validators_are_compared_as_the_standard_says() {
+    fn weak_etags_match_if_none_match_but_not_if_match() {
         let etag = of_bytes(b"content");
         assert_ne!(etag, of_bytes(b"other"));
         for same in [etag.clone(), format!("\"x\", {etag}"), "*".to_owned()] {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_is_the_asterisk_or_validators() {
+    fn malformed_etag_lists_are_refused() {
         for good in ["*", "\"\"", "\"x\"", "W/\"x\"", "\"x\" ,W/\"y-z\", \"\""] {
             assert!(is_list(good), "{good}");
         }

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_stream_counts_for_as_long_as_it_is_open() {
+    async fn open_stream_counts_against_the_limit() {
         let endless = async || Body::from_stream(futures::stream::pending::<Result<String, std::io::Error>>());
         let layer = from_fn_with_state(Arc::new(Semaphore::new(1)), stream);
         let router = Router::new().route("/", get(endless)).layer(layer);

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn every_variant_is_among_the_errors() {
+    fn every_error_variant_is_in_the_snapshot() {
         let name = |error: &Error| format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned();
         let shown: BTreeSet<_> = errors().iter().map(name).collect();
         let source = include_str!("../error.rs");

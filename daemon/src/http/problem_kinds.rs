@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_kinds_have_the_same_type() {
+    fn problem_types_are_unique() {
         let names: HashSet<_> = ALL.iter().map(|kind| kind.name).collect();
         assert_eq!(names.len(), ALL.len());
     }

@@ -25,13 +25,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
 const LONGEST_ID: usize = 64;
 
-<<<<<<< HEAD:daemon/src/http/request_id.rs
 /// Gives a request its id, in the log and on its answer, and the answer the headers that all have.
 pub(super) async fn add_headers(request: Request, next: Next) -> Response {
-=======
-/// Assigns the request id, and adds the common headers to the response.
-pub(super) async fn frame(request: Request, next: Next) -> Response {
->>>>>>> comments:daemon/src/http/frame.rs
     let id = id_of(request.headers()).unwrap_or_else(new_id);
     let text = id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", id = text, method = %request.method(), path = request.uri().path());
@@ -97,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn panics_are_problems() {
+    async fn panic_becomes_an_internal_problem() {
         async fn handler() -> &'static str {
             panic!("the password is hunter2")
         }
@@ -111,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_ended() {
+    async fn slow_request_ends_with_504() {
         let limit = from_fn_with_state(Duration::from_millis(5), limits::within);
         let slow = Router::new().route("/", get(std::future::pending::<&'static str>)).layer(limit);
         let (status, _, problem) = answer(slow).await;
@@ -119,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_choose_plain_ids() {
+    fn only_plain_request_ids_are_accepted() {
         let chosen = |id: &str| {
             let id = HeaderValue::from_str(id).expect("a value");
             id_of(&HeaderMap::from_iter([(REQUEST_ID, id)])).is_some()

@@ -85,13 +85,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_or_ends_is_the_end() {
+    async fn panicked_or_ended_task_is_reported_as_failed() {
         assert_eq!(ended(async { panic!("as it happens") }).await, Some("one"));
         assert_eq!(ended(async {}).await, Some("one"));
     }
 
     #[tokio::test]
-    async fn tasks_end_when_told_and_are_abandoned_when_they_do_not() {
+    async fn drain_abandons_tasks_that_do_not_stop() {
         let stop = CancellationToken::new();
         let tasks = Tasks::new(stop.clone());
         tasks.spawn("quick", stop.clone().cancelled_owned());

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_has_its_level() {
+    fn each_journal_line_has_a_priority_prefix() {
         assert_eq!(Entry(level(&Level::ERROR)).lines(b"one\ntwo\n"), b"<3>one\n<3>two\n");
         assert_eq!(Entry(level(&Level::DEBUG)).lines(b"three\n"), b"<7>three\n");
     }

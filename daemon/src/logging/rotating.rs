@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn old_lines_move_on_until_they_are_gone() {
+    fn full_log_is_rotated_and_the_oldest_file_dropped() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state/it.log");
         let log = RotatingFile::with_limit(&path, 10).expect("a log");
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_counts_and_what_was_moved_is_left() {
+    fn existing_log_counts_and_moved_log_is_reopened() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("it.log");
         fs::write(&path, "before\n").expect("written");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_moved_begins_anew() {
+    fn log_is_truncated_if_rotation_fails() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("it.log");
         let log = RotatingFile::with_limit(&path, 10).expect("a log");

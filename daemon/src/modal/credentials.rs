@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_private_and_its_secret_hidden() {
+    fn credentials_file_is_private_and_the_secret_redacted() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = CredentialsFile::in_folder(folder.path());
         assert!(file.read().expect("nothing").is_none());

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_changed_just_before_it_was_read_is_read_again() {
+    fn file_changed_just_before_the_read_is_read_again() {
         let stamp = Stamp { size: 1, modified: 5, changed: 1_000_000_000, inode: 7 };
         assert_eq!(stamp.read_at(2_000_000_000), stamp);
         assert_ne!(stamp.read_at(1_001_000_000), stamp);

@@ -181,14 +181,14 @@ mod tests {
 
     /// Without a frozen registry, later changes would never be tested against this schema.
     #[test]
-    fn the_newest_schema_is_frozen() {
+    fn newest_schema_has_a_frozen_registry() {
         let newest = migrations().iter().map(|migration| migration.version).max().expect("migrations");
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
         assert!(data.join(format!("registry-v{newest}.db")).exists(), "run the example freeze_registry");
     }
 
     #[tokio::test]
-    async fn a_registry_of_the_fifth_schema_is_read() {
+    async fn registry_of_schema_5_is_read() {
         let (_folder, store) = frozen(5).await;
         let dev = "dev".parse().expect("a name");
         let environment = store.environment(&dev).await.expect("an answer").expect("the environment");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_registry_of_the_first_schema_is_read() {
+    async fn registry_of_schema_1_is_read() {
         let (_folder, store) = frozen(1).await;
         let all = ListEnvironments::default();
         let (environments, _) = store.environments(&all).await.expect("environments");
@@ -235,7 +235,7 @@ mod tests {
 
     /// The result for an earlier generation must not end the current operation.
     #[tokio::test]
-    async fn an_end_is_of_the_generation_that_it_is_told_of() {
+    async fn outdated_generation_cannot_end_an_operation() {
         let (_folder, store) = frozen(1).await;
         let (dev, now) = ("dev".parse().expect("a name"), chrono::Utc::now());
         let operation = || NewOperation { id: uuid::Uuid::now_v7(), kind: OperationKind::Delete };
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_registry_of_a_newer_daemon_is_refused() {
+    async fn newer_registry_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("registry.db");
         let store = Store::open(&path).await.expect("a registry");

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_before_a_change_is_not_kept() {
+    async fn value_read_before_a_change_is_not_cached() {
         let (_folder, store, name) = registry().await;
         let dev = store.environment(&name).await.expect("an answer").expect("an environment");
         let recent = Recent::default();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_is_seen_at_once() {
+    async fn changes_invalidate_the_cached_environment() {
         let (_folder, store, name) = registry().await;
         for _ in 0..3 {
             let before = store.environment(&name).await.expect("an answer").expect("an environment");

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_belongs_to_one_watch() {
+    async fn file_is_claimed_by_one_watch_only() {
         let folder = tempfile::tempdir().expect("a folder");
         let (one, other) = (watch("/one"), watch("/other"));
         let store = store(&folder, &[&one, &other]).await;

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_delays_a_round_within_limits() {
+    async fn burst_extends_the_debounce_up_to_the_limit() {
         let folder = tempfile::tempdir().expect("a folder");
         let (sender, mut receiver) = watch::channel(Instant::now());
         let started = Instant::now();
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_checkout_delays_a_round() {
+    async fn git_index_lock_extends_the_debounce() {
         let folder = tempfile::tempdir().expect("a folder");
         let (dags, lock) = (folder.path().join("dags"), folder.path().join(".git/index.lock"));
         for path in [&dags, &folder.path().join(".git")] {

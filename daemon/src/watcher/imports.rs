@@ -183,7 +183,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn imports_are_found_by_their_words() {
+    fn imports_are_found_in_the_source_text() {
         let text = "import os, a.b as c  # x\nfrom d import (e,\n    f as g,  # y\n)\nif x:\n    from airflow.sdk import DAG\n\
                     from . import sibling\nfrom ..above import thing; import last\nfrom h \\\n  import i\nimportant = 1\n";
         let expected = "a.b d d.e d.f h h.i last os pkg.above pkg.above.thing pkg.sub pkg.sub.sibling";
@@ -193,7 +193,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn who_depends_on_whom() {
+    fn dependents_and_dependencies_are_transitive() {
         let locals = folder(&[
             ("etl.py", "from lib.names import NAME"),
             ("lib/__init__.py", ""),

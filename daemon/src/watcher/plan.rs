@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_changed_or_half_uploaded_is_uploaded() {
+    fn new_changed_and_partly_uploaded_files_are_uploaded() {
         let here = locals(&[("new.py", A), ("changed.py", B), ("begun.py", A), ("same.py", A)]);
         let then = records(&[("changed.py", Some(A)), ("begun.py", None), ("same.py", Some(A))]);
         let plan = planned(&here, &then, None, true);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_removed_only_if_asked_for_and_seen_to_be_gone() {
+    fn deleted_files_are_removed_only_if_requested() {
         let then = records(&[("gone.py", Some(A)), ("hidden/x.py", Some(A)), ("begun.py", None)]);
         let kept = planned(&locals(&[]), &then, None, false);
         assert_eq!(kept, Plan { keep: names(&["begun.py", "gone.py"]), ..Plan::default() });
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_did_on_the_volume_is_noticed() {
+    fn foreign_changes_on_the_volume_are_repaired_or_verified() {
         let here = locals(&[("same.py", A), ("removed.py", A), ("grown.py", A), ("later.py", A)]);
         let mut then = records(&["same.py", "removed.py", "grown.py", "later.py"].map(|path| (path, Some(A))));
         let there =
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn files_become_folders_and_folders_files() {
+    fn file_that_became_a_folder_is_replaced_and_vice_versa() {
         let then = records(&[("a", Some(A)), ("b/x.py", Some(A)), ("c.py", Some(A))]);
         let plan = planned(&locals(&[("a/y.py", A), ("b", A), ("c.py", A)]), &then, None, false);
         let expected = Plan { upload: names(&["a/y.py", "b"]), replace: names(&["a", "b/x.py"]), ..Plan::default() };
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_put_in_the_way_is_told() {
+    fn foreign_paths_in_the_way_are_reported_as_blocked() {
         let mut there = remotes(&[("a", 1, 1), ("b/theirs.py", 1, 1)]);
         there.insert("b".into(), Remote { is_file: false, size: 0, modified: 1 });
         let here = locals(&[("a/y.py", A), ("b", A), ("fine.py", A)]);

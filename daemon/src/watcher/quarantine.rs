@@ -84,13 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_waits_alone() {
+    fn only_the_broken_file_is_quarantined() {
         assert_eq!(held(&["alone.py", "etl.py"], &["etl.py"], &["etl.py"]), [("etl.py".into(), Quarantined::Own)]);
         assert_eq!(held(&["alone.py"], &[], &["alone.py"]), []);
     }
 
     #[test]
-    fn a_helper_that_breaks_a_dag_waits_with_those_that_need_it() {
+    fn helper_that_breaks_a_dag_is_quarantined_with_dependents() {
         let found = held(&["alone.py", "helper.py", "report.py"], &["etl.py"], &["etl.py", "report.py", "helper.py"]);
         let expected = [
             ("helper.py".into(), Quarantined::Breaks("etl.py".into())),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_live_file_imports_waits_with_it() {
+    fn changed_imports_of_a_broken_file_are_quarantined() {
         // The old report was never validated with the new format.
         let found = held(&["format.py", "helper.py", "report.py"], &["report.py"], &["report.py"]);
         let why = Quarantined::Breaks("report.py".into());
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_helper_that_is_needed_is_not_removed() {
+    fn deletion_of_an_imported_helper_is_quarantined() {
         let found = held(&["plugins/gone.py"], &[], &[]);
         assert_eq!(found, []);
         let locals = folder(&[("etl.py", "import gone")]);

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_tools_leave_is_of_no_use() {
+    fn temporary_files_of_tools_are_ignored() {
         for name in
             ["etl.py", "load.sql", "a b.json", ".airflowignore", "sedation.py", "sedimentary", "x#1.csv", "é.txt"]
         {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_sizes_have_limits() {
+    fn invalid_names_and_large_files_are_refused() {
         assert_eq!(refusal("a/b c.py", MAX_FILE_BYTES), None);
         assert!(refusal("a.py", MAX_FILE_BYTES + 1).is_some_and(|why| why.contains("4 MiB")));
         assert!(refusal("a\nb.py", 1).is_some() && refusal("a\\b.py", 1).is_some());
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_restrict() {
+    fn patterns_select_files() {
         let all = Patterns::new(&[]).expect("patterns");
         assert!(all.allow("a/b.txt"));
         let some = Patterns::new(&["*.py".into(), "sql/".into(), "!old_*.py".into()]).expect("patterns");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn airflowignore_is_read_as_airflow_reads_it() {
+    fn airflowignore_is_parsed_like_in_airflow() {
         let mut ignores = Ignores::default();
         ignores.push(Path::new("/d"), "lib/ # helpers\nold_*\n/top.py\n# nothing\n");
         let ignored = |ignores: &Ignores, path: &str, folder| ignores.ignore(Path::new(path), folder);

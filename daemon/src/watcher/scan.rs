@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_dags_may_need_is_found() {
+    fn scan_finds_dags_modules_plugins_and_data() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path();
         let kept = [
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_and_loops_are_told() {
+    fn links_are_followed_and_loops_reported() {
         let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let root = folder.path();
         write(other.path(), "shared/x.py", "");
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn links_to_what_has_no_end_are_refused() {
+    fn links_to_parents_loops_and_daemon_files_are_refused() {
         let (folder, data) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let root = folder.path().join("dags");
         write(&root, "etl.py", "");
@@ -391,7 +391,7 @@ mod tests {
 
     /// Each folder has two links to the next one, so the number of paths doubles with each.
     #[test]
-    fn folders_have_a_limit_that_names_the_link() {
+    fn too_many_files_are_refused_naming_the_link() {
         let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         for number in 0..20 {
             let here = other.path().join(number.to_string());
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_gone_is_not_an_empty_one() {
+    fn missing_folder_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let rules = Rules::default();
         let gone = scan(&folder.path().join("gone"), &rules, &mut Nobody);
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_absolute() {
+    fn relative_folders_are_refused() {
         assert_eq!(normal("/a//b/./c/"), Some(PathBuf::from("/a/b/c")));
         assert_eq!((normal("a/b"), normal("/a/../b"), normal("")), (None, None, None));
     }

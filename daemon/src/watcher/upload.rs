@@ -136,7 +136,7 @@ mod tests {
     use crate::watcher::imports::tests::folder;
 
     #[test]
-    fn what_others_import_goes_first_and_uploads_have_a_size() {
+    fn imported_files_go_first_in_batches_of_limited_size() {
         let mut locals = folder(&[("a.py", "import z"), ("b.py", ""), ("z.py", ""), ("data.json", "")]);
         locals.get_mut("data.json").expect("a file").role = Role::Data;
         let names: Vec<Name> = locals.keys().cloned().collect();

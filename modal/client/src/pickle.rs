@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_what_the_sdk_writes() {
+    fn key_pickle_matches_the_sdk() {
         // python: cloudpickle.dumps("wake", protocol=4)
         assert_eq!(key("wake"), b"\x80\x04\x95\x08\x00\x00\x00\x00\x00\x00\x00\x8c\x04wake\x94.");
         let long = "k".repeat(300);
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn values_survive_the_round_trip() {
+    fn values_round_trip_through_pickle() {
         let value = serde_json::json!({"a": [1, 2.5, null, true], "b": "ü"});
         let pickle = dumps("value", &value).expect("pickles");
         assert_eq!(loads::<serde_json::Value>("value", &pickle).expect("unpickles"), value);

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_bounded() {
+    fn number_of_counted_names_is_limited() {
         let counts = Counts::default();
         for n in 0..2 * MAX_NAMES {
             counts.add(&n.to_string());

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_keep_the_order_and_what_is_different() {
+    fn digits_preserve_the_order_of_numbers() {
         let numbers = [0, 1, 60, 61, 1 << 100, u128::MAX - 1, u128::MAX];
         assert!(numbers.map(digits).is_sorted());
         assert_eq!([digits(0), digits(61)], ["0".repeat(22), format!("{}10", "0".repeat(20))]);

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn changes_wake_the_subscribers_of_their_objects() {
+    async fn change_wakes_only_subscribers_of_its_object() {
         let subscriptions = Subscriptions::default();
         let subscribe = |id| subscriptions.subscribe(id);
         let (mut a, mut again, mut b) = (subscribe("a"), subscribe("a"), subscribe("b"));

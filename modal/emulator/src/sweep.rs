@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_referenced_files_stay() {
+    fn unreferenced_files_are_deleted_at_start() {
         let data = tempfile::tempdir().unwrap();
         let kept = [
             "trees/de-live/file",

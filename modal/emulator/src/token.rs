@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_takes_the_secret_that_is_kept() {
+    fn port_requires_the_stored_token() {
         let folder = tempfile::tempdir().unwrap();
         let port = Listen::Tcp(([127, 0, 0, 1], 0).into());
         let token = Token::of(folder.path(), &port).unwrap();

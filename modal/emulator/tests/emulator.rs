@@ -41,7 +41,7 @@ fn named_dict() -> pb::DictGetOrCreateRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_is_there_after_a_restart() {
+async fn acknowledged_updates_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..3u8 {
         let emulator = Emulator::start(options(folder.path())).await.unwrap();
@@ -58,7 +58,7 @@ async fn what_was_answered_is_there_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_folder_has_one_user_at_a_time() {
+async fn second_server_on_one_data_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let first = Emulator::start(options(folder.path())).await.unwrap();
     let second = Emulator::start(options(folder.path())).await;
@@ -68,7 +68,7 @@ async fn a_data_folder_has_one_user_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_say_what_is_wrong() {
+async fn refused_requests_have_a_code_and_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let emulator = Emulator::start(options(folder.path())).await.unwrap();
     let mut stranger = ModalClientClient::connect(emulator.server_url().to_owned()).await.unwrap();
@@ -83,7 +83,7 @@ async fn refusals_say_what_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_waits_does_not_hold_up_the_shutdown() {
+async fn shutdown_ends_waiting_requests() {
     let folder = tempfile::tempdir().unwrap();
     let emulator = Emulator::start(options(folder.path())).await.unwrap();
     let mut client = client(&emulator).await;

@@ -19,7 +19,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_port_asks_for_the_token() {
+fn port_requires_the_token() {
     let it = Installation::new();
     let served = Served::with_port(&it);
     for path in ["/", "/page/page.js", "/openapi.json"] {
@@ -67,7 +67,7 @@ fn a_port_asks_for_the_token() {
 }
 
 #[test]
-fn a_token_that_others_can_read_is_not_used() {
+fn exposed_token_is_refused() {
     let it = Installation::new();
     let token = it.cli(&["daemon", "token"]).succeeded().stdout;
     let path = it.home().join("data/token");
@@ -93,7 +93,7 @@ fn a_token_that_others_can_read_is_not_used() {
 }
 
 #[test]
-fn only_this_machine_is_listened_to() {
+fn only_loopback_addresses_are_accepted() {
     let it = Installation::new();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80", "[::ffff:127.0.0.1]:0"] {
         let mut command = command(&it);
@@ -121,7 +121,7 @@ fn only_this_machine_is_listened_to() {
 }
 
 #[test]
-fn web_pages_are_not_let_in() {
+fn foreign_hosts_and_origins_are_refused() {
     let it = Installation::new();
     let served = Served::with_port(&it);
     let address = served.address.as_str();
@@ -187,7 +187,7 @@ fn web_pages_are_not_let_in() {
 }
 
 #[test]
-fn answers_are_told_how_to_be_treated() {
+fn responses_have_security_headers_and_request_ids() {
     let it = Installation::new();
     let served = Served::with_port(&it);
     let page = served.get("/", "");
@@ -217,7 +217,7 @@ fn answers_are_told_how_to_be_treated() {
 }
 
 #[test]
-fn the_socket_is_for_the_daemons_user() {
+fn socket_serves_only_the_user_of_the_daemon() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     assert_eq!(

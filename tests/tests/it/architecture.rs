@@ -114,7 +114,7 @@ fn reached<'a>(metadata: &'a Metadata, name: &str) -> BTreeSet<&'a str> {
 }
 
 #[test]
-fn crates_keep_to_their_side() {
+fn crates_do_not_depend_on_forbidden_crates() {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     // What other systems need is not fetched for this.
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
@@ -133,7 +133,7 @@ fn crates_keep_to_their_side() {
 }
 
 #[test]
-fn only_one_module_knows_the_emulator() {
+fn only_the_modal_module_uses_the_emulator() {
     let daemon = concat!(env!("CARGO_MANIFEST_DIR"), "/../daemon/src");
     let output =
         std::process::Command::new("grep").args(["-rl", "modal_emulator", daemon]).output().expect("grep runs");
@@ -259,7 +259,7 @@ fn modules_of_the_emulator_use_lower_layers_only() {
 }
 
 #[test]
-fn used_modules_are_found() {
+fn used_paths_are_parsed() {
     let code = "use super::i::J;\npub use self::{k::L, m};\n\
                 use crate::{\n    a::{B, C},\n    d,\n    e::{self, f::G},\n    VERSION,\n};\n\
                 fn f() { crate::g::h::<T>() } // crate::n\nmod tests {\nuse crate::o;";

@@ -14,7 +14,7 @@ fn dates(backfill: &Value) -> Vec<String> {
 }
 
 #[test]
-fn from_a_trial_to_the_end_of_all_runs() {
+fn backfill_runs_from_dry_run_to_completion() {
     let it = Installation::with_dev(60);
     it.upload("backfilled.py");
     let three_days = ["--dag-id", "backfilled", "--from-date", "2026-01-01", "--to-date", "2026-01-03T00:00:00Z"];

@@ -8,7 +8,7 @@ use std::{
 use integration_tests::Installation;
 
 #[test]
-fn configurations() {
+fn invalid_configurations_are_refused() {
     let it = Installation::new();
     let sqlite = "database:\n  type: sqlite\n";
     let cases: &[(&str, String, &[&str])] = &[
@@ -67,7 +67,7 @@ fn configurations() {
 }
 
 #[test]
-fn dag_files() {
+fn invalid_dag_files_are_refused() {
     let it = Installation::with_dev(60);
     let cases: &[(&str, &str, &[&str])] = &[
         ("no_dags.py", "x = 1\n", &["no_dags.py", "defines no DAG"]),
@@ -130,7 +130,7 @@ fn dag_files() {
 }
 
 #[test]
-fn pipes_and_devices_in_place_of_files() {
+fn pipes_and_devices_are_refused_as_files() {
     let it = Installation::new();
     let pipe = |name: &str| {
         let path = it.root().join(name);
@@ -204,7 +204,7 @@ fn misplaced_secrets_are_not_repeated() {
 }
 
 #[test]
-fn results_that_nobody_gets_are_no_success() {
+fn unwritable_output_is_a_failure() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     let list = |stdout: Stdio| {
@@ -223,7 +223,7 @@ fn results_that_nobody_gets_are_no_success() {
 }
 
 #[test]
-fn a_daemon_that_cannot_be_started() {
+fn missing_daemon_program_is_reported() {
     let it = Installation::new();
     let mut command = it.command("airflow-serverless");
     command.env("AIRFLOW_SERVERLESS_DAEMON", "/no/such/airflowd").args(["env", "list", "--json"]);
@@ -235,7 +235,7 @@ fn a_daemon_that_cannot_be_started() {
 }
 
 #[test]
-fn command_lines() {
+fn invalid_command_lines_are_refused() {
     let it = Installation::new();
     let wrong = it.cli(&["dags", "list", "--json", "--everything"]);
     assert_eq!(wrong.code, 2, "{wrong:#?}");

@@ -13,7 +13,7 @@ fn winners(ended: Vec<Done>, reason: &str) -> usize {
 }
 
 #[test]
-fn they_do_not_get_into_each_others_way() {
+fn concurrent_clients_do_not_conflict() {
     let it = Installation::new();
     let started = it.at_once(&vec![vec!["daemon", "start", "--json"]; 4]);
     let pids: Vec<_> = started.into_iter().map(|done| done.succeeded().json()["pid"].clone()).collect();

@@ -109,7 +109,7 @@ fn environments_run_in_the_cloud_with_credentials() {
     let clock = clock.unwrap_or_else(|| panic!("no clock in {report:#}"));
     assert!(clock["verdict"] == "ok" && text(&clock["detail"]).ends_with("the same as Modal's"), "{clock}");
 
-    a_lost_registry_is_told_and_its_environments_are_adopted(&it);
+    lost_registry_is_reported_and_environments_adopted(&it);
 
     // Without credentials it goes on, but cannot be reached from here.
     it.cli(&["auth", "logout"]).succeeded();
@@ -124,7 +124,7 @@ fn environments_run_in_the_cloud_with_credentials() {
 }
 
 /// With an environment on Local Modal and one in the cloud, whose tasks need a value of the Secret.
-fn a_lost_registry_is_told_and_its_environments_are_adopted(it: &Installation) {
+fn lost_registry_is_reported_and_environments_adopted(it: &Installation) {
     let environments = || it.cli(&["env", "list", "--json"]).succeeded().json()["total_entries"].clone();
     let adopt = |name| it.cli(&["env", "adopt", "--env", name]);
     assert!(adopt("dev").succeeded().stdout.contains("nothing was changed"));

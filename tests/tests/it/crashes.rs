@@ -64,7 +64,7 @@ fn are_gone(pids: &[u32]) {
 }
 
 #[test]
-fn no_attempt_is_lost_and_none_runs_twice() {
+fn no_attempt_is_lost_or_run_twice_after_a_crash() {
     let it = Installation::with_dev(2);
 
     // An upload that was accepted is there after a crash, and the scheduler learns of it.
@@ -109,7 +109,7 @@ fn no_attempt_is_lost_and_none_runs_twice() {
 }
 
 #[test]
-fn an_interrupted_request_can_be_repeated() {
+fn interrupted_request_can_be_repeated() {
     let it = Installation::with_dev(60);
     it.upload("greeting.py");
     let run_id = "asked-for-once";

@@ -42,7 +42,7 @@ fn filenames(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn files_are_changed_as_they_were_read_listed_in_pages_and_told_of() {
+async fn dag_files_are_updated_by_etag_paged_and_reported_as_events() {
     let it = Installation::with_dev(3600);
     let api = Api::new(&it);
     let pair = fs::read_to_string(dag_file("pair.py")).expect("a file");

@@ -22,7 +22,7 @@ fn fails(done: &Done, name: &str, fix: &str) {
 }
 
 #[test]
-fn what_is_wrong_is_found() {
+fn doctor_reports_each_problem() {
     let it = Installation::new();
     let doctor = || it.cli(&["doctor", "--json"]);
     fails(&doctor(), "daemon", "daemon start");
@@ -88,7 +88,7 @@ fn what_is_wrong_is_found() {
 }
 
 #[test]
-fn a_volume_that_is_gone_is_not_made_by_a_look_at_it() {
+fn doctor_does_not_create_a_missing_volume() {
     let it = Installation::with_dev(3600);
     let mut delete = Command::new(python());
     delete.args(["-m", "modal", "volume", "delete", "airflow-dags-dev", "--yes"]);
@@ -110,7 +110,7 @@ fn a_volume_that_is_gone_is_not_made_by_a_look_at_it() {
 
 /// More than are looked at together, each of them once and in its place.
 #[test]
-fn all_environments_are_looked_at() {
+fn doctor_checks_every_environment_once() {
     let it = Installation::new();
     // They come no further than to their Volume: nothing can be deployed without Python.
     it.start_without_python();

@@ -43,7 +43,7 @@ struct Growth {
 }
 
 #[test]
-fn days_of_work_leave_nothing_behind() {
+fn resources_do_not_grow_over_days_of_work() {
     endure(&Day { environments: 46, saves: 3 }, &Growth { memory_kib: 3 << 10, modal_kib: 512, rest_kib: 1 << 10 });
 }
 
@@ -54,7 +54,7 @@ const BALLAST: u64 = 50;
 const MOST_KIB: u64 = 45 << 10;
 
 #[test]
-fn a_large_database_is_not_held_in_memory() {
+fn large_database_is_not_held_in_memory() {
     let it = Installation::new();
     let mut daemon = Daemon::start(&it, &[]);
     daemon.serves(&it);
@@ -83,7 +83,7 @@ fn a_large_database_is_not_held_in_memory() {
 
 #[test]
 #[ignore = "takes many minutes"]
-fn weeks_of_work_leave_nothing_behind() {
+fn resources_do_not_grow_over_weeks_of_work() {
     endure(
         &Day { environments: 455, saves: 91 },
         &Growth { memory_kib: 2 << 10, modal_kib: 2 << 10, rest_kib: 2 << 10 },

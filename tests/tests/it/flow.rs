@@ -3,7 +3,7 @@
 use integration_tests::{Installation, config, dag_file, eventually, states, text, workspace};
 
 #[test]
-fn from_nothing_to_a_finished_run() {
+fn first_run_succeeds_after_create_and_upload() {
     let it = Installation::new();
     let created = it.create_dev(60).succeeded();
     let steps = [
@@ -60,7 +60,7 @@ fn from_nothing_to_a_finished_run() {
 }
 
 #[test]
-fn tasks_end_as_on_stock_airflow() {
+fn tasks_end_like_on_stock_airflow() {
     let it = Installation::with_dev(60);
     it.upload("outcomes.py");
 
@@ -87,7 +87,7 @@ fn tasks_end_as_on_stock_airflow() {
 }
 
 #[test]
-fn files_are_updated_and_deleted() {
+fn dag_files_are_updated_and_deleted() {
     let it = Installation::with_dev(60);
     it.upload("greeting.py");
     it.upload("pair.py");
@@ -124,7 +124,7 @@ fn files_are_updated_and_deleted() {
 }
 
 #[test]
-fn the_cron_starts_runs_by_itself() {
+fn cron_starts_scheduled_runs() {
     let it = Installation::with_dev(1);
     it.upload("steady.py");
     let scheduled = || {
@@ -146,7 +146,7 @@ fn the_cron_starts_runs_by_itself() {
 }
 
 #[test]
-fn plugins_come_before_the_dags_that_need_them() {
+fn dag_is_refused_until_its_plugin_is_uploaded() {
     let it = Installation::with_dev(60);
     let (report, plugin) = (dag_file("report.py"), dag_file("plugins/quarterly.py"));
     it.dev("dags create", &["--file", report.to_str().expect("text")]).refused(&["report.py:3", "'quarterly'"]);

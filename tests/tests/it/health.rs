@@ -40,7 +40,7 @@ fn events(it: &Installation) -> Vec<String> {
 }
 
 #[test]
-fn a_damaged_database_is_told_and_replaced_by_a_backup() {
+fn damaged_database_is_reported_and_restored_from_a_backup() {
     let it = Installation::with_dev(60);
     it.upload("greeting.py");
     assert_eq!(it.run_dag("greeting", &["--run-id", "before"]).1["state"], "success");
@@ -111,7 +111,7 @@ fn a_damaged_database_is_told_and_replaced_by_a_backup() {
 }
 
 #[test]
-fn what_is_quarantined_is_told() {
+fn quarantined_files_are_reported() {
     let it = Installation::with_dev(60);
     it.upload("greeting.py");
     // Put there by others: an upload would refuse it.
@@ -134,7 +134,7 @@ fn what_is_quarantined_is_told() {
 }
 
 #[test]
-fn requests_while_an_environment_is_deleted_say_so() {
+fn requests_during_a_deletion_fail_only_with_that_reason() {
     let it = Installation::with_dev(60);
     it.upload("greeting.py");
     let asked = [vec!["env", "delete", "--env", "dev", "--yes", "--purge"]]
@@ -167,7 +167,7 @@ echo "== runs list"
 "#;
 
 #[test]
-fn a_home_that_cannot_be_written_refuses_changes_at_once() {
+fn read_only_home_refuses_changes_at_once() {
     let it = Installation::with_dev(3600);
     it.upload("greeting.py");
     it.cli(&["daemon", "stop"]).succeeded();

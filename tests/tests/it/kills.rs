@@ -91,7 +91,7 @@ impl Drop for Stopping<'_> {
 }
 
 #[test]
-fn nothing_that_was_answered_is_lost() {
+fn acknowledged_changes_survive_kills() {
     let it = Installation::new();
     let mut daemon = Daemon::start(&it, &[]);
     daemon.serves(&it);

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 /// The next message to the service manager in which `wanted` is a line; what comes before is passed over.
 #[track_caller]
-fn heard(manager: &UnixDatagram, wanted: &str) -> String {
+fn next_message(manager: &UnixDatagram, wanted: &str) -> String {
     let mut buffer = [0; 4096];
     let mut passed = Vec::new();
     loop {
@@ -41,7 +41,7 @@ fn manager(address: &SocketAddr) -> UnixDatagram {
 }
 
 #[test]
-fn the_service_manager_hears_of_it() {
+fn service_manager_is_notified_of_state_changes() {
     let it = Installation::new();
     let abstract_name = format!("airflowd-test-{}", std::process::id());
     let path = it.root().join("notify");
@@ -52,30 +52,30 @@ fn the_service_manager_hears_of_it() {
     for (name, address) in addresses {
         let manager = manager(&address.expect("an address"));
         let mut daemon = Daemon::start(&it, &[("NOTIFY_SOCKET", name.as_str()), ("WATCHDOG_USEC", "400000")]);
-        heard(&manager, "READY=1");
+        next_message(&manager, "READY=1");
         // Ready is who answers.
         assert_eq!(it.pid(), Some(daemon.pid()), "another process answers");
-        heard(&manager, "WATCHDOG=1");
-        heard(&manager, "WATCHDOG=1");
+        next_message(&manager, "WATCHDOG=1");
+        next_message(&manager, "WATCHDOG=1");
         daemon.signal(Signal::HUP);
-        let reloading = heard(&manager, "RELOADING=1");
+        let reloading = next_message(&manager, "RELOADING=1");
         let since_boot = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
         assert!(since_boot.is_some_and(|text| text.parse::<u64>().is_ok_and(|usec| usec > 0)), "{reloading}");
-        assert!(heard(&manager, "READY=1").contains("STATUS=serves"));
+        assert!(next_message(&manager, "READY=1").contains("STATUS=serves"));
         daemon.signal(Signal::TERM);
-        heard(&manager, "STOPPING=1");
+        next_message(&manager, "STOPPING=1");
         assert!(daemon.ended().success(), "{}", it.log());
     }
 }
 
 #[test]
-fn a_daemon_that_is_not_well_gives_no_sign_of_life() {
+fn unhealthy_daemon_sends_no_watchdog_notification() {
     let it = Installation::new();
     let path = it.root().join("notify");
     let manager = manager(&SocketAddr::from_pathname(&path).expect("an address"));
     let variables = [("NOTIFY_SOCKET", path.to_str().expect("text")), ("WATCHDOG_USEC", "200000")];
     let daemon = Daemon::start(&it, &variables);
-    heard(&manager, "WATCHDOG=1");
+    next_message(&manager, "WATCHDOG=1");
     // Whoever else holds the registry's lock keeps it from being read.
     let registry = it.home().join("data/registry.db");
     let script = "import sqlite3, sys\n\
@@ -95,7 +95,7 @@ fn a_daemon_that_is_not_well_gives_no_sign_of_life() {
 }
 
 #[test]
-fn settings_change_while_it_runs() {
+fn sighup_reloads_settings_and_reopens_the_log() {
     let it = Installation::new();
     it.set_up_daemon("log:\n  format: json\n");
     let mut daemon = Daemon::start(&it, &[]);
@@ -135,7 +135,7 @@ fn settings_change_while_it_runs() {
 }
 
 #[test]
-fn the_log_is_bounded() {
+fn full_log_is_rotated_and_followed() {
     let it = Installation::new();
     let log = it.home().join("state/airflowd.log");
     fs::create_dir_all(log.parent().expect("a folder")).expect("a folder");
@@ -161,7 +161,7 @@ fn the_log_is_bounded() {
 }
 
 #[test]
-fn a_home_has_one_daemon() {
+fn second_daemon_on_one_home_is_refused() {
     let it = Installation::new();
     let mut first = Daemon::start(&it, &[]);
     first.serves(&it);
@@ -204,7 +204,7 @@ pub fn stops(it: &Installation) {
 }
 
 #[test]
-fn a_step_under_way_may_come_to_its_end() {
+fn sigterm_waits_for_the_running_step() {
     let it = Installation::new();
     let (mut daemon, mut creation) = slow_creation(&it);
     daemon.signal(Signal::TERM);
@@ -223,7 +223,7 @@ fn a_step_under_way_may_come_to_its_end() {
 }
 
 #[test]
-fn second_sigterm_exits_immediately() {
+fn second_sigint_exits_immediately() {
     let it = Installation::new();
     let (mut daemon, mut creation) = slow_creation(&it);
     daemon.signal(Signal::INT);
@@ -237,7 +237,7 @@ fn second_sigterm_exits_immediately() {
 }
 
 #[test]
-fn requests_under_way_are_answered() {
+fn running_requests_are_answered_before_the_stop() {
     let it = Installation::with_dev(3600);
     // The validator is warm; what takes long is the file.
     it.upload("greeting.py");
@@ -265,7 +265,7 @@ fn requests_under_way_are_answered() {
 
 /// Databases as they were left by the first daemons.
 #[test]
-fn an_old_home_is_brought_up_to_date() {
+fn old_home_is_migrated() {
     let it = Installation::new();
     let data = it.home().join("data");
     fs::create_dir_all(data.join("modal")).expect("folders");
@@ -287,7 +287,7 @@ fn an_old_home_is_brought_up_to_date() {
 }
 
 #[test]
-fn a_home_of_a_newer_daemon_is_left_alone() {
+fn newer_home_is_refused() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     it.cli(&["daemon", "stop"]).succeeded();
@@ -336,7 +336,7 @@ fn serve_as_another_version(listener: UnixListener, answers: usize) {
 }
 
 #[test]
-fn a_daemon_of_another_version_is_named() {
+fn daemon_of_another_version_is_reported() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     let own = it.cli(&["env", "list"]).succeeded();

@@ -50,7 +50,7 @@ fn large_requests_are_refused() {
 }
 
 #[test]
-fn too_much_at_once_is_refused() {
+fn too_many_concurrent_requests_are_refused() {
     let it = Installation::new();
     let served = Served::with_port(&it);
     let waiting = head(&served, "POST /v1/environments", 10);

@@ -15,7 +15,7 @@ fn found<'a>(log: &Value, words: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_trigger_speaks_in_the_log_of_its_task() {
+fn trigger_output_is_in_the_task_log() {
     let it = Installation::with_dev(60);
     it.upload("deferring.py");
     let file = it.root().join("file");
@@ -51,7 +51,7 @@ fn a_trigger_speaks_in_the_log_of_its_task() {
 }
 
 #[test]
-fn what_containers_print_is_shown_and_followed() {
+fn container_output_is_shown_and_followed() {
     let it = Installation::with_dev(3600);
     it.upload("greeting.py");
     let follow = ["logs", "--env", "dev", "--tail", "0", "--follow", "--json"];

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 #[test]
-fn a_home_path_of_any_length_works() {
+fn home_path_of_any_length_works() {
     let it = Installation::below(&format!("{}/{}", "h".repeat(180), "o".repeat(180)));
     let home = it.home();
     assert!(home.as_os_str().len() > 300);

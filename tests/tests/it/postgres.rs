@@ -13,7 +13,7 @@ fn config(it: &Installation, url: &str) -> PathBuf {
 }
 
 #[test]
-fn from_a_wrong_password_to_a_finished_run() {
+fn run_succeeds_after_a_wrong_password_is_corrected() {
     let it = Installation::new();
     let postgres = Postgres::start();
     let create = |url: &str, more: &[&str]| {

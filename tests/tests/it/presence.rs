@@ -19,7 +19,7 @@ fn status(it: &Installation) -> Value {
 }
 
 /// State and process id.
-fn told(status: &Value) -> (&str, Option<i64>) {
+fn state_and_pid(status: &Value) -> (&str, Option<i64>) {
     (text(&status["state"]), status["pid"].as_i64())
 }
 
@@ -45,16 +45,16 @@ fn ended(child: std::process::Child) -> Done {
 }
 
 #[test]
-fn a_daemon_that_does_not_answer_is_named_and_stopped() {
+fn unresponsive_daemon_is_reported_and_stopped() {
     let it = Installation::new();
     let mut daemon = Daemon::start(&it, &[]);
     daemon.serves(&it);
-    assert_eq!(told(&status(&it)), ("serves", pid(&daemon)));
+    assert_eq!(state_and_pid(&status(&it)), ("serves", pid(&daemon)));
     daemon.suspend();
 
     let done = it.cli(&["daemon", "status", "--json"]);
     let silent = done.json();
-    assert_eq!((done.code, told(&silent)), (1, ("silent", pid(&daemon))), "{silent:#}");
+    assert_eq!((done.code, state_and_pid(&silent)), (1, ("silent", pid(&daemon))), "{silent:#}");
     assert!(text(&silent["hint"]).contains("daemon restart"), "{silent:#}");
     let said = diagnosis(&it);
     for part in [&format!("pid {}", daemon.0.id()), "not responding", "kill -CONT"] {
@@ -73,7 +73,7 @@ fn a_daemon_that_does_not_answer_is_named_and_stopped() {
 
     it.cli(&["daemon", "stop"]).succeeded();
     assert!(daemon.ended().success(), "{}", it.log());
-    assert_eq!(told(&status(&it)), ("absent", None));
+    assert_eq!(state_and_pid(&status(&it)), ("absent", None));
 }
 
 /// A daemon that waits for a step of a creation and has closed its socket; and what lets the step go on.
@@ -87,11 +87,11 @@ fn stopping(it: &Installation) -> (Daemon, PathBuf) {
 }
 
 #[test]
-fn a_daemon_that_still_stops_is_waited_for() {
+fn stop_waits_for_a_stopping_daemon() {
     let it = Installation::new();
     let (mut daemon, go) = stopping(&it);
     let shown = status(&it);
-    assert_eq!(told(&shown), ("stops", pid(&daemon)), "{shown:#}");
+    assert_eq!(state_and_pid(&shown), ("stops", pid(&daemon)), "{shown:#}");
     assert!(text(&shown["hint"]).contains("daemon stop"), "{shown:#}");
     let said = diagnosis(&it);
     assert!(said.contains("is stopping") && said.contains(&daemon.0.id().to_string()), "{said}");
@@ -99,13 +99,13 @@ fn a_daemon_that_still_stops_is_waited_for() {
     let stop = it.spawn(&["daemon", "stop"]);
     fs::write(go, "").expect("a file");
     ended(stop).succeeded();
-    assert_eq!(told(&status(&it)), ("absent", None), "it was not waited for");
+    assert_eq!(state_and_pid(&status(&it)), ("absent", None), "it was not waited for");
     // Told a second time, it would have left off its work.
     assert!(daemon.ended().success(), "{}", it.log());
 }
 
 #[test]
-fn another_daemon_starts_when_the_last_one_has_ended() {
+fn start_waits_for_a_stopping_daemon() {
     let it = Installation::new();
     let (mut daemon, go) = stopping(&it);
     let start = it.spawn(&["daemon", "start", "--json"]);
@@ -124,7 +124,7 @@ fn program(it: &Installation, name: &str, session: Option<&Path>) -> Command {
 }
 
 #[test]
-fn data_has_one_daemon_whatever_folder_it_has_for_sockets() {
+fn second_daemon_with_another_socket_folder_is_refused() {
     let it = Installation::new();
     let session = it.root().join("session");
     fs::create_dir(&session).expect("a folder");
@@ -146,7 +146,10 @@ fn data_has_one_daemon_whatever_folder_it_has_for_sockets() {
         Done::from(output).succeeded()
     };
     let shown = cli(&["daemon", "status", "--json"]).json();
-    assert_eq!((told(&shown), text(&shown["socket"])), (("serves", pid(&first)), socket.to_str().expect("text")));
+    assert_eq!(
+        (state_and_pid(&shown), text(&shown["socket"])),
+        (("serves", pid(&first)), socket.to_str().expect("text"))
+    );
     let listed = cli(&["env", "list"]);
     assert!(!listed.stderr.contains("starting"), "{listed:#?}");
     cli(&["daemon", "stop"]);

@@ -23,7 +23,7 @@ fn volumes(it: &Installation) -> usize {
 }
 
 #[tokio::test]
-async fn environments_are_taken_down_and_found_again() {
+async fn environment_is_deleted_and_recreated() {
     let it = Installation::new();
     let with_env = it.write("with_env.yaml", &format!("{}env:\n  AIRFLOW_VAR_PLACE: here\n", config(3600)));
     it.dev("create", &["--config", with_env.to_str().expect("text")]).succeeded();
@@ -48,7 +48,7 @@ async fn environments_are_taken_down_and_found_again() {
     assert_eq!(taken.send().await.expect("an answer").status(), StatusCode::BAD_REQUEST, "nobody looks at it there");
     assert_eq!(condition(&environment, "Available"), (true, "Deployed".to_owned()));
     assert_eq!(condition(&environment, "Reconciled"), (true, "AsConfigured".to_owned()));
-    a_failed_request_is_not_repeated_by_its_key(&it);
+    failed_request_is_not_replayed_by_its_key(&it);
 
     // It goes, and its data stay.
     it.dev("env delete", &[]).refused(&["no terminal", "--yes"]);
@@ -99,7 +99,7 @@ fn variables_of_the_secret(it: &Installation) -> Vec<String> {
 }
 
 /// A run is triggered, and then the daemon fails to read it. The same request again does not trigger another one.
-fn a_failed_request_is_not_repeated_by_its_key(it: &Installation) {
+fn failed_request_is_not_replayed_by_its_key(it: &Installation) {
     let request = Request::new(format!("POST {DEV}/dags/greeting/runs")).json(&json!({})).with_key("once");
     let runs = || it.dev("runs list", &["--json"]).succeeded().json()["total_entries"].as_i64().expect("a number");
     let (before, copies) = (runs(), it.home().join("cache/metadata"));
@@ -115,7 +115,7 @@ fn a_failed_request_is_not_repeated_by_its_key(it: &Installation) {
 
 /// As with a full disk: what cannot be written down is tried again, but not without a pause.
 #[tokio::test]
-async fn a_registry_that_cannot_be_written_is_tried_with_pauses() {
+async fn unwritable_registry_is_retried_with_backoff() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     let (api, registry) = (Api::new(&it), it.home().join("data/registry.db"));
@@ -136,7 +136,7 @@ async fn a_registry_that_cannot_be_written_is_tried_with_pauses() {
 }
 
 #[tokio::test]
-async fn work_that_is_no_longer_wanted_ends() {
+async fn canceled_and_superseded_operations_end() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     let api = Api::new(&it);
@@ -172,7 +172,7 @@ async fn work_that_is_no_longer_wanted_ends() {
 }
 
 #[tokio::test]
-async fn a_failed_step_is_shown_and_tried_again() {
+async fn failed_step_is_reported_and_retried() {
     let it = Installation::new();
     let (python, runtimes) = (it.root().join("python"), it.root().join("runtimes"));
     let mut daemon = it.command("airflow-serverless");
@@ -199,7 +199,7 @@ async fn a_failed_step_is_shown_and_tried_again() {
 
 // The request goes on while the test waits for what comes of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_sent_again_does_its_work_once() {
+async fn repeated_idempotency_key_replays_the_response() {
     let it = Installation::with_dev(3600);
     it.upload("greeting.py");
     it.dev("tick", &[]).succeeded();
@@ -252,7 +252,7 @@ async fn a_request_that_is_sent_again_does_its_work_once() {
 
 /// As other commands do.
 #[test]
-fn operations_and_events_are_those_of_the_chosen_environment() {
+fn operations_and_events_are_filtered_by_environment() {
     let it = Installation::new();
     // What is asked for are records: how far the creations come does not matter.
     it.start_without_python();

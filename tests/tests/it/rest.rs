@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::api::Api;
 
 #[tokio::test]
-async fn answers_and_problems() {
+async fn invalid_requests_are_answered_with_problems() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     let api = Api::new(&it);
@@ -67,7 +67,7 @@ async fn answers_and_problems() {
 }
 
 #[tokio::test]
-async fn a_creation_is_followed_by_its_operation() {
+async fn creation_is_polled_through_its_operation() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     let api = Api::new(&it);
@@ -107,7 +107,7 @@ async fn a_creation_is_followed_by_its_operation() {
 }
 
 #[test]
-fn the_checked_in_document_is_fresh() {
+fn openapi_document_is_current() {
     let it = Installation::new();
     let output = it.command("airflowd").arg("--print-openapi").output().expect("airflowd runs");
     let checked_in = std::fs::read(workspace().join("openapi/airflowd.json")).expect("the document");
@@ -115,7 +115,7 @@ fn the_checked_in_document_is_fresh() {
 }
 
 #[tokio::test]
-async fn no_answer_repeats_a_secret() {
+async fn responses_do_not_repeat_secrets() {
     let it = Installation::new();
     it.cli(&["daemon", "start"]).succeeded();
     let api = Api::new(&it);

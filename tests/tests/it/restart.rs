@@ -33,7 +33,7 @@ fn touch(path: &Path) {
 }
 
 #[test]
-fn everything_survives_stops_and_crashes() {
+fn runs_survive_stops_and_crashes() {
     let it = Installation::with_dev(2);
     it.upload("patient.py");
     it.upload("steady.py");
@@ -68,7 +68,7 @@ fn everything_survives_stops_and_crashes() {
 }
 
 #[test]
-fn a_creation_is_finished_after_a_crash() {
+fn interrupted_creation_completes_after_a_crash() {
     // The moments are those at which a step has just begun.
     for step in
         ["Create the Modal App", "Prepare the Python runtime", "Deploy the scheduler", "Initialize the database"]

@@ -100,7 +100,7 @@ fn costs<T>(
 }
 
 #[test]
-fn operations_take_no_more_rpcs_than_they_need() {
+fn operations_stay_within_their_rpc_counts() {
     let it = Installation::with_dev(3600);
     upload(&it, "first.py", "create", &dag("first", 0));
     let (done, run) = it.run_dag("first", &[]);
@@ -110,7 +110,7 @@ fn operations_take_no_more_rpcs_than_they_need() {
     uploads_cost_five(&it);
     reads_cost_little(&it, text(&run["dag_run_id"]));
     commands_cost_three(&it);
-    what_is_gone_is_looked_up_again(&it);
+    missing_objects_are_looked_up_again(&it);
     set_faults(&it, &json!([]));
 }
 
@@ -246,7 +246,7 @@ fn commands_cost_three(it: &Installation) {
     costs(it, "a command", counted, &expected, |_| (), trigger);
 }
 
-fn what_is_gone_is_looked_up_again(it: &Installation) {
+fn missing_objects_are_looked_up_again(it: &Installation) {
     let uses =
         [("VolumePutFiles", "VolumeGetOrCreate"), ("DictUpdate", "DictGetOrCreate"), ("FunctionMap", "FunctionGet")];
     for (number, (used, looked_up)) in uses.into_iter().enumerate() {

@@ -28,7 +28,7 @@ fn in_no_file(it: &Installation, values: &[&str], when: &str) {
 }
 
 #[test]
-fn values_are_in_no_file_of_the_home() {
+fn secret_values_are_in_no_file_of_the_home() {
     let it = Installation::new();
     let mut daemon = Daemon::start(&it, &[]);
     daemon.serves(&it);
@@ -67,7 +67,7 @@ fn values_are_in_no_file_of_the_home() {
 }
 
 #[test]
-fn values_of_a_wrong_type_are_not_repeated() {
+fn mistyped_values_are_not_repeated() {
     let it = Installation::new();
     it.start_without_python();
     it.dev("create", &["--config", it.write("c.yaml", &config(3600)).to_str().expect("text")]);

@@ -22,7 +22,7 @@ fn exists(program: &str) -> bool {
 }
 
 #[track_caller]
-fn said(output: Output) -> String {
+fn successful_output(output: Output) -> String {
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(output.status.success(), "{}: {text}", output.status);
@@ -77,7 +77,7 @@ fn program(it: &Installation, name: &str, script: &str) {
 }
 
 #[test]
-fn the_daemon_becomes_a_service_and_stops_being_one() {
+fn service_is_installed_and_uninstalled() {
     let system = System::new();
     // One that was started by hand makes room.
     system.cli(&["daemon", "start"]).succeeded();
@@ -119,7 +119,7 @@ fn the_daemon_becomes_a_service_and_stops_being_one() {
 }
 
 #[test]
-fn without_a_service_manager_it_is_said() {
+fn install_without_a_service_manager_is_refused() {
     let it = Installation::new();
     fs::create_dir(it.root().join("bin")).expect("a folder");
     program(&it, "systemctl", "echo 'Failed to connect to bus' >&2; exit 1");
@@ -132,7 +132,7 @@ fn without_a_service_manager_it_is_said() {
 
 /// The units as they are installed, and as they are checked in.
 #[test]
-fn systemd_understands_the_units() {
+fn systemd_accepts_the_units() {
     if !exists("systemd-analyze") {
         return;
     }
@@ -159,18 +159,18 @@ fn systemd_understands_the_units() {
 fn analyze(system: &System, arguments: &[&str], units: &[PathBuf]) -> String {
     let mut command = Command::new("systemd-analyze");
     command.arg("--user").args(arguments).args(units).env("XDG_RUNTIME_DIR", system.it.root());
-    said(command.output().expect("systemd-analyze runs"))
+    successful_output(command.output().expect("systemd-analyze runs"))
 }
 
 #[test]
-fn shells_understand_the_completions() {
+fn shells_accept_the_completions() {
     let it = Installation::new();
     for (shell, options) in [("bash", &["-n"][..]), ("zsh", &["-n"]), ("fish", &["--no-execute"])] {
         let script = it.cli(&["completions", shell]).succeeded().stdout;
         assert!(script.contains("airflow-serverless") && script.contains("backfills"), "{script}");
         if exists(shell) {
             let path = it.write(shell, &script);
-            said(Command::new(shell).args(options).arg(path).output().expect("the shell runs"));
+            successful_output(Command::new(shell).args(options).arg(path).output().expect("the shell runs"));
         }
     }
     for shell in ["powershell", "elvish"] {
@@ -184,7 +184,10 @@ fn shells_understand_the_completions() {
          $function airflow-serverless re daemon; echo \"${{COMPREPLY[@]}}\"",
         path.display()
     );
-    assert_eq!(said(Command::new("bash").args(["-c", &ask]).output().expect("bash runs")).trim(), "restart");
+    assert_eq!(
+        successful_output(Command::new("bash").args(["-c", &ask]).output().expect("bash runs")).trim(),
+        "restart"
+    );
     let wrong = it.cli(&["completions", "cmd"]);
     assert_eq!(wrong.code, 2, "{wrong:#?}");
 }
@@ -212,7 +215,7 @@ fn each_command_has_a_man_page() {
         assert!(faults.is_empty(), "{faults:#?}");
     }
     if exists("man") {
-        let shown = said(
+        let shown = successful_output(
             Command::new("man").arg("-l").arg(page("-dags-trigger")).env("MANPAGER", "cat").output().expect("man runs"),
         );
         assert!(shown.contains("--logical-date"), "{shown}");

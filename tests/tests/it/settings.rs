@@ -4,7 +4,7 @@ use integration_tests::{Installation, config, eventually, requests::Request, sta
 use serde_json::json;
 
 #[test]
-fn settings_take_effect() {
+fn config_options_take_effect() {
     let it = Installation::new();
     let file = it.write(
         "config.yaml",
@@ -167,7 +167,7 @@ fn airflow_runs_on_strict_volumes() {
 }
 
 #[test]
-fn settings_of_the_daemon_are_checked() {
+fn invalid_daemon_settings_are_refused() {
     let it = Installation::new();
     it.set_up_daemon("local_modal:\n  volume: strict\n");
     let refused = it.cli(&["daemon", "start"]);

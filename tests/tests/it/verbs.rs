@@ -25,7 +25,7 @@ fn names(list: &Value) -> Vec<String> {
 }
 
 #[test]
-fn tasks_run_again_or_are_marked() {
+fn tasks_are_retried_cleared_and_marked() {
     let it = Installation::with_dev(60);
     it.upload("verbs.py");
 
@@ -44,8 +44,8 @@ fn tasks_run_again_or_are_marked() {
     on("tasks clear", &["--task-id", "fragile", "--map-index", "9"]).refused(&["no map index 9", "indexes 0, 1"]);
     it.dev("runs clear", &["--dag-id", "mended", "--run-id", "n"]).refused(&["no run 'n'", "runs list"]);
 
-    each_missing_log_has_its_own_answer(&it);
-    a_run_that_fails_tells_why(&it);
+    missing_logs_have_distinct_messages(&it);
+    failed_run_reports_its_cause(&it);
 
     std::fs::write(&mended, "").expect("a file");
     let retried = on("tasks retry", &["--task-id", "fragile", "--json"]).succeeded().json();
@@ -73,9 +73,9 @@ fn tasks_run_again_or_are_marked() {
     assert!(shown.stdout.contains("verbs.py") && shown.stdout.contains("fragile[]"), "{shown:#?}");
     it.dev("dags show", &["--dag-id", "absent"]).refused(&["no DAG absent", "dags list"]);
 
-    a_running_task_is_stopped(&it);
-    a_question_is_answered(&it);
-    two_files_with_one_dag_are_named(&it);
+    running_task_is_stopped(&it);
+    question_is_answered(&it);
+    duplicate_dag_ids_are_reported(&it);
     let escapes = it.volume().join("dags/esc\u{1b}[2Jape.py");
     std::fs::write(escapes, "NUMBER = 1\n").expect("a file");
     let broken = it.volume().join("dags/broken.py");
@@ -95,7 +95,7 @@ fn tasks_run_again_or_are_marked() {
 }
 
 /// Of run `m` of `mended`, whose task `last` has never begun.
-fn each_missing_log_has_its_own_answer(it: &Installation) {
+fn missing_logs_have_distinct_messages(it: &Installation) {
     let cases: [(&[&str], &[&str]); 7] = [
         (&["fragile"], &["is mapped", "0 to 1", "--map-index"]),
         (&["first", "--map-index", "0"], &["is not mapped", "no instance 0"]),
@@ -123,7 +123,7 @@ fn each_missing_log_has_its_own_answer(it: &Installation) {
 }
 
 /// On the terminal: the last lines of the log, and the command for the full log.
-fn a_run_that_fails_tells_why(it: &Installation) {
+fn failed_run_reports_its_cause(it: &Installation) {
     let failed = it.dev(
         "dags trigger",
         &["--dag-id", "mended", "--logical-date", "2026-01-31", "--conf", r#"{"mended": "/nowhere"}"#, "--wait"],
@@ -141,7 +141,7 @@ fn a_run_that_fails_tells_why(it: &Installation) {
 }
 
 /// Clearing starts it anew, marking ends it, and so does marking its run.
-fn a_running_task_is_stopped(it: &Installation) {
+fn running_task_is_stopped(it: &Installation) {
     let go = it.root().join("go");
     let conf = json!({"go": go}).to_string();
     let run = ["--dag-id", "endless", "--run-id", "e"];
@@ -172,7 +172,7 @@ fn a_running_task_is_stopped(it: &Installation) {
 }
 
 #[test]
-fn variables_connections_and_pools() {
+fn variables_connections_and_pools_are_managed() {
     let it = Installation::new();
     let with_env = format!(
         "{}env:\n  AIRFLOW_VAR_REGION: ${{REGION}}\n  PARTNER_API_KEY: k3y-0f-partner\n  PARTNER_NAME: n4me-of-partner\n",
@@ -394,7 +394,7 @@ fn odd_names_and_values_are_kept(it: &Installation) {
 }
 
 /// At an upload, from a watched folder, and in the scheduler alike.
-fn a_question_is_answered(it: &Installation) {
+fn question_is_answered(it: &Installation) {
     assert!(it.dev("tasks questions", &[]).succeeded().stdout.contains("no open questions"));
     it.upload("asks.py");
     it.dev("dags trigger", &["--dag-id", "asks", "--run-id", "q"]).succeeded();
@@ -423,7 +423,7 @@ fn a_question_is_answered(it: &Installation) {
 }
 
 /// The upload of the second one says so, and the list which one counts.
-fn two_files_with_one_dag_are_named(it: &Installation) {
+fn duplicate_dag_ids_are_reported(it: &Installation) {
     let source = std::fs::read_to_string(dag_file("greeting.py")).expect("a DAG file");
     let put = |command: &str, name: &str| {
         let file = it.write(name, &source);

@@ -348,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks_are_compared_with_the_time_of_the_question() {
+    fn clock_skew_beyond_five_seconds_is_a_warning() {
         let at = |seconds| DateTime::from_timestamp(seconds, 0).expect("a time");
         for (daemon, verdict) in
             [(95, Verdict::Ok), (130, Verdict::Ok), (94, Verdict::Warning), (136, Verdict::Warning)]
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn more_crons_than_a_starter_plan_has_are_no_failure() {
+    fn crons_above_the_starter_plan_are_a_warning() {
         let environment = |number: usize| EnvironmentDiagnosis {
             name: format!("e{number}").parse().expect("a name"),
             target: Target::Modal,
@@ -376,14 +376,14 @@ mod tests {
     }
 
     #[test]
-    fn space_runs_out_in_two_steps() {
+    fn low_disk_space_is_a_warning_then_a_failure() {
         let free = |free_bytes| DiskDiagnosis { path: "/".into(), free_bytes, total_bytes: 100 << 30, error: None };
         let verdicts = [3 << 30, 1 << 30, 1 << 20].map(|bytes| disk(&free(bytes)).verdict);
         assert_eq!(verdicts, [Verdict::Ok, Verdict::Warning, Verdict::Failure]);
     }
 
     #[test]
-    fn a_runtime_that_cannot_be_made_is_a_failure() {
+    fn incomplete_runtime_without_python_is_a_failure() {
         let found = |complete, python: Option<&str>| RuntimeDiagnosis {
             interpreter: "/venv/bin/python".into(),
             complete,

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_possible_changes_of_files_are_relevant() {
+    fn only_events_about_watched_paths_are_relevant() {
         let interests = Interests::default();
         let files = Interest { has_files: true, ..Interest::default() };
         let entries = Interest { entries: ["d".into()].into(), ..Interest::default() };
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_events_are_relevant() {
+    fn overflow_event_is_relevant() {
         let overflow = Event::new(EventKind::Other).set_flag(Flag::Rescan);
         assert!(Interests::default().is_relevant(&overflow));
     }

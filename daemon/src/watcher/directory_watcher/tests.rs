@@ -10,7 +10,7 @@ use super::{
 };
 
 #[test]
-fn a_used_up_limit_is_named_with_its_fix() {
+fn exhausted_inotify_limit_is_reported_with_a_fix() {
     let watches = warning(&notify::Error::new(notify::ErrorKind::MaxFilesWatch));
     assert!(watches.contains("sysctl fs.inotify.max_user_watches=524288"), "{watches}");
     let instances = warning(&notify::Error::io(std::io::Error::from_raw_os_error(24)));
@@ -18,7 +18,7 @@ fn a_used_up_limit_is_named_with_its_fix() {
 }
 
 #[test]
-fn a_refusal_of_the_system_leads_to_polling() {
+fn inotify_failure_falls_back_to_polling() {
     let (changes, _receiver) = watch::channel(Instant::now());
     let mut watcher = DirectoryWatcher::new(changes, PathBuf::from("/d"));
     watcher.start();
@@ -45,7 +45,7 @@ async fn receives(receiver: &mut watch::Receiver<Instant>, folder: &Path, what: 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_with_two_names_is_watched_by_the_one_that_is_left() {
+async fn folder_stays_watched_when_one_of_two_links_is_removed() {
     let (folder, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let (root, deep) = (folder.path(), elsewhere.path().join("deep"));
     std::fs::create_dir(&deep).expect("a folder");
@@ -70,7 +70,7 @@ async fn a_folder_with_two_names_is_watched_by_the_one_that_is_left() {
 
 /// A folder that is moved away and back is watched again, even with the same identity.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_that_was_moved_away_and_back_is_watched_again() {
+async fn folder_moved_away_and_back_is_watched_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let sub = folder.path().join("sub/deep");
     std::fs::create_dir_all(&sub).expect("folders");
@@ -97,7 +97,7 @@ async fn a_folder_that_was_moved_away_and_back_is_watched_again() {
 
 /// A change anywhere on the path to a file is received, and so is a save there afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn targets_of_links_are_watched() {
+async fn symlink_targets_are_watched() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |path: &str| folder.path().join(path);
     let write = |path: &str| {
@@ -170,7 +170,7 @@ async fn targets_of_links_are_watched() {
 
 /// A folder that is too large is not watched, but its link is.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_an_incomplete_scan_only_the_path_is_watched() {
+async fn incomplete_scan_watches_only_the_link() {
     let folder = tempfile::tempdir().expect("a folder");
     let (root, large) = (folder.path().join("dags"), folder.path().join("large"));
     std::fs::create_dir(&root).and_then(|()| std::fs::create_dir(&large)).expect("folders");

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_counted() {
+    fn memory_of_a_process_is_read() {
         let own = rustix::process::getpid();
         assert!(used_kibibytes(own) > 500);
     }

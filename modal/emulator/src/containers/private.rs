@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn working_folders_are_private_unless_they_are_shared_or_the_servers() {
+    fn working_folder_is_private_unless_shared_or_of_the_server() {
         let data = tempfile::tempdir().unwrap();
         let options = Options::new(data.path());
         let has = |folder: &str| folders(&options, Some(folder), &[], |_| false).contains_key(folder);

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_this_machine_are_answered() {
+    fn only_loopback_hosts_are_accepted() {
         for name in ["127.0.0.1", "127.0.0.1:80", "localhost:8000", "[::1]:1", "app.localhost:1"] {
             assert!(is_loopback(name), "{name}");
         }

@@ -127,13 +127,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_decoded_once() {
+    fn paths_are_percent_decoded_once() {
         assert_eq!(decode("/a%20b/%2525/%c3%a9"), "/a b/%25/é");
         assert_eq!(decode("/%/%zz/%+1/100%"), "/%/%zz/%+1/100%");
     }
 
     #[test]
-    fn values_are_cbor() {
+    fn values_are_encoded_as_cbor() {
         let mut out = Vec::new();
         Value::Map(vec![("a", Value::List(vec![Value::Unsigned(1), Value::Bytes(vec![0; 24])]))]).encode(&mut out);
         assert_eq!(out[..6], [0xa1, 0x61, b'a', 0x82, 0x01, 0x5b]);

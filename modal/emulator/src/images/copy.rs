@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn files_go_where_docker_puts_them() {
+    fn copy_places_files_like_docker() {
         assert_eq!(copied(&["/root/a/b.py", "/root/c"], &["."], "/"), ["/root/a/b.py", "/root/c"]);
         assert_eq!(copied(&["/.req.txt"], &["/.req.txt"], "/.uv/0/req.txt"), ["/.uv/0/req.txt"]);
         assert_eq!(copied(&["/src/a", "/src/d/b"], &["src"], "/app"), ["/app/a", "/app/d/b"]);

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_split_and_joined_as_docker_does() {
+    fn dockerfile_commands_are_split_and_joined_like_docker() {
         let commands = [
             "FROM base",
             "# a comment",

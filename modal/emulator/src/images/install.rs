@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn installing_commands_are_told_from_others() {
+    fn install_commands_are_recognized() {
         for text in
             ["pip install a", "pip3 install a", "python -m pip install a", "/.uv/uv pip install --python python a"]
         {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn options_become_those_of_uv() {
+    fn pip_options_become_uv_options() {
         let parsed = install(
             "pip install -U --no-cache-dir -r/req.txt --extra-index-url=http://u:p@i/ --pre -f /w a[b]==1 ./c[d]",
         );
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_resolver_is_known() {
+    fn requirements_without_resolution_are_recognized() {
         let plain = |text| install(text).plain_requirements(&Files::default());
         let found = plain("uv pip install --python python --compile-bytecode Zope.Interface==1.2 a_b");
         assert_eq!(found, Some(vec![("zope-interface".into(), Some("1.2".into())), ("a-b".into(), None)]));

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_compared_by_their_first_two_parts() {
+    fn python_versions_match_by_major_and_minor() {
         let python = Interpreter { python: PathBuf::new(), version: "3.11.7".into(), sites: Vec::new() };
         assert_eq!(python.series(), "3.11");
         assert!(["3", "3.11", "3.11.7", "3.11.12"].iter().all(|wanted| python.is_of(wanted)));

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn secrets_are_redacted_in_the_build_log() {
         let log = Log::default();
         log.hide(&["sesame".to_owned(), "ab".to_owned()]);
         log.write("before\n=> open sesame ab\nfrom https://me:pw@host/x and git+ssh://git@host/y, http://host/a@b");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_goes_on_where_it_was() {
+    fn reader_resumes_at_its_position() {
         let log = Log::default();
         log.write("a\nb");
         let chunk = log.after(0);

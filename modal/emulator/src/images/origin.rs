@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_of_python_are_known_by_their_names() {
+    fn python_version_is_read_from_the_image_name() {
         let python = |version: &str| Origin::Python(Some(version.to_owned()));
         assert_eq!(origin("python:3.11.12-slim-bookworm"), python("3.11.12"));
         assert_eq!(origin("docker.io/library/python:3.12"), python("3.12"));

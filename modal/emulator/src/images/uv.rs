@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn pip_gets_the_indexes_that_uv_is_set_to() {
+    fn uv_index_settings_are_passed_to_pip() {
         let index = "https://me:pw@host/simple?a=b";
         assert_eq!(pip(&[("UV_DEFAULT_INDEX", index)]), pairs(&[("PIP_INDEX_URL", index)]));
         assert_eq!(
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_pip_itself_count_more() {
+    fn pip_variables_override_uv_variables() {
         assert_eq!(pip(&[("UV_INDEX_URL", "https://a/s"), ("PIP_INDEX_URL", "https://b/s"), ("UV_NO_INDEX", "")]), []);
     }
 }

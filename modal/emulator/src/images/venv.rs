@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copies_of_descriptions_come_and_go() {
+    fn package_metadata_copies_are_added_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path().join("base");
         fs::create_dir_all(base.join("A_b-1.0.dist-info")).unwrap();

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_have_quotes_and_variables() {
+    fn quotes_and_variables_of_instructions_are_expanded() {
         let words = |text| instruction_words(text, &lookup);
         assert_eq!(words(r#"A=1 B='x $NAME' C="$NAME y" D=a\ b E="#), ["A=1", "B=x $NAME", "C=value y", "D=a b", "E="]);
         assert_eq!(
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn shell_lines_are_read_only_if_they_are_simple() {
+    fn complex_shell_lines_are_not_parsed() {
         let commands = |text| shell_commands(text, &lookup);
         let expected = vec![vec!["cd".to_owned(), "/x".into()], vec!["pip".into(), "install".into(), "a>=1".into()]];
         assert_eq!(commands("cd /x && pip install 'a>=1'"), Some(expected));

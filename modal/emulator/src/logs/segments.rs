@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_once_and_in_order() {
+    fn lines_are_read_once_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let mut segments = Segments::open(folder.path().join("app")).unwrap();
         assert_eq!(segments.read(Position::default()).unwrap().0, []);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go() {
+    fn oldest_segments_are_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let mut segments = Segments::open(folder.path().join("app")).unwrap();
         let long = "x".repeat(SEGMENT_BYTES as usize / 4);

@@ -214,12 +214,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_words_of_a_shell() {
+    fn values_are_shell_quoted() {
         assert_eq!(["/a/b.c-d", "/a b", "it's"].map(quoted), ["/a/b.c-d", "'/a b'", r"'it'\''s'"]);
     }
 
     #[test]
-    fn a_table_is_aligned() {
+    fn table_columns_are_aligned() {
         let text = table(["A", "LONG"], vec![["x".into(), "1".into()], ["long one".into(), "2".into()]]);
         assert_eq!(text, "\nA         LONG\nx         1\nlong one  2\n");
         assert_eq!(table(["A"], Vec::new()), "");

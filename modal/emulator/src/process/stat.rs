@@ -35,14 +35,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn handlers_are_seen() {
+    fn signal_handlers_are_detected() {
         let own = rustix::process::getpid();
         // The runtime of Rust has one for overflows of the stack, and none for this.
         assert_eq!((handles_signal(own, Signal::SEGV), handles_signal(own, Signal::WINCH)), (true, false));
     }
 
     #[test]
-    fn processes_are_described() {
+    fn process_stat_is_parsed() {
         let own = Stat::read(Path::new("/proc/self")).unwrap();
         assert_eq!(own.parent, rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get()));
         // A kernel's thread has no session, and is not to be seen everywhere.

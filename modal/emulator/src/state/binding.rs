@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn options_replace_what_they_name_and_keep_the_rest() {
+    fn options_override_only_the_named_fields() {
         let options = pb::FunctionOptions {
             secret_ids: vec!["st-2".into()],
             replace_secret_ids: true,

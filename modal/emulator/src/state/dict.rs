@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_have_a_limit() {
+    fn oversized_dict_updates_are_refused() {
         let entry = |length| modal_proto::DictEntry { key: Bytes::new(), value: vec![0; length].into() };
         assert!(check_entries(&[entry(MAX_VALUE_BYTES)]).is_ok());
         assert!(check_entries(&[entry(0), entry(MAX_VALUE_BYTES + 1)]).is_err());

@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retries_wait_longer_up_to_the_limit() {
+    fn retry_delay_grows_up_to_the_limit() {
         let policy = pb::FunctionRetryPolicy {
             backoff_coefficient: 2.0,
             initial_delay_ms: 1_000,

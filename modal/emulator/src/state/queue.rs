@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn order_and_expiry_outlive_a_restart() {
+    fn order_and_expiry_survive_a_restart() {
         let (mut state, now) = (State::default(), Now::read());
         let after =
             |seconds: u64| Now { wall: now.wall + seconds as f64, mono: now.mono + Duration::from_secs(seconds) };
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_changes_nothing() {
+    fn rejected_put_changes_nothing() {
         let (mut state, now) = (State::default(), Now::read());
         let request = modal_proto::QueueGetOrCreateRequest {
             object_creation_type: modal_proto::ObjectCreationType::Ephemeral.into(),

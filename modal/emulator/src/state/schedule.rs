@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn cron_counts_in_its_time_zone() {
+    fn cron_uses_its_time_zone() {
         let next = next_time(&cron("30 2 * * *", "Europe/Oslo"), at("2026-07-01T00:00:00Z")).unwrap();
         assert_eq!(next, Some(at("2026-07-01T00:30:00Z")));
         let next = next_time(&cron("*/5 * * * *", ""), at("2026-07-01T00:00:00Z")).unwrap();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_schedules_are_refused() {
+    fn invalid_schedules_are_refused() {
         assert!(next_time(&cron("every day", ""), 0.0).is_err());
         assert!(next_time(&cron("* * * * *", "Mars/Olympus"), 0.0).is_err());
         let empty = pb::Schedule { schedule_oneof: Some(ScheduleOneof::Period(pb::schedule::Period::default())) };

@@ -155,7 +155,7 @@ fn function() -> pb::Function {
 }
 
 #[test]
-fn there_are_no_more_containers_than_allowed_or_needed() {
+fn containers_are_limited_by_demand_and_concurrency_limit() {
     let mut world = World::new(pb::Function { concurrency_limit: 2, ..function() });
     assert!(world.started().is_empty());
     world.call();
@@ -168,7 +168,7 @@ fn there_are_no_more_containers_than_allowed_or_needed() {
 }
 
 #[test]
-fn output_that_is_read_after_the_result_belongs_to_the_input() {
+fn output_read_after_the_result_belongs_to_the_input() {
     let mut world = World::new(function());
     let first = world.call();
     let task = world.started().remove(0);
@@ -187,7 +187,7 @@ fn output_that_is_read_after_the_result_belongs_to_the_input() {
 }
 
 #[test]
-fn timeout_is_reported_when_the_container_has_ended() {
+fn timeout_is_reported_after_the_container_has_ended() {
     let mut world = World::new(function());
     let call = world.call();
     let task = world.started().remove(0);
@@ -204,7 +204,7 @@ fn timeout_is_reported_when_the_container_has_ended() {
 }
 
 #[test]
-fn failures_are_retried_as_the_function_says() {
+fn failures_are_retried_by_the_retry_policy() {
     let policy = pb::FunctionRetryPolicy { retries: 1, initial_delay_ms: 2_000, ..Default::default() };
     let mut world = World::new(pb::Function { retry_policy: Some(policy), ..function() });
     let call = world.call();
@@ -223,7 +223,7 @@ fn failures_are_retried_as_the_function_says() {
 }
 
 #[test]
-fn a_lost_delivery_is_made_again() {
+fn lost_delivery_is_repeated() {
     let mut world = World::new(function());
     world.call();
     world.call();
@@ -233,7 +233,7 @@ fn a_lost_delivery_is_made_again() {
 }
 
 #[test]
-fn cancelled_inputs_end_at_once_or_with_their_container() {
+fn canceled_inputs_end_at_once_or_with_their_container() {
     let mut world = World::new(pb::Function { concurrency_limit: 1, ..function() });
     let (running, waiting) = (world.call(), world.call());
     let task = world.started().remove(0);
@@ -251,7 +251,7 @@ fn cancelled_inputs_end_at_once_or_with_their_container() {
 }
 
 #[test]
-fn a_new_version_is_live_when_published_and_not_before() {
+fn new_version_is_live_only_after_publication() {
     let mut world = World::new(function());
     let old = world.deploy(function());
     world.call();
@@ -271,7 +271,7 @@ fn a_new_version_is_live_when_published_and_not_before() {
 }
 
 #[test]
-fn idle_containers_are_retired_after_their_window() {
+fn idle_containers_stop_after_the_scaledown_window() {
     let mut world = World::new(pb::Function { task_idle_timeout_secs: 7, ..function() });
     world.call();
     let task = world.started().remove(0);
@@ -290,7 +290,7 @@ fn idle_containers_are_retired_after_their_window() {
 }
 
 #[test]
-fn containers_that_never_start_give_their_callers_the_reason() {
+fn failed_container_starts_fail_the_call_with_the_reason() {
     let mut world = World::new(function());
     let call = world.call();
     for _ in 0..3 {
@@ -306,7 +306,7 @@ fn containers_that_never_start_give_their_callers_the_reason() {
 }
 
 #[test]
-fn a_restart_keeps_what_was_done_and_repeats_what_was_not() {
+fn restart_keeps_results_and_redelivers_running_inputs() {
     let mut world = World::new(function());
     let (done, running, waiting) = (world.call(), world.call(), world.call());
     let task = world.started().remove(0);
@@ -325,7 +325,7 @@ fn a_restart_keeps_what_was_done_and_repeats_what_was_not() {
 }
 
 #[test]
-fn a_repeated_request_is_the_same_call() {
+fn repeated_request_returns_the_same_call() {
     let mut world = World::new(function());
     let (function_id, now) = (world.function_id.clone(), world.now());
     let caller = CallOrigin { request_key: Some("key".into()), ..CallOrigin::default() };
@@ -338,7 +338,7 @@ fn a_repeated_request_is_the_same_call() {
 }
 
 #[test]
-fn deserted_apps_end() {
+fn ephemeral_app_stops_without_heartbeats() {
     let mut world = World::new(function());
     let now = world.now();
     let id = world.state.create_app("", "tried out", "", AppState::Ephemeral, now).unwrap().id;
@@ -355,7 +355,7 @@ fn deserted_apps_end() {
 }
 
 #[test]
-fn apps_that_have_ended_are_forgotten_in_time() {
+fn old_stopped_apps_are_deleted() {
     let mut world = World::new(pb::Function::default());
     let ended = |world: &mut World| {
         let now = world.now();
@@ -379,7 +379,7 @@ fn apps_that_have_ended_are_forgotten_in_time() {
 }
 
 #[test]
-fn what_a_schedule_called_is_not_kept_for_long() {
+fn scheduled_calls_are_deleted_before_spawned_ones() {
     let mut world = World::new(function());
     let (function_id, now) = (world.function_id.clone(), world.now());
     let caller = CallOrigin { scheduled: true, ..CallOrigin::default() };

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_loaded_as_they_were_stored() {
+    fn times_round_trip_through_the_store() {
         for step in 0..1000 {
             let seconds = 1_795_909_265.0 + f64::from(step) / 7919.0;
             let moment = Moment { id: step.to_string(), seconds };
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_commit_is_reported_and_repeated_by_the_next() {
+    async fn failed_commit_is_reported_and_repeated_with_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let (store, rows) = Store::open(&path, CancellationToken::new()).await.unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_in_the_clear_is_encrypted_and_leaves_no_trace() {
+    async fn plaintext_database_is_encrypted_without_remains() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         fs::copy(FROZEN, &path).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_without_its_key_is_refused_and_left_as_it_is() {
+    async fn database_without_its_key_is_refused_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let (store, _) = Store::open(&path, CancellationToken::new()).await.unwrap();

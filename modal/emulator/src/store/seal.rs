@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_read_with_the_key_of_its_database_under_its_name() {
+    fn record_decrypts_only_under_its_own_kind_and_id() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("state.db");
         let seal = Seal::of(&database, false).unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn another_key_and_what_is_no_key_are_refused() {
+    fn wrong_and_malformed_keys_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("state.db");
         let sealed = Seal::of(&database, false).unwrap().close("secret", "st-1", "{}", b"").unwrap();

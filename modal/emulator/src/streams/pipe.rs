@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn chunks_come_once_in_order_and_again_when_asked() {
+    async fn chunks_are_in_order_and_can_be_read_again() {
         let pipe = Pipe::default();
         pipe.write(vec![chunk(1, 1), chunk(2, 1)]).await;
         pipe.write(vec![chunk(2, 1), chunk(3, 1)]).await;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_far_ahead_waits_for_the_reader_or_the_end() {
+    async fn writer_waits_when_the_window_is_full() {
         let pipe = Arc::new(Pipe::default());
         pipe.write(vec![chunk(1, WINDOW_BYTES)]).await;
         let writer = pipe.clone();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_reader_that_keeps_up_misses_nothing() {
+    async fn waiting_reader_receives_every_chunk() {
         let pipe = Arc::new(Pipe::default());
         let writer = pipe.clone();
         let (next, mut wanted) = tokio::sync::mpsc::unbounded_channel();

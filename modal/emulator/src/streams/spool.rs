@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn values_outlive_a_restart_but_not_half_of_one() {
+    async fn complete_values_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fc-1");
         let spool = Spool::new(path.clone());
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_generator_waits_for_its_reader() {
+    async fn generator_waits_for_a_slow_reader() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Arc::new(Spool::new(folder.path().join("fc-1")));
         let much = "x".repeat(AHEAD_BYTES as usize);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_reader_that_keeps_up_misses_nothing() {
+    async fn waiting_reader_receives_every_chunk() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Arc::new(Spool::new(folder.path().join("fc-1")));
         let (writer, reader) = (spool.clone(), spool.reader());

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_seen_after_commit_and_reload_only() {
+    fn changes_are_visible_only_after_commit_and_reload() {
         let volume = Volume(tempfile::tempdir().unwrap());
         let (mut one, mut two) = (volume.view("one"), volume.view("two"));
         fs::create_dir(one.folder.join("d")).unwrap();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_empty_while_it_is_refreshed() {
+    fn folder_is_empty_during_a_refresh() {
         let volume = Volume(tempfile::tempdir().unwrap());
         let mut view = volume.view("one");
         fs::create_dir(view.folder.join("d")).unwrap();
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_touches_only_what_others_changed() {
+    fn refresh_replaces_only_files_changed_by_others() {
         let volume = Volume(tempfile::tempdir().unwrap());
         let (mut one, mut two) = (volume.view("one"), volume.view("two"));
         for path in ["same/deep/a", "mixed/deep/b", "mixed/other/c", "gone/d"] {
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn open_files_are_noticed() {
+    fn open_files_are_reported() {
         let volume = Volume(tempfile::tempdir().unwrap());
         let mut view = volume.view("one");
         let file = fs::File::create(view.folder.join("open")).unwrap();

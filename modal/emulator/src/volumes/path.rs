@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_stay_inside() {
+    fn paths_outside_the_volume_are_refused() {
         assert_eq!(normal("/dags//a/./b.py").unwrap(), Path::new("dags/a/b.py"));
         assert_eq!(normal("/").unwrap(), Path::new(""));
         assert!(normal("dags/../../etc/passwd").is_err());
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_lead_out_are_not_followed() {
+    fn links_out_of_the_volume_are_not_followed() {
         let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::create_dir(root.path().join("folder")).unwrap();
         std::fs::write(root.path().join("file"), "").unwrap();

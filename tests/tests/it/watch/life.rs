@@ -22,7 +22,7 @@ impl Watched<'_> {
 }
 
 #[test]
-fn nothing_is_lost_while_the_daemon_is_away() {
+fn changes_during_downtime_are_synced() {
     let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     for name in ["kept", "changed", "deleted"] {
@@ -69,7 +69,7 @@ fn nothing_is_lost_while_the_daemon_is_away() {
 }
 
 #[test]
-fn a_folder_that_is_gone_takes_nothing_with_it() {
+fn missing_folder_does_not_delete_files() {
     let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     watched.write("etl.py", &dag("etl", "one"));
@@ -123,7 +123,7 @@ fn stays(watched: &Watched<'_>, name: &str, seconds: u64) {
 }
 
 #[test]
-fn what_is_on_its_way_is_not_removed() {
+fn files_are_not_removed_while_a_folder_is_refilled() {
     let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     for name in ["first", "second"] {
@@ -166,7 +166,7 @@ fn what_is_on_its_way_is_not_removed() {
 }
 
 #[test]
-fn requirements_that_cannot_be_had_are_held_back() {
+fn uninstallable_requirements_are_quarantined() {
     let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &[]);
     watched.write("team/etl.py", &dag("etl", "one"));
@@ -199,7 +199,7 @@ fn start_with_few_watches(it: &Installation, most: u32) -> bool {
 }
 
 #[test]
-fn where_the_system_watches_no_more_folders_are_polled() {
+fn exhausted_inotify_watches_fall_back_to_polling() {
     let it = Installation::new();
     if !start_with_few_watches(&it, 4) {
         eprintln!("skipped: there are no user namespaces here");
@@ -220,7 +220,7 @@ fn where_the_system_watches_no_more_folders_are_polled() {
 }
 
 #[test]
-fn folders_can_be_polled_and_validators_sent_away() {
+fn configured_polling_syncs_and_idle_validators_end() {
     let it = Installation::new();
     it.set_up_daemon("watch:\n  polling: true\n  polling_seconds: 1\nvalidator:\n  idle_seconds: 1\n");
     // The environment may come later than the watch's first look.

@@ -48,7 +48,7 @@ fn helper(word: &str) -> String {
 }
 
 #[test]
-fn what_links_lead_to_is_uploaded_as_it_changes() {
+fn changed_symlink_targets_are_uploaded() {
     let it = Installation::with_dev(60);
     let at = |path: &str| -> PathBuf { it.root().join("srv").join(path) };
     // The folder is a link to a release, which has a ConfigMap, a package of another place, and single files.

@@ -29,7 +29,7 @@ fn git(folder: &Path, arguments: &[&str]) {
 type Save<'a> = &'a dyn Fn(&str);
 
 #[test]
-fn what_editors_save_is_uploaded() {
+fn saves_of_editors_are_uploaded() {
     let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     let vim = |setting: &str, word: &str| {
@@ -102,7 +102,7 @@ fn what_editors_save_is_uploaded() {
 }
 
 #[test]
-fn a_folder_with_all_that_dags_need() {
+fn watched_folder_uploads_all_files_of_dags() {
     let it = Installation::with_dev(60);
     let folder = it.root().join("project/dags");
     write(
@@ -216,7 +216,7 @@ fn walk(root: &Path, folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_broken_waits_and_the_rest_goes_on() {
+fn broken_files_are_quarantined_and_others_synced() {
     let it = Installation::with_dev(60);
     let watched = Watched::add(&it, "dags", &["--delete"]);
     watched.write("etl.py", &dag("etl", "good"));
@@ -299,7 +299,7 @@ fn what_is_broken_waits_and_the_rest_goes_on() {
 }
 
 #[test]
-fn a_checkout_is_one_upload() {
+fn git_checkout_is_one_upload() {
     const FILES: usize = 500;
     let it = Installation::with_dev(60);
     let folder = it.root().join("dags");

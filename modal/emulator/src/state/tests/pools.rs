@@ -17,7 +17,7 @@ fn stats(world: &World) -> (u32, u32, u32) {
 }
 
 #[test]
-fn a_batch_waits_until_it_is_full_or_its_time_is_up() {
+fn batch_is_delivered_when_full_or_after_the_wait_time() {
     let mut world = World::new(pb::Function { batch_max_size: 2, batch_linger_ms: 3_000, ..function() });
     world.call();
     let task = world.started().remove(0);
@@ -37,7 +37,7 @@ fn a_batch_waits_until_it_is_full_or_its_time_is_up() {
 }
 
 #[test]
-fn containers_are_filled_up_to_the_target_before_there_are_more() {
+fn containers_scale_by_the_target_concurrency() {
     let mut world = World::new(pb::Function {
         max_concurrent_inputs: 5,
         target_concurrent_inputs: 2,
@@ -57,7 +57,7 @@ fn containers_are_filled_up_to_the_target_before_there_are_more() {
 }
 
 #[test]
-fn reserve_containers_come_with_work_and_the_least_stay() {
+fn buffer_containers_start_with_work_and_min_containers_stay() {
     let mut world = World::new(function());
     let settings = AutoscalerSettings {
         min_containers: Some(1),
@@ -97,7 +97,7 @@ fn reserve_containers_come_with_work_and_the_least_stay() {
 }
 
 #[test]
-fn bound_functions_follow_their_base_and_go_with_it() {
+fn bound_function_is_updated_and_removed_with_its_base() {
     let mut world = World::new(function());
     let options = FunctionOptions { concurrency_limit: Some(3), ..Default::default() };
     let request = pb::FunctionBindParamsRequest {
@@ -122,7 +122,7 @@ fn bound_functions_follow_their_base_and_go_with_it() {
 }
 
 #[test]
-fn a_web_request_leaves_nothing_and_is_not_repeated() {
+fn web_request_is_not_stored_or_retried() {
     let mut world = World::new(function());
     let (function_id, now) = (world.function_id.clone(), world.now());
     world.state.take_changes();

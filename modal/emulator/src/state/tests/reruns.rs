@@ -89,7 +89,7 @@ fn concurrent(inputs: u32, batch: u32) -> pb::Function {
 }
 
 #[test]
-fn cancelled_input_that_goes_on_ends_without_its_neighbors() {
+fn canceled_input_that_keeps_running_ends_without_the_others() {
     let mut world = World::new(concurrent(2, 0));
     let (first, second, third) = (world.call(), world.call(), world.call());
     let task = world.started().remove(0);
@@ -115,7 +115,7 @@ fn cancelled_input_that_goes_on_ends_without_its_neighbors() {
 }
 
 #[test]
-fn all_inputs_of_a_container_that_ignores_cancellation_end_with_it() {
+fn container_stops_when_all_inputs_ignore_cancellation() {
     let mut world = World::new(concurrent(2, 0));
     let calls = [world.call(), world.call()];
     let task = world.started().remove(0);
@@ -131,7 +131,7 @@ fn all_inputs_of_a_container_that_ignores_cancellation_end_with_it() {
 }
 
 #[test]
-fn rest_of_a_cancelled_batch_runs_again() {
+fn rest_of_a_canceled_batch_runs_again() {
     let mut world = World::new(concurrent(1, 2));
     let (first, second) = (world.call(), world.call());
     let task = world.started().remove(0);
@@ -151,7 +151,7 @@ fn rest_of_a_cancelled_batch_runs_again() {
 }
 
 #[test]
-fn a_deployed_app_goes_on_with_growing_pauses_if_containers_die() {
+fn deployed_app_replaces_dead_containers_with_backoff() {
     let mut world = World::new(function());
     let call = world.call();
     for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
@@ -170,7 +170,7 @@ fn a_deployed_app_goes_on_with_growing_pauses_if_containers_die() {
 }
 
 #[test]
-fn a_dead_container_costs_a_delivery_but_not_the_input() {
+fn input_of_an_ephemeral_app_fails_after_three_dead_containers() {
     let mut world = World::new(function());
     let app = world.state.apps.get_mut(&world.app_id).unwrap();
     app.state = AppState::Ephemeral.into();
