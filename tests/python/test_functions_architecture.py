@@ -43,7 +43,7 @@ def imported(path: Path) -> Iterator[str]:
             nodes.extend(node.orelse)
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith(PACKAGE))
+            yield from (alias.name for alias in node.names if alias.name.startswith(f"{PACKAGE}."))
         elif isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
             yield from (f"{PACKAGE}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE):
