@@ -99,7 +99,7 @@ def test_operations_can_be_sent_from_the_page(page: Any, daemon: Daemon) -> None
     assert "daemon token" in page.locator("#access-state").inner_text()
     page.fill("#token", daemon.token)
     version.get_by_role("button", name="Send GET").click()
-    version.get_by_text("200 OK").wait_for()
+    version.locator("strong", has_text="200 OK").wait_for()
     assert f'"pid": {daemon.process.pid}' in version.locator(".answer").inner_text()
     environment = opened(page, "get_environment")
     environment.locator("input").fill("de v")

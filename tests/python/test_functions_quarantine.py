@@ -270,7 +270,7 @@ SchedulerJobRunner._process_executor_events = fails(
     SchedulerJobRunner._process_executor_events, lambda executor, **_: "eventful" in {
         getattr(key, "dag_id", None) for key in executor.event_buffer}, {True})
 SchedulerJobRunner._remove_unreferenced_triggers = fails(lambda self: None, lambda: 1, {1})
-dags.list_dag_files = fails(dags.list_dag_files, lambda: 1, {1})
+dag_folder.list_dag_files = fails(dag_folder.list_dag_files, lambda: 1, {1})
 """
 QUARANTINED = "SELECT kind, name, traceback FROM airflow_serverless_quarantine"
 SHOWN = "SELECT filename FROM import_error WHERE stacktrace LIKE '%quarantined%stand-in%'"

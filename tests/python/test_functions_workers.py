@@ -103,7 +103,7 @@ def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
         marks, functions = Path(name, "marks"), Path(name, "functions")
         marks.mkdir()
         shutil.copytree(FUNCTIONS, functions)
-        with (functions / "airflow_serverless" / "executor" / "worker.py").open("a") as worker:
+        with (functions / "airflow_serverless" / "worker" / "execute_task.py").open("a") as worker:
             worker.write(FAULTS.replace("MARKS", repr(str(marks))))
         with deployed(request.param, functions=functions) as environment:
             environment.upload("counted.py", DAG)
