@@ -47,9 +47,4 @@ impl Fault {
 impl Problem {
     /// Prefix of [`Problem::kind`].
     pub const NAMESPACE: &'static str = "urn:airflow-serverless:problem:";
-
-    /// The kind without its namespace, such as `environment-not-found`.
-    pub fn short_kind(&self) -> &str {
-        self.kind.strip_prefix(Self::NAMESPACE).unwrap_or(&self.kind)
-    }
 }

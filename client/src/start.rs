@@ -38,18 +38,18 @@ const SHOWN_LINES: usize = 5;
 /// Starts the daemon and waits until it serves.
 pub async fn start(home: &Home, printer: &Printer) -> Result<(), CliError> {
     printer.note("starting airflowd");
-    until_it_made_way(home).await?;
+    wait_until_stopped(home).await?;
     match Service::of(home) {
         Some(service) => {
             service.start()?;
-            until_it_serves(home).await.ok_or_else(|| not_ready(home))
+            wait_until_ready(home).await.ok_or_else(|| not_ready(home))
         }
         None => start_process(home).await,
     }
 }
 
 /// Waits for the end of a daemon that accepts no more connections.
-async fn until_it_made_way(home: &Home) -> Result<(), CliError> {
+async fn wait_until_stopped(home: &Home) -> Result<(), CliError> {
     let deadline = Instant::now() + STOP_LIMIT;
     while let Some(holder) = Holder::of(home).filter(|_| !home_lock::listens(home)) {
         if Instant::now() > deadline {
@@ -84,7 +84,7 @@ async fn start_process(home: &Home) -> Result<(), CliError> {
 }
 
 /// Waits until the daemon serves; `None` at the time limit.
-pub async fn until_it_serves(home: &Home) -> Option<()> {
+pub async fn wait_until_ready(home: &Home) -> Option<()> {
     let deadline = Instant::now() + START_LIMIT;
     while !serves(home).await {
         if Instant::now() > deadline {

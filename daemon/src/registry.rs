@@ -42,7 +42,7 @@ pub struct Registry {
     base: Base,
     modal: Modal,
     /// Held while the desired state is checked and recorded, so that it is consistent with its secrets.
-    wishing: Locks,
+    changing: Locks,
     /// Signals work for the reconciler.
     wake: Arc<Notify>,
     /// Signals the removal of an environment.
@@ -53,8 +53,8 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(base: Base, modal: Modal) -> Self {
-        let (wishing, wake, removed) = (Locks::default(), Arc::default(), Arc::default());
-        Self { base, modal, wishing, wake, removed, hang_up: CancellationToken::new() }
+        let (changing, wake, removed) = (Locks::default(), Arc::default(), Arc::default());
+        Self { base, modal, changing, wake, removed, hang_up: CancellationToken::new() }
     }
 
     /// Waits until there is work for the reconciler; an earlier notification counts. One caller at a time.
@@ -89,8 +89,8 @@ impl Registry {
     }
 
     pub async fn environment_names(&self) -> Result<Vec<EnvironmentName>> {
-        let wishes = self.base.store.wishes().await?;
-        Ok(wishes.into_iter().map(|wish| wish.environment.name).collect())
+        let desired = self.base.store.desired_states().await?;
+        Ok(desired.into_iter().map(|state| state.environment.name).collect())
     }
 
     pub async fn environment(&self, name: &EnvironmentName) -> Result<Environment> {
@@ -121,7 +121,7 @@ impl Registry {
         let CreateEnvironment { name, config: wanted } = request;
         wanted.validate(PreviousConfig::Nothing).map_err(Error::InvalidConfig)?;
         let config = wanted.without_secrets();
-        let _wishing = self.wishing.lock(&name).await;
+        let _changing = self.changing.lock(&name).await;
         match self.base.store.environment(&name).await? {
             None => {
                 let target = wanted.target.map_or_else(|| self.modal.default_target(), Ok)?;
@@ -153,7 +153,7 @@ impl Registry {
         is_expected: impl FnOnce(&Environment) -> Result<()>,
     ) -> Result<EnvironmentChange> {
         let config = wanted.without_secrets();
-        let _wishing = self.wishing.lock(name).await;
+        let _changing = self.changing.lock(name).await;
         let environment = self.wanted_environment(name).await?;
         is_expected(&environment)?;
         wanted.validate(PreviousConfig::Known(&environment.config)).map_err(Error::InvalidConfig)?;
@@ -179,7 +179,7 @@ impl Registry {
         wanted: DeleteEnvironment,
         is_expected: impl FnOnce(&Environment) -> Result<()>,
     ) -> Result<EnvironmentChange> {
-        let _wishing = self.wishing.lock(name).await;
+        let _changing = self.changing.lock(name).await;
         let environment = self.environment(name).await?;
         is_expected(&environment)?;
         let deletion = if wanted.purge { Deletion::Purge } else { Deletion::Keep };
@@ -260,7 +260,7 @@ impl Registry {
     /// Cancels a running operation; finished steps stay. One that has ended is returned as it is.
     pub async fn cancel_operation(&self, id: Uuid) -> Result<Operation> {
         let operation = self.base.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
-        let _wishing = self.wishing.lock(&operation.environment).await;
+        let _changing = self.changing.lock(&operation.environment).await;
         let operation = self.base.store.operation(id).await?.ok_or(Error::OperationNotFound(id))?;
         if operation.state != OperationState::Running {
             return Ok(operation);

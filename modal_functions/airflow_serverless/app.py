@@ -14,11 +14,11 @@ from typing import Any
 import modal
 
 from airflow_serverless.config import LONGEST_TIMEOUT_SECONDS, MOUNT_PATH, SETTINGS_VARIABLE, Settings
+from airflow_serverless.patched import CHECKED
 
 PINNED = (
+    *CHECKED,
     "modal",
-    "apache-airflow-core",
-    "apache-airflow-task-sdk",
     "apache-airflow-providers-standard",
     "psycopg2-binary",
     "asyncpg",

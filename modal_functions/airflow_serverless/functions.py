@@ -42,7 +42,9 @@ def _preload() -> None:
     from airflow_serverless.airflow_config import configure_airflow
     from airflow_serverless.config import Paths, Settings
     from airflow_serverless.imports import quick_imports
+    from airflow_serverless.patched import check_versions
 
+    check_versions()
     configure_airflow(Settings.from_environment(), Paths.from_environment())
     with quick_imports():
         import airflow.jobs.scheduler_job_runner

@@ -11,6 +11,7 @@ from environment import FUNCTIONS
 PACKAGE = "airflow_serverless"
 LAYERS = (
     "imports",
+    "patched",
     "regular",
     "state",
     "config",

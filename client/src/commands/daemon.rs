@@ -152,7 +152,7 @@ async fn install(home: &Home, printer: &Printer) -> Outcome {
     if let Some(note) = installed.note {
         printer.warning(note);
     }
-    if start::until_it_serves(home).await.is_none() {
+    if start::wait_until_ready(home).await.is_none() {
         let message = format!("{} started airflowd, but it does not respond", service.name());
         let hint = Some("`airflow-serverless daemon logs` shows why".to_owned());
         return Err(CliError::Unexpected { message, hint });

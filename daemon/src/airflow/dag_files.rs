@@ -137,7 +137,7 @@ impl Deployed {
             self.upload(vec![File { path: on_volume(filename), content: content.into() }]).await?;
         }
         // Also for an unchanged file: an earlier upload may have been interrupted before this step.
-        self.dags_changed().await?;
+        self.notify_dags_changed().await?;
         let ids = verdict.dags.iter().map(|dag| dag.dag_id.clone()).collect();
         let mut warnings = verdict.warnings;
         match self.shared_with(filename, ids).await {

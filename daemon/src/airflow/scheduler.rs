@@ -42,7 +42,7 @@ impl Deployed {
     }
 
     /// Notifies the scheduler of changed DAG files.
-    pub(crate) async fn dags_changed(&self) -> Result<()> {
+    pub(crate) async fn notify_dags_changed(&self) -> Result<()> {
         self.using_objects(|| self.wake("upload")).await.map(drop)
     }
 

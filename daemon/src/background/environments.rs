@@ -64,8 +64,8 @@ impl EnvironmentReconciler {
         let registry = self.registry.clone();
         self.find_outdated().await;
         while !cancelled.is_cancelled() {
-            let pause = match self.base.store.wishes().await {
-                Ok(wishes) => self.begin_what_is_due(&wishes, &cancelled),
+            let pause = match self.base.store.desired_states().await {
+                Ok(desired_states) => self.begin_what_is_due(&desired_states, &cancelled),
                 Err(error) => {
                     tracing::error!(error = chain(&error), "the registry cannot be read");
                     PERIOD
@@ -92,18 +92,18 @@ impl EnvironmentReconciler {
     }
 
     /// Begins attempts and abandons outdated ones; returns the time until the next check.
-    fn begin_what_is_due(&mut self, wishes: &[DesiredState], stop: &CancellationToken) -> Duration {
+    fn begin_what_is_due(&mut self, desired_states: &[DesiredState], stop: &CancellationToken) -> Duration {
         let mut pause = PERIOD;
-        for wish in wishes {
-            let Environment { name, generation, .. } = &wish.environment;
+        for desired in desired_states {
+            let Environment { name, generation, .. } = &desired.environment;
             if let Some(attempt) = self.attempts.get(name) {
-                if attempt.generation != *generation || !wish.is_open {
+                if attempt.generation != *generation || !desired.is_open {
                     attempt.abandoned.cancel();
                 }
-            } else if wish.is_open && self.running.len() < AT_A_TIME {
-                match self.wait(wish) {
+            } else if desired.is_open && self.running.len() < AT_A_TIME {
+                match self.wait(desired) {
                     Some(wait) => pause = pause.min(wait),
-                    None => self.begin(wish.clone(), stop.clone()),
+                    None => self.begin(desired.clone(), stop.clone()),
                 }
             }
         }
@@ -111,16 +111,16 @@ impl EnvironmentReconciler {
     }
 
     /// Returns the time until the next attempt, if it has to wait.
-    fn wait(&self, wish: &DesiredState) -> Option<Duration> {
-        let retry = wish.retry_at.and_then(|at| (at - self.base.now()).to_std().ok());
+    fn wait(&self, desired: &DesiredState) -> Option<Duration> {
+        let retry = desired.retry_at.and_then(|at| (at - self.base.now()).to_std().ok());
         // A longer wait means that the clock was set back.
         let retry = retry.filter(|wait| *wait <= RETRIES.longest);
-        let (_, at) = self.unrecorded.get(&wish.environment.name).copied().unwrap_or((0, Instant::now()));
+        let (_, at) = self.unrecorded.get(&desired.environment.name).copied().unwrap_or((0, Instant::now()));
         retry.max(Some(at.saturating_duration_since(Instant::now()))).filter(|wait| !wait.is_zero())
     }
 
-    fn begin(&mut self, wish: DesiredState, stop: CancellationToken) {
-        let (name, generation) = (wish.environment.name.clone(), wish.environment.generation);
+    fn begin(&mut self, desired: DesiredState, stop: CancellationToken) {
+        let (name, generation) = (desired.environment.name.clone(), desired.environment.generation);
         let abandoned = CancellationToken::new();
         self.attempts.insert(name.clone(), Attempt { generation, abandoned: abandoned.clone() });
         let (base, registry) = (self.base.clone(), self.registry.clone());
@@ -128,7 +128,7 @@ impl EnvironmentReconciler {
         self.running.spawn(async move {
             let done = tokio::select! {
                 () = abandoned.cancelled() => Ok(()),
-                done = reconcile((&base, &registry), &tools, &metrics, &wish, &stop) => done,
+                done = reconcile((&base, &registry), &tools, &metrics, &desired, &stop) => done,
             };
             (name, done)
         });
@@ -156,19 +156,19 @@ async fn reconcile(
     (base, registry): (&Base, &Registry),
     tools: &Tools,
     metrics: &Metrics,
-    wish: &DesiredState,
+    desired: &DesiredState,
     stop: &CancellationToken,
 ) -> Result<()> {
-    let Environment { name, generation, .. } = &wish.environment;
+    let Environment { name, generation, .. } = &desired.environment;
     let latest = base.store.latest_operation(name).await?;
     let operation = latest.filter(|operation| operation.state == OperationState::Running);
     let mut recorder =
-        Recorder::new(base.clone(), name.clone(), operation, steps::titles(wish.deletion), metrics.clone());
-    match run_steps(tools, wish, &mut recorder, stop).await? {
+        Recorder::new(base.clone(), name.clone(), operation, steps::titles(desired.deletion), metrics.clone());
+    match run_steps(tools, desired, &mut recorder, stop).await? {
         Steps::Stopped => return Ok(()),
         Steps::Failed { step, error } => {
             tracing::warn!(environment.name = %name, step, error, "the environment is not ready");
-            let retry_at = base.now() + RETRIES.delay(wish.attempts);
+            let retry_at = base.now() + RETRIES.delay(desired.attempts);
             let outcome = Outcome::Failed { step, error: &error, retry_at };
             let ended = recorder.ending(Some(&error));
             let recorded = base.store.observe_environment(name, *generation, (outcome, ended), base.now()).await?;
@@ -181,7 +181,7 @@ async fn reconcile(
         Steps::Succeeded => {}
     }
     let ended = recorder.ending(None);
-    let recorded = match wish.deletion {
+    let recorded = match desired.deletion {
         None => {
             let functions = tools.runtime.functions_hash();
             let outcome = Outcome::Reached { functions: &functions };
@@ -190,7 +190,7 @@ async fn reconcile(
         Some(_) => base.store.forget_environment(name, *generation, ended, base.now()).await?,
     };
     let Ended::Recorded { was_running } = recorded else { return Ok(()) };
-    match wish.deletion {
+    match desired.deletion {
         None => {
             tracing::info!(environment.name = %name, environment.generation = generation, "the environment is ready");
             base.events.record(EventKind::EnvironmentReady, name, json!({"generation": generation})).await;
@@ -218,17 +218,17 @@ enum Steps {
 
 async fn run_steps(
     tools: &Tools,
-    wish: &DesiredState,
+    desired: &DesiredState,
     recorder: &mut Recorder,
     stop: &CancellationToken,
 ) -> Result<Steps> {
-    for (index, kind) in steps::of(wish.deletion).iter().enumerate() {
+    for (index, kind) in steps::of(desired.deletion).iter().enumerate() {
         if stop.is_cancelled() {
             return Ok(Steps::Stopped);
         }
         recorder.step(index, StepState::Running, None).await?;
         let (progress, details) = Progress::new();
-        let work = tools.run(*kind, &wish.environment, &progress);
+        let work = tools.run(*kind, &desired.environment, &progress);
         match recorder.while_running(index, details, work).await? {
             Ok(detail) => recorder.step(index, StepState::Succeeded, Some(detail)).await?,
             Err(error) => {

@@ -97,7 +97,7 @@ impl Registry {
     /// Registers a deployed environment with the configuration of its last deployment, and redeploys it. An environment
     /// that is registered already is returned as it is.
     pub async fn adopt_environment(&self, name: &EnvironmentName) -> Result<EnvironmentChange> {
-        let _wishing = self.wishing.lock(name).await;
+        let _changing = self.changing.lock(name).await;
         if let Some(environment) = self.base.store.environment(name).await? {
             return Ok(EnvironmentChange { environment, operation: self.running_operation(name).await? });
         }

@@ -187,7 +187,7 @@ impl Store {
     }
 
     /// Returns the desired state of each environment.
-    pub async fn wishes(&self) -> Result<Vec<DesiredState>> {
+    pub async fn desired_states(&self) -> Result<Vec<DesiredState>> {
         self.rows().await?.into_iter().map(DesiredState::try_from).collect()
     }
 
@@ -235,7 +235,7 @@ impl Store {
         operation: &NewOperation,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        self.wish(name, ("config", encode("configuration", config)?), operation, now).await
+        self.set_desired(name, ("config", encode("configuration", config)?), operation, now).await
     }
 
     /// Marks an environment for deletion, together with the operation that carries it out.
@@ -246,12 +246,12 @@ impl Store {
         operation: &NewOperation,
         now: DateTime<Utc>,
     ) -> Result<()> {
-        self.wish(name, ("deletion", word("deletion", &deletion)?), operation, now).await
+        self.set_desired(name, ("deletion", word("deletion", &deletion)?), operation, now).await
     }
 
     /// Changes the desired state and increments the generation. Resets the attempts, which belong to the earlier
     /// generation.
-    async fn wish(
+    async fn set_desired(
         &self,
         name: &EnvironmentName,
         (column, value): (&'static str, String),

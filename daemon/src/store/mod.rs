@@ -239,9 +239,9 @@ mod tests {
         let (_folder, store) = frozen(1).await;
         let (dev, now) = ("dev".parse().expect("a name"), chrono::Utc::now());
         let operation = || NewOperation { id: uuid::Uuid::now_v7(), kind: OperationKind::Delete };
-        store.delete_environment(&dev, Deletion::Keep, &operation(), now).await.expect("a wish");
+        store.delete_environment(&dev, Deletion::Keep, &operation(), now).await.expect("a change");
         let purge = operation();
-        store.delete_environment(&dev, Deletion::Purge, &purge, now).await.expect("another wish");
+        store.delete_environment(&dev, Deletion::Purge, &purge, now).await.expect("another change");
         let ended = OperationChange { id: purge.id, state: OperationState::Succeeded, steps: &[], error: None };
         let outdated = store.forget_environment(&dev, 2, Some(ended), now).await.expect("an answer");
         assert_eq!(outdated, Ended::Outdated);

@@ -1,6 +1,6 @@
 //! Watches: sync folders to the Volumes of environments.
 //!
-//! An event only wakes a [task](task), which runs a [round](round): a [snapshot](snapshot) of the whole folder, a
+//! An event only wakes a [task](task), which runs a [round](round): a [scan](scanned_folder) of the whole folder, a
 //! [plan](plan) of the differences to the Volume, a [check](check) of the affected files, and one [upload](upload) of
 //! all changes that are not [quarantined](quarantine). A restart, a retry and a burst of saves all lead to the same
 //! round.
@@ -17,7 +17,7 @@ mod quarantine;
 mod round;
 mod rules;
 mod scan;
-mod snapshot;
+mod scanned_folder;
 mod status;
 mod task;
 mod upload;

@@ -13,7 +13,7 @@ use super::{
     local::Locals,
     plan::Plan,
     quarantine::{Quarantined, Tried, quarantine},
-    snapshot::{Snapshot, is_still},
+    scanned_folder::{ScannedFolder, is_still},
 };
 use crate::model::{Name, Records};
 
@@ -34,11 +34,11 @@ pub struct Held {
 }
 
 impl PlannedChanges {
-    pub fn new(snapshot: Snapshot, plan: Plan, refused: BTreeMap<Name, String>) -> (Self, Locals) {
+    pub fn new(scanned: ScannedFolder, plan: Plan, refused: BTreeMap<Name, String>) -> (Self, Locals) {
         let gone: Vec<Name> = plan.remove.iter().chain(&plan.replace).cloned().collect();
-        let graph = Graph::new(&snapshot.locals, &gone);
-        let contents = snapshot.contents.into_iter().collect();
-        (Self { plan, graph, contents, unreadable: snapshot.invalid, refused }, snapshot.locals)
+        let graph = Graph::new(&scanned.locals, &gone);
+        let contents = scanned.contents.into_iter().collect();
+        (Self { plan, graph, contents, unreadable: scanned.invalid, refused }, scanned.locals)
     }
 
     /// Iterates over all planned changes.

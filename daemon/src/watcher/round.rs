@@ -26,7 +26,7 @@ use super::{
     quarantine::Quarantined,
     rules::Rules,
     scan::ScanError,
-    snapshot::{Snapshot, digest, take_snapshot},
+    scanned_folder::{ScannedFolder, digest, scan_contents},
     status::{Shared, shared_dags},
     upload,
 };
@@ -63,8 +63,8 @@ pub struct Memory {
     knows_definitions: bool,
     /// Consecutive rounds that were postponed because of ongoing writes.
     postponed_rounds: u32,
-    /// How long the last snapshot took.
-    pub snapshot_took: Duration,
+    /// How long the last scan took.
+    pub scan_took: Duration,
 }
 
 /// Limit on postponed rounds, so that constant writes to some files do not block the upload of others.
@@ -104,39 +104,39 @@ impl Round {
             None => return Ok(Outcome::Gone),
         }
         let records = self.records().await?;
-        let snapshot = match self.take_snapshot(&records).await {
-            Ok(snapshot) => snapshot,
+        let scanned = match self.scan_contents(&records).await {
+            Ok(scanned) => scanned,
             Err(ScanError::Missing) => return Ok(Outcome::Missing("the folder is not there".to_owned())),
             Err(ScanError::Read(source)) => {
                 return Err(Error::Files { action: "reading", path: self.row.directory.clone(), source });
             }
             Err(error) => return Err(Error::Watch(error.to_string())),
         };
-        let (device, number, (seconds, nanoseconds)) = snapshot.identity;
+        let (device, number, (seconds, nanoseconds)) = scanned.identity;
         let identity = format!("{device}:{number}:{seconds}.{nanoseconds}");
         let is_another = self.row.identity.as_ref().is_some_and(|known| *known != identity);
         let is_unreported = is_another || self.is_polling();
-        if snapshot.has_recent_changes() && is_unreported && self.memory.postponed_rounds < MOST_POSTPONED_ROUNDS {
+        if scanned.has_recent_changes() && is_unreported && self.memory.postponed_rounds < MOST_POSTPONED_ROUNDS {
             // No event reports the end of a save here, so another round is needed.
             self.memory.postponed_rounds += 1;
             return Ok(Outcome::Again);
         }
         self.memory.postponed_rounds = 0;
-        if snapshot.locals.is_empty() && is_another && !records.is_empty() {
+        if scanned.locals.is_empty() && is_another && !records.is_empty() {
             let message = "the folder is empty, and not the one that was there; is something not mounted?";
             return Ok(Outcome::Missing(message.to_owned()));
         }
         // While a folder is being filled, missing files may still arrive.
-        let is_filled = !(is_another && self.row.deletes) || snapshot.quiet_for >= FILLED_AFTER;
+        let is_filled = !(is_another && self.row.deletes) || scanned.quiet_for >= FILLED_AFTER;
         let is_new = self.row.identity.as_ref() != Some(&identity);
         let progress = Progress { identity: (is_new && is_filled).then_some(identity), ..Progress::default() };
         match self.airflow.deployed(&self.row.environment).await {
             Ok(environment) => {
-                let outcome = self.sync(snapshot, &environment, progress, (compares, is_filled)).await?;
+                let outcome = self.sync(scanned, &environment, progress, (compares, is_filled)).await?;
                 Ok(if is_filled || outcome == Outcome::Gone { outcome } else { Outcome::Filling })
             }
             Err(error @ (Error::EnvironmentNotReady(..) | Error::EnvironmentDeleting(_))) => {
-                self.publish_all_pending(&snapshot.locals);
+                self.publish_all_pending(&scanned.locals);
                 Ok(Outcome::Waiting(error.to_string()))
             }
             Err(Error::EnvironmentNotFound(_)) => Ok(Outcome::Gone),
@@ -162,33 +162,33 @@ impl Round {
         self.directory.lock().warning().is_some()
     }
 
-    async fn take_snapshot(&mut self, records: &Arc<Records>) -> Result<Snapshot, ScanError> {
+    async fn scan_contents(&mut self, records: &Arc<Records>) -> Result<ScannedFolder, ScanError> {
         let (root, rules, directory) = (self.root.clone(), self.rules.clone(), self.directory.clone());
         let (last, records) = (self.shared.locals(), records.clone());
         let started = Instant::now();
         let taken = tokio::task::spawn_blocking(move || {
             let mut directory = directory.lock();
-            take_snapshot(&root, &rules, &mut directory, (&last, &records))
+            scan_contents(&root, &rules, &mut directory, (&last, &records))
         });
         let taken = taken.await;
-        self.memory.snapshot_took = started.elapsed();
+        self.memory.scan_took = started.elapsed();
         // The task is never aborted, so an error is its panic.
         taken.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     async fn sync(
         &mut self,
-        snapshot: Snapshot,
+        scanned: ScannedFolder,
         environment: &Deployed,
         mut progress: Progress,
         (compares, is_filled): (bool, bool),
     ) -> Result<Outcome> {
         let records = self.records().await?;
         let deletes = self.row.deletes && is_filled;
-        let plan = self.plan((&snapshot, &records), environment, &mut progress, (compares, deletes)).await?;
-        refresh(&snapshot.locals, &records, &mut progress);
+        let plan = self.plan((&scanned, &records), environment, &mut progress, (compares, deletes)).await?;
+        refresh(&scanned.locals, &records, &mut progress);
         let refused = self.refused(&plan, &records).await?;
-        let (mut found, locals) = PlannedChanges::new(snapshot, plan, refused);
+        let (mut found, locals) = PlannedChanges::new(scanned, plan, refused);
         let locals = Arc::new(locals);
         self.shared.set_locals(locals.clone());
         self.publish_status(&found, &records, &BTreeMap::new());
@@ -206,14 +206,14 @@ impl Round {
     /// Computes the plan; compares contents to find files that were replaced on the Volume.
     async fn plan(
         &self,
-        (snapshot, records): (&Snapshot, &Records),
+        (scanned, records): (&ScannedFolder, &Records),
         environment: &Deployed,
         progress: &mut Progress,
         (compares, deletes): (bool, bool),
     ) -> Result<Plan> {
         let planned = |remotes: Option<&Remotes>| {
-            let view = View { locals: &snapshot.locals, records, remotes, deletes };
-            plan(&view, |path| snapshot.hides(path))
+            let view = View { locals: &scanned.locals, records, remotes, deletes };
+            plan(&view, |path| scanned.hides(path))
         };
         let mut plan = planned(None);
         // Clearing the way for an upload requires a listing of the Volume.
@@ -223,7 +223,7 @@ impl Round {
             plan = planned(Some(&remotes));
             for path in std::mem::take(&mut plan.verify) {
                 let there = volume.read(&on_volume(&path)).await?;
-                let (Some(record), Some(local)) = (records.get(&path), snapshot.locals.get(&path)) else { continue };
+                let (Some(record), Some(local)) = (records.get(&path), scanned.locals.get(&path)) else { continue };
                 if there.is_some_and(|content| digest(&content) == local.sha256) {
                     let on_volume = remotes.get(&*path).map(|remote| remote.modified);
                     progress.recorded.push((path, Record { on_volume, ..record.clone() }));
@@ -313,7 +313,7 @@ impl Round {
         let removed: Vec<Name> = removals.into_iter().chain(in_the_way).collect();
         if progress.uploads > 0 || !removed.is_empty() {
             // Before saving the progress, so that a daemon killed in between does it again.
-            environment.dags_changed().await?;
+            environment.notify_dags_changed().await?;
         }
         let is_there = |path: &Name| locals.contains_key(path) && !held.why.contains_key(path);
         let ids = self.memory.verdicts.take_dags(is_there);

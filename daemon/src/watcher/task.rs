@@ -36,7 +36,7 @@ const FILLING_PERIOD: Duration = Duration::from_secs(1);
 const WAITING_PERIOD: Duration = Duration::from_secs(30);
 const RETRIES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
 /// Scans of a polled folder take at most one part in this many of the time.
-const POLLING_SHARE: u32 = 50;
+const POLLING_PAUSE_FACTOR: u32 = 50;
 
 pub struct Task {
     pub round: Round,
@@ -70,7 +70,7 @@ impl Task {
         let mut compares = true;
         let mut compared_at = Instant::now();
         loop {
-            self.open_eyes();
+            self.start_watching();
             self.changes.borrow_and_update();
             self.environments.borrow_and_update();
             let started = Instant::now();
@@ -99,7 +99,7 @@ impl Task {
     }
 
     /// Starts the system's file events, unless the settings ask for polling.
-    fn open_eyes(&self) {
+    fn start_watching(&self) {
         let mut directory = self.round.directory.lock();
         if self.settings.polling {
             directory.stop("airflowd.yaml asks for it, so the folder is polled every few seconds");
@@ -114,7 +114,7 @@ impl Task {
         if outcome.is_ok() {
             self.failures = 0;
         }
-        let polling = self.settings.polling_interval().max(self.round.memory.snapshot_took * POLLING_SHARE);
+        let polling = self.settings.polling_interval().max(self.round.memory.scan_took * POLLING_PAUSE_FACTOR);
         let warning = self.round.directory.lock().warning().map(str::to_owned);
         let idle = if warning.is_some() { polling } else { PERIOD };
         let (state, message, next) = match outcome {

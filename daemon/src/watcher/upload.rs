@@ -10,7 +10,7 @@ use super::{
     imports::Graph,
     local::{Locals, Role},
     plan::{Remote, Remotes},
-    snapshot::{digest, read},
+    scanned_folder::{digest, read},
 };
 use crate::{
     airflow::{DAGS, Deployed, on_volume},

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow_serverless.dags import tree
+from airflow_serverless.dags import process_tree
 
 POLL_SECONDS = 0.01
 GRACE_SECONDS = 2
@@ -48,12 +48,12 @@ def run_in_child(function: Callable[[], Any], limits: Limits) -> Any:
     Raises ChildFailed if the child exits early, is killed by a signal, or exceeds its limits. Everything the child
     started is killed with it, wherever it has put itself.
     """
-    with tree.adopting_orphans():
-        before = tree.children()
+    with process_tree.adopting_orphans():
+        before = process_tree.children()
         try:
             return _run(function, limits)
         finally:
-            if not tree.end_all_but(before, END_SECONDS):
+            if not process_tree.end_all_but(before, END_SECONDS):
                 # Whoever starts processes faster than they are ended is not to be waited for.
                 raise ChildFailed("starts processes without end")
 
@@ -90,7 +90,7 @@ def _child(function: Callable[[], Any], writer: int, limits: Limits, parent: int
     """Never returns: the parent's clean-up handlers and stack are not the child's to unwind."""
     try:
         os.setsid()
-        tree.die_with_parent(parent)
+        process_tree.die_with_parent(parent)
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(3):
             os.dup2(null, descriptor)
@@ -158,7 +158,7 @@ def _collect(process: int, reader: int, limits: Limits) -> tuple[bytes, int | No
         if ended:
             return b"".join(chunks), status
         if time.monotonic() - measured > MEMORY_SECONDS:
-            if tree.memory_mb({process}, limits.memory_mb) > limits.memory_mb:
+            if process_tree.memory_mb({process}, limits.memory_mb) > limits.memory_mb:
                 raise ChildFailed(f"needs more than {limits.memory_mb} MB of memory, with the processes that it starts")
             measured = time.monotonic()
     return b"", None

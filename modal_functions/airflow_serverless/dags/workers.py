@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from airflow_serverless.dags import tree
+from airflow_serverless.dags import process_tree
 
 Answer = Callable[[str], dict[str, Any]]
 
@@ -66,7 +66,7 @@ class Pool:
 
     def serve(self, source: int) -> None:
         """Answer what comes from the descriptor `source`; when that ends, so does all that is under way."""
-        with tree.adopting_orphans():
+        with process_tree.adopting_orphans():
             self._serve(source)
 
     def _serve(self, source: int) -> None:
@@ -160,7 +160,7 @@ class Pool:
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker.process, signal.SIGKILL)
         os.waitpid(worker.process, 0)
-        tree.end_all_but({other.process for other in self._workers.values()}, GRACE_SECONDS)
+        process_tree.end_all_but({other.process for other in self._workers.values()}, GRACE_SECONDS)
         line = worker.line
         if line is None:
             return
@@ -189,7 +189,7 @@ class Pool:
         """The life of a worker. What is the parent's is not this process's to clean up."""
         try:
             signal.signal(signal.SIGTERM, _leave)
-            tree.die_with_parent(parent, signal.SIGTERM)
+            process_tree.die_with_parent(parent, signal.SIGTERM)
             gc.freeze()
             self._selector.close()
             for other in self._workers.values():

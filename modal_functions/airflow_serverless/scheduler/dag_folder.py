@@ -40,18 +40,18 @@ class Synced:
     """The result of a sync of the DAG folder; paths are relative to it.
 
     Files that were parsed, files that vanished, and what must be installed before other files can be parsed, by the
-    names of the environments. `next_clock`: when the next file that reads the clock, or whose packages could not be
+    names of the environments. `next_parse_at`: when the next file that reads the clock, or whose packages could not be
     installed, is due, in seconds since the epoch.
     """
 
     parsed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    next_clock: float | None = None
+    next_parse_at: float | None = None
 
-    def look_again(self, at: float | None) -> None:
+    def note_parse_at(self, at: float | None) -> None:
         """Note a time at which files are due."""
-        self.next_clock = min((time for time in (self.next_clock, at) if time is not None), default=None)
+        self.next_parse_at = min((time for time in (self.next_parse_at, at) if time is not None), default=None)
 
     def __bool__(self) -> bool:
         return bool(self.parsed or self.removed)
@@ -96,7 +96,7 @@ class DagFolder:
             outdated = reads.outdated({path for path in parsed_before if reads.is_known(path)}, observed)
             outdated |= {path for path in parsed_before - waiting_before if not reads.is_known(path)}
             ready = {path for path in waiting_before - outdated if self._is_ready(path, notes, result)}
-            result.look_again(reads.next_clock())
+            result.note_parse_at(reads.next_parse_at())
             if not changed and not gone and not retried and not outdated and not ready:
                 return result
             self._values = None
@@ -126,7 +126,7 @@ class DagFolder:
                     kinds[path] = WAITING
                 result.parsed.append(path)
             result.removed = sorted(gone)
-            result.look_again(reads.next_clock())
+            result.note_parse_at(reads.next_parse_at())
             quarantine.keep_only(FILE, [*present, FOLDER])
             _forget_missing(candidates)
             _write_plugin_errors(self._plugins["errors"])
@@ -213,7 +213,7 @@ class DagFolder:
         if retry_at <= time.time():
             result.missing[name] = asked
         else:
-            result.look_again(retry_at)
+            result.note_parse_at(retry_at)
         return False
 
     def _parse(
@@ -241,7 +241,7 @@ class DagFolder:
             if note is not None:
                 self._failures[path] = note["at"]
                 retry_at = package_installs.retry_at(note)
-                result.look_again(retry_at)
+                result.note_parse_at(retry_at)
                 if retry_at <= time.time():
                     result.missing[Environments.name(asked)] = asked
                 if parsed["import_errors"]:

@@ -24,10 +24,12 @@ CRON_LATE_SECONDS = 5.0
 MOST_RETRIES = 200
 
 
-def compute(generation: int, deferred: bool, quarantine: Quarantine, tick: Tick, next_clock: float | None) -> DueMarker:
+def compute(
+    generation: int, deferred: bool, quarantine: Quarantine, tick: Tick, next_parse_at: float | None
+) -> DueMarker:
     """The marker as of now; times are seconds since the epoch.
 
-    `tick`: the one that ends. `next_clock`: when the next file that reads the clock is due, for which no
+    `tick`: the one that ends. `next_parse_at`: when the next file that reads the clock is due, for which no
     gate waits: it would never end.
     """
     full_tick_at = time.time() + FULL_TICK_SECONDS
@@ -39,7 +41,7 @@ def compute(generation: int, deferred: bool, quarantine: Quarantine, tick: Tick,
         "active": _is_active(),
         "deferred": deferred,
         "generation": generation,
-        "full_tick_at": full_tick_at if next_clock is None else min(full_tick_at, next_clock),
+        "full_tick_at": full_tick_at if next_parse_at is None else min(full_tick_at, next_parse_at),
     }
 
 

@@ -145,7 +145,7 @@ def _round(context: TickContext, inbox: Inbox, counters: Counters) -> DueMarker:
     is_quiet = tick.run_until_quiet()
     deferred = triggers.wanted()
     pending = callbacks.pending(inbox, quarantine)
-    marker = due.compute(backend.generation + 1, bool(deferred), quarantine, tick, synced.next_clock)
+    marker = due.compute(backend.generation + 1, bool(deferred), quarantine, tick, synced.next_parse_at)
     if quarantine.is_of_interest:
         show(quarantine)
         with backend.transaction() as connection:

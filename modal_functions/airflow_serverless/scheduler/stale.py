@@ -125,7 +125,7 @@ class Reads:
             del self._states[path]
             self._changed.add(path)
 
-    def next_clock(self) -> float | None:
+    def next_parse_at(self) -> float | None:
         """When the next file that reads the clock is due, in seconds since the epoch; None if none does."""
         times = [float(states[Kind.CLOCK, ""]) for states in self._states.values() if (Kind.CLOCK, "") in states]
         return min(times) + clock_seconds() if times else None

@@ -1,4 +1,4 @@
-//! A snapshot of the folder with its contents: files whose stamp has not changed are not read again.
+//! A scan of the folder with its contents: files whose stamp has not changed are not read again.
 
 use std::{
     io::{self, Read},
@@ -23,11 +23,11 @@ use crate::{
     regular_file,
 };
 
-/// Bytes of content kept from the snapshot to the upload; files beyond that are read a second time.
+/// Bytes of content kept from the scan to the upload; files beyond that are read a second time.
 const MOST_BYTES_KEPT: usize = 16 << 20;
 
 /// What is in the folder.
-pub struct Snapshot {
+pub struct ScannedFolder {
     pub identity: Identity,
     pub locals: Locals,
     /// Contents of files that were read, as many as fit.
@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub quiet_for: Duration,
 }
 
-impl Snapshot {
+impl ScannedFolder {
     /// Whether a file changed so recently that it may still be being written.
     pub fn has_recent_changes(&self) -> bool {
         self.quiet_for < QUIET
@@ -50,13 +50,13 @@ impl Snapshot {
     }
 }
 
-/// Takes a snapshot of the folder; blocking. Reads only files that differ from the last snapshot and from the records.
-pub fn take_snapshot(
+/// Scans the folder; blocking. Reads only files that differ from the last scan and from the records.
+pub fn scan_contents(
     root: &Path,
     rules: &Rules,
     directory: &mut DirectoryWatcher,
     (last, records): (&Locals, &Records),
-) -> Result<Snapshot, ScanError> {
+) -> Result<ScannedFolder, ScanError> {
     directory.begin_scan();
     let scanned = scan(root, rules, directory);
     directory.finish_scan(scanned.is_ok());
@@ -90,7 +90,7 @@ pub fn take_snapshot(
     // A modification time in the future does not count as a recent change.
     let quiet_for = u64::try_from(now.saturating_sub(newest)).map_or(Duration::MAX, Duration::from_nanos);
     let invalid = std::mem::take(&mut scan.invalid);
-    Ok(Snapshot { identity: scan.identity, locals, contents, invalid, scan, quiet_for })
+    Ok(ScannedFolder { identity: scan.identity, locals, contents, invalid, scan, quiet_for })
 }
 
 fn known(name: &Name, stamp: Stamp, role: Role, last: &Locals, records: &Records) -> Option<Local> {
