@@ -258,3 +258,17 @@ async fn open(path: &Path) -> sqlx::Result<SqlitePool> {
     sqlx::query("SELECT 1 FROM sqlite_schema LIMIT 1").fetch_optional(&pool).await?;
     Ok(pool)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn damaged_copy_is_refused_when_it_is_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("dev.db");
+        std::fs::write(&path, "damaged").expect("a file");
+        let error = open(&path).await.expect_err("it is no database");
+        assert!(sqlite_schema::is_damage(&error), "{error}");
+    }
+}
