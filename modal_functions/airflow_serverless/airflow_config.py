@@ -36,7 +36,7 @@ def configure_airflow(settings: Settings, paths: Paths, environ: dict[str, str] 
         # `mentions_dags` tells DAG files from others. Airflow's heuristic asks for more words, and so leaves out files
         # that get their DAGs from a helper module.
         "CORE__DAG_DISCOVERY_SAFE_MODE": "False",
-        # A file is parsed because it changed: a write that is skipped would never be repeated. Less than none, as
+        # A file is parsed because it changed: a skipped write would never be repeated. The interval is negative, as
         # clocks differ, and are set back.
         "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "-86400",
         "CORE__DAGBAG_IMPORT_TIMEOUT": str(PARSE_TIMEOUT_SECONDS),
