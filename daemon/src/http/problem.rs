@@ -222,7 +222,8 @@ impl From<Error> for Failure {
             Error::WatchNotFound(_) => Self::new(&problem_kinds::WATCH_NOT_FOUND, detail)
                 .hint("`airflow-serverless watch list` shows the watches"),
             Error::InvalidWatch(faults) => Self::new(&problem_kinds::INVALID_WATCH, detail).errors(faults),
-            Error::WatchDiffers(_) => Self::new(&problem_kinds::WATCH_EXISTS, detail).hint(WATCH_HINT),
+            Error::WatchDiffers(_) => Self::new(&problem_kinds::WATCH_EXISTS, detail)
+                .hint("`airflow-serverless watch remove DIR` removes the watch; its files stay on the Volume. Then add it again"),
             Error::WatchOverlaps(..) | Error::WatchConflicts { .. } => {
                 Self::new(&problem_kinds::WATCH_CONFLICT, detail).hint(WATCH_HINT)
             }
